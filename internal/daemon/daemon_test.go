@@ -1,0 +1,122 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestLoad(t *testing.T) {
+	type config struct {
+		Name  string        `toml:"name"`
+		Every time.Duration `toml:"every"`
+		Log   struct {
+			Level string `toml:"level"`
+		} `toml:"log"`
+	}
+	tests := []struct{ name, text, wantErr string }{
+		{"good", "every = \"500ms\"\n[log]\nlevel = \"warn\"\n", ""},
+		{"unknown key", "nmae = \"x\"\n", "unknown key nmae"},
+		{"unknown in section", "[log]\nlvl = \"x\"\n", "unknown key log.lvl"},
+		{"syntax", "name = \n", "line 1"},
+		{"type", "every = \"soon\"\n", "soon"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "c.toml")
+			if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c := config{Name: "default"}
+			err := Load(path, &c)
+			if tt.wantErr == "" {
+				if err != nil || c.Name != "default" || c.Every != 500*time.Millisecond || c.Log.Level != "warn" {
+					t.Fatalf("Load: %v, %+v", err, c)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), tt.wantErr) || !strings.Contains(err.Error(), path) {
+				t.Fatalf("error %v, want one with %q and the path", err, tt.wantErr)
+			}
+		})
+	}
+	if err := Load(filepath.Join(t.TempDir(), "none"), &config{}); err == nil || !strings.Contains(err.Error(), "--config") {
+		t.Fatalf("missing file: %v", err)
+	}
+}
+
+func TestLockKeepsASecondDaemonOut(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	first, err := Lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Lock(dir); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Fatalf("second lock: %v", err)
+	}
+	first.Close()
+	again, err := Lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+}
+
+func TestRunEndsAllTasksOnTheFirstError(t *testing.T) {
+	broken := errors.New("broken")
+	other := make(chan struct{})
+	err := Run(t.Context(), slog.New(slog.DiscardHandler),
+		Func("one", func(ctx context.Context) error { <-ctx.Done(); close(other); return ctx.Err() }),
+		Func("two", func(context.Context) error { return broken }),
+	)
+	if !errors.Is(err, broken) || !strings.Contains(err.Error(), "two") {
+		t.Fatalf("Run: %v", err)
+	}
+	<-other
+}
+
+type slowTask struct{ ready chan struct{} }
+
+func (s slowTask) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+func (s slowTask) Ready() <-chan struct{}        { return s.ready }
+func (s slowTask) String() string                { return "slow" }
+
+func TestReadyIsToldWhenAllTasksAre(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	sock, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sock.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	task := slowTask{make(chan struct{})}
+	done := make(chan error, 1)
+	go func() { done <- Run(ctx, slog.New(slog.DiscardHandler), task) }()
+
+	buf := make([]byte, 64)
+	sock.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if n, err := sock.Read(buf); err == nil {
+		t.Fatalf("told %q before the task was ready", buf[:n])
+	}
+	close(task.ready)
+	for _, want := range []string{"READY=1", "STOPPING=1"} {
+		sock.SetReadDeadline(time.Now().Add(5 * time.Second))
+		n, err := sock.Read(buf)
+		if err != nil || string(buf[:n]) != want {
+			t.Fatalf("told %q, %v, want %q", buf[:n], err, want)
+		}
+		cancel()
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}

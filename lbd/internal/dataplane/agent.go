@@ -1,0 +1,50 @@
+package dataplane
+
+import (
+	"log/slog"
+	"net/netip"
+
+	"github.com/manycast/manycast/internal/portion"
+)
+
+// AgentService is one service on a server: packets for Group from users in Accept, for one of Ports, go up to the application at
+// VIP; all others for Group are dropped.
+type AgentService struct {
+	VIP    netip.Addr // IPv4 unicast
+	Group  netip.Addr // IPv4 multicast; one service each
+	Ports  []Port     // at least one; services may share a VIP by different ports
+	Accept portion.Set
+}
+
+// AgentPlane rewrites group -> VIP on the interface where the server joins.
+type AgentPlane interface {
+	// Set makes services the complete set. The accepted users of a group switch in one step: no packet sees a mix. It fails,
+	// and changes nothing, when the services contradict each other.
+	Set(services []AgentService) error
+	// Counters are totals since the plane was first set up; they go on over a restart.
+	Counters() (AgentCounters, error)
+	// Close lets go of the plane. keep: packets go on and the next OpenAgent takes it over; else VIPs, ARP settings and programs
+	// are as they were before.
+	Close(keep bool) error
+}
+
+// AgentCounters count packets as the program sees them, where a super-packet (GRO) is one.
+type AgentCounters struct {
+	Delivered  uint64 // group -> VIP, up the stack
+	Bytes      uint64 // of the delivered packets, with their link-layer header
+	Fragments  uint64 // of the delivered packets, later fragments
+	ICMPErrors uint64 // of the delivered packets, ICMP errors about our users' packets
+	NotMine    uint64 // dropped: the user is another server's
+	NoPort     uint64 // dropped: for a port or protocol that the service does not have
+	Malformed  uint64 // dropped: too short for its own headers
+	Clamped    uint64 // answers whose MSS option was lowered
+}
+
+// AgentConfig is what does not change while an agent runs.
+type AgentConfig struct {
+	Interface string // Ethernet-like interface where the groups are joined
+	Bpffs     string // directory for pins, on a bpffs
+	VIPDevice string // VIPs are added here; "": lo
+	PathMTU   int    // bytes; the MSS of answers is clamped to PathMTU-40; 0: the interface's MTU
+	Log       *slog.Logger
+}

@@ -1,0 +1,77 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestNetCloseConnections: on loopback, of two users of one port exactly the lost one sees a RST; a listener on [::], whose users
+// are mapped addresses, is no different.
+func TestNetCloseConnections(t *testing.T) {
+	for _, listen := range []string{"127.0.0.1:0", "[::]:0"} {
+		t.Run(listen, func(t *testing.T) {
+			l, err := net.Listen("tcp", listen)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			port := uint16(l.Addr().(*net.TCPAddr).Port)
+			vip := netip.MustParseAddr("127.0.0.1")
+			stays, goes := dialUser(t, "127.0.0.7", port), dialUser(t, "127.0.0.8", port)
+
+			n, err := CloseConnections(context.Background(), vip, []Port{{"tcp", port}, {"udp", port}}, func(user netip.AddrPort) bool {
+				return user.Addr() == netip.MustParseAddr("127.0.0.8")
+			})
+			if err != nil || n != 1 {
+				t.Fatalf("closed %d, error %v, want 1 closed", n, err)
+			}
+			if err := readError(t, goes); !errors.Is(err, unix.ECONNRESET) {
+				t.Errorf("lost user sees %v, want a reset", err)
+			}
+			if err := readError(t, stays); !errors.Is(err, context.DeadlineExceeded) && !isTimeout(err) {
+				t.Errorf("other user sees %v, want nothing", err)
+			}
+		})
+	}
+}
+
+func dialUser(t *testing.T, user string, port uint16) net.Conn {
+	t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(user)}, Timeout: 2 * time.Second}
+	c, err := d.Dial("tcp4", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func readError(t *testing.T, c net.Conn) error {
+	t.Helper()
+	if err := c.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.Read(make([]byte, 1))
+	return err
+}
+
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
+}
+
+func FuzzSplitMessages(f *testing.F) {
+	f.Add([]byte{16, 0, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0})
+	f.Add([]byte{18, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if _, err := splitMessages(b, 1, func(body []byte) { parseSock(body) }); err != nil {
+			return
+		}
+	})
+}

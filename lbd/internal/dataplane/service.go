@@ -1,0 +1,67 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+)
+
+// Port is where a service listens.
+type Port struct {
+	Proto  string // tcp | udp
+	Number uint16 // not 0
+}
+
+func (p Port) String() string { return fmt.Sprintf("%d/%s", p.Number, p.Proto) }
+
+// portKey is the identity of a port under a VIP.
+type portKey struct {
+	vip  netip.Addr
+	port Port
+}
+
+func checkDirector(services []DirectorService) error {
+	taken := make(map[portKey]netip.Addr)
+	var errs []error
+	for _, s := range services {
+		errs = append(errs, checkService(taken, s.VIP, s.Group, s.Ports))
+	}
+	return errors.Join(errs...)
+}
+
+func checkAgent(services []AgentService) error {
+	taken := make(map[portKey]netip.Addr)
+	groups := make(map[netip.Addr]netip.Addr)
+	var errs []error
+	for _, s := range services {
+		errs = append(errs, checkService(taken, s.VIP, s.Group, s.Ports))
+		if vip, ok := groups[s.Group]; ok {
+			errs = append(errs, fmt.Errorf("group %s stands for %s and for %s: give each service its own group", s.Group, vip, s.VIP))
+		}
+		groups[s.Group] = s.VIP
+	}
+	return errors.Join(errs...)
+}
+
+// checkService finds what is wrong with one service, and with its ports beside those already taken (which it adds to).
+func checkService(taken map[portKey]netip.Addr, vip, group netip.Addr, ports []Port) error {
+	switch {
+	case !vip.Is4() || vip.IsMulticast() || vip.IsUnspecified() || vip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return fmt.Errorf("VIP %s: not an IPv4 unicast address", vip)
+	case !group.Is4() || !group.IsMulticast():
+		return fmt.Errorf("VIP %s: group %s is not an IPv4 multicast address", vip, group)
+	case len(ports) == 0:
+		return fmt.Errorf("VIP %s, group %s: no ports", vip, group)
+	}
+	for _, p := range ports {
+		if p.Number == 0 || (p.Proto != "tcp" && p.Proto != "udp") {
+			return fmt.Errorf("VIP %s: port %s: want a number from 1 and tcp or udp", vip, p)
+		}
+		key := portKey{vip, p}
+		if other, ok := taken[key]; ok && other != group {
+			return fmt.Errorf("VIP %s: port %s goes to group %s and to %s", vip, p, other, group)
+		}
+		taken[key] = group
+	}
+	return nil
+}

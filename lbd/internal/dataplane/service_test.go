@@ -1,0 +1,69 @@
+package dataplane
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+func TestCheckServices(t *testing.T) {
+	web := []Port{{"tcp", 80}}
+	tests := []struct {
+		name string
+		in   []DirectorService
+		want string // "" is no error
+	}{
+		{"none", nil, ""},
+		{"shared VIP", []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), web}, {addr("192.0.2.1"), addr("239.0.0.2"), []Port{{"udp", 80}}}}, ""},
+		{"taken port", []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), web}, {addr("192.0.2.1"), addr("239.0.0.2"), web}},
+			"port 80/tcp goes to group 239.0.0.1 and to 239.0.0.2"},
+		{"multicast VIP", []DirectorService{{addr("239.0.0.2"), addr("239.0.0.1"), web}}, "VIP 239.0.0.2: not an IPv4 unicast address"},
+		{"IPv6 VIP", []DirectorService{{addr("2001:db8::1"), addr("239.0.0.1"), web}}, "not an IPv4 unicast"},
+		{"no VIP", []DirectorService{{netip.Addr{}, addr("239.0.0.1"), web}}, "not an IPv4 unicast"},
+		{"unicast group", []DirectorService{{addr("192.0.2.1"), addr("192.0.2.2"), web}}, "group 192.0.2.2 is not an IPv4 multicast"},
+		{"no ports", []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), nil}}, "no ports"},
+		{"port 0", []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), []Port{{"tcp", 0}}}}, "port 0/tcp"},
+		{"strange protocol", []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), []Port{{"sctp", 1}}}}, "want a number from 1 and tcp or udp"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { wantError(t, checkDirector(tt.in), tt.want) })
+	}
+}
+
+func TestCheckAgentWantsOneServiceAGroup(t *testing.T) {
+	err := checkAgent([]AgentService{
+		{VIP: addr("192.0.2.1"), Group: addr("239.0.0.1"), Ports: []Port{{"tcp", 80}}},
+		{VIP: addr("192.0.2.2"), Group: addr("239.0.0.1"), Ports: []Port{{"tcp", 80}}},
+	})
+	wantError(t, err, "group 239.0.0.1 stands for 192.0.2.1 and for 192.0.2.2")
+}
+
+func TestFakeBehavesAsAPlane(t *testing.T) {
+	f := NewFakeDirector()
+	good := []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), []Port{{"tcp", 80}}}}
+	wantError(t, f.Set(good), "")
+	wantError(t, f.Set([]DirectorService{{}}), "not an IPv4 unicast")
+	f.Fail(errors.New("no kernel"))
+	wantError(t, f.Set(nil), "no kernel")
+	if got := f.Current(); len(got) != 1 || got[0].VIP != good[0].VIP {
+		t.Errorf("current is %v, want %v: a failed Set changes nothing", got, good)
+	}
+	wantError(t, f.Close(true), "")
+	if closed, kept := f.Closed(); !closed || !kept {
+		t.Errorf("closed %t kept %t after Close(true)", closed, kept)
+	}
+	wantError(t, f.Set(good), "closed")
+}
+
+func wantError(t *testing.T, err error, want string) {
+	t.Helper()
+	switch {
+	case want == "" && err != nil:
+		t.Errorf("error %v, want none", err)
+	case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+		t.Errorf("error %v, want one that says %q", err, want)
+	}
+}

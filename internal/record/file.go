@@ -36,6 +36,9 @@ type fileKey struct {
 
 // Marshal writes records as YAML documents, the form of pinned records.
 func Marshal(records ...Record) ([]byte, error) {
+	if len(records) == 0 {
+		return nil, nil
+	}
 	var buf bytes.Buffer
 	enc := yaml.NewEncoder(&buf)
 	enc.SetIndent(2)

@@ -1,0 +1,119 @@
+package bus
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nkeys"
+)
+
+// Buckets of the suite, see the table of owners in ARCHITECTURE.md.
+const (
+	BucketServices    = "services"    // service name -> service.v1.Service
+	BucketServers     = "servers"     // service.server -> alloc.v1.Registration, renewed
+	BucketOperator    = "operator"    // service.server -> what the operator wants of it: weight, drain
+	BucketAllocations = "allocations" // service name -> alloc.v1.Allocation
+	BucketLeases      = "leases"      // who leads
+	BucketMoves       = "moves"       // service name -> its last moves
+	BucketMembers     = "members"     // member name -> its public key
+	BucketKeys        = "keys"        // member.group -> sealed group private key
+)
+
+// A role is what one kind of client may do. Publishing to a bucket's subject writes it.
+type role struct {
+	name      string
+	all       bool
+	write     []string // buckets
+	read      []string // buckets
+	publish   []string // subjects
+	subscribe []string // subjects
+}
+
+var everyBucket = []string{
+	BucketServices, BucketServers, BucketOperator, BucketAllocations, BucketLeases, BucketMoves, BucketMembers, BucketKeys,
+}
+
+// roles are fixed: one credential file each. Operators (the CLI) are admin.
+func roles() []role {
+	return []role{
+		{name: "admin", all: true},
+		{
+			name: "director", read: []string{BucketServices, BucketServers, BucketOperator, BucketAllocations, BucketLeases, BucketMoves},
+			write:   []string{BucketAllocations, BucketLeases, BucketMoves},
+			publish: []string{"lbd.>"}, subscribe: []string{"lbd.>"},
+		},
+		{
+			name: "agent", read: []string{BucketServices, BucketServers, BucketOperator, BucketAllocations, BucketKeys, BucketMembers},
+			write:   []string{BucketServers, BucketMembers},
+			publish: []string{"lbd.>"}, subscribe: []string{"lbd.>"},
+		},
+		{name: "igmpd", publish: []string{"igmpd.>"}, subscribe: []string{"igmpd.>"}},
+		{name: "dnsd", publish: []string{"dnsd.>"}, subscribe: []string{"dnsd.>"}},
+	}
+}
+
+// inbox is the prefix of a role's reply subjects: no role can listen to another's answers.
+func inbox(role string) string { return "_INBOX_" + role }
+
+// permissions are the NATS subjects behind a role.
+func (r role) permissions() *server.Permissions {
+	if r.all {
+		return nil
+	}
+	pub := slices.Concat(r.publish, []string{"$JS.API.INFO", "$JS.FC.>"})
+	for _, b := range r.read {
+		stream := "KV_" + b
+		pub = append(pub, "$JS.API.STREAM.INFO."+stream, "$JS.API.CONSUMER.CREATE."+stream, "$JS.API.CONSUMER.CREATE."+stream+".>",
+			"$JS.API.CONSUMER.DELETE."+stream+".>", "$JS.API.CONSUMER.INFO."+stream+".>", "$JS.API.CONSUMER.MSG.NEXT."+stream+".>",
+			"$JS.API.DIRECT.GET."+stream, "$JS.API.DIRECT.GET."+stream+".>", "$JS.API.STREAM.MSG.GET."+stream, "$JS.ACK."+stream+".>")
+	}
+	for _, b := range r.write {
+		pub = append(pub, "$KV."+b+".>")
+	}
+	return &server.Permissions{
+		Publish:   &server.SubjectPermission{Allow: pub},
+		Subscribe: &server.SubjectPermission{Allow: slices.Concat(r.subscribe, []string{inbox(r.name) + ".>"})},
+		Response:  &server.ResponsePermission{MaxMsgs: 1, Expires: server.DEFAULT_ALLOW_RESPONSE_EXPIRATION},
+	}
+}
+
+// A credential file has the role in a comment line and the seed below it.
+const rolePrefix = "# manycast bus, role "
+
+func formatCredentials(role string, seed []byte) []byte {
+	return fmt.Appendf(nil, "%s%s\n%s\n", rolePrefix, role, seed)
+}
+
+func parseCredentials(path string, data []byte) (seed []byte, role string, err error) {
+	for line := range bytes.Lines(data) {
+		line = bytes.TrimSpace(line)
+		if name, ok := strings.CutPrefix(string(line), rolePrefix); ok {
+			role = name
+		} else if len(line) > 0 && line[0] != '#' {
+			seed = line
+		}
+	}
+	if role == "" || strings.ContainsAny(role, " .*>\t") {
+		return nil, "", fmt.Errorf("bus credentials %s: no line %q", path, rolePrefix+"NAME")
+	}
+	if _, err := nkeys.FromSeed(seed); err != nil {
+		return nil, "", fmt.Errorf("bus credentials %s: no nkey seed in it: %w", path, err)
+	}
+	return seed, role, nil
+}
+
+// signer gives the public key and the function that signs the server's nonce.
+func signer(seed []byte) (public string, sign func([]byte) ([]byte, error), err error) {
+	kp, err := nkeys.FromSeed(seed)
+	if err != nil {
+		return "", nil, err
+	}
+	public, err = kp.PublicKey()
+	if err != nil {
+		return "", nil, err
+	}
+	return public, kp.Sign, nil
+}

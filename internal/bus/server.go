@@ -1,0 +1,209 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nkeys"
+
+	"github.com/manycast/manycast/internal/daemon"
+)
+
+// ServerConfig is the embedded bus: one NATS server with JetStream.
+type ServerConfig struct {
+	Listen  string // host:port
+	DataDir string // JetStream's store, the credentials in creds/, the lock
+	Log     *slog.Logger
+}
+
+// Server is the embedded bus.
+type Server struct {
+	cfg   ServerConfig
+	ready chan struct{}
+}
+
+// NewServer makes a Server; Run starts it.
+func NewServer(cfg ServerConfig) *Server { return &Server{cfg, make(chan struct{})} }
+
+// String names the task.
+func (s *Server) String() string { return "bus" }
+
+// Ready is closed when clients can connect and all buckets are there.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Run serves until ctx is done. Errors: the directory is in use, not writable or full, the port is taken.
+func (s *Server) Run(ctx context.Context) error {
+	lock, err := daemon.Lock(s.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	opts, err := s.options()
+	if err != nil {
+		return err
+	}
+	ns, err := server.NewServer(opts)
+	if err != nil {
+		return fmt.Errorf("bus: %w", err)
+	}
+	ns.SetLogger(natsLog{s.cfg.Log}, false, false)
+	go ns.Start()
+	defer func() {
+		ns.Shutdown()
+		ns.WaitForShutdown()
+	}()
+	if !ns.ReadyForConnections(10 * time.Second) {
+		return fmt.Errorf("bus: not ready after 10 s on %s: is the port free, is %s writable and whole?", s.cfg.Listen, s.cfg.DataDir)
+	}
+	if err := s.makeBuckets(ctx, ns.ClientURL()); err != nil {
+		return err
+	}
+	s.cfg.Log.Info("bus serves", "url", ns.ClientURL(), "data", s.cfg.DataDir)
+	close(s.ready)
+	<-ctx.Done()
+	return nil
+}
+
+func (s *Server) options() (*server.Options, error) {
+	host, portText, err := net.SplitHostPort(s.cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("bus: listen address %q: want host:port: %w", s.cfg.Listen, err)
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("bus: port %q: want a number up to 65535", portText)
+	}
+	if err := probeListen(s.cfg.Listen); err != nil {
+		return nil, err
+	}
+	users, err := s.users()
+	if err != nil {
+		return nil, err
+	}
+	opts := &server.Options{
+		ServerName: "manycast-bus", Host: host, Port: int(port), Nkeys: users,
+		JetStream: true, StoreDir: filepath.Join(s.cfg.DataDir, "jetstream"),
+		NoSigs: true, NoSystemAccount: false, MaxPayload: 1 << 20, PingInterval: 2 * time.Second, MaxPingsOut: 2,
+		SyncInterval: 10 * time.Second,
+	}
+	if port == 0 {
+		opts.Port = server.RANDOM_PORT
+	}
+	return opts, nil
+}
+
+// probeListen gives a taken port its plain error; the library's start would only time out.
+func probeListen(addr string) error {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("bus: %w: is another bus running? name another port with --listen", err)
+	}
+	return l.Close()
+}
+
+// CredentialsPath is where the role's credentials are kept below the bus' data directory.
+func CredentialsPath(dataDir, role string) string { return filepath.Join(dataDir, "creds", role+".nk") }
+
+// users reads the roles' credentials, and makes those that are missing (mode 0600).
+func (s *Server) users() ([]*server.NkeyUser, error) {
+	if err := os.MkdirAll(filepath.Join(s.cfg.DataDir, "creds"), 0o700); err != nil {
+		return nil, fmt.Errorf("bus credentials: %w", err)
+	}
+	users := make([]*server.NkeyUser, 0, len(roles()))
+	for _, r := range roles() {
+		path := CredentialsPath(s.cfg.DataDir, r.name)
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			if err := makeCredentials(path, r.name); err != nil {
+				return nil, err
+			}
+			s.cfg.Log.Info("bus credentials made", "role", r.name, "file", path)
+		}
+		seed, name, err := readCredentials(path)
+		if err != nil {
+			return nil, err
+		}
+		if name != r.name {
+			return nil, fmt.Errorf("bus credentials %s are of role %s: want %s", path, name, r.name)
+		}
+		public, _, err := signer(seed)
+		if err != nil {
+			return nil, fmt.Errorf("bus credentials %s: %w", path, err)
+		}
+		users = append(users, &server.NkeyUser{Nkey: public, Permissions: r.permissions()})
+	}
+	return users, nil
+}
+
+func makeCredentials(path, role string) error {
+	kp, err := nkeys.CreateUser()
+	if err != nil {
+		return fmt.Errorf("bus credentials: %w", err)
+	}
+	seed, err := kp.Seed()
+	if err != nil {
+		return fmt.Errorf("bus credentials: %w", err)
+	}
+	temp := path + ".new"
+	if err := os.WriteFile(temp, formatCredentials(role, seed), 0o600); err != nil {
+		return fmt.Errorf("bus credentials: %w", err)
+	}
+	if err := os.Rename(temp, path); err != nil {
+		return fmt.Errorf("bus credentials: %w", err)
+	}
+	return nil
+}
+
+// makeBuckets makes the suite's buckets, so that the roles need no right to.
+func (s *Server) makeBuckets(ctx context.Context, url string) error {
+	c, err := Connect(Config{
+		URLs: []string{url}, Credentials: CredentialsPath(s.cfg.DataDir, "admin"), Name: "bus", Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := c.WaitConnected(ctx); err != nil {
+		return err
+	}
+	for _, name := range everyBucket {
+		if _, err := c.Bucket(bucketDefaults(name)).open(ctx); err != nil {
+			return fmt.Errorf("bus bucket %s: %w: is %s full or damaged?", name, err, s.cfg.DataDir)
+		}
+	}
+	return nil
+}
+
+// bucketDefaults are how each bucket is kept.
+func bucketDefaults(name string) BucketConfig {
+	cfg := BucketConfig{Name: name}
+	switch name {
+	case BucketLeases:
+		cfg.TTL = 2 * time.Second
+	case BucketServers:
+		cfg.TTL = time.Hour // a server's registration is remembered; that it is renewed is what says that it lives
+	case BucketMoves:
+		cfg.History = 64
+	}
+	return cfg
+}
+
+// natsLog hands the server's log lines on.
+type natsLog struct{ log *slog.Logger }
+
+func (l natsLog) Noticef(f string, v ...any) { l.log.Debug(fmt.Sprintf(f, v...)) }
+func (l natsLog) Warnf(f string, v ...any)   { l.log.Warn(fmt.Sprintf(f, v...)) }
+func (l natsLog) Errorf(f string, v ...any)  { l.log.Warn(fmt.Sprintf(f, v...)) }
+func (l natsLog) Fatalf(f string, v ...any)  { l.log.Error(fmt.Sprintf(f, v...)) }
+func (l natsLog) Debugf(f string, v ...any)  { l.log.Debug(fmt.Sprintf(f, v...)) }
+func (l natsLog) Tracef(f string, v ...any)  { l.log.Debug(fmt.Sprintf(f, v...)) }

@@ -32,8 +32,11 @@ type role struct {
 	subscribe []string // subjects
 }
 
-var everyBucket = []string{
-	BucketServices, BucketServers, BucketOperator, BucketAllocations, BucketLeases, BucketMoves, BucketMembers, BucketKeys,
+// Buckets are the names of all buckets.
+func Buckets() []string {
+	return []string{
+		BucketServices, BucketServers, BucketOperator, BucketAllocations, BucketLeases, BucketMoves, BucketMembers, BucketKeys,
+	}
 }
 
 // roles are fixed: one credential file each. Operators (the CLI) are admin.

@@ -176,7 +176,7 @@ func (s *Server) makeBuckets(ctx context.Context, url string) error {
 	if err := c.WaitConnected(ctx); err != nil {
 		return err
 	}
-	for _, name := range everyBucket {
+	for _, name := range Buckets() {
 		if _, err := c.Bucket(bucketDefaults(name)).open(ctx); err != nil {
 			return fmt.Errorf("bus bucket %s: %w: is %s full or damaged?", name, err, s.cfg.DataDir)
 		}

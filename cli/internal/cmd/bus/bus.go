@@ -1,0 +1,71 @@
+// Package bus is `manycast bus`.
+package bus
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/manycast/manycast/cli/internal/cmdutil"
+	"github.com/manycast/manycast/internal/bus"
+	"github.com/manycast/manycast/internal/daemon"
+)
+
+// New returns `manycast bus`: the embedded bus, until it is told to stop.
+func New(f *cmdutil.Factory) *cobra.Command {
+	cfg := bus.ServerConfig{}
+	level := "info"
+	cmd := &cobra.Command{
+		Use:   "bus",
+		Short: "Run the embedded bus (NATS with JetStream)",
+		Long: `Run the embedded bus: one NATS server with JetStream.
+
+At its first start it makes credentials, one file a role, in DIR/creds; give each daemon the file of its role, and nobody else.
+On more than one machine point bus.urls of the daemons at a NATS cluster instead.`,
+		Example: "  manycast bus --data /var/lib/manycast/bus --listen 127.0.0.1:4222",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := daemon.Logger(level, f.Err)
+			if err != nil {
+				return err
+			}
+			cfg.Log = log
+			return daemon.Run(cmd.Context(), log, bus.NewServer(cfg))
+		},
+	}
+	cmd.Flags().StringVar(&cfg.DataDir, "data", cmdutil.DefaultDataDir, "data directory: the store, and credentials in creds/")
+	cmd.Flags().StringVar(&cfg.Listen, "listen", "127.0.0.1:4222", "host:port to serve on")
+	cmd.Flags().StringVar(&level, "log", level, "log level: debug, info, warn or error")
+	cmd.AddCommand(newStatus(f))
+	return cmd
+}
+
+func newStatus(f *cmdutil.Factory) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show whether the bus answers, and what its buckets hold",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := f.Bus(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			type row struct {
+				Bucket string `json:"bucket"`
+				Keys   int    `json:"keys"`
+			}
+			var rows []row
+			table := cmdutil.Table{Header: []string{"BUCKET", "KEYS"}}
+			for _, name := range bus.Buckets() {
+				entries, err := c.Bucket(bus.BucketConfig{Name: name}).List(cmd.Context())
+				if err != nil {
+					return err
+				}
+				rows = append(rows, row{name, len(entries)})
+				table.Rows = append(table.Rows, []string{name, fmt.Sprint(len(entries))})
+			}
+			return f.Print(rows, table)
+		},
+	}
+}

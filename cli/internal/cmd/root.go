@@ -1,0 +1,29 @@
+// Package cmd holds the commands of `manycast`: one package a noun, one file a verb.
+package cmd
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/manycast/manycast/cli/internal/cmd/bus"
+	"github.com/manycast/manycast/cli/internal/cmdutil"
+)
+
+// New returns the whole command tree.
+func New(f *cmdutil.Factory) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "manycast",
+		Short:         "One published address, many servers",
+		Long:          "Operate a pool of servers behind one published address: services, servers, allocations, groups, keys, the bus and the lab.",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			return f.Check()
+		},
+	}
+	root.SetIn(f.In)
+	root.SetOut(f.Out)
+	root.SetErr(f.Err)
+	f.Flags(root)
+	root.AddCommand(bus.New(f))
+	return root
+}

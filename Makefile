@@ -1,0 +1,61 @@
+# Manycast. `make help` lists what there is.
+SHELL := /bin/bash
+export PATH := $(PATH):/usr/local/go/bin
+# Under sudo the tree may belong to somebody else: git would refuse to tell Go its version.
+export GOFLAGS := -buildvcs=false
+
+DURATION ?= 20s
+CLIENTS ?= 60
+FUZZTIME ?= 3s
+DAEMONS := $(patsubst %/main.go,%,$(wildcard igmpd/main.go lbd/main.go dnsd/main.go tdpd/main.go))
+LINT := go tool -modfile=tools/lint/go.mod golangci-lint
+
+.PHONY: help setup build generate generate-check lint test test-unit test-race test-fuzz test-net demo bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+build: ## binaries in bin/
+	@tools/setup build
+	@mkdir -p bin
+	go build -o bin/manycast ./cli
+	@for d in $(DAEMONS); do echo "go build -o bin/$$d ./$$d"; go build -o bin/$$d ./$$d || exit 1; done
+
+generate: ## protobuf and BPF objects (clang, protoc: tools/setup test)
+	go generate ./...
+
+generate-check: ## fails where regenerating changes what is checked in
+	@tools/generate-check
+
+lint: ## golangci-lint, pinned in tools/lint/go.mod; the daemons' borders
+	$(LINT) run ./...
+
+test: ## everything, as root
+	@tools/setup test
+	@$(MAKE) --no-print-directory build test-unit test-race test-fuzz test-net
+
+test-unit: ## tests that need no privilege
+	go test -skip '^TestNet' ./...
+
+test-race: ## the concurrent packages under the race detector
+	go test -race -skip '^TestNet' ./internal/bus ./internal/daemon ./igmpd/internal/... ./lbd/internal/... ./dnsd/internal/...
+
+test-fuzz: ## every fuzz target for FUZZTIME
+	@tools/fuzz $(FUZZTIME)
+
+test-net: ## tests in network namespaces, as root
+	@tools/setup test
+	@mkdir -p bin
+	go test -p 1 -count=1 -run '^TestNet' ./...
+
+demo: ## three servers behind one address, in network namespaces, as root
+	@tools/setup demo
+	@$(MAKE) --no-print-directory build
+	bin/manycast lab run multicast --duration $(DURATION) --clients $(CLIENTS) --report report.json
+
+bench: ## table and bench.json, as root
+	@tools/setup test
+	@tools/bench/run
+
+clean: ## what the build made
+	rm -rf bin bench.json report.json

@@ -230,12 +230,30 @@ func (j *Joiner) Due(now time.Time) (reports [][]byte, next time.Time, err error
 	if err != nil {
 		failed = append(failed, err)
 	}
+	return reports, j.next(), errors.Join(failed...)
+}
+
+// next is when something is due again; zero: never.
+func (j *Joiner) next() time.Time {
+	var next time.Time
 	for _, g := range j.groups {
 		if next.IsZero() || g.at.Before(next) {
 			next = g.at
 		}
 	}
-	return reports, next, errors.Join(failed...)
+	return next
+}
+
+// Unsent says that reports of Due at now could not be sent: their joins are due again after Resend. It returns
+// when to call Due again.
+func (j *Joiner) Unsent(now time.Time) time.Time {
+	for _, g := range j.groups {
+		if g.sent.Equal(now) {
+			g.owed++
+			g.at = now.Add(j.cfg.Resend)
+		}
+	}
+	return j.next()
 }
 
 // order is all groups, leaves first, then by address.

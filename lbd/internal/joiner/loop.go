@@ -97,13 +97,15 @@ func (l *Loop) step() {
 			l.groups = groups
 		}
 	}
-	reports, next, err := l.joiner.Due(time.Now())
+	now := time.Now()
+	reports, next, err := l.joiner.Due(now)
 	if err != nil {
 		failed = append(failed, err)
 	}
 	for _, r := range reports {
 		if err := l.socket.Send(r); err != nil {
 			failed = append(failed, err)
+			next = l.joiner.Unsent(now)
 			break // the rest would fail alike
 		}
 	}

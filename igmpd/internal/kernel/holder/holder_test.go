@@ -1,0 +1,190 @@
+package holder
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// start runs a server whose tables are pipes, so that no privilege is needed.
+func start(t *testing.T, change func(*Server)) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "h.sock")
+	s := New(path, slog.New(slog.DiscardHandler))
+	s.open = func(table uint32) (*os.File, error) {
+		if table == 13 {
+			return nil, errors.New("table 13 belongs to pimd")
+		}
+		r, w, err := os.Pipe()
+		if err == nil {
+			w.WriteString("table")
+			w.Close()
+		}
+		return r, err
+	}
+	if change != nil {
+		change(s)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		if c, err := Dial(path); err == nil {
+			c.Close()
+			return path
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the holder does not listen")
+		}
+	}
+}
+
+func dial(t *testing.T, path string) *Client {
+	t.Helper()
+	c, err := Dial(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestOpenPassesTheSameSocketAgain(t *testing.T) {
+	path := start(t, nil)
+	for range 2 { // the second client finds what the first one opened
+		c := dial(t, path)
+		f, err := c.Open(7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+	}
+	f, err := dial(t, path).Open(7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if b, err := io.ReadAll(f); err != nil || string(b) != "table" {
+		t.Errorf("read %q %v through the passed descriptor", b, err)
+	}
+}
+
+func TestListAndRelease(t *testing.T) {
+	c := dial(t, start(t, nil))
+	for _, table := range []uint32{30, 10, 20} {
+		f, err := c.Open(table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	if err := errors.Join(c.Release(20), c.Release(99)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.List(); err != nil || !slices.Equal(got, []uint32{10, 30}) {
+		t.Errorf("List = %v, %v", got, err)
+	}
+}
+
+func TestListOfManyTables(t *testing.T) {
+	var want []uint32
+	c := dial(t, start(t, func(s *Server) {
+		for n := range uint32(2*listMax + 5) {
+			s.tables[n] = nil
+			want = append(want, n)
+		}
+	}))
+	if got, err := c.List(); err != nil || !slices.Equal(got, want) {
+		t.Errorf("List has %d tables of %d, %v", len(got), len(want), err)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	path := start(t, nil)
+	if _, err := dial(t, path).Open(13); err == nil || !strings.Contains(err.Error(), "pimd") {
+		t.Errorf("a table of someone else: %v", err)
+	}
+	if err := New(path, slog.New(slog.DiscardHandler)).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "another holder") {
+		t.Errorf("second holder: %v", err)
+	}
+	if _, err := Dial(path + "x"); err == nil || !strings.Contains(err.Error(), "igmpd holder") {
+		t.Errorf("no holder: %v", err)
+	}
+	other := start(t, func(s *Server) { s.uid++ })
+	if _, err := dial(t, other).Open(1); err == nil || !strings.Contains(err.Error(), "user id") {
+		t.Errorf("another user: %v", err)
+	}
+	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("socket: %v %v", st.Mode(), err)
+	}
+}
+
+func TestMalformedRequestEndsTheConnection(t *testing.T) {
+	c := dial(t, start(t, nil))
+	if _, err := c.conn.Write([]byte("MH\x01\x01\x00\x00\x00\x07\x00")); err != nil {
+		t.Fatal(err)
+	}
+	var buf [replyMax]byte
+	n, err := c.conn.Read(buf[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := parseReply(buf[:n]); err != nil || r.failed == "" {
+		t.Errorf("answer %+v %v", r, err)
+	}
+	if n, err := c.conn.Read(buf[:]); n != 0 {
+		t.Errorf("the connection goes on: %d %v", n, err)
+	}
+}
+
+func TestGolden(t *testing.T) {
+	for _, c := range []struct {
+		wire []byte
+		r    request
+	}{
+		{[]byte{'M', 'H', 1, 1, 0, 0, 0x27, 0x11}, request{opOpen, 10001}},
+		{[]byte{'M', 'H', 1, 3, 0, 0, 0, 0}, request{opList, 0}},
+	} {
+		if got := c.r.marshal(); !bytes.Equal(got, c.wire) {
+			t.Errorf("%+v: % x", c.r, got)
+		}
+		if got, err := parseRequest(c.wire); err != nil || got != c.r {
+			t.Errorf("% x: %+v %v", c.wire, got, err)
+		}
+	}
+	wire := []byte{'M', 'H', 1, 0, 0, 0, 0, 5, 0, 0, 1, 0}
+	if got := (reply{tables: []uint32{5, 256}}).marshal(); !bytes.Equal(got, wire) {
+		t.Errorf("reply: % x", got)
+	}
+	if _, err := parseReply([]byte{'M', 'H', 2, 0}); !errors.Is(err, errVersion) {
+		t.Errorf("another version: %v", err)
+	}
+}
+
+func FuzzMessages(f *testing.F) {
+	f.Add(request{opOpen, 10001}.marshal())
+	f.Add(reply{tables: []uint32{1, 2}}.marshal())
+	f.Add(reply{failed: "no"}.marshal())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if r, err := parseRequest(b); err == nil && !bytes.Equal(r.marshal(), b) {
+			t.Errorf("request % x becomes % x", b, r.marshal())
+		}
+		if r, err := parseReply(b); err == nil && !bytes.Equal(r.marshal(), b) {
+			t.Errorf("reply % x becomes % x", b, r.marshal())
+		}
+	})
+}

@@ -1,0 +1,217 @@
+package holder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/manycast/manycast/igmpd/internal/kernel/mroute"
+	"golang.org/x/sys/unix"
+)
+
+// clientsMax bounds the connections: one igmpd, and what an operator may add.
+const clientsMax = 8
+
+// refusedWithin is how long a connection of another user may stay.
+const refusedWithin = time.Second
+
+// Server holds tables.
+type Server struct {
+	path string
+	open func(table uint32) (*os.File, error)
+	uid  uint32
+	log  *slog.Logger
+
+	mu     sync.Mutex
+	tables map[uint32]*os.File
+}
+
+// New makes the server of a unix socket's path.
+func New(path string, log *slog.Logger) *Server {
+	return &Server{path: path, open: openTable, uid: uint32(os.Geteuid()), log: log, tables: map[uint32]*os.File{}}
+}
+
+func openTable(table uint32) (*os.File, error) {
+	s, err := mroute.Open(table)
+	if err != nil {
+		return nil, err
+	}
+	return s.File(), nil
+}
+
+// Run serves until ctx ends. The tables, and with them forwarding, end with the process, not with Run.
+func (s *Server) Run(ctx context.Context) error {
+	lock, err := lockPath(s.path)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("holder's old socket: %w", err)
+	}
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: s.path, Net: "unixpacket"})
+	if err != nil {
+		return fmt.Errorf("holder's socket: %w", err)
+	}
+	if err := os.Chmod(s.path, 0o600); err != nil {
+		l.Close()
+		return fmt.Errorf("holder's socket: %w", err)
+	}
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	s.log.Info("holder listens", "socket", s.path)
+	return s.accept(ctx, l)
+}
+
+func (s *Server) accept(ctx context.Context, l *net.UnixListener) error {
+	var clients sync.WaitGroup
+	defer clients.Wait()
+	places := make(chan struct{}, clientsMax)
+	for {
+		c, err := l.AcceptUnix()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("holder's socket: %w", err)
+		}
+		select {
+		case places <- struct{}{}:
+			clients.Go(func() {
+				defer func() { <-places }()
+				s.serve(ctx, c)
+			})
+		default:
+			s.log.Warn("holder refuses a connection: too many", "limit", clientsMax)
+			c.Close()
+		}
+	}
+}
+
+func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	refused := s.admit(c)
+	if refused != nil {
+		c.SetReadDeadline(time.Now().Add(refusedWithin)) // it may ask once, to hear why not
+	}
+	var buf [requestSize + 1]byte // one more, so that an overlong message shows
+	for {
+		n, err := c.Read(buf[:])
+		if err != nil || n == 0 {
+			return
+		}
+		r, err := parseRequest(buf[:n])
+		if refused != nil {
+			err = refused
+		}
+		if err != nil {
+			s.log.Warn("holder ends a connection", "err", err)
+			c.Write(reply{failed: err.Error()}.marshal())
+			return
+		}
+		if err := s.answer(c, r); err != nil {
+			s.log.Warn("holder ends a connection", "err", err)
+			return
+		}
+	}
+}
+
+// admit takes only processes of the holder's own user.
+func (s *Server) admit(c *net.UnixConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var peer *unix.Ucred
+	var failed error
+	if err := raw.Control(func(fd uintptr) { peer, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
+		return err
+	}
+	if failed != nil {
+		return fmt.Errorf("peer's credentials: %w", failed)
+	}
+	if peer.Uid != s.uid {
+		return fmt.Errorf("the holder serves user id %d only, not %d (process %d)", s.uid, peer.Uid, peer.Pid)
+	}
+	return nil
+}
+
+// answer carries a request out. It fails only where the connection does.
+func (s *Server) answer(c *net.UnixConn, r request) error {
+	var rep reply
+	var rights []byte
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch r.op {
+	case opList:
+		rep.tables = s.list(r.table)
+	case opRelease:
+		if f, ok := s.tables[r.table]; ok {
+			f.Close()
+			delete(s.tables, r.table)
+		}
+	case opOpen:
+		f, err := s.get(r.table)
+		if err != nil {
+			rep.failed = err.Error()
+			break
+		}
+		raw, err := f.SyscallConn()
+		if err != nil {
+			return err
+		}
+		// The descriptor stays open: s.mu keeps it from being released until it is on its way.
+		if err := raw.Control(func(fd uintptr) { rights = unix.UnixRights(int(fd)) }); err != nil {
+			return err
+		}
+	}
+	_, _, err := c.WriteMsgUnix(rep.marshal(), rights, nil)
+	return err
+}
+
+func (s *Server) get(table uint32) (*os.File, error) {
+	if f, ok := s.tables[table]; ok {
+		return f, nil
+	}
+	f, err := s.open(table)
+	if err != nil {
+		return nil, err
+	}
+	s.tables[table] = f
+	return f, nil
+}
+
+func (s *Server) list(from uint32) []uint32 {
+	var tables []uint32
+	for t := range s.tables {
+		if t >= from {
+			tables = append(tables, t)
+		}
+	}
+	slices.Sort(tables)
+	return tables[:min(len(tables), listMax)]
+}
+
+// lockPath keeps a second holder off the socket. The lock goes with the process.
+func lockPath(path string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("holder's socket: %w", err)
+	}
+	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("holder's lock: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("another holder serves %s: stop it, or give this one another socket: %w", path, err)
+	}
+	return f, nil
+}

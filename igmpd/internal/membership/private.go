@@ -1,0 +1,221 @@
+package membership
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/internal/join"
+	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/internal/steer"
+)
+
+// privateGroup is a group of extended joins. It stays known without members: its highest term must not be forgotten.
+type privateGroup struct {
+	addr    netip.Addr
+	term    uint64
+	members map[netip.Addr]*member // by requester
+	plan    *steer.Plan
+	emptied time.Time
+}
+
+// member is one requester's complete set.
+type member struct {
+	owner   steer.Owner
+	port    string
+	epoch   epoch.Epoch
+	keyID   uint32
+	own     portion.Set
+	standby portion.Set
+	since   time.Time
+	expires time.Time
+}
+
+// Join takes one admitted part of a requester's set. When the set is complete it is accepted as a whole, and relayed, or
+// refused with an error that wraps ErrStale, ErrOverlap, ErrComplex or ErrFull, or one of the assembler's.
+func (t *Table) Join(now time.Time, portName string, s join.Signed) ([]Action, error) {
+	g := t.private[s.Group]
+	if g != nil && g.stale(s.Join) {
+		return t.take(), fmt.Errorf("%w %v", ErrStale, s.Epoch)
+	}
+	set, complete, err := t.assembler.Add(now, s)
+	if err != nil || !complete {
+		t.arm(now.Add(t.cfg.Membership())) // what stays incomplete is dropped then
+		return t.take(), err
+	}
+	if g == nil {
+		if g, err = t.newPrivate(s.Group); err != nil {
+			return t.take(), err
+		}
+	}
+	if err := t.accept(now, g, portName, set); err != nil {
+		return t.take(), err
+	}
+	g.term = max(g.term, set.Epoch.Term)
+	t.act(Relay{portName, set.Signed})
+	return t.take(), nil
+}
+
+// stale holds for lower terms than the group has seen, and for lower epochs than the requester's set has.
+func (g *privateGroup) stale(j join.Join) bool {
+	m := g.members[j.Requester]
+	return j.Epoch.Term < g.term || m != nil && j.Epoch.Less(m.epoch)
+}
+
+func (t *Table) accept(now time.Time, g *privateGroup, portName string, set join.Set) error {
+	if set.Leave {
+		t.remove(now, g, set.Requester)
+		return nil
+	}
+	m := g.members[set.Requester]
+	next := member{
+		port: portName, epoch: set.Epoch, keyID: set.KeyID, own: set.Owner, standby: set.Standby,
+		since: now, expires: now.Add(t.cfg.Membership()),
+	}
+	if m != nil && m.sameForwarding(next) { // a refresh
+		m.standby, m.keyID, m.expires = next.standby, next.keyID, next.expires
+		return nil
+	}
+	if err := g.overlap(set.Requester, next); err != nil {
+		return err
+	}
+	if m == nil && len(g.members) >= t.cfg.Limits.Requesters {
+		return fmt.Errorf("%w: %d requesters", ErrFull, len(g.members))
+	}
+	var ok bool
+	if next.owner, ok = t.owners.get(set.Requester, t.inUse); !ok {
+		return fmt.Errorf("%w: %d owners", ErrFull, t.cfg.Limits.Owners)
+	}
+	return t.replace(g, set.Requester, m, &next)
+}
+
+// replace puts a set in place, if what all members then have can be steered.
+func (t *Table) replace(g *privateGroup, requester netip.Addr, old, next *member) error {
+	g.members[requester] = next
+	plan, err := g.compile()
+	if err != nil {
+		if delete(g.members, requester); old != nil {
+			g.members[requester] = old
+		}
+		return fmt.Errorf("%w: %w", ErrComplex, err)
+	}
+	g.plan = plan
+	t.arm(next.expires)
+	t.act(Changed{})
+	return nil
+}
+
+func (m *member) sameForwarding(o member) bool {
+	return m.port == o.port && m.epoch == o.epoch && m.own.Equal(o.own)
+}
+
+// overlap looks for another owner of the same portions in the same epoch; over different epochs the higher one has them.
+func (g *privateGroup) overlap(requester netip.Addr, next member) error {
+	for other, m := range g.members {
+		if other == requester || m.epoch != next.epoch {
+			continue
+		}
+		if user, both := m.own.Overlap(next.own); both {
+			return fmt.Errorf("%w: %v has %v at %v", ErrOverlap, other, user, m.epoch)
+		}
+	}
+	return nil
+}
+
+func (g *privateGroup) compile() (*steer.Plan, error) {
+	claims := make([]steer.Claim, 0, len(g.members))
+	for _, m := range g.members {
+		claims = append(claims, steer.Claim{Owner: m.owner, Epoch: m.epoch, Set: m.own})
+	}
+	slices.SortFunc(claims, func(a, b steer.Claim) int { return int(a.Owner) - int(b.Owner) })
+	return steer.Compile(claims)
+}
+
+// newPrivate makes room by forgetting the group that has been empty for longest.
+func (t *Table) newPrivate(addr netip.Addr) (*privateGroup, error) {
+	if len(t.private) >= t.cfg.Limits.Private {
+		var oldest netip.Addr
+		for a, g := range t.private {
+			if len(g.members) == 0 && (!oldest.IsValid() || g.emptied.Before(t.private[oldest].emptied)) {
+				oldest = a
+			}
+		}
+		if !oldest.IsValid() {
+			return nil, fmt.Errorf("%w: %d private groups", ErrFull, len(t.private))
+		}
+		delete(t.private, oldest)
+		t.act(Changed{})
+	}
+	g := &privateGroup{addr: addr, members: make(map[netip.Addr]*member)}
+	plan, err := g.compile()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrComplex, err)
+	}
+	g.plan = plan
+	t.private[addr] = g
+	return g, nil
+}
+
+func (t *Table) inUse(requester netip.Addr) bool {
+	for _, g := range t.private {
+		if g.members[requester] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// remove takes a member out. What it had goes to nobody, or to whom an older epoch gives it.
+func (t *Table) remove(now time.Time, g *privateGroup, requester netip.Addr) {
+	m := g.members[requester]
+	if m == nil {
+		return
+	}
+	delete(g.members, requester)
+	if len(g.members) == 0 {
+		g.emptied = now
+	}
+	t.assembler.Forget(requester, g.addr)
+	t.act(Changed{})
+	// A rest that cannot be steered keeps the plan; the owner that is gone has no port in it, so its users are dropped.
+	if plan, err := g.compile(); err == nil {
+		g.plan = plan
+	}
+}
+
+func (t *Table) tickPrivate(now time.Time) {
+	t.assembler.Expire(now)
+	if t.assembler.Pending() > 0 {
+		t.arm(now.Add(t.cfg.Membership()))
+	}
+	for _, g := range t.private {
+		for requester, m := range g.members {
+			if m.expires.After(now) {
+				t.arm(m.expires)
+				continue
+			}
+			t.remove(now, g, requester)
+		}
+	}
+}
+
+// Private is the forwarding state of a private group.
+type Private struct {
+	Plan   *steer.Plan
+	Owners map[steer.Owner]string // the port of each owner
+}
+
+// Private returns the forwarding state of all private groups that are known, those without members included.
+func (t *Table) Private() map[netip.Addr]Private {
+	all := make(map[netip.Addr]Private, len(t.private))
+	for addr, g := range t.private {
+		owners := make(map[steer.Owner]string, len(g.members))
+		for _, m := range g.members {
+			owners[m.owner] = m.port
+		}
+		all[addr] = Private{g.plan, owners}
+	}
+	return all
+}

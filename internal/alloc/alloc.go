@@ -1,0 +1,136 @@
+package alloc
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/internal/portion"
+)
+
+// None stands for no server in Owner and Standby.
+const None = 0xffff
+
+// MaxServers is the most servers that an allocation can name.
+const MaxServers = 4095
+
+// Allocation is a partition of the source space: each slot has one owner. The zero Allocation has no slots and is what
+// comes before the first.
+type Allocation struct {
+	Epoch   epoch.Epoch
+	Slots   Slots
+	Servers []string // sorted
+	Owner   []uint16 // per slot an index into Servers
+	Standby []uint16 // per slot an index into Servers; None where there is no second server
+}
+
+// Zero reports whether a is what comes before the first allocation.
+func (a Allocation) Zero() bool { return len(a.Owner) == 0 }
+
+// Check returns an error for an allocation that is not one partition: what comes from outside is checked before use.
+func (a Allocation) Check() error {
+	if err := a.Slots.Check(); err != nil {
+		return err
+	}
+	n := a.Slots.Count()
+	if len(a.Owner) != n || len(a.Standby) != n {
+		return fmt.Errorf("allocation %v: %d owners and %d standbys for %d slots", a.Epoch, len(a.Owner), len(a.Standby), n)
+	}
+	if len(a.Servers) == 0 || len(a.Servers) > MaxServers {
+		return fmt.Errorf("allocation %v: %d servers, want 1 to %d", a.Epoch, len(a.Servers), MaxServers)
+	}
+	for i, name := range a.Servers {
+		if name == "" || i > 0 && a.Servers[i-1] >= name {
+			return fmt.Errorf("allocation %v: servers are not sorted and distinct at %q", a.Epoch, name)
+		}
+	}
+	for i := range n {
+		if int(a.Owner[i]) >= len(a.Servers) {
+			return fmt.Errorf("allocation %v: slot %d belongs to nobody", a.Epoch, i)
+		}
+		if s := a.Standby[i]; s != None && (int(s) >= len(a.Servers) || s == a.Owner[i]) {
+			return fmt.Errorf("allocation %v: slot %d has no proper standby", a.Epoch, i)
+		}
+	}
+	return nil
+}
+
+// Same reports whether a and b give every slot to the same owner and standby, whatever their epochs.
+func (a Allocation) Same(b Allocation) bool {
+	return a.Slots == b.Slots && slices.Equal(a.Servers, b.Servers) &&
+		slices.Equal(a.Owner, b.Owner) && slices.Equal(a.Standby, b.Standby)
+}
+
+// Counts returns how many slots each server owns; every server of the allocation is in it.
+func (a Allocation) Counts() map[string]int {
+	counts := make(map[string]int, len(a.Servers))
+	for _, name := range a.Servers {
+		counts[name] = 0
+	}
+	for _, o := range a.Owner {
+		counts[a.Servers[o]]++
+	}
+	return counts
+}
+
+// Has reports whether server owns a slot or stands by for one.
+func (a Allocation) Has(server string) bool {
+	i, ok := a.index(server)
+	return ok && (slices.Contains(a.Owner, i) || slices.Contains(a.Standby, i))
+}
+
+// Portions returns what server owns, in as few portions as they can be written.
+func (a Allocation) Portions(server string) []portion.Portion { return a.portions(server, a.Owner) }
+
+// StandbyPortions returns what server stands by for, in as few portions as they can be written.
+func (a Allocation) StandbyPortions(server string) []portion.Portion {
+	return a.portions(server, a.Standby)
+}
+
+func (a Allocation) portions(server string, of []uint16) []portion.Portion {
+	want, ok := a.index(server)
+	if !ok {
+		return nil
+	}
+	var ps []portion.Portion
+	for i, o := range of {
+		if o == want {
+			ps = append(ps, a.Slots.Portion(i))
+		}
+	}
+	return portion.Minimize(ps)
+}
+
+// Answer says why a user reaches its server.
+type Answer struct {
+	Slot    int
+	Portion portion.Portion
+	Owner   string
+	Standby string // empty: there is none
+}
+
+// ErrNotIPv4 is returned for a user whose address has no slot.
+var ErrNotIPv4 = errors.New("not an IPv4 address")
+
+// Why returns the slot of a user and who serves it.
+func (a Allocation) Why(user netip.Addr) (Answer, error) {
+	if !user.Unmap().Is4() {
+		return Answer{}, fmt.Errorf("user %v: %w", user, ErrNotIPv4)
+	}
+	if a.Zero() {
+		return Answer{}, errors.New("nothing is allocated yet: no server has registered")
+	}
+	i := a.Slots.Index(user)
+	ans := Answer{Slot: i, Portion: a.Slots.Portion(i), Owner: a.Servers[a.Owner[i]]}
+	if s := a.Standby[i]; s != None {
+		ans.Standby = a.Servers[s]
+	}
+	return ans, nil
+}
+
+func (a Allocation) index(server string) (uint16, bool) {
+	i, ok := slices.BinarySearch(a.Servers, server)
+	return uint16(i), ok
+}

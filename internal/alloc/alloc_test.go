@@ -1,0 +1,330 @@
+package alloc
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/internal/portion"
+)
+
+var suffix8 = Slots{Suffix, 8}
+
+func pool(weights ...int) []Server {
+	var servers []Server
+	for i, w := range weights {
+		servers = append(servers, Server{Name: fmt.Sprintf("s%d", i+1), Weight: w, Alive: true})
+	}
+	return servers
+}
+
+func next(t *testing.T, prev Allocation, w Want) (Allocation, Move) {
+	t.Helper()
+	if w.Slots == (Slots{}) {
+		w.Slots = suffix8
+	}
+	if w.Policy == "" {
+		w.Policy = Weighted
+	}
+	a, m, err := Next(prev, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Check(); err != nil {
+		t.Fatal(err)
+	}
+	return a, m
+}
+
+func TestFirstAllocationIsInterleaved(t *testing.T) {
+	a, m := next(t, Allocation{}, Want{Servers: pool(1, 1, 1), Epoch: epoch.Epoch{Term: 4, Number: 1}})
+	if m.Moved != 256 || m.Needed != 256 || a.Epoch.Term != 4 {
+		t.Fatalf("move %+v, epoch %v", m, a.Epoch)
+	}
+	// 60 neighbouring users, as in Fig 10's active part of the space: each server gets its share of them.
+	share := map[uint16]int{}
+	for i := 11; i <= 70; i++ {
+		share[a.Owner[i]]++
+	}
+	for o, n := range share {
+		if n < 19 || n > 21 {
+			t.Errorf("%s has %d of 60 neighbouring slots", a.Servers[o], n)
+		}
+	}
+}
+
+func TestWeights(t *testing.T) {
+	servers := pool(5, 3, 0, 2)
+	a, _ := next(t, Allocation{}, Want{Servers: servers, Slots: Slots{Prefix, 10}})
+	got := a.Counts()
+	for name, want := range map[string]int{"s1": 512, "s2": 307, "s4": 205} {
+		if got[name] < want-1 || got[name] > want+1 {
+			t.Errorf("%s owns %d of 1024 slots, want about %d", name, got[name], want)
+		}
+	}
+	if a.Has("s3") {
+		t.Error("s3 has weight 0 and something of the allocation")
+	}
+	b, _ := next(t, Allocation{}, Want{Servers: servers, Policy: Equal})
+	if n := b.Counts()["s3"]; n != 64 {
+		t.Errorf("equal: s3 owns %d of 256, want 64 whatever its weight", n)
+	}
+}
+
+// TestStandbyTakesOver holds what an owner's death needs: its slots go to their standbys, so those who acted alone were right.
+func TestStandbyTakesOver(t *testing.T) {
+	servers := pool(1, 1, 1, 1)
+	a, _ := next(t, Allocation{}, Want{Servers: servers})
+	servers[1].Alive = false
+	b, m := next(t, a, Want{Servers: servers})
+	if m.Moved != 64 || m.Needed != 64 {
+		t.Fatalf("moved %d, needed %d, want 64 of s2's", m.Moved, m.Needed)
+	}
+	to := map[string]int{}
+	other := 0
+	for i := range b.Owner {
+		if a.Servers[a.Owner[i]] != "s2" {
+			continue
+		}
+		to[b.Servers[b.Owner[i]]]++
+		if a.Servers[a.Standby[i]] != b.Servers[b.Owner[i]] {
+			other++
+		}
+	}
+	if other > 1 {
+		t.Errorf("%d of the slots did not go to their standby; rounding excuses 1", other)
+	}
+	for name, n := range to {
+		if n < 21 || n > 22 {
+			t.Errorf("%s takes %d of the 64, want 21 or 22", name, n)
+		}
+	}
+}
+
+func TestNobodyEligible(t *testing.T) {
+	servers := pool(1, 1)
+	servers[0].Alive, servers[1].Drained = false, true
+	if _, _, err := Next(Allocation{}, Want{Slots: suffix8, Servers: servers}); !errors.Is(err, ErrNoServer) {
+		t.Fatalf("got %v, want ErrNoServer", err)
+	}
+}
+
+func TestLoneServerHasNoStandby(t *testing.T) {
+	a, _ := next(t, Allocation{}, Want{Servers: pool(1)})
+	ans, err := a.Why(netip.MustParseAddr("10.0.0.7"))
+	if err != nil || ans.Owner != "s1" || ans.Standby != "" || ans.Slot != 7 {
+		t.Fatalf("%+v, %v", ans, err)
+	}
+	all := a.Portions("s1")
+	if len(all) != 1 || all[0].String() != portion.MustParse("0.0.0.0/0").String() {
+		t.Errorf("the only server's portions are %v, want everything in one", all)
+	}
+	if len(a.StandbyPortions("s1")) > 0 || len(a.Portions("s9")) > 0 {
+		t.Error("portions of nothing")
+	}
+}
+
+func TestFinerSlotsMoveNothing(t *testing.T) {
+	for _, by := range []By{Suffix, Prefix} {
+		a, _ := next(t, Allocation{}, Want{Servers: pool(1, 1), Slots: Slots{by, 4}})
+		b, m := next(t, a, Want{Servers: pool(1, 1), Slots: Slots{by, 9}})
+		if m.Moved != 0 || m.Needed != 0 {
+			t.Errorf("%s: moved %d, needed %d", by, m.Moved, m.Needed)
+		}
+		user := netip.MustParseAddr("203.0.113.77")
+		was, _ := a.Why(user)
+		is, _ := b.Why(user)
+		if was.Owner != is.Owner {
+			t.Errorf("%s: %v went from %s to %s", by, user, was.Owner, is.Owner)
+		}
+	}
+}
+
+// TestMovesAreMinimal walks random pools and holds every step to what an allocation must be. The lower bound is found by
+// trying every way to round the shares.
+func TestMovesAreMinimal(t *testing.T) {
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		slots := Slots{Suffix, 1 + r.IntN(8)}
+		var a Allocation
+		servers := pool(make([]int, 1+r.IntN(7))...)
+		for step := range 8 {
+			change(r, servers)
+			w := Want{Slots: slots, Servers: servers, Policy: Weighted, Epoch: epoch.Epoch{Number: uint64(step)}}
+			b, m, err := Next(a, w)
+			if errors.Is(err, ErrNoServer) {
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkStep(t, a, b, m, servers)
+			if t.Failed() {
+				t.Fatalf("seed %d step %d: %+v", seed, step, servers)
+			}
+			a = b
+		}
+	}
+}
+
+func change(r *rand.Rand, servers []Server) {
+	for i := range servers {
+		if r.IntN(3) == 0 {
+			servers[i].Weight = r.IntN(6)
+			servers[i].Alive = r.IntN(5) > 0
+			servers[i].Drained = r.IntN(6) == 0
+		}
+	}
+}
+
+func checkStep(t *testing.T, a, b Allocation, m Move, servers []Server) {
+	t.Helper()
+	if err := b.Check(); err != nil {
+		t.Error(err)
+	}
+	total := 0
+	weight := map[string]int{}
+	for _, s := range servers {
+		if s.Alive && !s.Drained {
+			weight[s.Name] = s.Weight
+			total += s.Weight
+		}
+	}
+	n := b.Slots.Count()
+	var names []string
+	for name, count := range b.Counts() {
+		if d := count*total - n*weight[name]; d >= total || d <= -total {
+			t.Errorf("%s owns %d of %d with weight %d of %d", name, count, n, weight[name], total)
+		}
+		names = append(names, name)
+	}
+	held := map[string]int{}
+	moved := n
+	for i := range b.Owner {
+		if a.Zero() {
+			break
+		}
+		held[a.Servers[a.Owner[i]]]++
+		if a.Servers[a.Owner[i]] == b.Servers[b.Owner[i]] {
+			moved--
+		}
+		if len(b.Servers) > 1 && b.Standby[i] == None {
+			t.Errorf("slot %d has no standby among %v", i, b.Servers)
+		}
+	}
+	if bound := lowerBound(n, total, names, weight, held); moved != bound || m.Moved != moved || m.Needed != bound {
+		t.Errorf("moved %d (said %d), needed %d (said %d)", moved, m.Moved, bound, m.Needed)
+	}
+	again, m2, err := Next(b, Want{Slots: b.Slots, Servers: servers, Policy: Weighted, Epoch: b.Epoch})
+	if err != nil || m2.Moved != 0 || !again.Same(b) {
+		t.Errorf("nothing changed and yet: %+v %v", m2, err)
+	}
+}
+
+func lowerBound(n, total int, names []string, weight, held map[string]int) int {
+	best := n
+	for up := range 1 << len(names) {
+		sum, kept := 0, 0
+		possible := true
+		for i, name := range names {
+			share := n * weight[name] / total
+			if up>>i&1 == 1 {
+				share++
+				possible = possible && n*weight[name]%total > 0
+			}
+			sum += share
+			kept += min(share, held[name])
+		}
+		if possible && sum == n {
+			best = min(best, n-kept)
+		}
+	}
+	return best
+}
+
+// TestMovedSlotsAreSpread: what a leaving server leaves is dealt out in turns, not in clusters.
+func TestMovedSlotsAreSpread(t *testing.T) {
+	servers := pool(1, 1)
+	a, _ := next(t, Allocation{}, Want{Servers: servers})
+	b, m := next(t, a, Want{Servers: pool(1, 1, 1)})
+	if m.Gained["s3"] != m.Moved {
+		t.Fatalf("gained %v of %d moved", m.Gained, m.Moved)
+	}
+	run, longest := 0, 0
+	for i := range b.Owner {
+		if b.Servers[b.Owner[i]] == "s3" {
+			run++
+		} else {
+			run = 0
+		}
+		longest = max(longest, run)
+	}
+	if longest > 2 {
+		t.Errorf("s3 has %d slots in a row", longest)
+	}
+}
+
+func TestPortionsPartitionTheSpace(t *testing.T) {
+	for _, slots := range []Slots{{Suffix, 8}, {Prefix, 6}} {
+		a, _ := next(t, Allocation{}, Want{Servers: pool(3, 2, 2), Slots: slots})
+		owned, standby := map[string]portion.Set{}, map[string]portion.Set{}
+		for _, name := range a.Servers {
+			owned[name] = portion.Set{Permit: a.Portions(name)}
+			standby[name] = portion.Set{Permit: a.StandbyPortions(name)}
+		}
+		for what, sets := range map[string]map[string]portion.Set{"owned": owned, "standby": standby} {
+			if err := portion.CheckPartition(sets); err != nil {
+				t.Errorf("%v %s: %v", slots, what, err)
+			}
+		}
+		user := netip.MustParseAddr("198.51.100.200")
+		ans, err := a.Why(user)
+		if err != nil || !owned[ans.Owner].Contains(user) || !standby[ans.Standby].Contains(user) || !ans.Portion.Contains(user) {
+			t.Errorf("%v: why %v says %+v, %v", slots, user, ans, err)
+		}
+	}
+}
+
+func TestSlots(t *testing.T) {
+	for text, want := range map[string]Slots{"suffix": {Suffix, 8}, "prefix/1": {Prefix, 1}, "suffix/16": {Suffix, 16}} {
+		if got, err := ParseSlots(text); err != nil || got != want {
+			t.Errorf("ParseSlots(%q) = %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "middle", "suffix/0", "suffix/17", "prefix/", "suffix/x"} {
+		if got, err := ParseSlots(text); err == nil {
+			t.Errorf("ParseSlots(%q) = %v, want an error", text, got)
+		}
+	}
+	user := netip.MustParseAddr("10.1.2.3")
+	for _, s := range []Slots{{Suffix, 8}, {Prefix, 8}, {Suffix, 16}, {Prefix, 3}} {
+		if p := s.Portion(s.Index(user)); !p.Contains(user) {
+			t.Errorf("%v: %v lies outside its own slot %v", s, user, p)
+		}
+	}
+}
+
+func FuzzNext(f *testing.F) {
+	f.Add([]byte{3, 1, 1, 1, 0, 2, 1, 1, 1}, uint8(4))
+	f.Fuzz(func(t *testing.T, steps []byte, k uint8) {
+		slots := Slots{Prefix, 1 + int(k%6)}
+		servers := pool(1, 1, 1, 1, 1)
+		var a Allocation
+		for _, b := range steps[:min(len(steps), 32)] {
+			s := &servers[int(b)%len(servers)]
+			s.Alive, s.Drained, s.Weight = b&0x80 == 0, b&0x40 != 0, int(b>>3&7)
+			next, m, err := Next(a, Want{Slots: slots, Servers: servers, Policy: Weighted})
+			if errors.Is(err, ErrNoServer) {
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkStep(t, a, next, m, servers)
+			a = next
+		}
+	})
+}

@@ -1,0 +1,74 @@
+package service
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/portion"
+	servicev1 "github.com/manycast/manycast/proto/service/v1"
+)
+
+// ToProto converts a service for the bus.
+func ToProto(s Service) *servicev1.Service {
+	p := &servicev1.Service{
+		Name: s.Name, Vip: s.VIP.String(), Group: s.Group.String(), Mode: s.Mode, Policy: string(s.Policy),
+		Slots: &servicev1.Slots{By: string(s.Slots.By), Bits: uint32(s.Slots.Bits)}, Handover: s.Handover,
+	}
+	for _, port := range s.Ports {
+		p.Ports = append(p.Ports, &servicev1.Port{Proto: port.Proto, Number: uint32(port.Number)})
+	}
+	for _, server := range s.Servers {
+		sp := &servicev1.Server{Name: server.Name, Address: server.Address.String(), Weight: uint32(server.Weight)}
+		for _, portion := range server.Portions {
+			sp.Portions = append(sp.Portions, portion.String())
+		}
+		p.Servers = append(p.Servers, sp)
+	}
+	return p
+}
+
+// FromProto converts a service from the bus and validates it.
+func FromProto(p *servicev1.Service) (Service, error) {
+	s := Service{
+		Name: p.GetName(), Mode: p.GetMode(), Policy: alloc.Policy(p.GetPolicy()), Handover: p.GetHandover(),
+		Slots: alloc.Slots{By: alloc.By(p.GetSlots().GetBy()), Bits: int(p.GetSlots().GetBits())},
+	}
+	var err error
+	if s.VIP, err = netip.ParseAddr(p.GetVip()); err != nil {
+		return Service{}, fmt.Errorf("service %q: vip: %w", s.Name, err)
+	}
+	if s.Group, err = netip.ParseAddr(p.GetGroup()); err != nil {
+		return Service{}, fmt.Errorf("service %q: group: %w", s.Name, err)
+	}
+	for _, port := range p.GetPorts() {
+		if port.GetNumber() > 65535 {
+			return Service{}, fmt.Errorf("service %q: port %d", s.Name, port.GetNumber())
+		}
+		s.Ports = append(s.Ports, Port{port.GetProto(), uint16(port.GetNumber())})
+	}
+	for _, sp := range p.GetServers() {
+		server, err := serverFromProto(sp)
+		if err != nil {
+			return Service{}, fmt.Errorf("service %q: %w", s.Name, err)
+		}
+		s.Servers = append(s.Servers, server)
+	}
+	return s, s.Validate()
+}
+
+func serverFromProto(p *servicev1.Server) (Server, error) {
+	s := Server{Name: p.GetName(), Weight: int(p.GetWeight())}
+	var err error
+	if s.Address, err = netip.ParseAddr(p.GetAddress()); err != nil {
+		return Server{}, fmt.Errorf("server %q: address: %w", s.Name, err)
+	}
+	for _, text := range p.GetPortions() {
+		portion, err := portion.Parse(text)
+		if err != nil {
+			return Server{}, fmt.Errorf("server %q: %w", s.Name, err)
+		}
+		s.Portions = append(s.Portions, portion)
+	}
+	return s, nil
+}

@@ -1,0 +1,79 @@
+// Package service says what a service is: its addresses, ports and policy, in YAML, on the bus, and checked.
+package service
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/portion"
+)
+
+// Multicast is the mode in which the director turns the VIP into a group; Reset is the handover in which connections of
+// moved users are closed and opened anew (Fig 12).
+const (
+	Multicast = "multicast"
+	Reset     = "reset"
+)
+
+// Service is a name and its well-published addresses, served by a pool of servers.
+type Service struct {
+	Name     string     // lower-case letters, digits and hyphens, at most 63
+	VIP      netip.Addr // unicast IPv4
+	Group    netip.Addr // private multicast IPv4, 232.0.0.0 to 239.255.255.255
+	Ports    []Port
+	Mode     string
+	Policy   alloc.Policy
+	Slots    alloc.Slots
+	Handover string
+	Servers  []Server // static use: without a bus
+}
+
+// Port is one port of a service; text is "tcp/80".
+type Port struct {
+	Proto  string // tcp or udp
+	Number uint16
+}
+
+// String returns "tcp/80".
+func (p Port) String() string { return p.Proto + "/" + strconv.Itoa(int(p.Number)) }
+
+// ParsePort reads what String writes.
+func ParsePort(s string) (Port, error) {
+	proto, number, ok := strings.Cut(s, "/")
+	n, err := strconv.ParseUint(number, 10, 16)
+	if !ok || err != nil || n == 0 || proto != "tcp" && proto != "udp" {
+		return Port{}, fmt.Errorf("port %q: want tcp or udp and a number from 1 to 65535, such as tcp/80", s)
+	}
+	return Port{proto, uint16(n)}, nil
+}
+
+// MarshalText writes "tcp/80".
+func (p Port) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads "tcp/80".
+func (p *Port) UnmarshalText(b []byte) error {
+	port, err := ParsePort(string(b))
+	*p = port
+	return err
+}
+
+// Server is a member of a static pool.
+type Server struct {
+	Name     string
+	Address  netip.Addr
+	Weight   int // 0..alloc.MaxWeight
+	Portions []portion.Portion
+}
+
+// Static reports whether the service itself says which server has which portions.
+func (s Service) Static() bool {
+	for _, server := range s.Servers {
+		if len(server.Portions) > 0 {
+			return true
+		}
+	}
+	return false
+}

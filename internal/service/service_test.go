@@ -1,0 +1,135 @@
+package service
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"net/netip"
+)
+
+const web = `
+name: web
+vip: 192.0.2.80
+group: 239.80.80.80
+ports: [tcp/80, udp/53]
+`
+
+const static = `
+name: web
+vip: 192.0.2.80
+group: 239.80.80.80
+ports: [tcp/80]
+servers:
+  - {name: s1, address: 10.3.0.11, portions: [0.0.0.0/0.0.0.1]}
+  - {name: s2, address: 10.4.0.12, weight: 3, portions: [0.0.0.1/0.0.0.3, 0.0.0.3/0.0.0.3]}
+`
+
+var byAddress = cmpopts.EquateComparable(netip.Addr{})
+
+func TestDefaults(t *testing.T) {
+	got, err := Parse([]byte(web + "---\n" + strings.NewReplacer("web", "dns", "80.80.80", "53.53.53", "tcp/80, udp/53", "tcp/53").Replace(web)))
+	if err != nil || len(got) != 2 {
+		t.Fatalf("%d services, %v", len(got), err)
+	}
+	s := got[0]
+	if s.Mode != Multicast || s.Policy != "equal" || s.Slots.String() != "suffix/8" || s.Handover != Reset || s.Static() {
+		t.Errorf("defaults: %+v", s)
+	}
+}
+
+func TestRoundTrips(t *testing.T) {
+	want, err := Parse([]byte(static))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !want[0].Static() || want[0].Servers[0].Weight != 1 || want[0].Servers[1].Weight != 3 {
+		t.Fatalf("%+v", want)
+	}
+	text, err := Marshal(want...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Parse(text)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	if d := cmp.Diff(want, got, byAddress); d != "" {
+		t.Errorf("YAML: %s", d)
+	}
+	s, err := FromProto(ToProto(want[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want[0], s, byAddress); d != "" {
+		t.Errorf("protobuf: %s", d)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	for name, test := range map[string]struct{ text, want string }{
+		"unknown key":         {web + "colour: red", "colour"},
+		"not a group":         {replace(web, "239.80.80.80", "10.0.0.1"), "not an IPv4 multicast address"},
+		"public group":        {replace(web, "239.80.80.80", "224.5.5.5"), "public"},
+		"vip a group":         {replace(web, "192.0.2.80", "239.1.1.1"), "multicast address"},
+		"vip loopback":        {replace(web, "192.0.2.80", "127.0.0.1"), "not an address that users can reach"},
+		"vip IPv6":            {replace(web, "192.0.2.80", "2001:db8::1"), "IPv4"},
+		"no vip":              {replace(web, "vip: 192.0.2.80", ""), "vip is missing"},
+		"port 0":              {replace(web, "tcp/80", "tcp/0"), "tcp/0"},
+		"unknown protocol":    {replace(web, "tcp/80", "sctp/80"), "sctp/80"},
+		"port twice":          {replace(web, "udp/53", "tcp/80"), "twice"},
+		"no ports":            {replace(web, "tcp/80, udp/53", ""), "ports"},
+		"name":                {replace(web, "web", "Web_1"), "lower-case"},
+		"name twice":          {web + "---" + replace(web, "192.0.2.80", "192.0.2.81"), "web is there twice"},
+		"policy":              {web + "policy: fair", "fair"},
+		"slots":               {web + "slots: suffix/17", "17 bits"},
+		"handover":            {web + "handover: magic", "magic"},
+		"vip and port taken":  {web + "---" + replace(web, "web", "dns", "239.80.80.80", "239.1.1.1", "tcp/80", "tcp/81"), "udp/53"},
+		"group taken":         {web + "---" + replace(web, "web", "dns", "192.0.2.80", "192.0.2.81"), "same group"},
+		"portions overlap":    {replace(static, "0.0.0.3/0.0.0.3", "0.0.0.2/0.0.0.3"), "portions"},
+		"portions incomplete": {replace(static, ", 0.0.0.3/0.0.0.3", ""), "portions"},
+		"server twice":        {replace(static, "s2", "s1"), "twice"},
+		"address twice":       {replace(static, "10.4.0.12", "10.3.0.11"), "same address"},
+		"weight":              {replace(static, "weight: 3", "weight: -3"), "weight -3"},
+		"portion":             {replace(static, "0.0.0.0/0.0.0.1", "10.0.0.0/99"), "10.0.0.0/99"},
+		"not YAML":            {"name: [", "document 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := Parse([]byte(test.text))
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v does not speak of %q (%+v)", err, test.want, got)
+			}
+		})
+	}
+}
+
+func TestServicesShareAVIPByPort(t *testing.T) {
+	_, err := Parse([]byte(web + "---" + replace(web, "web", "mail", "239.80.80.80", "239.25.25.25", "tcp/80, udp/53", "tcp/25")))
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(web)
+	f.Add(static)
+	f.Fuzz(func(t *testing.T, text string) {
+		services, err := Parse([]byte(text))
+		if err != nil {
+			return
+		}
+		out, err := Marshal(services...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := Parse(out)
+		if err != nil || !cmp.Equal(services, again, byAddress, cmpopts.EquateEmpty()) {
+			t.Fatalf("%v\n%s\nbecame\n%s", err, text, out)
+		}
+	})
+}
+
+func replace(text string, oldnew ...string) string {
+	return strings.NewReplacer(oldnew...).Replace(text)
+}

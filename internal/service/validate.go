@@ -1,0 +1,162 @@
+package service
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/portion"
+)
+
+// MaxPorts bounds the ports of a service.
+const MaxPorts = 64
+
+var nameFormat = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// CheckName returns an error for what cannot name a service or a server.
+func CheckName(name string) error {
+	if !nameFormat.MatchString(name) {
+		return fmt.Errorf("name %q: want at most 63 lower-case letters, digits and hyphens inside", name)
+	}
+	return nil
+}
+
+// Validate checks one service by itself.
+func (s Service) Validate() error {
+	if err := CheckName(s.Name); err != nil {
+		return fmt.Errorf("service: %w", err)
+	}
+	for _, check := range []func() error{s.checkAddresses, s.checkPorts, s.checkWords, s.checkServers, s.checkPortions} {
+		if err := check(); err != nil {
+			return fmt.Errorf("service %s: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
+var private = netip.MustParsePrefix("232.0.0.0/5")
+
+func (s Service) checkAddresses() error {
+	switch {
+	case !s.VIP.Is4():
+		return fmt.Errorf("vip %v: want an IPv4 address", s.VIP)
+	case s.VIP.IsMulticast():
+		return fmt.Errorf("vip %v is a multicast address: that is what group is for", s.VIP)
+	case !s.VIP.IsGlobalUnicast():
+		return fmt.Errorf("vip %v is not an address that users can reach", s.VIP)
+	case !s.Group.Is4() || !s.Group.IsMulticast():
+		return fmt.Errorf("group %v is not an IPv4 multicast address: take one of 239.0.0.0/8", s.Group)
+	case !private.Contains(s.Group):
+		return fmt.Errorf("group %v is public (224-231), where anybody may join: take one of 239.0.0.0/8", s.Group)
+	}
+	return nil
+}
+
+func (s Service) checkPorts() error {
+	if len(s.Ports) == 0 || len(s.Ports) > MaxPorts {
+		return fmt.Errorf("%d ports: want 1 to %d, such as ports: [tcp/80]", len(s.Ports), MaxPorts)
+	}
+	seen := map[Port]bool{}
+	for _, p := range s.Ports {
+		if _, err := ParsePort(p.String()); err != nil {
+			return err
+		}
+		if seen[p] {
+			return fmt.Errorf("port %v is there twice", p)
+		}
+		seen[p] = true
+	}
+	return nil
+}
+
+func (s Service) checkWords() error {
+	if s.Mode != Multicast {
+		return fmt.Errorf("mode %q: want multicast", s.Mode)
+	}
+	if s.Policy != alloc.Equal && s.Policy != alloc.Weighted {
+		return fmt.Errorf("policy %q: want equal or weighted", s.Policy)
+	}
+	if s.Handover != Reset {
+		return fmt.Errorf("handover %q: want reset", s.Handover)
+	}
+	return s.Slots.Check()
+}
+
+func (s Service) checkServers() error {
+	if len(s.Servers) > alloc.MaxServers {
+		return fmt.Errorf("%d servers: at most %d", len(s.Servers), alloc.MaxServers)
+	}
+	names, addresses := map[string]bool{}, map[netip.Addr]string{}
+	for _, server := range s.Servers {
+		if err := CheckName(server.Name); err != nil {
+			return fmt.Errorf("server: %w", err)
+		}
+		if names[server.Name] {
+			return fmt.Errorf("server %s is there twice", server.Name)
+		}
+		names[server.Name] = true
+		if !server.Address.Is4() || !server.Address.IsGlobalUnicast() {
+			return fmt.Errorf("server %s: address %v is not a host's IPv4 address", server.Name, server.Address)
+		}
+		if other, taken := addresses[server.Address]; taken {
+			return fmt.Errorf("servers %s and %s have the same address %v", other, server.Name, server.Address)
+		}
+		addresses[server.Address] = server.Name
+		if server.Weight < 0 || server.Weight > alloc.MaxWeight {
+			return fmt.Errorf("server %s: weight %d: want 0 to %d", server.Name, server.Weight, alloc.MaxWeight)
+		}
+	}
+	return nil
+}
+
+// checkPortions holds static portions to what an allocation is: exclusive and complete.
+func (s Service) checkPortions() error {
+	if !s.Static() {
+		return nil
+	}
+	sets := make(map[string]portion.Set, len(s.Servers))
+	for _, server := range s.Servers {
+		if len(server.Portions) > 0 {
+			sets[server.Name] = portion.Set{Permit: server.Portions}
+		}
+	}
+	if err := portion.CheckPartition(sets); err != nil {
+		return fmt.Errorf("portions of the servers: %w", err)
+	}
+	return nil
+}
+
+// ValidateAll checks services by themselves and against each other: names, groups, and each VIP and port are one service's.
+func ValidateAll(services []Service) error {
+	type frontend struct {
+		vip  netip.Addr
+		port Port
+	}
+	names, groups, fronts := map[string]bool{}, map[netip.Addr]string{}, map[frontend]string{}
+	var errs []error
+	for _, s := range services {
+		if err := s.Validate(); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if names[s.Name] {
+			errs = append(errs, fmt.Errorf("service %s is there twice", s.Name))
+			continue
+		}
+		names[s.Name] = true
+		if other, taken := groups[s.Group]; taken {
+			errs = append(errs, fmt.Errorf("services %s and %s have the same group %v", other, s.Name, s.Group))
+		}
+		groups[s.Group] = s.Name
+		for _, p := range s.Ports {
+			f := frontend{s.VIP, p}
+			if other, taken := fronts[f]; taken {
+				errs = append(errs, fmt.Errorf("services %s and %s both have vip %v port %v", other, s.Name, s.VIP, p))
+			}
+			fronts[f] = s.Name
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,193 @@
+package service
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/portion"
+)
+
+// document is a Service in YAML and JSON.
+type document struct {
+	Name     string           `yaml:"name" json:"name"`
+	VIP      string           `yaml:"vip" json:"vip"`
+	Group    string           `yaml:"group" json:"group"`
+	Ports    []string         `yaml:"ports,flow" json:"ports"`
+	Mode     string           `yaml:"mode" json:"mode"`
+	Policy   string           `yaml:"policy" json:"policy"`
+	Slots    string           `yaml:"slots" json:"slots"`
+	Handover string           `yaml:"handover" json:"handover"`
+	Servers  []serverDocument `yaml:"servers,omitempty" json:"servers,omitempty"`
+}
+
+type serverDocument struct {
+	Name     string   `yaml:"name" json:"name"`
+	Address  string   `yaml:"address" json:"address"`
+	Weight   *int     `yaml:"weight,omitempty" json:"weight,omitempty"`
+	Portions []string `yaml:"portions,omitempty,flow" json:"portions,omitempty"`
+}
+
+// MaxDocuments bounds how many services one file may hold.
+const MaxDocuments = 4096
+
+// Load reads the services of a YAML file and checks them, each by itself and all together.
+func Load(path string) ([]Service, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("services: %w", err)
+	}
+	services, err := Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("services %s: %w", path, err)
+	}
+	return services, nil
+}
+
+// Parse reads YAML documents, one service each. Keys that do not exist are refused. Defaults: mode multicast, policy equal,
+// slots suffix/8, handover reset, a server's weight 1.
+func Parse(data []byte) ([]Service, error) {
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	var services []Service
+	for n := 1; ; n++ {
+		var doc *document
+		err := dec.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("document %d: %w", n, err)
+		}
+		if doc == nil {
+			continue // nothing between two "---"
+		}
+		if len(services) == MaxDocuments {
+			return nil, fmt.Errorf("more than %d services", MaxDocuments)
+		}
+		s, err := doc.service()
+		if err != nil {
+			return nil, fmt.Errorf("document %d: %w", n, err)
+		}
+		services = append(services, s)
+	}
+	return services, ValidateAll(services)
+}
+
+// Marshal writes services as YAML documents that Parse reads.
+func Marshal(services ...Service) ([]byte, error) {
+	if len(services) == 0 {
+		return nil, nil
+	}
+	var buf bytes.Buffer
+	enc := yaml.NewEncoder(&buf)
+	enc.SetIndent(2)
+	for _, s := range services {
+		if err := enc.Encode(s); err != nil {
+			return nil, err
+		}
+	}
+	return buf.Bytes(), enc.Close()
+}
+
+// MarshalYAML writes the service under the keys that Parse reads.
+func (s Service) MarshalYAML() (any, error) { return toDocument(s), nil }
+
+// MarshalJSON writes the service under the same keys.
+func (s Service) MarshalJSON() ([]byte, error) { return json.Marshal(toDocument(s)) }
+
+func toDocument(s Service) document {
+	d := document{
+		Name: s.Name, VIP: s.VIP.String(), Group: s.Group.String(), Mode: s.Mode,
+		Policy: string(s.Policy), Slots: s.Slots.String(), Handover: s.Handover,
+	}
+	for _, p := range s.Ports {
+		d.Ports = append(d.Ports, p.String())
+	}
+	for _, server := range s.Servers {
+		sd := serverDocument{Name: server.Name, Address: server.Address.String(), Weight: &server.Weight}
+		for _, p := range server.Portions {
+			sd.Portions = append(sd.Portions, p.String())
+		}
+		d.Servers = append(d.Servers, sd)
+	}
+	return d
+}
+
+// service converts, fills in defaults and leaves what a value means to Validate.
+func (d document) service() (Service, error) {
+	s := Service{
+		Name: d.Name, Mode: or(d.Mode, Multicast), Policy: alloc.Policy(or(d.Policy, string(alloc.Equal))),
+		Handover: or(d.Handover, Reset),
+	}
+	fail := func(err error) (Service, error) { return Service{}, fmt.Errorf("service %q: %w", d.Name, err) }
+	var err error
+	if s.VIP, err = address("vip", d.VIP); err != nil {
+		return fail(err)
+	}
+	if s.Group, err = address("group", d.Group); err != nil {
+		return fail(err)
+	}
+	if s.Slots, err = alloc.ParseSlots(or(d.Slots, string(alloc.Suffix))); err != nil {
+		return fail(err)
+	}
+	for _, text := range d.Ports {
+		p, err := ParsePort(text)
+		if err != nil {
+			return fail(err)
+		}
+		s.Ports = append(s.Ports, p)
+	}
+	for _, sd := range d.Servers {
+		server, err := sd.server()
+		if err != nil {
+			return fail(err)
+		}
+		s.Servers = append(s.Servers, server)
+	}
+	return s, nil
+}
+
+func (d serverDocument) server() (Server, error) {
+	s := Server{Name: d.Name, Weight: 1}
+	if d.Weight != nil {
+		s.Weight = *d.Weight
+	}
+	var err error
+	if s.Address, err = address("address", d.Address); err != nil {
+		return Server{}, fmt.Errorf("server %q: %w", d.Name, err)
+	}
+	for _, text := range d.Portions {
+		p, err := portion.Parse(text)
+		if err != nil {
+			return Server{}, fmt.Errorf("server %q: %w", d.Name, err)
+		}
+		s.Portions = append(s.Portions, p)
+	}
+	return s, nil
+}
+
+func address(key, text string) (netip.Addr, error) {
+	if text == "" {
+		return netip.Addr{}, fmt.Errorf("%s is missing", key)
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("%s %q is not an address", key, text)
+	}
+	return a, nil
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}

@@ -1,6 +1,8 @@
 package keyfile
 
 import (
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -133,4 +135,24 @@ func write(path string, text []byte, replace bool) (err error) {
 		return fmt.Errorf("key file: %w", err)
 	}
 	return nil
+}
+
+// ReadTSIG reads a TSIG secret: base64 of 16 to 64 bytes in a file that only its owner may read. It comes back in base64.
+func ReadTSIG(path string) (string, error) {
+	text, err := read(path)
+	if err != nil {
+		return "", err
+	}
+	secret, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil || len(secret) < 16 || len(secret) > 64 {
+		return "", fmt.Errorf("TSIG secret %s: want 16 to 64 bytes in base64 (openssl rand -base64 32)", path)
+	}
+	return base64.StdEncoding.EncodeToString(secret), nil
+}
+
+// WriteTSIG makes a TSIG secret of 32 random bytes for hmac-sha256, 0600; an existing file stays.
+func WriteTSIG(path string) error {
+	secret := make([]byte, 32)
+	rand.Read(secret) // never fails
+	return write(path, []byte(base64.StdEncoding.EncodeToString(secret)+"\n"), false)
 }

@@ -206,3 +206,22 @@ func FuzzReceive(f *testing.F) {
 		}
 	})
 }
+
+func TestTSIG(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tsig")
+	if err := WriteTSIG(path); err != nil {
+		t.Fatal(err)
+	}
+	if secret, err := ReadTSIG(path); err != nil || len(secret) != 44 {
+		t.Errorf("%d characters, %v", len(secret), err)
+	}
+	if err := WriteTSIG(path); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("overwritten: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("c2hvcnQ="), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadTSIG(path); err == nil {
+		t.Error("a short secret taken")
+	}
+}

@@ -1,0 +1,52 @@
+// Package agent executes the allocations of the services that a server is in. Core is the state machine, without I/O, clock
+// and log: events come in by its methods, actions come back; Loop carries them out.
+package agent
+
+import (
+	"net/netip"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/lbd/internal/announce"
+	"github.com/manycast/manycast/lbd/internal/dataplane"
+	"github.com/manycast/manycast/lbd/internal/joiner"
+)
+
+// Action is one of Apply, Keep, Send, Close and Warn.
+type Action interface{ action() }
+
+// Apply makes this all that the server accepts and joins, first the one, then the other.
+type Apply struct {
+	Accept []dataplane.AgentService
+	Join   []joiner.Membership
+}
+
+// Keep puts a service's allocation on disk, to be had again after a restart without a bus.
+type Keep struct {
+	Service    string
+	Allocation alloc.Allocation
+}
+
+// Send hands a message to the Announcer.
+type Send struct{ Message announce.Message }
+
+// Close closes the TCP connections of users who are lost to this server. Core.Closed has to follow.
+type Close struct {
+	Service string
+	Epoch   epoch.Epoch
+	VIP     netip.Addr
+	Ports   []dataplane.Port
+	Lost    func(user netip.AddrPort) bool
+}
+
+// Warn tells the operator.
+type Warn struct {
+	Service string
+	Text    string
+}
+
+func (Apply) action() {}
+func (Keep) action()  {}
+func (Send) action()  {}
+func (Close) action() {}
+func (Warn) action()  {}

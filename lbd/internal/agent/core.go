@@ -1,0 +1,230 @@
+package agent
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/internal/service"
+	"github.com/manycast/manycast/lbd/internal/announce"
+	"github.com/manycast/manycast/lbd/internal/dataplane"
+	"github.com/manycast/manycast/lbd/internal/joiner"
+)
+
+// Core knows the services and allocations that concern one server.
+type Core struct {
+	name   string
+	serve  []string // names of services; empty: those that name this server with portions
+	settle time.Duration
+
+	specs    map[string]service.Service  // nil before the first SetServices
+	held     map[string]alloc.Allocation // executed, by service; kept also while the service is not known
+	closings []closing
+}
+
+// closing is a Close to come: routers get the time to switch, so that no packet of a moved user finds its connection gone
+// at a server that it still reaches.
+type closing struct {
+	service string
+	epoch   epoch.Epoch
+	at      time.Time
+}
+
+// NewCore returns a Core that executes nothing yet. Connections of lost portions are closed settle after a commit.
+func NewCore(name string, serve []string, settle time.Duration) *Core {
+	return &Core{
+		name: name, serve: serve, settle: settle,
+		held: map[string]alloc.Allocation{},
+	}
+}
+
+// serves reports whether this server is in the service's pool.
+func (c *Core) serves(name string) bool {
+	return len(c.serve) == 0 || slices.Contains(c.serve, name)
+}
+
+// Restore gives back what Keep put on disk in an earlier run, before the first SetServices. It counts unless a newer one is
+// known. Connections that were to be closed then are closed now.
+func (c *Core) Restore(now time.Time, name string, a alloc.Allocation) {
+	if !c.serves(name) || !c.held[name].Epoch.Less(a.Epoch) {
+		return
+	}
+	c.held[name] = a
+	c.closings = append(c.closings, closing{service: name, epoch: a.Epoch, at: now.Add(c.settle)})
+}
+
+// SetServices makes services all that there are.
+func (c *Core) SetServices(now time.Time, services []service.Service) []Action {
+	specs := map[string]service.Service{}
+	for _, s := range services {
+		if c.serves(s.Name) && (len(c.serve) > 0 || c.staticPortions(s) != nil) {
+			specs[s.Name] = s
+		}
+	}
+	if c.specs != nil && reflect.DeepEqual(specs, c.specs) {
+		return nil
+	}
+	c.specs = specs
+	return []Action{c.apply()}
+}
+
+// Registers are the services that a leader allocates and that this server is known to be in.
+func (c *Core) Registers() []string {
+	var names []string
+	for name, s := range c.specs {
+		if !s.Static() {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Announced prepares for an allocation and says so. With the handover "reset" there is nothing to set up: being able to
+// answer is all.
+func (c *Core) Announced(name string, a alloc.Allocation) []Action {
+	if _, ok := c.specs[name]; !ok || a.Epoch.Less(c.held[name].Epoch) {
+		return nil
+	}
+	return []Action{Send{announce.Prepared{Service: name, Epoch: a.Epoch, Server: c.name}}}
+}
+
+// Committed executes an allocation, told by the leader or found in the bucket: whatever comes first counts, the other and
+// all older ones change nothing.
+func (c *Core) Committed(now time.Time, name string, a alloc.Allocation) []Action {
+	if !c.serves(name) || a.Zero() {
+		return nil
+	}
+	before := c.held[name]
+	if !before.Epoch.Less(a.Epoch) {
+		return c.stale(name, before, a)
+	}
+	c.held[name] = a
+	if s, ok := c.specs[name]; !ok || s.Static() {
+		return []Action{Keep{name, a}}
+	}
+	actions := []Action{c.apply(), Keep{name, a}}
+	if !c.loses(before, a) {
+		return append(actions, Send{announce.Done{Service: name, Epoch: a.Epoch, Server: c.name}})
+	}
+	c.closings = append(c.closings, closing{service: name, epoch: a.Epoch, at: now.Add(c.settle)})
+	return actions
+}
+
+// stale warns of an allocation from a bus that has forgotten.
+func (c *Core) stale(name string, held, a alloc.Allocation) []Action {
+	if a.Epoch.Term >= held.Epoch.Term {
+		return nil
+	}
+	return []Action{Warn{name, fmt.Sprintf("allocation %v is refused: its term is older than that of %v, which is executed", a.Epoch, held.Epoch)}}
+}
+
+// loses reports whether a slot was this server's and is not any more.
+func (c *Core) loses(before, after alloc.Allocation) bool {
+	if before.Zero() {
+		return false
+	}
+	if before.Slots != after.Slots {
+		return true
+	}
+	for i := range before.Owner {
+		if before.Servers[before.Owner[i]] == c.name && after.Servers[after.Owner[i]] != c.name {
+			return true
+		}
+	}
+	return false
+}
+
+// Tick lets time pass: connections are closed whose time has come.
+func (c *Core) Tick(now time.Time) []Action {
+	var out []Action
+	c.closings = slices.DeleteFunc(c.closings, func(d closing) bool {
+		if now.Before(d.at) {
+			return false
+		}
+		if s, ok := c.specs[d.service]; ok {
+			out = append(out, Close{Service: d.service, Epoch: d.epoch, VIP: s.VIP, Ports: ports(s), Lost: c.lost(d)})
+		}
+		return true
+	})
+	return out
+}
+
+// lost says which users are not this server's by the newest allocation.
+func (c *Core) lost(d closing) func(netip.AddrPort) bool {
+	a := c.held[d.service]
+	return func(user netip.AddrPort) bool {
+		addr := user.Addr().Unmap()
+		return addr.Is4() && a.Servers[a.Owner[a.Slots.Index(addr)]] != c.name
+	}
+}
+
+// Next returns when Tick has something to do; zero: nothing is planned.
+func (c *Core) Next() time.Time {
+	var next time.Time
+	for _, d := range c.closings {
+		if next.IsZero() || d.at.Before(next) {
+			next = d.at
+		}
+	}
+	return next
+}
+
+// Closed tells that a Close has closed so many connections.
+func (c *Core) Closed(name string, e epoch.Epoch, connections int) []Action {
+	return []Action{Send{announce.Done{Service: name, Epoch: e, Server: c.name, Closed: connections}}}
+}
+
+// Owns reports whether the server owns anything that a leader could give to another one.
+func (c *Core) Owns() bool {
+	for _, name := range c.Registers() {
+		if a := c.held[name]; !a.Zero() && len(a.Portions(c.name)) > 0 {
+			return true
+		}
+	}
+	return len(c.closings) > 0
+}
+
+// apply is what all services together want of the data plane and the routers.
+func (c *Core) apply() Apply {
+	var out Apply
+	for _, name := range slices.Sorted(maps.Keys(c.specs)) {
+		s := c.specs[name]
+		var e epoch.Epoch
+		owner, standby := c.staticPortions(s), []portion.Portion(nil)
+		if a := c.held[name]; !s.Static() && !a.Zero() {
+			e, owner, standby = a.Epoch, a.Portions(c.name), a.StandbyPortions(c.name)
+		}
+		own := portion.Set{Permit: owner}
+		out.Accept = append(out.Accept, dataplane.AgentService{VIP: s.VIP, Group: s.Group, Ports: ports(s), Accept: own})
+		if len(owner)+len(standby) > 0 {
+			out.Join = append(out.Join, joiner.Membership{
+				Group: s.Group, Epoch: e, Owner: own, Standby: portion.Set{Permit: standby},
+			})
+		}
+	}
+	return out
+}
+
+func (c *Core) staticPortions(s service.Service) []portion.Portion {
+	for _, server := range s.Servers {
+		if server.Name == c.name {
+			return server.Portions
+		}
+	}
+	return nil
+}
+
+func ports(s service.Service) []dataplane.Port {
+	out := make([]dataplane.Port, len(s.Ports))
+	for i, p := range s.Ports {
+		out[i] = dataplane.Port(p)
+	}
+	return out
+}

@@ -1,0 +1,334 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/manycast/manycast/internal/bus"
+	"github.com/manycast/manycast/internal/service"
+	"github.com/manycast/manycast/lbd/internal/announce"
+	"github.com/manycast/manycast/lbd/internal/dataplane"
+	"github.com/manycast/manycast/lbd/internal/joiner"
+	"github.com/manycast/manycast/lbd/internal/store"
+	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
+)
+
+// Joiner is what the agent uses of joiner.Loop.
+type Joiner interface {
+	Set(ctx context.Context, want []joiner.Membership) error
+	Run(ctx context.Context) error
+}
+
+// Closer closes the lost connections to vip and ports and counts them (dataplane.CloseConnections).
+type Closer func(ctx context.Context, vip netip.Addr, ports []dataplane.Port, lost func(user netip.AddrPort) bool) (int, error)
+
+// Health calls report with each change of the application's health until ctx is done (health.Checker).
+type Health func(ctx context.Context, report func(healthy bool, why error))
+
+// Config is what a Loop works with. Without a bus, Buckets and Announcer are nil.
+type Config struct {
+	Name     string
+	Address  netip.Addr
+	Weight   int
+	Serve    []string
+	StateDir string
+	Settle   time.Duration
+	Keep     bool // at a clean stop everything stays as it is
+
+	Services  <-chan []service.Service
+	Plane     dataplane.AgentPlane
+	Joiner    Joiner
+	Close     Closer
+	Health    Health
+	Buckets   *store.Buckets
+	Announcer announce.Announcer
+	Log       *slog.Logger
+}
+
+const (
+	retryAfter = time.Second     // what could not be applied is tried again
+	leaveWait  = time.Second     // a clean stop waits that long for others to take over
+	askWait    = time.Second     // a start waits that long for the bus before it takes up the last run's allocations
+	closeLimit = 5 * time.Second // one round of closing connections
+)
+
+// Loop feeds a Core and carries out its actions; a daemon's task. It owns the data plane and the joiner.
+type Loop struct {
+	cfg       Config
+	core      *Core
+	shelf     shelf
+	registrar *registrar // nil without a bus
+	messages  chan announce.Message
+	closed    chan closeResult
+	timer     *time.Timer
+	ready     chan struct{}
+	isReady   bool
+	retry     *Apply // what could not be applied
+	retryAt   time.Time
+	work      sync.WaitGroup
+}
+
+type closeResult struct {
+	Close
+	connections int
+}
+
+// NewLoop returns a Loop that has yet to run.
+func NewLoop(cfg Config) *Loop {
+	l := &Loop{
+		cfg: cfg, core: NewCore(cfg.Name, cfg.Serve, cfg.Settle), shelf: shelf{cfg.StateDir},
+		messages: make(chan announce.Message, 1024), closed: make(chan closeResult, 16), ready: make(chan struct{}),
+	}
+	if cfg.Buckets != nil {
+		l.registrar = newRegistrar(cfg.Buckets.Servers, &allocv1.Registration{
+			Name: cfg.Name, Address: cfg.Address.String(), Weight: uint32(cfg.Weight), BootId: rand.Uint64(),
+		}, cfg.Log)
+	}
+	return l
+}
+
+// String names the task.
+func (l *Loop) String() string { return "agent" }
+
+// Ready is closed when the services are known and applied.
+func (l *Loop) Ready() <-chan struct{} { return l.ready }
+
+// Run works until ctx is done; then it hands its users over, leaves the groups and removes the data plane, unless Keep is set.
+func (l *Loop) Run(ctx context.Context) error {
+	joining, stopJoining := context.WithCancel(context.WithoutCancel(ctx))
+	joinerEnded := make(chan error, 1)
+	go func() { joinerEnded <- l.cfg.Joiner.Run(joining) }()
+
+	err := l.serve(ctx, joinerEnded)
+
+	stopJoining()
+	l.work.Wait()
+	if err == nil {
+		err = <-joinerEnded
+	}
+	if closeErr := l.cfg.Plane.Close(l.cfg.Keep); err == nil && closeErr != nil {
+		err = fmt.Errorf("remove the data plane: %w", closeErr)
+	}
+	return err
+}
+
+// inputs are what a Loop listens to; a nil channel never speaks.
+type inputs struct {
+	services    <-chan []service.Service // heard once restored
+	allocations <-chan bus.Entry
+	restore     <-chan time.Time // the bus has had its time
+	stop        <-chan struct{}
+	deadline    <-chan time.Time
+	joinerEnded <-chan error
+}
+
+func (l *Loop) serve(ctx context.Context, joinerEnded <-chan error) error {
+	l.timer = time.NewTimer(time.Hour)
+	defer l.timer.Stop()
+	in := inputs{stop: ctx.Done(), joinerEnded: joinerEnded}
+
+	working, stopWorking := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWorking()
+	if l.cfg.Announcer != nil {
+		stop, err := l.cfg.Announcer.Listen(l.hear)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		in.allocations, in.restore = l.cfg.Buckets.Allocations.Watch(working), time.After(askWait)
+		l.work.Go(func() { l.registrar.run(ctx, l.cfg.Keep) })
+		l.work.Go(func() { l.cfg.Health(ctx, l.health) })
+	} else {
+		in.services = l.cfg.Services
+	}
+	for {
+		done, err := l.turn(working, &in)
+		if done || err != nil {
+			return err
+		}
+		l.setTimer()
+	}
+}
+
+// turn takes one event and does what follows from it.
+func (l *Loop) turn(ctx context.Context, in *inputs) (done bool, err error) {
+	var actions []Action
+	select {
+	case <-in.stop:
+		if l.cfg.Keep || l.cfg.Announcer == nil || !l.core.Owns() {
+			return true, nil
+		}
+		in.stop, in.services, in.deadline = nil, nil, time.After(leaveWait)
+	case <-in.deadline:
+		return true, nil
+	case err := <-in.joinerEnded:
+		return true, fmt.Errorf("joiner ended: %w", err)
+	case services, ok := <-in.services:
+		if !ok {
+			in.services = nil
+			return false, nil
+		}
+		actions = l.core.SetServices(time.Now(), services)
+		if l.registrar != nil {
+			l.registrar.setServices(l.core.Registers())
+		}
+	case e, ok := <-in.allocations:
+		if !ok {
+			in.allocations = nil
+		}
+		if e.Synced {
+			l.restore(in)
+		}
+		actions = l.stored(e)
+	case <-in.restore:
+		l.restore(in)
+	case m := <-l.messages:
+		actions = l.message(m)
+	case r := <-l.closed:
+		actions = l.core.Closed(r.Service, r.Epoch, r.connections)
+	case <-l.timer.C:
+		actions = l.core.Tick(time.Now())
+	}
+	l.carryOut(ctx, actions)
+	return in.stop == nil && in.deadline != nil && !l.core.Owns(), nil
+}
+
+func (l *Loop) setTimer() {
+	next := l.core.Next()
+	if l.retry != nil && (next.IsZero() || l.retryAt.Before(next)) {
+		next = l.retryAt
+	}
+	if next.IsZero() {
+		l.timer.Stop()
+		return
+	}
+	l.timer.Reset(time.Until(next))
+}
+
+// restore takes the allocations of an earlier run up again, unless the bus has newer ones: then others may serve our users,
+// on the same link. Until then the data plane does what it did before.
+func (l *Loop) restore(in *inputs) {
+	if in.restore == nil {
+		return
+	}
+	in.restore, in.services = nil, l.cfg.Services
+	kept, err := l.shelf.load()
+	if err != nil {
+		l.cfg.Log.Warn("allocations of the last run", "err", err)
+	}
+	for name, a := range kept {
+		l.core.Restore(time.Now(), name, a)
+	}
+}
+
+func (l *Loop) health(healthy bool, why error) {
+	if healthy {
+		l.cfg.Log.Info("application is healthy")
+	} else {
+		l.cfg.Log.Warn("application is unhealthy, leaving the pool", "err", why)
+	}
+	l.registrar.setHealthy(healthy)
+}
+
+// hear takes what leaders say. A message too many is lost like one on the way: the bucket has what counts.
+func (l *Loop) hear(m announce.Message) {
+	switch m.(type) {
+	case announce.Announce, announce.Commit:
+		select {
+		case l.messages <- m:
+		default:
+		}
+	}
+}
+
+func (l *Loop) message(m announce.Message) []Action {
+	switch m := m.(type) {
+	case announce.Announce:
+		return l.core.Announced(m.Service, m.Allocation)
+	case announce.Commit:
+		return l.core.Committed(time.Now(), m.Service, m.Allocation)
+	}
+	return nil
+}
+
+func (l *Loop) stored(e bus.Entry) []Action {
+	if e.Synced || e.Deleted || e.Key == "" {
+		return nil
+	}
+	s, err := store.DecodeState(e.Value)
+	if err != nil {
+		l.cfg.Log.Error("allocation on the bus is damaged; what is executed stays", "service", e.Key, "err", err)
+		return nil
+	}
+	return l.core.Committed(time.Now(), e.Key, s.Committed)
+}
+
+func (l *Loop) carryOut(ctx context.Context, actions []Action) {
+	if l.retry != nil && !time.Now().Before(l.retryAt) {
+		actions = append([]Action{*l.retry}, actions...)
+	}
+	for _, action := range actions {
+		switch a := action.(type) {
+		case Apply:
+			l.apply(ctx, a)
+		case Keep:
+			if err := l.shelf.keep(a.Service, a.Allocation); err != nil {
+				l.cfg.Log.Warn("a restart without a bus would not know it", "err", err)
+			}
+		case Send:
+			l.send(a.Message)
+		case Close:
+			l.work.Go(func() { l.close(ctx, a) })
+		case Warn:
+			l.cfg.Log.Warn(a.Text, "service", a.Service)
+		}
+	}
+}
+
+// apply makes the data plane drop what is lost and take what is won, then tells the routers.
+func (l *Loop) apply(ctx context.Context, a Apply) {
+	l.retry = nil
+	err := l.cfg.Plane.Set(a.Accept)
+	if err == nil {
+		err = l.cfg.Joiner.Set(ctx, a.Join)
+	}
+	if err != nil {
+		l.cfg.Log.Error("allocation not executed, trying again", "err", err)
+		l.retry, l.retryAt = &a, time.Now().Add(retryAfter)
+		return
+	}
+	for _, m := range a.Join {
+		l.cfg.Log.Info("serves", "group", m.Group, "epoch", m.Epoch, "portions", len(m.Owner.Permit), "standby", len(m.Standby.Permit))
+	}
+	if !l.isReady {
+		l.isReady = true
+		close(l.ready)
+	}
+}
+
+func (l *Loop) send(m announce.Message) {
+	if l.cfg.Announcer == nil {
+		return
+	}
+	if err := l.cfg.Announcer.Send(m); err != nil {
+		l.cfg.Log.Warn("not sent", "message", fmt.Sprintf("%T", m), "err", err)
+	}
+}
+
+func (l *Loop) close(ctx context.Context, a Close) {
+	ctx, cancel := context.WithTimeout(ctx, closeLimit)
+	defer cancel()
+	n, err := l.cfg.Close(ctx, a.VIP, a.Ports, a.Lost)
+	if err != nil {
+		l.cfg.Log.Warn("connections of lost portions not all closed", "service", a.Service, "closed", n, "err", err)
+	}
+	select {
+	case l.closed <- closeResult{a, n}:
+	case <-ctx.Done():
+	}
+}

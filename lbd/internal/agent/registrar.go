@@ -1,0 +1,141 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/manycast/manycast/internal/bus"
+	"github.com/manycast/manycast/lbd/internal/store"
+	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
+)
+
+// Renewals of a registration, and how often we look whether somebody else has our name.
+const (
+	renewEvery   = 500 * time.Millisecond
+	renewTimeout = 400 * time.Millisecond
+	lookEvery    = 8 // renewals
+)
+
+// registrar keeps the server's registrations renewed.
+type registrar struct {
+	bucket store.Bucket
+	proto  *allocv1.Registration // without service and health
+	log    *slog.Logger
+	kick   chan struct{}
+
+	mu       sync.Mutex
+	services []string
+	healthy  bool
+}
+
+func newRegistrar(b store.Bucket, p *allocv1.Registration, log *slog.Logger) *registrar {
+	return &registrar{bucket: b, proto: p, log: log, kick: make(chan struct{}, 1)}
+}
+
+// setServices changes what is registered; services that are gone are taken back.
+func (r *registrar) setServices(services []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !slices.Equal(services, r.services) {
+		r.services = services
+		r.renewNow()
+	}
+}
+
+func (r *registrar) setHealthy(healthy bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if healthy != r.healthy {
+		r.healthy = healthy
+		r.renewNow()
+	}
+}
+
+func (r *registrar) renewNow() {
+	select {
+	case r.kick <- struct{}{}:
+	default:
+	}
+}
+
+// run renews until ctx is done. keep leaves the registrations to their fate, else they are taken back.
+func (r *registrar) run(ctx context.Context, keep bool) {
+	tick := time.NewTicker(renewEvery)
+	defer tick.Stop()
+	var registered []string
+	for n := 0; ; n++ {
+		r.mu.Lock()
+		services, healthy := r.services, r.healthy
+		r.mu.Unlock()
+		for _, name := range registered {
+			if !slices.Contains(services, name) {
+				r.remove(ctx, name)
+			}
+		}
+		registered = services
+		r.renew(ctx, services, healthy)
+		if n%lookEvery == 0 {
+			r.look(ctx, services)
+		}
+		select {
+		case <-tick.C:
+		case <-r.kick:
+		case <-ctx.Done():
+			for _, name := range registered {
+				if !keep {
+					r.remove(context.WithoutCancel(ctx), name)
+				}
+			}
+			return
+		}
+	}
+}
+
+func (r *registrar) key(service string) string { return service + "." + r.proto.GetName() }
+
+func (r *registrar) renew(ctx context.Context, services []string, healthy bool) {
+	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
+	defer cancel()
+	for _, name := range services {
+		p := proto.CloneOf(r.proto)
+		p.Service, p.Healthy = name, healthy
+		data, err := proto.Marshal(p)
+		if err == nil {
+			_, err = r.bucket.Put(ctx, r.key(name), data)
+		}
+		if err != nil && ctx.Err() == nil && !errors.Is(err, bus.ErrAway) {
+			r.log.Warn("not registered", "service", name, "err", err)
+		}
+	}
+}
+
+// look tells when another agent registers under the same name: both would serve the same users.
+func (r *registrar) look(ctx context.Context, services []string) {
+	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
+	defer cancel()
+	for _, name := range services {
+		e, err := r.bucket.Get(ctx, r.key(name))
+		if err != nil {
+			continue
+		}
+		var p allocv1.Registration
+		if proto.Unmarshal(e.Value, &p) == nil && p.GetBootId() != r.proto.GetBootId() {
+			r.log.Error("another agent registers under this name: give each server its own", "service", name,
+				"name", p.GetName(), "its address", p.GetAddress(), "our address", r.proto.GetAddress())
+		}
+	}
+}
+
+func (r *registrar) remove(ctx context.Context, service string) {
+	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
+	defer cancel()
+	if err := r.bucket.Delete(ctx, r.key(service)); err != nil && !errors.Is(err, bus.ErrAway) {
+		r.log.Warn("registration not taken back; it ends by itself", "service", service, "err", err)
+	}
+}

@@ -1,0 +1,61 @@
+package leader
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/service"
+	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
+)
+
+func decodeRegistration(data []byte) (Registration, error) {
+	var p allocv1.Registration
+	if err := proto.Unmarshal(data, &p); err != nil {
+		return Registration{}, err
+	}
+	if err := service.CheckName(p.GetService()); err != nil {
+		return Registration{}, fmt.Errorf("service: %w", err)
+	}
+	if err := service.CheckName(p.GetName()); err != nil {
+		return Registration{}, fmt.Errorf("server: %w", err)
+	}
+	return Registration{
+		Service: p.GetService(), Server: p.GetName(), Weight: int(min(p.GetWeight(), alloc.MaxWeight)),
+		Healthy: p.GetHealthy(), BootID: p.GetBootId(),
+	}, nil
+}
+
+func decodeOperator(data []byte) (Operator, error) {
+	var p allocv1.Operator
+	if err := proto.Unmarshal(data, &p); err != nil {
+		return Operator{}, err
+	}
+	o := Operator{Drained: p.GetDrained()}
+	if p.Weight != nil {
+		w := int(min(p.GetWeight(), alloc.MaxWeight))
+		o.Weight = &w
+	}
+	return o, nil
+}
+
+// maxMoves bounds the history of a service.
+const maxMoves = 64
+
+// addMove appends a move to a value of the bucket "moves"; nil is an empty one. A damaged history is begun anew.
+func addMove(history []byte, m Move) ([]byte, error) {
+	var p allocv1.Moves
+	if err := proto.Unmarshal(history, &p); err != nil {
+		p.Reset()
+	}
+	p.Moves = append(p.Moves, &allocv1.Move{
+		Service: m.Service, Epoch: alloc.EpochToProto(m.Epoch), FractionMoved: m.Moved, FractionNeeded: m.Needed,
+		ConnectionsAffected: uint32(m.Closed), Ms: float64(m.Took.Microseconds()) / 1000, Reason: m.Reason,
+		AtUnixNano: m.Finished.UnixNano(), Missing: m.Missing,
+	})
+	if n := len(p.Moves); n > maxMoves {
+		p.Moves = p.Moves[n-maxMoves:]
+	}
+	return proto.Marshal(&p)
+}

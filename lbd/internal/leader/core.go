@@ -1,0 +1,162 @@
+package leader
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/manycast/manycast/internal/service"
+	"github.com/manycast/manycast/lbd/internal/announce"
+	"github.com/manycast/manycast/lbd/internal/store"
+)
+
+// Timing are the leader's patience. Zero fields take the defaults of NewCore.
+type Timing struct {
+	DeadAfter      time.Duration // a server not renewed that long is dead; 2.5 s
+	PrepareTimeout time.Duration // an agent not prepared by then is treated as dead; 500 ms
+	JoinWait       time.Duration // new servers wait that long for others that start together; 1 s
+	DoneTimeout    time.Duration // a move is recorded without those not done by then; 3 s
+	SuspectFor     time.Duration // how long an agent that did not prepare is left out; 10 s
+}
+
+// Core knows the services, servers and allocations, and while it leads it changes the allocations. Every director feeds one,
+// so that the next leader knows what the last one knew.
+type Core struct {
+	timing   Timing
+	term     uint64
+	until    time.Time // of the lease
+	watching time.Time // since when registrations are seen
+	loaded   bool      // the bucket of allocations is known
+	pools    map[string]*pool
+}
+
+// NewCore returns a Core that knows nothing and does not lead.
+func NewCore(t Timing) *Core {
+	fill := func(field *time.Duration, d time.Duration) {
+		if *field <= 0 {
+			*field = d
+		}
+	}
+	fill(&t.DeadAfter, 2500*time.Millisecond)
+	fill(&t.PrepareTimeout, 500*time.Millisecond)
+	fill(&t.JoinWait, time.Second)
+	fill(&t.DoneTimeout, 3*time.Second)
+	fill(&t.SuspectFor, 10*time.Second)
+	return &Core{timing: t, pools: map[string]*pool{}}
+}
+
+func (c *Core) pool(name string) *pool {
+	p := c.pools[name]
+	if p == nil {
+		p = &pool{core: c, name: name, members: map[string]*member{}, operator: map[string]Operator{}}
+		c.pools[name] = p
+	}
+	return p
+}
+
+// leading reports whether the lease holds.
+func (c *Core) leading(now time.Time) bool { return c.term != 0 && now.Before(c.until) }
+
+// Lead tells that the lease holds with that term until then, if not renewed; term 0: it does not.
+func (c *Core) Lead(now time.Time, term uint64, until time.Time) []Action {
+	if term != c.term {
+		for _, p := range c.pools {
+			p.round = nil
+		}
+	}
+	c.term, c.until = term, until
+	return c.Tick(now)
+}
+
+// Watching tells that registrations are seen from now on, at the start and after each time that the bus was away: nobody is
+// dead for having been silent before.
+func (c *Core) Watching(now time.Time) { c.watching = now }
+
+// SetServices makes services all that there are.
+func (c *Core) SetServices(now time.Time, services []service.Service) []Action {
+	for _, p := range c.pools {
+		p.spec = nil
+	}
+	for _, s := range services {
+		c.pool(s.Name).spec = &s
+	}
+	for _, p := range c.pools {
+		if p.spec == nil {
+			p.round = nil
+		}
+	}
+	return c.Tick(now)
+}
+
+// Register takes a registration of that revision.
+func (c *Core) Register(now time.Time, r Registration, revision uint64) []Action {
+	p := c.pool(r.Service)
+	p.register(now, r, revision)
+	return p.step(now)
+}
+
+// Unregister tells that a server has taken its registration back.
+func (c *Core) Unregister(now time.Time, service, server string) []Action {
+	p := c.pool(service)
+	delete(p.members, server)
+	return p.step(now)
+}
+
+// SetOperator tells what the operator wants of a server.
+func (c *Core) SetOperator(now time.Time, service, server string, o Operator) []Action {
+	p := c.pool(service)
+	p.operator[server] = o
+	return p.step(now)
+}
+
+// Stored tells what a watch of the bucket saw; old revisions are ignored.
+func (c *Core) Stored(now time.Time, service string, revision uint64, s store.State) []Action {
+	if revision <= c.pool(service).revision {
+		return nil
+	}
+	return c.Loaded(now, service, revision, s)
+}
+
+// AllStored tells that Stored was called for all that the bucket holds: a service without a state has none.
+func (c *Core) AllStored(now time.Time) []Action {
+	c.loaded = true
+	return c.Tick(now)
+}
+
+// Loaded tells what the bucket holds now, whatever was known before: after a Save that failed, and at the begin of a term.
+func (c *Core) Loaded(now time.Time, service string, revision uint64, s store.State) []Action {
+	p := c.pool(service)
+	p.revision, p.state, p.round, p.settled = revision, s, nil, nil
+	return p.step(now)
+}
+
+// Saved answers a Save that succeeded.
+func (c *Core) Saved(now time.Time, s Save, revision uint64) []Action {
+	p := c.pool(s.Service)
+	p.revision, p.state = revision, s.State
+	return append(p.saved(now), p.step(now)...)
+}
+
+// Message takes what an agent says; the leader's own messages are ignored.
+func (c *Core) Message(now time.Time, m announce.Message) []Action {
+	switch m := m.(type) {
+	case announce.Prepared:
+		if p, ok := c.pools[m.Service]; ok {
+			return append(p.prepared(now, m), p.step(now)...)
+		}
+	case announce.Done:
+		if p, ok := c.pools[m.Service]; ok {
+			return append(p.done(now, m), p.step(now)...)
+		}
+	}
+	return nil
+}
+
+// Tick lets time pass.
+func (c *Core) Tick(now time.Time) []Action {
+	var out []Action
+	for _, name := range slices.Sorted(maps.Keys(c.pools)) {
+		out = append(out, c.pools[name].step(now)...)
+	}
+	return out
+}

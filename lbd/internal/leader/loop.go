@@ -1,0 +1,273 @@
+package leader
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/manycast/manycast/internal/bus"
+	"github.com/manycast/manycast/internal/service"
+	"github.com/manycast/manycast/lbd/internal/announce"
+	"github.com/manycast/manycast/lbd/internal/store"
+)
+
+// Config is what a Loop works with.
+type Config struct {
+	Name      string // of this director
+	StateDir  string // the highest term is kept here
+	Timing    Timing
+	LeaseTTL  time.Duration // of the bucket's entries; 0: 2 s
+	Buckets   store.Buckets
+	Announcer announce.Announcer
+	Services  <-chan []service.Service
+	Log       *slog.Logger
+}
+
+// Loop feeds a Core and carries out its actions; a daemon's task. It is the Core's only user.
+type Loop struct {
+	cfg      Config
+	core     *Core
+	campaign *campaigner
+	messages chan announce.Message
+	term     uint64
+	unsure   map[string]bool // services whose state has to be read again
+}
+
+// tickEvery is how precisely time is kept.
+const tickEvery = 50 * time.Millisecond
+
+// opTimeout bounds one operation on the bus.
+const opTimeout = time.Second
+
+// NewLoop returns a Loop that has yet to run.
+func NewLoop(cfg Config) (*Loop, error) {
+	if cfg.LeaseTTL == 0 {
+		cfg.LeaseTTL = 2 * time.Second
+	}
+	campaign, err := newCampaigner(cfg.Name, filepath.Join(cfg.StateDir, "term"), cfg.Buckets.Leases, cfg.LeaseTTL, cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	return &Loop{
+		cfg: cfg, core: NewCore(cfg.Timing), campaign: campaign,
+		messages: make(chan announce.Message, 4096), unsure: map[string]bool{},
+	}, nil
+}
+
+// String names the task.
+func (l *Loop) String() string { return "leader" }
+
+// Ready is nil: a director is of use whether it leads or not.
+func (l *Loop) Ready() <-chan struct{} { return nil }
+
+// Run competes for the lease and leads while it has it, until ctx is done.
+func (l *Loop) Run(ctx context.Context) error {
+	stop, err := l.cfg.Announcer.Listen(l.hear)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	tenures := make(chan tenure)
+	var campaign sync.WaitGroup
+	defer campaign.Wait()
+	campaign.Go(func() { l.campaign.run(ctx, tenures) })
+
+	servers := l.cfg.Buckets.Servers.Watch(ctx)
+	operator := l.cfg.Buckets.Operator.Watch(ctx)
+	allocations := l.cfg.Buckets.Allocations.Watch(ctx)
+	services := l.cfg.Services
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	l.core.Watching(time.Now())
+	for {
+		var actions []Action
+		select {
+		case <-ctx.Done():
+			return nil
+		case t := <-tenures:
+			actions = l.tenure(t)
+		case all, ok := <-services:
+			if !ok {
+				services = nil
+				continue
+			}
+			actions = l.core.SetServices(time.Now(), all)
+		case e, ok := <-servers:
+			if ok {
+				actions = l.server(e)
+			}
+		case e, ok := <-operator:
+			if ok {
+				actions = l.operator(e)
+			}
+		case e, ok := <-allocations:
+			if ok {
+				actions = l.allocation(e)
+			}
+		case m := <-l.messages:
+			actions = l.core.Message(time.Now(), m)
+		case <-tick.C:
+			actions = append(l.reread(ctx), l.core.Tick(time.Now())...)
+		}
+		l.carryOut(ctx, actions)
+	}
+}
+
+// hear takes what agents say. A message too many is lost like one on the way.
+func (l *Loop) hear(m announce.Message) {
+	switch m.(type) {
+	case announce.Prepared, announce.Done:
+		select {
+		case l.messages <- m:
+		default:
+		}
+	}
+}
+
+func (l *Loop) tenure(t tenure) []Action {
+	if t.term != l.term {
+		if t.term != 0 {
+			l.cfg.Log.Info("leads", "term", t.term)
+		} else {
+			l.cfg.Log.Info("does not lead any more", "term", l.term)
+		}
+		l.term = t.term
+	}
+	return l.core.Lead(time.Now(), t.term, t.until)
+}
+
+func (l *Loop) server(e bus.Entry) []Action {
+	service, server, ok := strings.Cut(e.Key, ".")
+	switch {
+	case e.Synced:
+		l.core.Watching(time.Now())
+	case !ok:
+	case e.Deleted:
+		return l.core.Unregister(time.Now(), service, server)
+	default:
+		r, err := decodeRegistration(e.Value)
+		if err != nil || r.Service != service || r.Server != server {
+			l.cfg.Log.Warn("registration is not understood", "key", e.Key, "err", err)
+			return nil
+		}
+		return l.core.Register(time.Now(), r, e.Revision)
+	}
+	return nil
+}
+
+func (l *Loop) operator(e bus.Entry) []Action {
+	service, server, ok := strings.Cut(e.Key, ".")
+	if !ok {
+		return nil
+	}
+	var o Operator
+	if !e.Deleted {
+		var err error
+		if o, err = decodeOperator(e.Value); err != nil {
+			l.cfg.Log.Warn("operator's wish is not understood", "key", e.Key, "err", err)
+			return nil
+		}
+	}
+	return l.core.SetOperator(time.Now(), service, server, o)
+}
+
+func (l *Loop) allocation(e bus.Entry) []Action {
+	switch {
+	case e.Synced:
+		return l.core.AllStored(time.Now())
+	case e.Deleted:
+		return l.core.Loaded(time.Now(), e.Key, e.Revision, store.State{})
+	}
+	s, err := store.DecodeState(e.Value)
+	if err != nil {
+		l.cfg.Log.Error("allocation on the bus is damaged and counts as none", "service", e.Key, "err", err)
+	}
+	return l.core.Stored(time.Now(), e.Key, e.Revision, s)
+}
+
+// carryOut does the actions, and those that follow from them.
+func (l *Loop) carryOut(ctx context.Context, actions []Action) {
+	for len(actions) > 0 {
+		var more []Action
+		switch a := actions[0].(type) {
+		case Save:
+			more = l.save(ctx, a)
+		case Send:
+			if err := l.cfg.Announcer.Send(a.Message); err != nil {
+				l.cfg.Log.Warn("not announced", "err", err)
+			}
+		case Record:
+			l.record(ctx, a.Move)
+		case Warn:
+			l.cfg.Log.Warn(a.Text, "service", a.Service)
+		}
+		actions = append(actions[1:], more...)
+	}
+}
+
+func (l *Loop) save(ctx context.Context, a Save) []Action {
+	data, err := store.EncodeState(a.Service, a.State)
+	if err != nil {
+		l.cfg.Log.Error("allocation not encoded", "service", a.Service, "err", err)
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	var revision uint64
+	if a.Revision == 0 {
+		revision, err = l.cfg.Buckets.Allocations.Create(ctx, a.Service, data)
+	} else {
+		revision, err = l.cfg.Buckets.Allocations.Update(ctx, a.Service, data, a.Revision)
+	}
+	if err != nil {
+		l.cfg.Log.Warn("allocation not saved; read again", "service", a.Service, "err", err)
+		l.unsure[a.Service] = true
+		return nil
+	}
+	return l.core.Saved(time.Now(), a, revision)
+}
+
+// reread reads the states that a failed Save left open.
+func (l *Loop) reread(ctx context.Context) []Action {
+	var actions []Action
+	for name := range l.unsure {
+		ctx, cancel := context.WithTimeout(ctx, opTimeout)
+		e, err := l.cfg.Buckets.Allocations.Get(ctx, name)
+		cancel()
+		var s store.State
+		switch {
+		case errors.Is(err, bus.ErrNotFound):
+		case err != nil:
+			continue
+		default:
+			if s, err = store.DecodeState(e.Value); err != nil {
+				l.cfg.Log.Error("allocation on the bus is damaged and counts as none", "service", name, "err", err)
+			}
+		}
+		delete(l.unsure, name)
+		actions = append(actions, l.core.Loaded(time.Now(), name, e.Revision, s)...)
+	}
+	return actions
+}
+
+// record adds a move to the history. A move that is lost with the bus is lost to the history alone.
+func (l *Loop) record(ctx context.Context, m Move) {
+	l.cfg.Log.Info("reallocated", "service", m.Service, "epoch", m.Epoch, "reason", m.Reason, "moved", m.Moved, "needed", m.Needed,
+		"connections", m.Closed, "took", m.Took, "missing", m.Missing)
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	old, err := l.cfg.Buckets.Moves.Get(ctx, m.Service)
+	if err == nil || errors.Is(err, bus.ErrNotFound) {
+		var data []byte
+		if data, err = addMove(old.Value, m); err == nil {
+			_, err = l.cfg.Buckets.Moves.Put(ctx, m.Service, data)
+		}
+	}
+	if err != nil {
+		l.cfg.Log.Warn("move not recorded", "service", m.Service, "epoch", m.Epoch, "err", err)
+	}
+}

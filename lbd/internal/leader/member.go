@@ -1,0 +1,147 @@
+package leader
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/manycast/manycast/internal/alloc"
+)
+
+// member is a server as its registrations show it.
+type member struct {
+	Registration
+	revision uint64    // of the last registration
+	first    time.Time // when it was first seen, or came back
+	seen     time.Time // last renewal seen
+	proven   bool      // renewed while we watched: not only a leaving of old times
+	admitted bool      // in the pool; a new one waits JoinWait first
+	suspect  time.Time // left out until then: it did not prepare
+}
+
+func (p *pool) register(now time.Time, r Registration, revision uint64) {
+	m := p.members[r.Server]
+	switch {
+	case m == nil:
+		p.members[r.Server] = &member{Registration: r, revision: revision, first: now, seen: now}
+		return
+	case revision == m.revision:
+		return // sent again by the watch: no sign of life
+	}
+	if m.BootID != r.BootID {
+		m.suspect = time.Time{}
+	}
+	if !p.alive(now, m) {
+		m.first, m.admitted = now, false
+	}
+	m.Registration, m.revision, m.seen, m.proven = r, revision, now, true
+}
+
+// alive reports whether the member's agent can be counted on.
+func (p *pool) alive(now time.Time, m *member) bool {
+	seen := m.seen
+	if p.core.watching.After(seen) {
+		seen = p.core.watching
+	}
+	return now.Sub(seen) <= p.core.timing.DeadAfter && !now.Before(m.suspect)
+}
+
+// usable reports whether the member may own something, were it admitted.
+func (p *pool) usable(now time.Time, m *member) bool {
+	return m.Healthy && p.alive(now, m)
+}
+
+// admit lets new members in: those of the committed allocation at once, others together when the first of them has waited.
+func (p *pool) admit(now time.Time) {
+	due := false
+	for name, m := range p.members {
+		switch {
+		case !p.usable(now, m):
+			if m.admitted {
+				m.admitted, m.first = false, now
+			}
+		case m.admitted:
+		case p.state.Committed.Has(name):
+			m.admitted = true
+		case m.proven && now.Sub(m.first) >= p.core.timing.JoinWait:
+			due = true
+		}
+	}
+	if !due {
+		return
+	}
+	for _, m := range p.members {
+		m.admitted = m.admitted || m.proven && p.usable(now, m)
+	}
+}
+
+// servers is the pool as the allocator wants it.
+func (p *pool) servers(now time.Time) []alloc.Server {
+	var out []alloc.Server
+	for _, name := range slices.Sorted(maps.Keys(p.members)) {
+		m := p.members[name]
+		s := alloc.Server{Name: name, Weight: m.Weight, Alive: m.admitted && p.usable(now, m)}
+		if o, ok := p.operator[name]; ok {
+			s.Drained = o.Drained
+			if o.Weight != nil {
+				s.Weight = *o.Weight
+			}
+		}
+		s.Weight = min(max(s.Weight, 0), alloc.MaxWeight)
+		out = append(out, s)
+	}
+	return out
+}
+
+// complete reports whether all servers of the committed allocation have been heard, or had the time to be.
+func (p *pool) complete(now time.Time) bool {
+	if now.Sub(p.core.watching) > p.core.timing.DeadAfter {
+		return true
+	}
+	for _, name := range p.state.Committed.Servers {
+		if p.members[name] == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// reason says why next follows the committed allocation.
+func (p *pool) reason(now time.Time, next alloc.Allocation) string {
+	before := p.state.Committed
+	if before.Zero() {
+		return "first allocation"
+	}
+	var why []string
+	for _, name := range before.Servers {
+		if !slices.Contains(next.Servers, name) {
+			why = append(why, name+" "+p.absence(now, name))
+		}
+	}
+	for _, name := range next.Servers {
+		if !slices.Contains(before.Servers, name) {
+			why = append(why, name+" joined")
+		}
+	}
+	if len(why) == 0 {
+		return "shares changed"
+	}
+	return join(why)
+}
+
+func (p *pool) absence(now time.Time, name string) string {
+	m, ok := p.members[name]
+	switch {
+	case !ok:
+		return "left"
+	case now.Before(m.suspect):
+		return "did not prepare"
+	case !p.alive(now, m):
+		return "is dead"
+	case !m.Healthy:
+		return "is unhealthy"
+	case p.operator[name].Drained:
+		return "is drained"
+	}
+	return "has weight 0"
+}

@@ -1,0 +1,245 @@
+package leader
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/internal/service"
+	"github.com/manycast/manycast/lbd/internal/announce"
+	"github.com/manycast/manycast/lbd/internal/store"
+)
+
+// pool is one service: its servers, its allocation and the reallocation under way.
+type pool struct {
+	core     *Core
+	name     string
+	spec     *service.Service // nil: no such service
+	members  map[string]*member
+	operator map[string]Operator
+
+	revision uint64 // of the state in the bucket; 0: there is none
+	state    store.State
+
+	settled *alloc.Want // what the committed allocation is right for
+	empty   bool        // nobody may own anything; told once
+	round   *round
+	tails   []*tail
+}
+
+// round is a reallocation before its commit.
+type round struct {
+	phase    phase
+	next     alloc.Allocation
+	move     alloc.Move
+	reason   string
+	agents   []string        // who takes part
+	waiting  map[string]bool // not prepared yet
+	began    time.Time
+	deadline time.Time
+}
+
+type phase int
+
+const (
+	savingPrepared phase = iota
+	preparing
+	savingCommitted
+)
+
+// tail is a reallocation after its commit, until all agents are done.
+type tail struct {
+	Move
+	began    time.Time
+	deadline time.Time
+	waiting  map[string]bool
+}
+
+// step lets time pass and starts what is due.
+func (p *pool) step(now time.Time) []Action {
+	out := p.expireTails(now)
+	p.admit(now)
+	if !p.core.leading(now) {
+		p.round = nil
+		return out
+	}
+	if p.round != nil {
+		out = append(out, p.checkPrepared(now)...)
+	}
+	if p.round == nil {
+		out = append(out, p.evaluate(now)...)
+	}
+	return out
+}
+
+// evaluate begins a reallocation when the committed allocation is not the one that is wanted.
+func (p *pool) evaluate(now time.Time) []Action {
+	if p.spec == nil || p.spec.Static() || !p.core.loaded || !p.complete(now) {
+		return nil
+	}
+	want := alloc.Want{Epoch: p.nextEpoch(), Slots: p.spec.Slots, Policy: p.spec.Policy, Servers: p.servers(now)}
+	if p.settled != nil && same(*p.settled, want) && p.state.Prepared.Zero() {
+		return nil
+	}
+	next, move, err := alloc.Next(p.state.Committed, want)
+	switch {
+	case errors.Is(err, alloc.ErrNoServer):
+		return p.nobody()
+	case err != nil:
+		p.settled = &want
+		return []Action{Warn{p.name, err.Error()}}
+	}
+	p.empty = false
+	if next.Same(p.state.Committed) {
+		p.settled = &want
+		return p.takeBack()
+	}
+	p.settled = nil
+	p.round = &round{next: next, move: move, reason: p.reason(now, next), began: now, agents: p.agents(now, next)}
+	return []Action{Save{p.name, p.revision, store.State{Committed: p.state.Committed, Prepared: next}}}
+}
+
+// nobody keeps the last allocation: it is better than none.
+func (p *pool) nobody() []Action {
+	if p.empty || p.state.Committed.Zero() {
+		return nil
+	}
+	p.empty = true
+	return []Action{Warn{p.name, alloc.ErrNoServer.Error() + "; the last allocation stays"}}
+}
+
+// takeBack removes an allocation that an earlier leader prepared and did not commit, where it is not wanted any more: nobody
+// has executed it.
+func (p *pool) takeBack() []Action {
+	if p.state.Prepared.Zero() {
+		return nil
+	}
+	return []Action{Save{p.name, p.revision, store.State{Committed: p.state.Committed}}}
+}
+
+func (p *pool) nextEpoch() epoch.Epoch {
+	return epoch.Epoch{Term: p.core.term, Number: max(p.state.Committed.Epoch.Number, p.state.Prepared.Epoch.Number) + 1}
+}
+
+// agents are the servers that a move to next concerns and that can be expected to answer.
+func (p *pool) agents(now time.Time, next alloc.Allocation) []string {
+	var names []string
+	for name, m := range p.members {
+		concerned := slices.Contains(next.Servers, name) || slices.Contains(p.state.Committed.Servers, name)
+		if concerned && p.alive(now, m) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// saved goes on when the bus has what the round wanted it to have.
+func (p *pool) saved(now time.Time) []Action {
+	r := p.round
+	switch {
+	case r == nil || !p.core.leading(now):
+		p.round = nil
+		return nil
+	case r.phase == savingPrepared && p.state.Prepared.Epoch == r.next.Epoch:
+		r.phase, r.began, r.deadline, r.waiting = preparing, now, now.Add(p.core.timing.PrepareTimeout), setOf(r.agents)
+		return []Action{Send{announce.Announce{Service: p.name, Allocation: r.next}}}
+	case r.phase == savingCommitted && p.state.Committed.Epoch == r.next.Epoch:
+		p.round = nil
+		p.tails = append(p.tails, &tail{
+			Move: Move{
+				Service: p.name, Epoch: r.next.Epoch, Reason: r.reason,
+				Moved:  float64(r.move.Moved) / float64(r.move.Slots),
+				Needed: float64(r.move.Needed) / float64(r.move.Slots),
+			},
+			began: r.began, deadline: now.Add(p.core.timing.DoneTimeout), waiting: setOf(r.agents),
+		})
+		return []Action{Send{announce.Commit{Service: p.name, Allocation: r.next}}}
+	}
+	p.round = nil
+	return nil
+}
+
+func (p *pool) prepared(now time.Time, m announce.Prepared) []Action {
+	if r := p.round; r != nil && r.phase == preparing && m.Epoch == r.next.Epoch {
+		delete(r.waiting, m.Server)
+	}
+	return nil
+}
+
+// checkPrepared commits when all are prepared. Who is not in time is treated as dead, and the round begins anew without it.
+func (p *pool) checkPrepared(now time.Time) []Action {
+	r := p.round
+	if r.phase != preparing {
+		return nil
+	}
+	if len(r.waiting) == 0 {
+		r.phase = savingCommitted
+		return []Action{Save{p.name, p.revision, store.State{Committed: r.next}}}
+	}
+	if now.Before(r.deadline) {
+		return nil
+	}
+	missing := slices.Sorted(maps.Keys(r.waiting))
+	for _, name := range missing {
+		if m := p.members[name]; m != nil {
+			m.suspect, m.admitted = now.Add(p.core.timing.SuspectFor), false
+		}
+	}
+	p.round = nil
+	return []Action{Warn{p.name, "not prepared in time, treated as dead: " + join(missing)}}
+}
+
+func (p *pool) done(now time.Time, m announce.Done) []Action {
+	for i, t := range p.tails {
+		if t.Epoch != m.Epoch || !t.waiting[m.Server] {
+			continue
+		}
+		delete(t.waiting, m.Server)
+		t.Closed += m.Closed
+		t.Took = now.Sub(t.began)
+		if len(t.waiting) > 0 {
+			return nil
+		}
+		p.tails = slices.Delete(p.tails, i, i+1)
+		return []Action{t.record(now)}
+	}
+	return nil
+}
+
+// expireTails records moves that some agents did not finish in time.
+func (p *pool) expireTails(now time.Time) []Action {
+	var out []Action
+	p.tails = slices.DeleteFunc(p.tails, func(t *tail) bool {
+		if now.Before(t.deadline) && len(t.waiting) > 0 {
+			return false
+		}
+		out = append(out, t.record(now))
+		return true
+	})
+	return out
+}
+
+func (t *tail) record(now time.Time) Action {
+	t.Finished, t.Missing = now, slices.Sorted(maps.Keys(t.waiting))
+	return Record{t.Move}
+}
+
+// same compares what two wants lead to.
+func same(a, b alloc.Want) bool {
+	return a.Epoch == b.Epoch && a.Slots == b.Slots && a.Policy == b.Policy && slices.Equal(a.Servers, b.Servers)
+}
+
+func setOf(names []string) map[string]bool {
+	set := make(map[string]bool, len(names))
+	for _, name := range names {
+		set[name] = true
+	}
+	return set
+}
+
+func join(words []string) string { return strings.Join(words, ", ") }

@@ -1,0 +1,162 @@
+// Package config is igmpd's configuration file, igmpd.toml.
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/manycast/manycast/igmpd/internal/admission"
+	"github.com/manycast/manycast/igmpd/internal/kernel"
+	"github.com/manycast/manycast/igmpd/internal/membership"
+	"github.com/manycast/manycast/internal/daemon"
+)
+
+// Config is the whole file; igmpd.toml says what each key means.
+type Config struct {
+	StateDir   string       `toml:"state_dir"`
+	Holder     string       `toml:"holder"`
+	Name       string       `toml:"name"`
+	Roots      []netip.Addr `toml:"roots"`
+	Log        Log          `toml:"log"`
+	Interfaces []Interface  `toml:"interface"`
+	Querier    Querier      `toml:"querier"`
+	Forwarding Forwarding   `toml:"forwarding"`
+	Admission  Admission    `toml:"admission"`
+	Keys       Keys         `toml:"keys"`
+	Bus        Bus          `toml:"bus"`
+	Metrics    Metrics      `toml:"metrics"`
+}
+
+// Log is [log].
+type Log struct {
+	Level string `toml:"level"`
+}
+
+// Interface is one [[interface]].
+type Interface struct {
+	Name      string       `toml:"name"`
+	Users     bool         `toml:"users"`
+	Members   bool         `toml:"members"`
+	Neighbors []netip.Addr `toml:"neighbors"`
+}
+
+// Querier is [querier].
+type Querier struct {
+	QueryInterval           time.Duration `toml:"query_interval"`
+	QueryResponseInterval   time.Duration `toml:"query_response_interval"`
+	LastMemberQueryInterval time.Duration `toml:"last_member_query_interval"`
+	Robustness              int           `toml:"robustness"`
+}
+
+// Forwarding is [forwarding].
+type Forwarding struct {
+	Mode             string `toml:"mode"`
+	Accelerator      bool   `toml:"accelerator"`
+	Mark             uint32 `toml:"mark"`
+	MarkMask         uint32 `toml:"mark_mask"`
+	TableBase        uint32 `toml:"table_base"`
+	PublicTable      uint32 `toml:"public_table"`
+	SourceEntriesMax int    `toml:"source_entries_max"`
+	BPFFS            string `toml:"bpffs"`
+}
+
+// Admission is [admission].
+type Admission struct {
+	RequireSignature bool          `toml:"require_signature"`
+	Skew             time.Duration `toml:"skew"`
+	ReplayEntriesMax int           `toml:"replay_entries_max"`
+	RatePerPort      int           `toml:"rate_per_port"`
+	BurstPerPort     int           `toml:"burst_per_port"`
+	KeyWait          time.Duration `toml:"key_wait"`
+	KeyWaitMax       int           `toml:"key_wait_max"`
+}
+
+// Keys is [keys].
+type Keys struct {
+	Pinned         []string      `toml:"pinned"`
+	Servers        []string      `toml:"servers"`
+	TLS            bool          `toml:"tls"`
+	TLSServerName  string        `toml:"tls_server_name"`
+	TSIGName       string        `toml:"tsig_name"`
+	TSIGSecretFile string        `toml:"tsig_secret_file"`
+	TTLMax         time.Duration `toml:"ttl_max"`
+}
+
+// Bus is [bus].
+type Bus struct {
+	URLs        []string `toml:"urls"`
+	Credentials string   `toml:"credentials"`
+}
+
+// Metrics is [metrics].
+type Metrics struct {
+	Listen string `toml:"listen"`
+}
+
+// Default is what holds where the file says nothing.
+func Default() Config {
+	name, err := os.Hostname()
+	if err != nil {
+		name = "igmpd"
+	}
+	return Config{
+		StateDir: "/var/lib/manycast/igmpd",
+		Holder:   "/run/manycast/igmpd-holder.sock",
+		Name:     name,
+		Log:      Log{Level: "info"},
+		Querier: Querier{
+			QueryInterval: 125 * time.Second, QueryResponseInterval: 10 * time.Second,
+			LastMemberQueryInterval: time.Second, Robustness: 2,
+		},
+		Forwarding: Forwarding{
+			Mode: string(kernel.ModeOwner), Accelerator: true, Mark: 0x4d000000, MarkMask: 0xff000fff, TableBase: 10000,
+			SourceEntriesMax: 65536, BPFFS: "/sys/fs/bpf/manycast/igmpd",
+		},
+		Admission: Admission{
+			RequireSignature: true, Skew: 5 * time.Second, ReplayEntriesMax: 65536, RatePerPort: 1000, BurstPerPort: 2000,
+			KeyWait: 2 * time.Second, KeyWaitMax: 1024,
+		},
+		Keys: Keys{TTLMax: time.Hour},
+	}
+}
+
+// Load reads and checks a file; unknown keys are errors.
+func Load(path string) (Config, error) {
+	c := Default()
+	if err := daemon.Load(path, &c); err != nil {
+		return Config{}, err
+	}
+	if err := c.Check(); err != nil {
+		return Config{}, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// Kernel is what the forwarding plane has to know.
+func (c Config) Kernel() kernel.Config {
+	f := c.Forwarding
+	return kernel.Config{
+		Holder: c.Holder, Mode: kernel.Mode(f.Mode), Accelerator: f.Accelerator, Mark: f.Mark, MarkMask: f.MarkMask,
+		TableBase: f.TableBase, PublicTable: f.PublicTable, SourceEntriesMax: f.SourceEntriesMax, BPFFS: f.BPFFS,
+	}
+}
+
+// Limits is what admission has to know.
+func (a Admission) Limits() admission.Config {
+	return admission.Config{
+		RequireSignature: a.RequireSignature, Skew: a.Skew, ReplayMax: a.ReplayEntriesMax,
+		Rate: float64(a.RatePerPort), Burst: float64(a.BurstPerPort), Wait: a.KeyWait, WaitMax: a.KeyWaitMax,
+	}
+}
+
+// Membership is what the group state has to know.
+func (c Config) Membership() membership.Config {
+	q := c.Querier
+	return membership.Config{
+		QueryInterval: q.QueryInterval, QueryResponseInterval: q.QueryResponseInterval,
+		LastMemberQueryInterval: q.LastMemberQueryInterval, Robustness: q.Robustness,
+		Limits: membership.Limits{Owners: c.Kernel().OwnersMax()},
+	}
+}

@@ -1,0 +1,135 @@
+package keys
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/manycast/manycast/igmpd/internal/admission"
+	"github.com/manycast/manycast/internal/record"
+)
+
+const (
+	negativeTTL = 5 * time.Second // how long "there is none" holds
+	failureTTL  = time.Second     // how long after a failure the next try comes
+	ttlMin      = time.Second     // a server that says 0 is asked no more often
+	entriesMax  = 4096
+)
+
+// Cache keeps what was answered. It is pure and belongs to one goroutine; Wanted are the questions that it has.
+type Cache struct {
+	ttlMax  time.Duration
+	entries map[netip.Addr]*entry
+	wanted  []netip.Addr
+}
+
+// entry is a group's record, or that there is none, until its time is over.
+type entry struct {
+	asking  bool
+	used    bool // since it was fetched
+	found   bool
+	record  record.Record
+	fetched time.Time
+	until   time.Time // zero: never answered
+	refresh time.Time
+}
+
+// NewCache makes an empty cache that keeps nothing longer than ttlMax.
+func NewCache(ttlMax time.Duration) *Cache {
+	return &Cache{ttlMax: ttlMax, entries: make(map[netip.Addr]*entry)}
+}
+
+// Key answers from memory and notes a question where memory does not do. A record that lacks the key may be older than the
+// key: it is asked for again, at most every few seconds.
+func (c *Cache) Key(now time.Time, group netip.Addr, id uint32) admission.Key {
+	e := c.entries[group]
+	if e == nil {
+		if len(c.entries) >= entriesMax && !c.evict(now) {
+			return admission.Key{Status: admission.KeyMissing}
+		}
+		e = &entry{}
+		c.entries[group] = e
+	}
+	if !now.Before(e.until) {
+		c.ask(group, e)
+		return admission.Key{Status: admission.KeyUnknown}
+	}
+	if !e.found {
+		return admission.Key{Status: admission.KeyMissing}
+	}
+	e.used = true
+	if public, ok := e.record.Key(id); ok {
+		return admission.Key{Status: admission.KeyKnown, Public: public, Open: e.record.Timely(now)}
+	}
+	if e.asking || now.Sub(e.fetched) >= negativeTTL {
+		c.ask(group, e)
+		return admission.Key{Status: admission.KeyUnknown}
+	}
+	return admission.Key{Status: admission.KeyMissing}
+}
+
+func (c *Cache) ask(group netip.Addr, e *entry) {
+	if !e.asking {
+		e.asking = true
+		c.wanted = append(c.wanted, group)
+	}
+}
+
+// evict makes room for one entry: any that is out of date, else any group that does not exist.
+func (c *Cache) evict(now time.Time) bool {
+	for group, e := range c.entries {
+		if !e.asking && (!now.Before(e.until) || !e.found) {
+			delete(c.entries, group)
+			return true
+		}
+	}
+	return false
+}
+
+// Wanted returns the groups to be asked for, each once until Put has its answer.
+func (c *Cache) Wanted() []netip.Addr {
+	w := c.wanted
+	c.wanted = nil
+	return w
+}
+
+// Answer is what a source said about a group.
+type Answer struct {
+	Group  netip.Addr
+	Record record.Record
+	TTL    time.Duration
+	Err    error
+}
+
+// Put takes an answer. After a failure the record known before holds on until its own time is over.
+func (c *Cache) Put(now time.Time, a Answer) {
+	e := c.entries[a.Group]
+	if e == nil {
+		return
+	}
+	e.asking = false
+	switch {
+	case a.Err == nil:
+		ttl := min(max(a.TTL, ttlMin), c.ttlMax)
+		*e = entry{found: true, record: a.Record, fetched: now, until: now.Add(ttl), refresh: now.Add(ttl * 3 / 4)}
+	case errors.Is(a.Err, record.ErrNone):
+		*e = entry{fetched: now, until: now.Add(negativeTTL)}
+	case e.found && now.Before(e.until):
+		e.fetched, e.refresh = now, now.Add(failureTTL)
+	default:
+		*e = entry{fetched: now, until: now.Add(failureTTL)}
+	}
+}
+
+// Tick asks for records in use before their time is over, and forgets what is out of date.
+func (c *Cache) Tick(now time.Time) {
+	for group, e := range c.entries {
+		switch {
+		case e.asking:
+		case !now.Before(e.until):
+			delete(c.entries, group)
+		case e.found && e.used && !now.Before(e.refresh):
+			c.ask(group, e)
+		}
+	}
+}

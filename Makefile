@@ -55,7 +55,7 @@ demo: ## three servers behind one address, in network namespaces, as root
 
 bench: ## table and bench.json, as root
 	@tools/setup test
-	@tools/bench/run
+	go run ./tools/bench
 
 clean: ## what the build made
 	rm -rf bin bench.json report.json

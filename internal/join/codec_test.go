@@ -72,6 +72,26 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+func TestExampleOfTheDocs(t *testing.T) {
+	const path = "../../docs/wire-formats.md"
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, _ := strings.Cut(string(text), "### Example")
+	blocks := strings.Split(example, "```")
+	if len(blocks) < 2 {
+		t.Fatalf("%s has no example", path)
+	}
+	b, err := hex.DecodeString(strings.Join(strings.Fields(blocks[1]), ""))
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	if diff := cmp.Diff(golden(t, "signed"), b); diff != "" {
+		t.Errorf("%s (-golden packet +docs):\n%s", path, diff)
+	}
+}
+
 // What is taken is encoded again to the same bytes: there are no two ways to say one join.
 func FuzzDecode(f *testing.F) {
 	leave, err := Unsigned(testLeave())

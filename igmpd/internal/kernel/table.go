@@ -23,6 +23,7 @@ type table struct {
 	routing
 	vifs    map[int]int // number to interface index
 	entries map[entryKey]mroute.Entry
+	cut     mroute.VIFs // VIFs that were deleted since the last look: other entries may have lost them, too
 }
 
 // entryKey tells the kernel's entries apart: of one (*,G) there may be several with different parents.
@@ -38,18 +39,14 @@ func keyOf(e mroute.Entry) entryKey {
 	return entryKey{sg: key(e)}
 }
 
-// adopt makes a table of a socket and of what the kernel has in it. vifs are the numbers in use elsewhere, by interface index:
-// a table that has others, or that cannot be understood, starts afresh.
+// adopt makes a table of a socket and of what the kernel has in it. numbers are those in use in other tables, by interface
+// index: a table that has others starts afresh.
 func adopt(sock routing, found mroute.Table, numbers map[int]int) (*table, error) {
 	t := &table{routing: sock, vifs: map[int]int{}, entries: map[entryKey]mroute.Entry{}}
-	fresh := found.Odd
 	for n, ifindex := range found.VIFs {
 		if other, ok := numbers[ifindex]; ok && other != n {
-			fresh = true
+			return t, sock.Flush()
 		}
-	}
-	if fresh {
-		return t, sock.Flush()
 	}
 	for n, ifindex := range found.VIFs {
 		t.vifs[n] = ifindex
@@ -57,7 +54,19 @@ func adopt(sock routing, found mroute.Table, numbers map[int]int) (*table, error
 	for _, e := range found.Entries {
 		t.entries[keyOf(e)] = e
 	}
+	for _, e := range found.Lost {
+		t.deleteLost(e)
+	}
 	return t, nil
+}
+
+// deleteLost deletes an entry whose parent's number is not known: it is none of those that exist.
+func (t *table) deleteLost(e mroute.Entry) {
+	for e.Parent = range mroute.VIFsMax {
+		if _, exists := t.vifs[e.Parent]; !exists {
+			t.Delete(e) // ENOENT but once
+		}
+	}
 }
 
 // ensure adds what is missing and changes what differs, without a gap for what does not.
@@ -96,18 +105,18 @@ func (t *table) ensureVIF(n, ifindex int) error {
 	return nil
 }
 
-// dropVIF deletes a VIF. Entries that name it are put again when they are wanted: the kernel may have cut it out of them.
+// dropVIF deletes a VIF. Entries that name it leave t's account, so that they are put again where they are wanted: the kernel
+// may have cut it out of them.
 func (t *table) dropVIF(n int) error {
 	err := t.DelVIF(n)
 	if errors.Is(err, unix.EADDRNOTAVAIL) {
 		err = nil
 	}
 	delete(t.vifs, n)
+	t.cut |= mroute.VIF(n)
 	for k, e := range t.entries {
 		if e.Out.Has(n) || e.Parent == n {
-			e.Out = 0
-			e.Parent = -1 // like no wanted entry
-			t.entries[k] = e
+			t.entries[k] = mroute.Entry{Source: e.Source, Group: e.Group, Parent: e.Parent} // put again if wanted
 		}
 	}
 	return err
@@ -124,7 +133,6 @@ func (t *table) prune(vifs map[int]int, entries []mroute.Entry) error {
 		if wanted[k] {
 			continue
 		}
-		e.Parent = max(k.parent, 0)
 		if err := t.Delete(e); err != nil && !errors.Is(err, unix.ENOENT) {
 			errs = append(errs, err)
 			continue

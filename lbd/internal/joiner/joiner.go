@@ -20,9 +20,9 @@ import (
 // minGap is the least time between two answers for a group, however often a querier asks.
 const minGap = 100 * time.Millisecond
 
-// clockStep is how far the wall clock has to go back to be taken for set anew. Stamps follow it then; after smaller steps
-// they go on growing by a nanosecond.
-const clockStep = time.Second
+// clockStep is how far the wall clock has to go back to be taken for set anew: stamps follow it then. After smaller steps
+// they go on growing by a nanosecond, which routers take as long as it is within their skew (5 s by default).
+const clockStep = 5 * time.Second
 
 // Config is [join] of lbd/agent.toml and where the joins come from. Zero fields take the file's defaults.
 type Config struct {

@@ -14,7 +14,7 @@ import (
 type Table struct {
 	VIFs    map[int]int // number to interface index
 	Entries []Entry
-	Odd     bool // there are entries that cannot be told apart: their parent is gone
+	Lost    []Entry // entries whose parent is gone; the kernel does not say which number it had
 }
 
 // Attributes of <linux/mroute.h>.
@@ -117,7 +117,7 @@ func addRoute(tables map[uint32]Table, m []byte) {
 		case unix.RTA_TABLE:
 			id = a.uint32()
 		case unix.RTA_SRC:
-			if s, ok := netip.AddrFromSlice(a.value); ok && !s.IsUnspecified() {
+			if s, ok := netip.AddrFromSlice(a.value); ok && s.Is4() && !s.IsUnspecified() {
 				e.Source = s
 			}
 		case unix.RTA_DST:
@@ -129,18 +129,12 @@ func addRoute(tables map[uint32]Table, m []byte) {
 		}
 	}
 	t, known := tables[id]
-	if flags := binary.NativeEndian.Uint32(m[8:]); !known || flags&rtnhUnresolved != 0 {
+	if flags := binary.NativeEndian.Uint32(m[8:]); !known || flags&rtnhUnresolved != 0 || !e.Group.Is4() || !e.Group.IsMulticast() {
 		return
 	}
 	numbers := map[uint32]int{}
 	for n, ifindex := range t.VIFs {
 		numbers[uint32(ifindex)] = n
-	}
-	var ok bool
-	if e.Parent, ok = numbers[parent]; !ok || !e.Group.IsValid() {
-		t.Odd = true
-		tables[id] = t
-		return
 	}
 	for len(hops) >= sizeofNexthop {
 		if n, ok := numbers[binary.NativeEndian.Uint32(hops[4:])]; ok {
@@ -148,7 +142,12 @@ func addRoute(tables map[uint32]Table, m []byte) {
 		}
 		hops = hops[min(len(hops), max(sizeofNexthop, int(binary.NativeEndian.Uint16(hops)))):]
 	}
-	t.Entries = append(t.Entries, e)
+	if n, ok := numbers[parent]; ok {
+		e.Parent = n
+		t.Entries = append(t.Entries, e)
+	} else {
+		t.Lost = append(t.Lost, e)
+	}
 	tables[id] = t
 }
 

@@ -169,6 +169,26 @@ func (s *Socket) Quiet() error {
 	return s.control("bind to lo", func(fd int) error { return unix.BindToDevice(fd, "lo") })
 }
 
+// SameNamespace fails where the socket is of another network namespace than the calling thread.
+func (s *Socket) SameNamespace() error {
+	own, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(own)
+	here, err := unix.GetsockoptUint64(own, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return nil // Linux before 5.14 cannot tell
+	}
+	return s.control("network namespace", func(fd int) error {
+		there, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+		if err == nil && there != here {
+			err = errors.New("the holder runs in another network namespace: start it in this one")
+		}
+		return err
+	})
+}
+
 // ReportWrongInterface lets the kernel say when packets for a (S,G) entry come in by another interface than its parent.
 func (s *Socket) ReportWrongInterface() error {
 	return s.control("MRT_PIM", func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_IP, mrtPIM, 1) })

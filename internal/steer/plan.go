@@ -1,27 +1,102 @@
 package steer
 
-import "net/netip"
+import (
+	"encoding/binary"
+	"maps"
+	"math/bits"
+	"net/netip"
+	"slices"
+)
 
-// Plan answers who owns a user. It is immutable.
-type Plan struct{ claims []Claim }
+// Bounds of a plan; steer.h has the same.
+const (
+	maxIndexBits = 16
+	maxRuns      = 4
+	maxMasks     = 32
+	slotExact    = 1 << 31
+	slotMasked   = 1 << 30
+	slotOwner    = slotMasked - 1
+	hostMask     = ^uint32(0)
+)
 
-// Compile makes a plan of claims: the owner of an address is the claim of the highest epoch whose set contains it, and
-// of several at one epoch the one with the smallest owner number.
-func Compile(claims []Claim) (*Plan, error) { return &Plan{claims}, nil }
+// MaxOwner is the highest owner number.
+const MaxOwner Owner = slotOwner
 
-// Lookup returns the owner of a user, 0 if nobody owns it.
-func (p *Plan) Lookup(user netip.Addr) Owner {
-	var best *Claim
-	for i, c := range p.claims {
-		if c.Set.Contains(user) && (best == nil || best.Epoch.Less(c.Epoch) || best.Epoch == c.Epoch && c.Owner < best.Owner) {
-			best = &p.claims[i]
-		}
-	}
-	if best == nil {
-		return 0
-	}
-	return best.Owner
+// Plan answers who owns a user. It is immutable. Some bits of the address are an index into a table of slots; a slot says
+// whether its users have overrides of one address or lie in masked portions beside the slot's own owner.
+type Plan struct {
+	runs    []run
+	slots   []uint32 // owner and flags
+	masks   []uint32 // most specific first; the first entry found holds
+	entries map[entry]Owner
 }
 
-// Equal reports whether both plans are the same.
-func (p *Plan) Equal(o *Plan) bool { return p == o }
+// run gathers neighbouring bits of the address into the index.
+type run struct{ shift, mask uint32 }
+
+// entry is an override (mask all ones) or a masked portion.
+type entry struct{ mask, addr uint32 }
+
+// Lookup returns the owner of a user, 0 if nobody owns it. Users of IPv6 have no owner.
+func (p *Plan) Lookup(user netip.Addr) Owner {
+	user = user.Unmap()
+	if !user.Is4() {
+		return 0
+	}
+	a := toUint32(user)
+	slot := p.slots[p.index(a)]
+	if slot&slotExact != 0 {
+		if o, ok := p.entries[entry{hostMask, a}]; ok {
+			return o
+		}
+	}
+	if slot&slotMasked != 0 {
+		for _, m := range p.masks {
+			if o, ok := p.entries[entry{m, a & m}]; ok {
+				return o
+			}
+		}
+	}
+	return Owner(slot & slotOwner)
+}
+
+func (p *Plan) index(a uint32) uint32 {
+	var i uint32
+	for _, r := range p.runs {
+		i |= a >> r.shift & r.mask
+	}
+	return i
+}
+
+// Equal reports whether both plans are the same, not only alike in their answers.
+func (p *Plan) Equal(o *Plan) bool {
+	return slices.Equal(p.runs, o.runs) && slices.Equal(p.slots, o.slots) && slices.Equal(p.masks, o.masks) &&
+		maps.Equal(p.entries, o.entries)
+}
+
+// Slots returns the size of the slot table: 1..65536.
+func (p *Plan) Slots() int { return len(p.slots) }
+
+// Entries returns how many overrides and masked portions stand beside the slot table.
+func (p *Plan) Entries() int { return len(p.entries) }
+
+// Masks returns how many probes a user in a masked portion may cost: 0..32.
+func (p *Plan) Masks() int { return len(p.masks) }
+
+// runsOf returns the runs that gather the bits of mask, in their order, into an index.
+func runsOf(mask uint32) []run {
+	var runs []run
+	for at := 0; mask != 0; {
+		shift := bits.TrailingZeros32(mask)
+		n := bits.TrailingZeros32(^(mask >> shift))
+		runs = append(runs, run{shift: uint32(shift - at), mask: (1<<n - 1) << at})
+		mask &^= (1<<n - 1) << shift
+		at += n
+	}
+	return runs
+}
+
+func toUint32(a netip.Addr) uint32 {
+	b := a.As4()
+	return binary.BigEndian.Uint32(b[:])
+}

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Dual BSD/GPL */
+/*
+ * The owner of a user, by the plan of a group. Include <linux/bpf.h>, <bpf/bpf_helpers.h> and <bpf/bpf_endian.h> first.
+ * Package steer writes these maps.
+ *
+ *   steer_groups   group address -> group number
+ *   steer_current  group number -> generation in force; one aligned 8-byte store switches a group
+ *   steer_plans    generation -> index runs, masks
+ *   steer_slots    generation -> slot table
+ *   steer_entries  (generation, mask, address) -> owner: masked portions, and overrides of one address (mask all ones)
+ *
+ * A generation is complete before it comes into force, does not change afterwards, and its number and its entries are used
+ * again only after a grace period. So one lookup sees one plan.
+ */
+#ifndef MANYCAST_STEER_H
+#define MANYCAST_STEER_H
+
+/* A program with other needs defines these before, or its loader changes max_entries. */
+#ifndef STEER_MAX_GROUPS
+#define STEER_MAX_GROUPS 1023
+#endif
+#ifndef STEER_MAX_ENTRIES
+#define STEER_MAX_ENTRIES 131072
+#endif
+
+#define STEER_MAX_PLANS (2 * STEER_MAX_GROUPS + 2) /* old and new of each; 0 is none */
+#define STEER_RUNS 4
+#define STEER_MASKS 32
+#define STEER_LINE 16 /* slots in a cache line */
+
+#define STEER_NOBODY 0U
+#define STEER_NO_GROUP (~0U)
+
+#define STEER_SLOT_EXACT (1U << 31)  /* some user of the slot has an override */
+#define STEER_SLOT_MASKED (1U << 30) /* some masked portion lies in the slot */
+#define STEER_SLOT_OWNER (STEER_SLOT_MASKED - 1)
+
+struct steer_run {
+	__u32 shift; /* right */
+	__u32 mask;  /* after the shift */
+};
+
+struct steer_plan {
+	__u64 digest[2]; /* of the whole plan, for a restarted daemon */
+	struct steer_run runs[STEER_RUNS];
+	__u32 masks_len;
+	__u32 pad;
+	__u32 masks[STEER_MASKS]; /* host order, most specific first */
+};
+
+struct steer_line {
+	__u32 slot[STEER_LINE];
+};
+
+struct steer_key {
+	__u32 generation;
+	__u32 mask; /* host order */
+	__u32 addr; /* host order */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, STEER_MAX_GROUPS);
+	__type(key, __be32);
+	__type(value, __u32);
+} steer_groups SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, STEER_MAX_GROUPS);
+	__type(key, __u32);
+	__type(value, __u64);
+} steer_current SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, STEER_MAX_PLANS);
+	__type(key, __u32);
+	__type(value, struct steer_plan);
+} steer_plans SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, STEER_MAX_PLANS);
+	__type(key, __u32);
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_ARRAY);
+		__uint(map_flags, BPF_F_INNER_MAP);
+		__uint(max_entries, 1);
+		__type(key, __u32);
+		__type(value, struct steer_line);
+	});
+} steer_slots SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, STEER_MAX_ENTRIES);
+	__type(key, struct steer_key);
+	__type(value, __u32);
+} steer_entries SEC(".maps");
+
+static __always_inline __u32 *steer_entry(__u32 generation, __u32 mask, __u32 addr)
+{
+	struct steer_key key = { generation, mask, addr & mask };
+
+	return bpf_map_lookup_elem(&steer_entries, &key);
+}
+
+/*
+ * steer_lookup returns the number of the user's owner in the group's plan, STEER_NOBODY if nobody owns it, or
+ * STEER_NO_GROUP if the group has no plan here.
+ */
+static __always_inline __u32 steer_lookup(__be32 group, __be32 user)
+{
+	__u32 *number = bpf_map_lookup_elem(&steer_groups, &group);
+	if (!number)
+		return STEER_NO_GROUP;
+	__u32 n = *number;
+	volatile __u64 *current = bpf_map_lookup_elem(&steer_current, &n);
+	if (!current)
+		return STEER_NO_GROUP;
+	__u32 generation = *current;
+	struct steer_plan *plan = bpf_map_lookup_elem(&steer_plans, &generation);
+	void *slots = bpf_map_lookup_elem(&steer_slots, &generation);
+	if (!plan || !slots)
+		return STEER_NO_GROUP;
+
+	__u32 addr = bpf_ntohl(user), index = 0;
+#pragma unroll
+	for (int i = 0; i < STEER_RUNS; i++)
+		index |= (addr >> (plan->runs[i].shift & 31)) & plan->runs[i].mask;
+	__u32 at = index / STEER_LINE;
+	struct steer_line *line = bpf_map_lookup_elem(slots, &at);
+	if (!line)
+		return STEER_NOBODY;
+	__u32 slot = line->slot[index % STEER_LINE];
+
+	if (slot & STEER_SLOT_EXACT) {
+		__u32 *owner = steer_entry(generation, ~0U, addr);
+		if (owner)
+			return *owner;
+	}
+	if (slot & STEER_SLOT_MASKED) {
+		for (__u32 i = 0; i < STEER_MASKS; i++) {
+			if (i >= plan->masks_len)
+				break;
+			__u32 *owner = steer_entry(generation, plan->masks[i], addr);
+			if (owner)
+				return *owner;
+		}
+	}
+	return slot & STEER_SLOT_OWNER;
+}
+
+#endif

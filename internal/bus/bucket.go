@@ -32,6 +32,7 @@ type Entry struct {
 	Key      string
 	Value    []byte
 	Revision uint64
+	Created  time.Time // when the bus wrote it, by its clock
 	Deleted  bool
 	Synced   bool // a mark without a key: all that was there when the watch began has been sent
 }
@@ -86,7 +87,7 @@ func (b *Bucket) Get(ctx context.Context, key string) (Entry, error) {
 	err := b.do(ctx, "get", key, func(kv jetstream.KeyValue) error {
 		e, err := kv.Get(ctx, key)
 		if err == nil {
-			got = Entry{Key: key, Value: e.Value(), Revision: e.Revision()}
+			got = Entry{Key: key, Value: e.Value(), Revision: e.Revision(), Created: e.Created()}
 		}
 		return err
 	})
@@ -162,13 +163,32 @@ func (b *Bucket) List(ctx context.Context) ([]Entry, error) {
 				if !ok || e == nil {
 					return nil
 				}
-				all = append(all, Entry{Key: e.Key(), Value: e.Value(), Revision: e.Revision()})
+				all = append(all, Entry{Key: e.Key(), Value: e.Value(), Revision: e.Revision(), Created: e.Created()})
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 		}
 	})
 	return all, err
+}
+
+// Now returns the bus' clock, by which Created is: this machine's may be another.
+func (b *Bucket) Now(ctx context.Context) (time.Time, error) {
+	var now time.Time
+	err := b.do(ctx, "clock", "", func(kv jetstream.KeyValue) error {
+		status, err := kv.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if s, ok := status.(*jetstream.KeyValueBucketStatus); ok {
+			now = s.StreamInfo().TimeStamp
+		}
+		if now.IsZero() {
+			return errors.New("the bus does not tell its time")
+		}
+		return nil
+	})
+	return now, err
 }
 
 // Watch sends what is there, a Synced mark, then every change, until ctx is done (the channel is closed). It waits for a bus
@@ -247,7 +267,7 @@ func (b *Bucket) watchOnce(ctx context.Context, again <-chan struct{}, known map
 			if deleted {
 				delete(known, e.Key())
 			}
-			if !send(ctx, out, Entry{Key: e.Key(), Value: e.Value(), Revision: e.Revision(), Deleted: deleted}) {
+			if !send(ctx, out, Entry{Key: e.Key(), Value: e.Value(), Revision: e.Revision(), Created: e.Created(), Deleted: deleted}) {
 				return nil
 			}
 		}

@@ -4,7 +4,10 @@ package cmd
 import (
 	"github.com/spf13/cobra"
 
+	"github.com/manycast/manycast/cli/internal/cmd/allocation"
 	"github.com/manycast/manycast/cli/internal/cmd/bus"
+	"github.com/manycast/manycast/cli/internal/cmd/server"
+	"github.com/manycast/manycast/cli/internal/cmd/service"
 	"github.com/manycast/manycast/cli/internal/cmdutil"
 )
 
@@ -24,6 +27,6 @@ func New(f *cmdutil.Factory) *cobra.Command {
 	root.SetOut(f.Out)
 	root.SetErr(f.Err)
 	f.Flags(root)
-	root.AddCommand(bus.New(f))
+	root.AddCommand(service.New(f), server.New(f), allocation.New(f), bus.New(f))
 	return root
 }

@@ -88,8 +88,8 @@ struct {
 		__uint(type, BPF_MAP_TYPE_ARRAY);
 		__uint(map_flags, BPF_F_INNER_MAP);
 		__uint(max_entries, 1);
-		__type(key, __u32);
-		__type(value, struct steer_line);
+		__uint(key_size, sizeof(__u32)); /* sizes: clang 14 leaves the types of an inner map incomplete */
+		__uint(value_size, sizeof(struct steer_line));
 	});
 } steer_slots SEC(".maps");
 

@@ -16,7 +16,8 @@ type AgentService struct {
 	Accept portion.Set
 }
 
-// AgentPlane rewrites group -> VIP on the interface where the server joins.
+// AgentPlane rewrites group -> VIP on the interface where the server joins. One goroutine sets and closes it; any
+// may read the counters until then.
 type AgentPlane interface {
 	// Set makes services the complete set. The accepted users of a group switch in one step: no packet sees a mix. It fails,
 	// and changes nothing, when the services contradict each other.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -25,7 +26,7 @@ func TestNetCloseConnections(t *testing.T) {
 			vip := netip.MustParseAddr("127.0.0.1")
 			stays, goes := dialUser(t, "127.0.0.7", port), dialUser(t, "127.0.0.8", port)
 
-			n, err := CloseConnections(context.Background(), vip, []Port{{"tcp", port}, {"udp", port}}, func(user netip.AddrPort) bool {
+			n, err := CloseConnections(context.Background(), vip, []Port{tcp(port), udp(port)}, func(user netip.AddrPort) bool {
 				return user.Addr() == netip.MustParseAddr("127.0.0.8")
 			})
 			if err != nil || n != 1 {
@@ -34,7 +35,7 @@ func TestNetCloseConnections(t *testing.T) {
 			if err := readError(t, goes); !errors.Is(err, unix.ECONNRESET) {
 				t.Errorf("lost user sees %v, want a reset", err)
 			}
-			if err := readError(t, stays); !errors.Is(err, context.DeadlineExceeded) && !isTimeout(err) {
+			if err := readError(t, stays); !errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("other user sees %v, want nothing", err)
 			}
 		})
@@ -61,17 +62,10 @@ func readError(t *testing.T, c net.Conn) error {
 	return err
 }
 
-func isTimeout(err error) bool {
-	var ne net.Error
-	return errors.As(err, &ne) && ne.Timeout()
-}
-
 func FuzzSplitMessages(f *testing.F) {
 	f.Add([]byte{16, 0, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0})
 	f.Add([]byte{18, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, err := splitMessages(b, 1, func(body []byte) { parseSock(body) }); err != nil {
-			return
-		}
+		splitMessages(b, 1, func(body []byte) { parseSock(body) }) // does not panic
 	})
 }

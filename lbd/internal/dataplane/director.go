@@ -12,7 +12,8 @@ type DirectorService struct {
 	Ports []Port     // at least one; services may share a VIP by different ports
 }
 
-// DirectorPlane rewrites VIP -> group on the interfaces where users' packets enter.
+// DirectorPlane rewrites VIP -> group on the interfaces where users' packets enter. One goroutine sets and closes it; any
+// may read the counters until then.
 type DirectorPlane interface {
 	// Set makes services the complete set of what is rewritten. Services that did not change are not touched. It fails, and
 	// changes nothing, when the services contradict each other.

@@ -4,15 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+
+	"github.com/manycast/manycast/internal/service"
 )
 
-// Port is where a service listens.
-type Port struct {
-	Proto  string // tcp | udp
-	Number uint16 // not 0
-}
-
-func (p Port) String() string { return fmt.Sprintf("%d/%s", p.Number, p.Proto) }
+// Port is one port of a service.
+type Port = service.Port
 
 // portKey is the identity of a port under a VIP.
 type portKey struct {

@@ -10,23 +10,23 @@ import (
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 func TestCheckServices(t *testing.T) {
-	web := []Port{{"tcp", 80}}
+	web := []Port{tcp(80)}
 	tests := []struct {
 		name string
 		in   []DirectorService
 		want string // "" is no error
 	}{
 		{"none", nil, ""},
-		{"shared VIP", []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), web}, {addr("192.0.2.1"), addr("239.0.0.2"), []Port{{"udp", 80}}}}, ""},
+		{"shared VIP", []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), web}, {addr("192.0.2.1"), addr("239.0.0.2"), []Port{udp(80)}}}, ""},
 		{"taken port", []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), web}, {addr("192.0.2.1"), addr("239.0.0.2"), web}},
-			"port 80/tcp goes to group 239.0.0.1 and to 239.0.0.2"},
+			"port tcp/80 goes to group 239.0.0.1 and to 239.0.0.2"},
 		{"multicast VIP", []DirectorService{{addr("239.0.0.2"), addr("239.0.0.1"), web}}, "VIP 239.0.0.2: not an IPv4 unicast address"},
 		{"IPv6 VIP", []DirectorService{{addr("2001:db8::1"), addr("239.0.0.1"), web}}, "not an IPv4 unicast"},
 		{"no VIP", []DirectorService{{netip.Addr{}, addr("239.0.0.1"), web}}, "not an IPv4 unicast"},
 		{"unicast group", []DirectorService{{addr("192.0.2.1"), addr("192.0.2.2"), web}}, "group 192.0.2.2 is not an IPv4 multicast"},
 		{"no ports", []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), nil}}, "no ports"},
-		{"port 0", []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), []Port{{"tcp", 0}}}}, "port 0/tcp"},
-		{"strange protocol", []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), []Port{{"sctp", 1}}}}, "want a number from 1 and tcp or udp"},
+		{"port 0", []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), []Port{tcp(0)}}}, "port tcp/0"},
+		{"strange protocol", []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), []Port{{Proto: "sctp", Number: 1}}}}, "want a number from 1 and tcp or udp"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { wantError(t, checkDirector(tt.in), tt.want) })
@@ -35,15 +35,15 @@ func TestCheckServices(t *testing.T) {
 
 func TestCheckAgentWantsOneServiceAGroup(t *testing.T) {
 	err := checkAgent([]AgentService{
-		{VIP: addr("192.0.2.1"), Group: addr("239.0.0.1"), Ports: []Port{{"tcp", 80}}},
-		{VIP: addr("192.0.2.2"), Group: addr("239.0.0.1"), Ports: []Port{{"tcp", 80}}},
+		{VIP: addr("192.0.2.1"), Group: addr("239.0.0.1"), Ports: []Port{tcp(80)}},
+		{VIP: addr("192.0.2.2"), Group: addr("239.0.0.1"), Ports: []Port{tcp(80)}},
 	})
 	wantError(t, err, "group 239.0.0.1 stands for 192.0.2.1 and for 192.0.2.2")
 }
 
 func TestFakeBehavesAsAPlane(t *testing.T) {
 	f := NewFakeDirector()
-	good := []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), []Port{{"tcp", 80}}}}
+	good := []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), []Port{tcp(80)}}}
 	wantError(t, f.Set(good), "")
 	wantError(t, f.Set([]DirectorService{{}}), "not an IPv4 unicast")
 	f.Fail(errors.New("no kernel"))
@@ -67,3 +67,6 @@ func wantError(t *testing.T, err error, want string) {
 		t.Errorf("error %v, want one that says %q", err, want)
 	}
 }
+
+func tcp(number uint16) Port { return Port{Proto: "tcp", Number: number} }
+func udp(number uint16) Port { return Port{Proto: "udp", Number: number} }

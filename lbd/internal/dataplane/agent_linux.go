@@ -1,0 +1,195 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+	"github.com/manycast/manycast/internal/bpfnet"
+	"github.com/manycast/manycast/internal/steer"
+	"github.com/vishvananda/netlink"
+)
+
+// headers are the bytes of a segment that its MSS does not count: IPv4 and TCP without options (RFC 6691).
+const headers = 40
+
+// mine is the owner of accepted users in a group's plan (MINE of bpf/agent.bpf.c).
+const mine steer.Owner = 1
+
+// agent is the AgentPlane of the kernel.
+type agent struct {
+	config AgentConfig
+	spec   *ebpf.CollectionSpec
+	coll   *ebpf.Collection
+	steer  *steer.Maps
+	host   host
+	hooks  hooks
+}
+
+// OpenAgent loads the agent's programs in the caller's network namespace. Nothing on the interface changes before the first
+// Set: what a former agent left there goes on until then.
+func OpenAgent(c AgentConfig) (AgentPlane, error) {
+	if c.VIPDevice == "" {
+		c.VIPDevice = "lo"
+	}
+	a, err := loadAgentPlane(c)
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	return a, nil
+}
+
+func loadAgentPlane(c AgentConfig) (*agent, error) {
+	mss, err := mssMax(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := bpfnet.PinDir(c.Bpffs); err != nil {
+		return nil, err
+	}
+	spec, err := loadAgent()
+	if err != nil {
+		return nil, err
+	}
+	if err := spec.Variables["mss_max"].Set(mss); err != nil {
+		return nil, err
+	}
+	coll, err := loadPinned(spec, c.Bpffs, logger(c.Log))
+	if err != nil {
+		return nil, err
+	}
+	plans, err := steer.NewMaps(coll.Maps)
+	if err != nil {
+		coll.Close()
+		return nil, err
+	}
+	return &agent{
+		config: c, spec: spec, coll: coll, steer: plans,
+		host:  host{undo: coll.Maps[agentMapUndo]},
+		hooks: hooks{dir: c.Bpffs, options: bpfnet.Options{Name: "manycast-agent"}},
+	}, nil
+}
+
+// mssMax is what answers may announce at most, bytes.
+func mssMax(c AgentConfig) (uint16, error) {
+	if _, err := ethernet(c.Interface); err != nil {
+		return 0, err
+	}
+	mtu := c.PathMTU
+	if mtu == 0 {
+		link, err := netlink.LinkByName(c.Interface)
+		if err != nil {
+			return 0, fmt.Errorf("interface %s: %w", c.Interface, err)
+		}
+		mtu = link.Attrs().MTU
+	}
+	// 68 bytes is the least that IPv4 demands of a link (RFC 791); 65535 the longest packet.
+	if mtu < 68 || mtu > 65535 {
+		return 0, fmt.Errorf("path MTU %d of interface %s: want 68 to 65535 bytes", mtu, c.Interface)
+	}
+	return uint16(mtu - headers), nil
+}
+
+// Set puts VIPs and ARP settings in place, then the maps, then the programs; what is not wanted any more goes last.
+func (a *agent) Set(services []AgentService) error {
+	if err := checkAgent(services); err != nil {
+		return err
+	}
+	plans, err := compile(services)
+	if err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	changes, err := a.prepareHost(services)
+	if err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	if err := a.write(services, plans); err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	if err := errors.Join(a.attach(), a.host.undoExcept(changes)); err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	return nil
+}
+
+func compile(services []AgentService) (map[netip.Addr]*steer.Plan, error) {
+	plans := make(map[netip.Addr]*steer.Plan, len(services))
+	for _, s := range services {
+		plan, err := steer.Compile([]steer.Claim{{Owner: mine, Set: s.Accept}})
+		if err != nil {
+			return nil, fmt.Errorf("accepted users of group %s: %w", s.Group, err)
+		}
+		plans[s.Group] = plan
+	}
+	return plans, nil
+}
+
+// prepareHost makes the host take packets for the VIPs without answering ARP for them: on one LAN all servers have them.
+func (a *agent) prepareHost(services []AgentService) (map[change]bool, error) {
+	changes := make(map[change]bool)
+	for key, value := range map[string]string{"arp_ignore": "1", "arp_announce": "2"} {
+		c, err := a.host.setSysctl(a.config.Interface, key, value)
+		if err != nil {
+			return nil, err
+		}
+		changes[c] = true
+	}
+	for _, s := range services {
+		c, err := a.host.addVIP(a.config.VIPDevice, s.VIP)
+		if err != nil {
+			return nil, err
+		}
+		changes[c] = true
+	}
+	return changes, nil
+}
+
+// write makes the maps match. The groups come last: a group is not ours before its ports and plan are known.
+func (a *agent) write(services []AgentService, plans map[netip.Addr]*steer.Plan) error {
+	groups := make(map[[4]byte][4]byte, len(services))
+	ports := make(map[portMapKey][4]byte)
+	for _, s := range services {
+		groups[s.Group.As4()] = s.VIP.As4()
+		for _, p := range s.Ports {
+			ports[newPortMapKey(s.VIP, p)] = s.Group.As4()
+		}
+	}
+	return errors.Join(
+		syncMap(a.coll.Maps[agentMapServices], ports),
+		a.steer.Set(plans),
+		syncMap(a.coll.Maps[agentMapGroups], groups))
+}
+
+func (a *agent) attach() error {
+	return a.hooks.set([]hook{
+		{a.config.Interface, bpfnet.Egress, a.coll.Programs[agentProgAgentEgress]},
+		{a.config.Interface, bpfnet.Ingress, a.coll.Programs[agentProgAgentIngress]},
+	})
+}
+
+// Counters adds up what the CPUs counted.
+func (a *agent) Counters() (AgentCounters, error) {
+	var total AgentCounters
+	err := addCounters(a.coll.Maps[agentMapCounters], func(c AgentCounters) {
+		total.Delivered += c.Delivered
+		total.Bytes += c.Bytes
+		total.Fragments += c.Fragments
+		total.ICMPErrors += c.ICMPErrors
+		total.NotMine += c.NotMine
+		total.NoPort += c.NoPort
+		total.Malformed += c.Malformed
+		total.Clamped += c.Clamped
+	})
+	return total, err
+}
+
+// Close keeps all in place or takes all of it away, the VIPs last.
+func (a *agent) Close(keep bool) error {
+	defer a.coll.Close()
+	if keep {
+		return a.hooks.close()
+	}
+	a.attach() // only so does it hold what a former process left; an interface that is gone has no program to take off
+	return errors.Join(a.hooks.set(nil), a.host.undoExcept(nil), removePins(a.spec, a.config.Bpffs))
+}

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Dual BSD/GPL
+/* The agent (Fig 7C, 9): on the interface where the server joins. Ingress: group -> VIP for the server's own users, all others
+ * are dropped. Egress: the MSS that answers announce fits the path. */
+#include "packet.h"
+#include "steer.h"
+
+#define MINE 1 /* the owner in a group's plan; 0: another server's */
+
+#define TCP_MSS_KIND 2
+#define TCP_MSS_LENGTH 4
+#define TCP_OPTIONS_MAX 40 /* bytes, RFC 9293 section 3.1 */
+
+/* Largest MSS to announce, bytes; 0: any. */
+volatile const __u16 mss_max = 0;
+
+/* AgentCounters of agent.go, in its order. */
+struct agent_counters {
+	__u64 delivered;
+	__u64 bytes;
+	__u64 fragments;
+	__u64 icmp_errors;
+	__u64 not_mine;
+	__u64 no_port;
+	__u64 malformed;
+	__u64 clamped;
+};
+
+/* group -> VIP */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, __be32);
+	__type(value, __be32);
+} groups SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 262144);
+	__type(key, struct port_key);
+	__type(value, __be32); /* group */
+} services SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct agent_counters);
+} counters SEC(".maps");
+
+/* What the agent changed on this host and has to undo, by name ("vip 192.0.2.80 dev lo"). Programs do not use it: it is here
+ * because it has to live as long as the pins do, and to end with the boot. */
+struct undo_key {
+	char name[64];
+};
+
+struct undo_value {
+	char was[16];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct undo_key);
+	__type(value, struct undo_value);
+} undo SEC(".maps");
+
+#define COUNT(field, n)                                                                   \
+	do {                                                                              \
+		__u32 zero = 0;                                                           \
+		struct agent_counters *c = bpf_map_lookup_elem(&counters, &zero);         \
+		if (c)                                                                    \
+			c->field += (n);                                                  \
+	} while (0)
+
+static __always_inline bool has_port(__be32 vip, __be32 group, __be16 port, __u8 proto)
+{
+	struct port_key key = { .vip = vip, .port = port, .proto = proto };
+	__be32 *g = bpf_map_lookup_elem(&services, &key);
+
+	return g && *g == group;
+}
+
+enum judgement { WANTED, WANTED_ERROR, NO_PORT, TOO_SHORT };
+
+/* judge_icmp: echoes are answered; an error is wanted when it is about the service's own answer, and its user is the one that
+ * the answer went to, not the router that reports. */
+static __always_inline enum judgement judge_icmp(struct __sk_buff *skb, const struct iphdr *ip, __be32 vip, __be32 *user)
+{
+	__u32 l4 = l4_offset(ip);
+	struct iphdr inner;
+	struct ports ports;
+	__u8 type;
+
+	if (bpf_skb_load_bytes(skb, l4, &type, sizeof(type)))
+		return TOO_SHORT;
+	if (type == ICMP_ECHO)
+		return WANTED;
+	if (!is_icmp_error(type))
+		return NO_PORT;
+	if (!load_quoted(skb, l4, &inner))
+		return TOO_SHORT;
+	if (inner.saddr != vip || is_later_fragment(&inner))
+		return NO_PORT;
+	*user = inner.daddr;
+	if (inner.protocol == IPPROTO_ICMP)
+		return WANTED_ERROR;
+	if (!load_quoted_ports(skb, l4, &inner, &ports))
+		return TOO_SHORT;
+	return has_port(vip, ip->daddr, ports.src, inner.protocol) ? WANTED_ERROR : NO_PORT;
+}
+
+/* judge tells whether the service wants the packet, and whose it is. A later fragment has no port: it comes to nothing when its
+ * first was dropped. */
+static __always_inline enum judgement judge(struct __sk_buff *skb, const struct iphdr *ip, __be32 vip, __be32 *user)
+{
+	struct ports ports;
+
+	*user = ip->saddr;
+	if (is_later_fragment(ip))
+		return WANTED;
+	if (ip->protocol == IPPROTO_ICMP)
+		return judge_icmp(skb, ip, vip, user);
+	if (ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_UDP)
+		return NO_PORT;
+	if (!load_ports(skb, l4_offset(ip), &ports))
+		return TOO_SHORT;
+	return has_port(vip, ip->daddr, ports.dst, ip->protocol) ? WANTED : NO_PORT;
+}
+
+SEC("tc")
+int agent_ingress(struct __sk_buff *skb)
+{
+	enum judgement judgement;
+	struct iphdr ip;
+	__be32 *found, vip, user;
+
+	if (!load_ipv4(skb, &ip))
+		return NEXT;
+	found = bpf_map_lookup_elem(&groups, &ip.daddr);
+	if (!found)
+		return NEXT;
+	vip = *found;
+	judgement = judge(skb, &ip, vip, &user);
+	if (judgement == TOO_SHORT) {
+		COUNT(malformed, 1);
+		return DROP;
+	}
+	if (judgement == NO_PORT) {
+		COUNT(no_port, 1);
+		return DROP;
+	}
+	if (steer_lookup(ip.daddr, user) != MINE) {
+		COUNT(not_mine, 1);
+		return DROP;
+	}
+	/* Unlike a group, the VIP is taken by TCP only from frames for this host. */
+	if (!set_destination(skb, &ip, vip) || bpf_skb_change_type(skb, PACKET_HOST)) {
+		COUNT(malformed, 1);
+		return DROP;
+	}
+	if (is_later_fragment(&ip))
+		COUNT(fragments, 1);
+	if (judgement == WANTED_ERROR)
+		COUNT(icmp_errors, 1);
+	COUNT(delivered, 1);
+	COUNT(bytes, skb->len);
+	return NEXT;
+}
+
+/* set_mss replaces the value of the option at off. Where it does not lie on a 16-bit word of the segment, the checksum sees its
+ * bytes the other way round. */
+static __always_inline bool set_mss(struct __sk_buff *skb, __u32 l4, __u32 off, __be16 was, __be16 mss)
+{
+	__u32 sum = l4 + offsetof(struct tcphdr, check);
+	bool odd = (off - l4) & 1;
+	long err;
+
+	if (odd)
+		err = bpf_l4_csum_replace(skb, sum, __builtin_bswap16(was), __builtin_bswap16(mss), 2);
+	else
+		err = bpf_l4_csum_replace(skb, sum, was, mss, 2);
+	return !err && !bpf_skb_store_bytes(skb, off + 2, &mss, sizeof(mss), 0);
+}
+
+struct walk {
+	__u8 options[TCP_OPTIONS_MAX];
+	__u32 length; /* of the options, bytes */
+	__u32 at;     /* where the walk is; at the MSS option once it is found */
+	bool found;
+};
+
+/* step goes over one option; 1 ends the walk, as do options that make no sense. */
+static long step(__u32 i, struct walk *w)
+{
+	__u32 at = w->at;
+	__u8 kind, length;
+
+	if (at > TCP_OPTIONS_MAX - TCP_MSS_LENGTH || at + TCP_MSS_LENGTH > w->length)
+		return 1;
+	kind = w->options[at];
+	length = w->options[at + 1];
+	if (kind == 1) { /* no operation */
+		w->at = at + 1;
+		return 0;
+	}
+	if (kind == 0 || length < 2)
+		return 1;
+	if (kind == TCP_MSS_KIND && length == TCP_MSS_LENGTH) {
+		w->found = true;
+		return 1;
+	}
+	w->at = at + length;
+	return 0;
+}
+
+/* clamp_mss finds the MSS option of a segment whose header is so long, and lowers its value. */
+static __always_inline void clamp_mss(struct __sk_buff *skb, __u32 l4, __u32 header)
+{
+	struct walk w = { .length = header - sizeof(struct tcphdr) };
+	__u32 at;
+	__be16 was;
+
+	if (w.length < TCP_MSS_LENGTH || w.length > TCP_OPTIONS_MAX ||
+	    bpf_skb_load_bytes(skb, l4 + sizeof(struct tcphdr), w.options, w.length))
+		return;
+	bpf_loop(TCP_OPTIONS_MAX, step, &w, 0);
+	at = l4 + sizeof(struct tcphdr) + w.at;
+	if (!w.found || bpf_skb_load_bytes(skb, at + 2, &was, sizeof(was)))
+		return;
+	if (bpf_ntohs(was) > mss_max && set_mss(skb, l4, at, was, bpf_htons(mss_max)))
+		COUNT(clamped, 1);
+}
+
+SEC("tc")
+int agent_egress(struct __sk_buff *skb)
+{
+	struct port_key key = { .proto = IPPROTO_TCP };
+	struct iphdr ip;
+	struct ports ports;
+	__u32 l4;
+	__u8 bits[2]; /* data offset, flags */
+
+	if (!mss_max || !load_ipv4(skb, &ip) || ip.protocol != IPPROTO_TCP || is_later_fragment(&ip))
+		return NEXT;
+	l4 = l4_offset(&ip);
+	/* The 13th byte on: data offset and flags. Nearly all packets are no SYN and end here. */
+	if (bpf_skb_load_bytes(skb, l4 + 12, bits, sizeof(bits)) || !(bits[1] & 0x02) || !load_ports(skb, l4, &ports))
+		return NEXT;
+	key.vip = ip.saddr;
+	key.port = ports.src;
+	if (bpf_map_lookup_elem(&services, &key))
+		clamp_mss(skb, l4, (bits[0] >> 4) * 4);
+	return NEXT;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

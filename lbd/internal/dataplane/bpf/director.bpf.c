@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Dual BSD/GPL
+/* The director (Fig 9): tcx ingress where users' packets enter. VIP and port -> group; the programs behind it see the group. */
+#include "packet.h"
+
+/* DirectorCounters of director.go, in its order. */
+struct director_counters {
+	__u64 rewritten;
+	__u64 bytes;
+	__u64 fragments;
+	__u64 icmp_errors;
+	__u64 fragments_lost;
+	__u64 no_service;
+	__u64 malformed;
+};
+
+/* VIP -> the group that takes its ICMP echo: that of the lowest port. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, __be32);
+	__type(value, __be32);
+} vips SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 262144);
+	__type(key, struct port_key);
+	__type(value, __be32); /* group */
+} services SEC(".maps");
+
+struct fragment_key {
+	__be32 src;
+	__be32 dst;
+	__be16 id;
+	__u8 proto;
+	__u8 pad;
+};
+
+struct fragment {
+	__be32 group; /* 0: no service */
+	__u32 seen;   /* seconds */
+};
+
+#define FRAGMENT_AGE 30 /* seconds: the kernel's own time to reassemble (ipfrag_time); the id may be another datagram's then */
+
+/* Where the first fragment of a datagram went. The size is the configuration's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct fragment_key);
+	__type(value, struct fragment);
+} fragments SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct director_counters);
+} counters SEC(".maps");
+
+#define COUNT(field, n)                                                                   \
+	do {                                                                              \
+		__u32 zero = 0;                                                           \
+		struct director_counters *c = bpf_map_lookup_elem(&counters, &zero);      \
+		if (c)                                                                    \
+			c->field += (n);                                                  \
+	} while (0)
+
+static __always_inline __u32 seconds(void)
+{
+	return bpf_ktime_get_ns() / 1000000000;
+}
+
+static __always_inline struct fragment_key fragment_key(const struct iphdr *ip)
+{
+	struct fragment_key key = { .src = ip->saddr, .dst = ip->daddr, .id = ip->id, .proto = ip->protocol };
+
+	return key;
+}
+
+static __always_inline __be32 group_of(__be32 vip, __be16 port, __u8 proto)
+{
+	struct port_key key = { .vip = vip, .port = port, .proto = proto };
+	__be32 *group = bpf_map_lookup_elem(&services, &key);
+
+	return group ? *group : 0;
+}
+
+/* group_of_icmp: an echo goes to the VIP's first service, an error to the service whose answer it quotes. */
+static __always_inline bool group_of_icmp(struct __sk_buff *skb, const struct iphdr *ip, __be32 first, __be32 *group)
+{
+	__u32 l4 = l4_offset(ip);
+	struct iphdr inner;
+	struct ports ports;
+	__u8 type;
+
+	if (bpf_skb_load_bytes(skb, l4, &type, sizeof(type)))
+		return false;
+	if (type == ICMP_ECHO) {
+		*group = first;
+		return true;
+	}
+	if (!is_icmp_error(type))
+		return true;
+	if (!load_quoted(skb, l4, &inner))
+		return false;
+	if (inner.saddr != ip->daddr || is_later_fragment(&inner))
+		return true;
+	if (inner.protocol == IPPROTO_ICMP) {
+		*group = first;
+	} else {
+		if (!load_quoted_ports(skb, l4, &inner, &ports))
+			return false;
+		*group = group_of(inner.saddr, ports.src, inner.protocol);
+	}
+	if (*group)
+		COUNT(icmp_errors, 1);
+	return true;
+}
+
+/* find_group is false when the packet is too short to tell. The group is 0 when there is no service. */
+static __always_inline bool find_group(struct __sk_buff *skb, const struct iphdr *ip, __be32 first, __be32 *group)
+{
+	struct ports ports;
+
+	*group = 0;
+	if (ip->protocol == IPPROTO_ICMP)
+		return group_of_icmp(skb, ip, first, group);
+	if (ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_UDP)
+		return true;
+	if (!load_ports(skb, l4_offset(ip), &ports))
+		return false;
+	*group = group_of(ip->daddr, ports.dst, ip->protocol);
+	return true;
+}
+
+/* follow_first finds the group of a later fragment; false: its first was not seen. */
+static __always_inline bool follow_first(const struct iphdr *ip, __be32 *group)
+{
+	struct fragment_key key = fragment_key(ip);
+	struct fragment *f = bpf_map_lookup_elem(&fragments, &key);
+
+	if (!f || seconds() - f->seen > FRAGMENT_AGE)
+		return false;
+	*group = f->group;
+	return true;
+}
+
+static __always_inline void remember_first(const struct iphdr *ip, __be32 group)
+{
+	struct fragment_key key = fragment_key(ip);
+	struct fragment f = { .group = group, .seen = seconds() };
+
+	bpf_map_update_elem(&fragments, &key, &f, BPF_ANY);
+}
+
+/* to_group makes it the packet that the user would have sent to the group itself. */
+static __always_inline bool to_group(struct __sk_buff *skb, const struct iphdr *ip, __be32 group)
+{
+	__u32 g = bpf_ntohl(group);
+	__u8 mac[ETH_ALEN] = { 0x01, 0x00, 0x5e, (g >> 16) & 0x7f, g >> 8, g }; /* RFC 1112 section 6.4 */
+
+	return set_destination(skb, ip, group) && !bpf_skb_store_bytes(skb, 0, mac, sizeof(mac), 0) &&
+	       !bpf_skb_change_type(skb, PACKET_MULTICAST);
+}
+
+SEC("tc")
+int director(struct __sk_buff *skb)
+{
+	struct iphdr ip;
+	__be32 *first, group;
+
+	if (!load_ipv4(skb, &ip))
+		return NEXT;
+	first = bpf_map_lookup_elem(&vips, &ip.daddr);
+	if (!first)
+		return NEXT;
+	if (is_later_fragment(&ip)) {
+		if (!follow_first(&ip, &group)) {
+			COUNT(fragments_lost, 1);
+			return DROP;
+		}
+	} else {
+		if (!find_group(skb, &ip, *first, &group)) {
+			COUNT(malformed, 1);
+			return DROP;
+		}
+		if (ip.frag_off & bpf_htons(IP_MORE))
+			remember_first(&ip, group);
+	}
+	if (!group) {
+		COUNT(no_service, 1);
+		return NEXT;
+	}
+	if (!to_group(skb, &ip, group)) {
+		COUNT(malformed, 1);
+		return DROP;
+	}
+	if (is_later_fragment(&ip))
+		COUNT(fragments, 1);
+	COUNT(rewritten, 1);
+	COUNT(bytes, skb->len);
+	return NEXT;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,141 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/ebpf"
+)
+
+// portMapKey is struct port_key of bpf/packet.h. Addresses and ports are in network byte order.
+type portMapKey struct {
+	VIP   [4]byte
+	Port  [2]byte
+	Proto uint8
+	_     uint8
+}
+
+const (
+	protoTCP = 6
+	protoUDP = 17
+)
+
+func newPortMapKey(vip netip.Addr, p Port) portMapKey {
+	k := portMapKey{VIP: vip.As4(), Port: [2]byte{byte(p.Number >> 8), byte(p.Number)}, Proto: protoTCP}
+	if p.Proto == "udp" {
+		k.Proto = protoUDP
+	}
+	return k
+}
+
+// loadPinned loads spec with every map pinned in dir; maps that are there already are taken over with what they hold. Maps of
+// another layout (another version's, another size) are replaced: the old program goes on with the old ones until the new one
+// takes its place on the hook.
+func loadPinned(spec *ebpf.CollectionSpec, dir string, log *slog.Logger) (*ebpf.Collection, error) {
+	for name, m := range spec.Maps {
+		if isPinned(name) {
+			m.Pinning = ebpf.PinByName
+		}
+	}
+	opts := ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: dir}}
+	coll, err := ebpf.NewCollectionWithOptions(spec, opts)
+	if errors.Is(err, ebpf.ErrMapIncompatible) {
+		log.Warn("pinned maps have another layout and are replaced; counters start anew", "dir", dir, "why", err)
+		if err := unpinMaps(spec, dir); err != nil {
+			return nil, err
+		}
+		coll, err = ebpf.NewCollectionWithOptions(spec, opts)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("load BPF objects, pinned in %s: %w (needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)", dir, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load BPF objects, pinned in %s: %w", dir, err)
+	}
+	return coll, nil
+}
+
+// isPinned: all but a program's own constants, .rodata, which come with each program.
+func isPinned(name string) bool { return !strings.HasPrefix(name, ".") }
+
+// removePins removes the pinned maps and their directory.
+func removePins(spec *ebpf.CollectionSpec, dir string) error {
+	err := unpinMaps(spec, dir)
+	if e := os.Remove(dir); e != nil {
+		err = errors.Join(err, fmt.Errorf("remove pin directory: %w", e))
+	}
+	return err
+}
+
+func unpinMaps(spec *ebpf.CollectionSpec, dir string) error {
+	var errs []error
+	for name := range spec.Maps {
+		if !isPinned(name) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("remove pinned map: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// syncMap makes m hold exactly want. Entries that are right already are not touched; new ones are there before old ones go.
+func syncMap[K, V comparable](m *ebpf.Map, want map[K]V) error {
+	var (
+		key   K
+		value V
+		old   []K
+	)
+	have := make(map[K]V)
+	entries := m.Iterate()
+	for entries.Next(&key, &value) {
+		have[key] = value
+		if _, ok := want[key]; !ok {
+			old = append(old, key)
+		}
+	}
+	if err := entries.Err(); err != nil {
+		return fmt.Errorf("read BPF map %s: %w", m, err)
+	}
+	for k, v := range want {
+		if was, ok := have[k]; ok && was == v {
+			continue
+		}
+		if err := m.Put(k, v); err != nil {
+			return fmt.Errorf("write BPF map %s: %w", m, err)
+		}
+	}
+	for _, k := range old {
+		if err := m.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("delete from BPF map %s: %w", m, err)
+		}
+	}
+	return nil
+}
+
+// addCounters reads the only entry of a per-CPU map and gives each CPU's value to add.
+func addCounters[C any](m *ebpf.Map, add func(C)) error {
+	var cpus []C
+	if err := m.Lookup(uint32(0), &cpus); err != nil {
+		return fmt.Errorf("read BPF map %s: %w", m, err)
+	}
+	for _, c := range cpus {
+		add(c)
+	}
+	return nil
+}
+
+// logger is log, or one that says nothing.
+func logger(log *slog.Logger) *slog.Logger {
+	if log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return log
+}

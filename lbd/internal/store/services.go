@@ -17,7 +17,7 @@ import (
 
 // WatchServices sends the services in the bucket, all of them in order of names, first when all are known, then at each
 // change, until ctx is done. A service that cannot be used, by itself or beside the others, is logged and left out. The last
-// ones sent are kept in file and sent at the start, so that a daemon can start while the bus is away.
+// ones sent are kept in file and sent at the start, so that a daemon can start while the bus is away; file "": not so.
 func WatchServices(ctx context.Context, b Bucket, file string, log *slog.Logger) <-chan []service.Service {
 	out := make(chan []service.Service)
 	go func() {
@@ -64,6 +64,9 @@ func sendServices(ctx context.Context, out chan<- []service.Service, services []
 }
 
 func readServices(file string, log *slog.Logger) []service.Service {
+	if file == "" {
+		return nil
+	}
 	services, err := service.Load(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Warn("services of the last run count as none", "err", err)
@@ -72,6 +75,9 @@ func readServices(file string, log *slog.Logger) []service.Service {
 }
 
 func keepServices(file string, services []service.Service, log *slog.Logger) {
+	if file == "" {
+		return
+	}
 	data, err := service.Marshal(services...)
 	if err == nil {
 		err = WriteFile(file, data)

@@ -1,0 +1,153 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/manycast/manycast/internal/bus"
+	"github.com/manycast/manycast/internal/keyfile"
+	"github.com/manycast/manycast/lbd/internal/joiner"
+	"github.com/manycast/manycast/lbd/internal/store"
+)
+
+// Keys fills the joiner's keyring with the group keys in a directory: those put there by hand, and those that come sealed to
+// this member over the bus; a daemon's task.
+type Keys struct {
+	dir    string
+	member string       // file of this member's own key pair
+	bucket store.Bucket // nil without a bus
+	ring   *joiner.Keyring
+	log    *slog.Logger
+
+	own     *keyfile.Member
+	sealed  map[string][]byte // not opened yet
+	told    string            // the last error, told once
+	inForce []uint32          // IDs of the keys in the ring
+}
+
+// Limits of Keys.
+const (
+	keysEvery = time.Second // how often the directory is looked at
+	sealedMax = 4096        // keys that wait for the member's own
+)
+
+// NewKeys returns Keys that have yet to run; bucket may be nil.
+func NewKeys(dir, member string, bucket store.Bucket, ring *joiner.Keyring, log *slog.Logger) *Keys {
+	return &Keys{dir: dir, member: member, bucket: bucket, ring: ring, log: log, sealed: map[string][]byte{}}
+}
+
+// String names the task.
+func (k *Keys) String() string { return "keys" }
+
+// Ready is nil: joins wait for their keys by themselves.
+func (k *Keys) Ready() <-chan struct{} { return nil }
+
+// Run works until ctx is done.
+func (k *Keys) Run(ctx context.Context) error {
+	if err := os.MkdirAll(k.dir, 0o700); err != nil {
+		return err
+	}
+	var entries <-chan bus.Entry
+	if k.bucket != nil {
+		entries = k.bucket.Watch(ctx)
+	}
+	tick := time.NewTicker(keysEvery)
+	defer tick.Stop()
+	k.look()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e, ok := <-entries:
+			if !ok {
+				entries = nil
+				continue
+			}
+			if !e.Synced && !e.Deleted && len(k.sealed) < sealedMax {
+				k.sealed[e.Key] = e.Value
+			}
+			if k.receive() {
+				k.load()
+			}
+		case <-tick.C:
+			k.look()
+		}
+	}
+}
+
+func (k *Keys) look() {
+	k.receive()
+	k.load()
+}
+
+// receive opens what came over the bus, once this member's own key is there; it reports whether a group key is new.
+func (k *Keys) receive() bool {
+	if k.own == nil && k.bucket != nil {
+		m, err := keyfile.ReadMember(k.member)
+		if err != nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				k.tell(err)
+			}
+			return false
+		}
+		k.own = &m
+	}
+	isAny := false
+	for key, value := range k.sealed {
+		delete(k.sealed, key)
+		if !strings.HasPrefix(key, keyfile.MemberPrefix(k.own.Name)) {
+			continue
+		}
+		g, isNew, err := k.own.Receive(k.dir, value)
+		switch {
+		case err != nil:
+			k.log.Warn("group key over the bus", "key", key, "err", err)
+		case isNew:
+			k.log.Info("received a group's key", "group", g.Address, "name", g.Name)
+			isAny = true
+		}
+	}
+	return isAny
+}
+
+// load puts the directory's keys into the ring, the one in force first of its group.
+func (k *Keys) load() {
+	groups, err := keyfile.ReadGroups(k.dir)
+	k.tell(err)
+	now := time.Now()
+	groups = slices.DeleteFunc(groups, func(g keyfile.Group) bool { return g.NotBefore.After(now) })
+	slices.SortStableFunc(groups, func(a, b keyfile.Group) int {
+		return cmp.Or(b.NotBefore.Compare(a.NotBefore), cmp.Compare(a.Public().ID, b.Public().ID))
+	})
+	keys := make([]joiner.Key, len(groups))
+	ids := make([]uint32, len(groups))
+	for i, g := range groups {
+		ids[i] = g.Public().ID
+		keys[i] = joiner.Key{Group: g.Address, ID: ids[i], Private: g.Private}
+	}
+	if slices.Equal(ids, k.inForce) {
+		return
+	}
+	k.inForce = ids
+	k.ring.Set(keys)
+	k.log.Info("group keys", "count", len(keys))
+}
+
+// tell logs an error that stays only once.
+func (k *Keys) tell(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != "" && text != k.told {
+		k.log.Warn("keys that cannot be used", "err", err)
+	}
+	k.told = text
+}

@@ -1,0 +1,213 @@
+// Package config is lbd's configuration files, director.toml and agent.toml.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/daemon"
+	"github.com/manycast/manycast/internal/service"
+	"github.com/manycast/manycast/lbd/internal/health"
+)
+
+// Director is director.toml, which says what each key means.
+type Director struct {
+	Name         string   `toml:"name"`
+	StateDir     string   `toml:"state_dir"`
+	Interfaces   []string `toml:"interfaces"`
+	Services     string   `toml:"services"`
+	BPFFS        string   `toml:"bpffs"`
+	FragmentsMax int      `toml:"fragments_max"`
+	Log          Log      `toml:"log"`
+	Bus          Bus      `toml:"bus"`
+	Leader       Leader   `toml:"leader"`
+	Metrics      Metrics  `toml:"metrics"`
+}
+
+// Agent is agent.toml, which says what each key means.
+type Agent struct {
+	Name      string        `toml:"name"`
+	StateDir  string        `toml:"state_dir"`
+	Interface string        `toml:"interface"`
+	Address   string        `toml:"address"`
+	Services  string        `toml:"services"`
+	Serve     []string      `toml:"serve"`
+	Weight    int           `toml:"weight"`
+	BPFFS     string        `toml:"bpffs"`
+	VIPDevice string        `toml:"vip_device"`
+	PathMTU   int           `toml:"path_mtu"`
+	Settle    time.Duration `toml:"settle"`
+	Log       Log           `toml:"log"`
+	Join      Join          `toml:"join"`
+	Keys      Keys          `toml:"keys"`
+	Health    health.Config `toml:"health"`
+	Bus       Bus           `toml:"bus"`
+	Metrics   Metrics       `toml:"metrics"`
+}
+
+// Log is [log].
+type Log struct {
+	Level string `toml:"level"`
+}
+
+// Bus is [bus]; without URLs there is none.
+type Bus struct {
+	URLs        []string `toml:"urls"`
+	Credentials string   `toml:"credentials"`
+}
+
+// Metrics is [metrics].
+type Metrics struct {
+	Listen string `toml:"listen"`
+}
+
+// Leader is [leader] of a director.
+type Leader struct {
+	Enabled        bool          `toml:"enabled"`
+	DeadAfter      time.Duration `toml:"dead_after"`
+	PrepareTimeout time.Duration `toml:"prepare_timeout"`
+}
+
+// Join is [join] of an agent.
+type Join struct {
+	Refresh    time.Duration `toml:"refresh"`
+	Resend     time.Duration `toml:"resend"`
+	Robustness int           `toml:"robustness"`
+}
+
+// Keys is [keys] of an agent.
+type Keys struct {
+	Member   string `toml:"member"`
+	Dir      string `toml:"dir"`
+	Unsigned bool   `toml:"unsigned"`
+}
+
+// DefaultDirector has the defaults of director.toml.
+func DefaultDirector() Director {
+	return Director{
+		Name: hostname(), StateDir: "/var/lib/manycast/director", BPFFS: "/sys/fs/bpf/manycast/director", FragmentsMax: 65536,
+		Log:    Log{"info"},
+		Leader: Leader{Enabled: true, DeadAfter: 2500 * time.Millisecond, PrepareTimeout: 500 * time.Millisecond},
+	}
+}
+
+// DefaultAgent has the defaults of agent.toml.
+func DefaultAgent() Agent {
+	return Agent{
+		Name: hostname(), StateDir: "/var/lib/manycast/agent", Weight: 1, BPFFS: "/sys/fs/bpf/manycast/agent", VIPDevice: "lo",
+		Settle: 100 * time.Millisecond, Log: Log{"info"},
+		Join:   Join{Refresh: 10 * time.Second, Resend: time.Second, Robustness: 2},
+		Keys:   Keys{Member: "/var/lib/manycast/agent/member.key", Dir: "/var/lib/manycast/agent/groups"},
+		Health: health.Default(),
+	}
+}
+
+// hostname is the host's own name without its domain: dots are not for names of servers.
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	short, _, _ := strings.Cut(strings.ToLower(name), ".")
+	return short
+}
+
+// LoadDirector reads and checks a director's file.
+func LoadDirector(path string) (Director, error) {
+	c := DefaultDirector()
+	if err := daemon.Load(path, &c); err != nil {
+		return c, err
+	}
+	return c, inFile(path, c.check())
+}
+
+// LoadAgent reads and checks an agent's file.
+func LoadAgent(path string) (Agent, error) {
+	c := DefaultAgent()
+	if err := daemon.Load(path, &c); err != nil {
+		return c, err
+	}
+	return c, inFile(path, c.check())
+}
+
+func inFile(path string, err error) error {
+	if err != nil {
+		return fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return nil
+}
+
+func (c Director) check() error {
+	errs := []error{service.CheckName(c.Name), checkDir("state_dir", c.StateDir), checkDir("bpffs", c.BPFFS), c.Bus.check(c.Services)}
+	if len(c.Interfaces) == 0 {
+		errs = append(errs, errors.New(`no interfaces: name those where users' packets enter, such as interfaces = ["eth0"]`))
+	}
+	if c.FragmentsMax < 1 || c.FragmentsMax > 1<<24 {
+		errs = append(errs, fmt.Errorf("fragments_max %d: want 1 to %d", c.FragmentsMax, 1<<24))
+	}
+	if c.Leader.Enabled && c.Leader.DeadAfter < time.Second {
+		errs = append(errs, fmt.Errorf("leader.dead_after %v: want at least 1s: registrations are renewed each 500ms", c.Leader.DeadAfter))
+	}
+	if c.Leader.Enabled && c.Leader.PrepareTimeout <= 0 {
+		errs = append(errs, fmt.Errorf("leader.prepare_timeout %v: want more than 0", c.Leader.PrepareTimeout))
+	}
+	return errors.Join(errs...)
+}
+
+func (c Agent) check() error {
+	errs := []error{
+		service.CheckName(c.Name), checkDir("state_dir", c.StateDir), checkDir("bpffs", c.BPFFS), c.Bus.check(c.Services), c.Health.Check(),
+	}
+	if c.Interface == "" {
+		errs = append(errs, errors.New(`no interface: name the one where groups are joined, such as interface = "eth0"`))
+	}
+	if a, err := netip.ParseAddr(c.Address); c.Address != "" && (err != nil || !a.Is4()) {
+		errs = append(errs, fmt.Errorf("address %q is not an IPv4 address", c.Address))
+	}
+	if c.Weight < 0 || c.Weight > alloc.MaxWeight {
+		errs = append(errs, fmt.Errorf("weight %d: want 0 to %d", c.Weight, alloc.MaxWeight))
+	}
+	if c.PathMTU != 0 && (c.PathMTU < 576 || c.PathMTU > 65535) {
+		errs = append(errs, fmt.Errorf("path_mtu %d: want 576 to 65535, or 0 for the interface's", c.PathMTU))
+	}
+	if c.Settle < 0 || c.Settle > time.Second {
+		errs = append(errs, fmt.Errorf("settle %v: want 0s to 1s", c.Settle))
+	}
+	if c.Join.Refresh <= 0 || c.Join.Resend <= 0 || c.Join.Robustness < 1 {
+		errs = append(errs, errors.New("join: refresh and resend have to be more than 0, robustness at least 1"))
+	}
+	if !c.Keys.Unsigned && c.Keys.Dir == "" {
+		errs = append(errs, errors.New("keys.dir is empty: name the directory of the groups' private keys"))
+	}
+	if c.Services == "" && len(c.Serve) == 0 {
+		errs = append(errs, errors.New(`no serve: name the services that this server is in, such as serve = ["web"]`))
+	}
+	for _, name := range c.Serve {
+		if err := service.CheckName(name); err != nil {
+			errs = append(errs, fmt.Errorf("serve: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (b Bus) check(services string) error {
+	if len(b.URLs) == 0 && services == "" {
+		return errors.New("neither bus.urls nor services: name a bus, or a file of static services")
+	}
+	if len(b.URLs) > 0 && b.Credentials == "" {
+		return errors.New("bus.credentials is empty: name the file that `manycast bus` made for this role")
+	}
+	return nil
+}
+
+func checkDir(key, dir string) error {
+	if !strings.HasPrefix(dir, "/") {
+		return fmt.Errorf("%s %q: want an absolute path", key, dir)
+	}
+	return nil
+}

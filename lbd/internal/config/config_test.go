@@ -1,0 +1,84 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// The reference files have every key with its default, but for what has none. They name neither bus nor services: nothing
+// would run with them, and the check says so.
+func TestReferenceFiles(t *testing.T) {
+	d, err := LoadDirector("../../director.toml")
+	if err == nil || !strings.Contains(err.Error(), "bus.urls") {
+		t.Errorf("director.toml: %v", err)
+	}
+	wantD := DefaultDirector()
+	wantD.Name, wantD.Interfaces, wantD.Bus.URLs = d.Name, []string{"users"}, d.Bus.URLs
+	if !reflect.DeepEqual(d, wantD) {
+		t.Errorf("director.toml says\n%+v\nthe defaults are\n%+v", d, wantD)
+	}
+	a, err := LoadAgent("../../agent.toml")
+	if err == nil || !strings.Contains(err.Error(), "bus.urls") {
+		t.Errorf("agent.toml: %v", err)
+	}
+	wantA := DefaultAgent()
+	wantA.Name, wantA.Interface, wantA.Serve, wantA.Bus.URLs = a.Name, "eth0", []string{"web"}, a.Bus.URLs
+	if !reflect.DeepEqual(a, wantA) {
+		t.Errorf("agent.toml says\n%+v\nthe defaults are\n%+v", a, wantA)
+	}
+}
+
+func TestAgentCheck(t *testing.T) {
+	const good = "name = \"s1\"\ninterface = \"eth0\"\nservices = \"/etc/manycast/services.yaml\"\n"
+	for name, test := range map[string]struct{ text, want string }{
+		"good":              {good, ""},
+		"no interface":      {strings.Replace(good, "eth0", "", 1), "no interface"},
+		"nothing to serve":  {"name = \"s1\"\ninterface = \"eth0\"\n[bus]\nurls = [\"nats://127.0.0.1:4222\"]\ncredentials = \"a.nk\"\n", "no serve"},
+		"no credentials":    {good + "[bus]\nurls = [\"nats://127.0.0.1:4222\"]\n", "bus.credentials"},
+		"address":           {good + "address = \"10.0.0\"\n", "10.0.0"},
+		"weight":            {good + "weight = -1\n", "weight -1"},
+		"settle":            {good + "settle = \"2s\"\n", "settle"},
+		"mtu":               {good + "path_mtu = 100\n", "path_mtu"},
+		"health":            {good + "[health]\ntype = \"smoke\"\n", "smoke"},
+		"unknown key":       {good + "colour = 1\n", "colour"},
+		"name of a host":    {strings.Replace(good, "s1", "s1.example.org", 1), "s1.example.org"},
+		"relative state":    {good + "state_dir = \"state\"\n", "absolute"},
+		"robustness":        {good + "[join]\nrobustness = 0\n", "robustness"},
+		"service's name":    {good + "serve = [\"Web\"]\n", "Web"},
+		"no keys directory": {good + "[keys]\ndir = \"\"\n", "keys.dir"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			check(t, test.text, test.want, func(p string) error { _, err := LoadAgent(p); return err })
+		})
+	}
+}
+
+func TestDirectorCheck(t *testing.T) {
+	const good = "name = \"d1\"\ninterfaces = [\"users\"]\nservices = \"/etc/manycast/services.yaml\"\n"
+	for name, test := range map[string]struct{ text, want string }{
+		"good":          {good, ""},
+		"no interfaces": {strings.Replace(good, `"users"`, "", 1), "no interfaces"},
+		"fragments":     {good + "fragments_max = 0\n", "fragments_max"},
+		"dead_after":    {good + "[leader]\ndead_after = \"100ms\"\n", "dead_after"},
+		"not TOML":      {"name = \n", "line 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			check(t, test.text, test.want, func(p string) error { _, err := LoadDirector(p); return err })
+		})
+	}
+}
+
+func check(t *testing.T, text, want string, load func(string) error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "lbd.toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := load(path)
+	if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+		t.Errorf("error %v, want %q in it", err, want)
+	}
+}

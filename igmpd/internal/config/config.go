@@ -134,6 +134,15 @@ func Load(path string) (Config, error) {
 	return c, nil
 }
 
+// InterfaceNames are the names of all interfaces, in the order of the file.
+func (c Config) InterfaceNames() []string {
+	names := make([]string, len(c.Interfaces))
+	for i, ifc := range c.Interfaces {
+		names[i] = ifc.Name
+	}
+	return names
+}
+
 // Kernel is what the forwarding plane has to know.
 func (c Config) Kernel() kernel.Config {
 	f := c.Forwarding

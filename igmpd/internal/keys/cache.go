@@ -26,8 +26,9 @@ type Cache struct {
 // entry is a group's record, or that there is none, until its time is over.
 type entry struct {
 	asking  bool
-	used    bool // since it was fetched
+	used    bool // since it was fetched or last asked for
 	found   bool
+	failed  bool // nobody could say
 	record  record.Record
 	fetched time.Time
 	until   time.Time // zero: never answered
@@ -54,10 +55,13 @@ func (c *Cache) Key(now time.Time, group netip.Addr, id uint32) admission.Key {
 		c.ask(group, e)
 		return admission.Key{Status: admission.KeyUnknown}
 	}
-	if !e.found {
+	e.used = true
+	switch {
+	case e.failed: // the next try may find it
+		return admission.Key{Status: admission.KeyUnknown}
+	case !e.found:
 		return admission.Key{Status: admission.KeyMissing}
 	}
-	e.used = true
 	if public, ok := e.record.Key(id); ok {
 		return admission.Key{Status: admission.KeyKnown, Public: public, Open: e.record.Timely(now)}
 	}
@@ -117,15 +121,18 @@ func (c *Cache) Put(now time.Time, a Answer) {
 	case e.found && now.Before(e.until):
 		e.fetched, e.refresh = now, now.Add(failureTTL)
 	default:
-		*e = entry{fetched: now, until: now.Add(failureTTL)}
+		*e = entry{failed: true, fetched: now, until: now.Add(failureTTL)}
 	}
 }
 
-// Tick asks for records in use before their time is over, and forgets what is out of date.
+// Tick asks for records in use before their time is over, asks again where nobody could say, and forgets what is out of date.
 func (c *Cache) Tick(now time.Time) {
 	for group, e := range c.entries {
 		switch {
 		case e.asking:
+		case !now.Before(e.until) && e.failed && e.used && now.Sub(e.until) < failureTTL:
+			e.used = false
+			c.ask(group, e)
 		case !now.Before(e.until):
 			delete(c.entries, group)
 		case e.found && e.used && !now.Before(e.refresh):

@@ -1,0 +1,111 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/manycast/manycast/internal/bus"
+	igmpdv1 "github.com/manycast/manycast/proto/igmpd/v1"
+)
+
+const statusTimeout = 2 * time.Second
+
+// Reporter tells the status; a Service is one.
+type Reporter interface {
+	Status(context.Context) (*igmpdv1.Status, error)
+}
+
+// ServeSocket gives the status as JSON to whoever connects to <stateDir>/status.sock, until ctx is done. The socket is 0600.
+func ServeSocket(ctx context.Context, stateDir string, r Reporter, log *slog.Logger) error {
+	path := filepath.Join(stateDir, "status.sock")
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("status socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return fmt.Errorf("status socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return fmt.Errorf("status socket: %w", err)
+	}
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	for {
+		c, err := l.Accept()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return fmt.Errorf("status socket: %w", err)
+		}
+		go func() {
+			defer c.Close()
+			if err := writeStatus(ctx, c, r); err != nil {
+				log.Debug("status not told", "err", err)
+			}
+		}()
+	}
+}
+
+func writeStatus(ctx context.Context, c net.Conn, r Reporter) error {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	st, err := r.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.SetWriteDeadline(time.Now().Add(statusTimeout)); err != nil {
+		return err
+	}
+	return json.NewEncoder(c).Encode(st)
+}
+
+// ServeBus answers for the router on the bus until ctx is done. The bus may be away: the router does not need it.
+func ServeBus(ctx context.Context, c *bus.Conn, name string, r Reporter) error {
+	handle := func(bus.Msg) (proto.Message, error) {
+		ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+		defer cancel()
+		return r.Status(ctx)
+	}
+	for _, subject := range []string{"igmpd.status", "igmpd." + strings.ReplaceAll(name, ".", "-") + ".status"} {
+		stop, err := c.Handle(subject, handle)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// ServeMetrics serves Prometheus metrics on addr until ctx is done.
+func ServeMetrics(ctx context.Context, addr string, r Reporter) error {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collector{r})
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: statusTimeout}
+	defer context.AfterFunc(ctx, func() { server.Close() })()
+	if err := server.Serve(l); ctx.Err() == nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	return nil
+}

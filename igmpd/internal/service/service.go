@@ -1,0 +1,235 @@
+// Package service is igmpd's event loop: it owns admission, membership and the key cache, takes in packets, key answers and
+// the time, and carries out what they decide. One goroutine owns all state; what may block (the kernel's tables, the disk)
+// is done beside it, with the newest state only.
+package service
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/manycast/manycast/igmpd/internal/admission"
+	"github.com/manycast/manycast/igmpd/internal/config"
+	"github.com/manycast/manycast/igmpd/internal/kernel"
+	"github.com/manycast/manycast/igmpd/internal/keys"
+	"github.com/manycast/manycast/igmpd/internal/membership"
+	"github.com/manycast/manycast/internal/join"
+)
+
+const (
+	housekeeping  = 250 * time.Millisecond
+	relayBatchMax = 64 // joins collected before they are sent though more packets wait
+	routesMax     = 65536
+)
+
+// Options are a Service's surroundings.
+type Options struct {
+	Config    config.Config
+	Network   Network
+	Forwarder kernel.Forwarder
+	Keys      keys.Source
+	Log       *slog.Logger
+	Keep      bool   // leave the forwarding state in the kernel at a clean stop
+	BootID    string // of the running kernel: with another one members of a snapshot do not count
+}
+
+// Service is the daemon's heart.
+type Service struct {
+	Options
+	started time.Time
+	last    time.Time // of the loop, to find jumps of the wall clock
+
+	checker *admission.Checker
+	table   *membership.Table
+	cache   *keys.Cache
+	fetcher *keys.Fetcher
+
+	ports    map[string]*port
+	upstream map[string]bool // ports toward a root that is not this router
+	routes   map[netip.Addr]Hop
+	relays   map[string][]join.Signed // by port, not sent yet
+	pending  int
+
+	changed   bool      // forwarding state
+	holdUntil time.Time // the kernel's state is left alone until then
+	forward   *latest[kernel.State]
+	forwardOK forwardError
+	snapshots *latest[[]byte]
+	saveAt    time.Time // zero: nothing to save
+
+	stats *stats
+	calls chan func()
+	ready chan struct{}
+}
+
+// port is a configured interface with what the system says of it.
+type port struct {
+	config.Interface
+	PortState
+	admission *admission.Port
+}
+
+// New makes a Service and takes over the snapshot in the state directory. One that cannot be read is put aside: the kernel's
+// state is then left alone until the members had time to answer a query.
+func New(o Options) (*Service, error) {
+	now := time.Now()
+	s := &Service{
+		Options: o, started: now, last: now,
+		cache:    keys.NewCache(o.Config.Keys.TTLMax),
+		fetcher:  keys.NewFetcher(o.Keys),
+		table:    membership.New(o.Config.Membership()),
+		ports:    make(map[string]*port),
+		upstream: make(map[string]bool),
+		routes:   make(map[netip.Addr]Hop),
+		relays:   make(map[string][]join.Signed),
+		changed:  true,
+		forward:  newLatest[kernel.State](), snapshots: newLatest[[]byte](),
+		stats: newStats(o.Log),
+		calls: make(chan func()), ready: make(chan struct{}),
+	}
+	s.checker = admission.New(o.Config.Admission.Limits(), s.cache, s.portTo, now)
+	for _, i := range o.Config.Interfaces {
+		s.ports[i.Name] = &port{Interface: i, PortState: PortState{Name: i.Name}}
+	}
+	if err := s.restore(now); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Ready is closed when the first state has been given to the kernel, or is held back on purpose.
+func (s *Service) Ready() <-chan struct{} { return s.ready }
+
+// String names the task.
+func (s *Service) String() string { return "igmp" }
+
+// Run works until ctx is done.
+func (s *Service) Run(ctx context.Context) error {
+	if err := os.MkdirAll(s.Config.StateDir, 0o700); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var workers sync.WaitGroup
+	workers.Go(func() { s.fetcher.Run(beside) })
+	workers.Go(func() { s.runForwarder(beside) })
+	workers.Go(func() { s.runSnapshots(beside) })
+	workers.Go(func() { s.Forwarder.Run(beside) })
+	s.refreshPorts(time.Now())
+	s.settle(time.Now())
+	close(s.ready)
+	s.loop(ctx)
+	s.save(time.Now())
+	stop()
+	workers.Wait()
+	if err := s.Forwarder.Close(s.Keep); err != nil {
+		return fmt.Errorf("clean up forwarding: %w", err)
+	}
+	return nil
+}
+
+func (s *Service) loop(ctx context.Context) {
+	tick := time.NewTicker(housekeeping)
+	defer tick.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		if next := s.next(); !next.IsZero() {
+			timer.Reset(time.Until(next))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case p := <-s.Network.Packets():
+			s.clock(time.Now())
+			s.packet(time.Now(), p)
+		case <-s.Network.Changed():
+			s.refreshPorts(time.Now())
+		case a := <-s.fetcher.Answers():
+			s.answer(time.Now(), a)
+		case <-timer.C:
+			s.act(s.table.Tick(time.Now()))
+		case <-tick.C:
+			s.housekeep(time.Now())
+		case call := <-s.calls:
+			call()
+		}
+		s.settle(time.Now())
+	}
+}
+
+// next is when the loop has to look again though nothing comes in.
+func (s *Service) next() time.Time {
+	next := s.table.Next()
+	for _, at := range []time.Time{s.saveAt, s.holdUntil} {
+		if at.After(s.last) && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	return next
+}
+
+// settle carries out what has come together: questions for keys, relays, a new forwarding state.
+func (s *Service) settle(now time.Time) {
+	for _, g := range s.cache.Wanted() {
+		s.fetcher.Ask(g)
+	}
+	if s.pending > 0 && (len(s.Network.Packets()) == 0 || s.pending >= relayBatchMax) {
+		s.sendRelays()
+	}
+	if s.changed && !now.Before(s.holdUntil) {
+		s.changed = false
+		s.forward.put(s.state(now))
+		s.saveSoon(now, snapshotSoon)
+	}
+	if !s.saveAt.IsZero() && !now.Before(s.saveAt) {
+		s.save(now)
+	}
+}
+
+func (s *Service) housekeep(now time.Time) {
+	s.clock(now)
+	s.cache.Tick(now)
+	for _, r := range s.checker.Expire(now) {
+		s.verdict(now, r.Arrival, r.Verdict)
+	}
+}
+
+// clock finds jumps of the wall clock against the monotonic one.
+func (s *Service) clock(now time.Time) {
+	jump := now.Round(0).Sub(s.last.Round(0)) - now.Sub(s.last)
+	s.last = now
+	if jump.Abs() > s.Config.Admission.Skew {
+		s.Log.Warn("wall clock was set: joins stamped before now are not timely", "jump", jump)
+		s.checker.Jumped(now)
+	}
+}
+
+// answer takes a key's answer and judges the joins that waited for it.
+func (s *Service) answer(now time.Time, a keys.Answer) {
+	if a.Err != nil {
+		s.stats.warn(now, "group key", "group", a.Group, "err", a.Err)
+	}
+	s.cache.Put(now, a)
+	for _, r := range s.checker.Resume(now, a.Group) {
+		s.verdict(now, r.Arrival, r.Verdict)
+	}
+}
+
+// do runs f in the loop.
+func (s *Service) do(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case s.calls <- func() { f(); close(done) }:
+	case <-ctx.Done():
+		return fmt.Errorf("igmpd does not answer: %w", ctx.Err())
+	}
+	<-done
+	return nil
+}
+
+func (s *Service) snapshotPath() string { return filepath.Join(s.Config.StateDir, "snapshot.json") }

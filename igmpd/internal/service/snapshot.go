@@ -1,0 +1,135 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/manycast/manycast/igmpd/internal/admission"
+	"github.com/manycast/manycast/igmpd/internal/membership"
+)
+
+const (
+	snapshotVersion = 1
+	snapshotMax     = 64 << 20 // bytes
+	snapshotSoon    = 50 * time.Millisecond
+	snapshotLater   = 5 * time.Second
+)
+
+// snapshot is the file that outlives the process.
+type snapshot struct {
+	Version    int                 `json:"version"`
+	BootID     string              `json:"boot_id"`
+	Membership membership.Snapshot `json:"membership"`
+	Stamps     []admission.Stamp   `json:"stamps"`
+}
+
+// saveSoon makes sure that a snapshot is written within d.
+func (s *Service) saveSoon(now time.Time, d time.Duration) {
+	if at := now.Add(d); s.saveAt.IsZero() || at.Before(s.saveAt) {
+		s.saveAt = at
+	}
+}
+
+// save hands the state to the writer.
+func (s *Service) save(now time.Time) {
+	s.saveAt = time.Time{}
+	data, err := json.Marshal(snapshot{snapshotVersion, s.BootID, s.table.Snapshot(now), s.checker.Stamps()})
+	if err != nil {
+		s.stats.warn(now, "snapshot", "err", err)
+		return
+	}
+	s.snapshots.put(data)
+}
+
+// runSnapshots writes the newest snapshot. What cannot be written, on a full disk say, leaves the last one in place.
+func (s *Service) runSnapshots(ctx context.Context) {
+	var last error
+	for {
+		data, ok := s.snapshots.get(ctx)
+		if !ok {
+			return
+		}
+		err := writeFile(s.snapshotPath(), data)
+		if err != nil && last == nil {
+			s.Log.Error("snapshot not written: a restart would begin with an older one", "err", err)
+		}
+		last = err
+	}
+}
+
+// writeFile replaces a file in one step.
+func writeFile(path string, data []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".snapshot-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name()) // fails when it has become the file
+	_, err = tmp.Write(data)
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if e := tmp.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	return err
+}
+
+// restore takes the snapshot over. Only what the operator has to mend is an error.
+func (s *Service) restore(now time.Time) error {
+	snap, err := readSnapshot(s.snapshotPath())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("snapshot: %w", err)
+	case err != nil:
+		q := s.Config.Querier
+		s.holdUntil = now.Add(q.QueryResponseInterval + q.LastMemberQueryInterval)
+		aside := s.snapshotPath() + ".bad"
+		s.Log.Warn("snapshot cannot be used: starting without; the kernel's state stays until the members had time to answer",
+			"err", err, "until", s.holdUntil, "moved_to", aside)
+		return os.Rename(s.snapshotPath(), aside)
+	}
+	actions, err := s.table.Restore(now, snap.Membership, snap.BootID == s.BootID)
+	if err != nil {
+		s.Log.Warn("snapshot: entries left out", "first", err)
+	}
+	s.checker.RestoreStamps(snap.Stamps)
+	s.act(actions)
+	return nil
+}
+
+func readSnapshot(path string) (snapshot, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return snapshot{}, err
+	}
+	if info.Size() > snapshotMax {
+		return snapshot{}, fmt.Errorf("%s has %d bytes, at most %d are expected", path, info.Size(), snapshotMax)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return snapshot{}, err
+	}
+	return parseSnapshot(data)
+}
+
+func parseSnapshot(data []byte) (snapshot, error) {
+	var snap snapshot
+	if err := json.Unmarshal(data, &snap); err != nil {
+		return snapshot{}, fmt.Errorf("snapshot: %w", err)
+	}
+	if snap.Version != snapshotVersion {
+		return snapshot{}, fmt.Errorf("snapshot of version %d, want %d", snap.Version, snapshotVersion)
+	}
+	return snap, nil
+}

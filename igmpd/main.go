@@ -1,0 +1,117 @@
+// igmpd is a multicast router that takes extended, authenticated joins. See igmpd.toml for its configuration.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/manycast/manycast/igmpd/internal/config"
+	"github.com/manycast/manycast/igmpd/internal/kernel"
+	"github.com/manycast/manycast/igmpd/internal/kernel/holder"
+	"github.com/manycast/manycast/igmpd/internal/keys"
+	"github.com/manycast/manycast/igmpd/internal/service"
+	"github.com/manycast/manycast/internal/bus"
+	"github.com/manycast/manycast/internal/daemon"
+)
+
+func main() {
+	if err := command().Execute(); err != nil {
+		fmt.Fprintln(os.Stderr, "igmpd:", err)
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	path, check, keep := "/etc/manycast/igmpd.toml", false, false
+	cmd := &cobra.Command{
+		Use:           "igmpd",
+		Short:         "Multicast router with the extended, authenticated join",
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(path)
+			if err != nil {
+				return err
+			}
+			source, err := keySource(cfg.Keys)
+			if err != nil || check {
+				return err
+			}
+			return run(cmd.Context(), cfg, source, keep)
+		},
+	}
+	cmd.Flags().StringVar(&path, "config", path, "configuration file")
+	cmd.Flags().BoolVar(&check, "check", false, "check the configuration and exit")
+	cmd.Flags().BoolVar(&keep, "keep", false, "leave the forwarding state in the kernel at a clean stop")
+	cmd.AddCommand(holderCommand())
+	return cmd
+}
+
+func holderCommand() *cobra.Command {
+	var socket string
+	cmd := &cobra.Command{
+		Use:   "holder",
+		Short: "Hold the kernel's multicast routing sockets, so that forwarding outlives igmpd",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+			return daemon.Run(cmd.Context(), log, daemon.Func("holder", holder.New(socket, log).Run))
+		},
+	}
+	cmd.Flags().StringVar(&socket, "socket", config.Default().Holder, "unix socket")
+	return cmd
+}
+
+func run(ctx context.Context, cfg config.Config, source keys.Source, keep bool) error {
+	log, err := daemon.Logger(cfg.Log.Level, os.Stderr)
+	if err != nil {
+		return err
+	}
+	lock, err := daemon.Lock(cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return fmt.Errorf("which boot this is: %w", err)
+	}
+	network, err := service.OpenNetwork(cfg.InterfaceNames(), log)
+	if err != nil {
+		return err
+	}
+	defer network.Close()
+	forwarder, err := kernel.Open(cfg.Kernel(), log)
+	if err != nil {
+		return err
+	}
+	s, err := service.New(service.Options{
+		Config: cfg, Network: network, Forwarder: forwarder, Keys: source, Log: log, Keep: keep, BootID: strings.TrimSpace(string(boot)),
+	})
+	if err != nil {
+		return err
+	}
+	tasks := []daemon.Task{s, daemon.Func("status socket", func(ctx context.Context) error {
+		return service.ServeSocket(ctx, cfg.StateDir, s, log)
+	})}
+	if cfg.Metrics.Listen != "" {
+		tasks = append(tasks, daemon.Func("metrics", func(ctx context.Context) error {
+			return service.ServeMetrics(ctx, cfg.Metrics.Listen, s)
+		}))
+	}
+	if len(cfg.Bus.URLs) > 0 {
+		c, err := bus.Connect(bus.Config{URLs: cfg.Bus.URLs, Credentials: cfg.Bus.Credentials, Name: "igmpd " + cfg.Name, Log: log})
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		tasks = append(tasks, daemon.Func("bus", func(ctx context.Context) error { return service.ServeBus(ctx, c, cfg.Name, s) }))
+	}
+	return daemon.Run(ctx, log, tasks...)
+}

@@ -190,6 +190,6 @@ func (a *agent) Close(keep bool) error {
 	if keep {
 		return a.hooks.close()
 	}
-	a.attach() // only so does it hold what a former process left; an interface that is gone has no program to take off
+	_ = a.attach() // only so does it hold what a former process left; an interface that is gone has no program to take off
 	return errors.Join(a.hooks.set(nil), a.host.undoExcept(nil), removePins(a.spec, a.config.Bpffs))
 }

@@ -137,6 +137,6 @@ func (d *director) Close(keep bool) error {
 	if keep {
 		return d.hooks.close()
 	}
-	d.attach() // only so does it hold what a former process left; an interface that is gone has no program to take off
+	_ = d.attach() // only so does it hold what a former process left; an interface that is gone has no program to take off
 	return errors.Join(d.hooks.set(nil), removePins(d.spec, d.config.Bpffs))
 }

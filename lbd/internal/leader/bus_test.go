@@ -1,0 +1,158 @@
+package leader_test
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/manycast/manycast/internal/bus"
+	"github.com/manycast/manycast/internal/service"
+	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
+
+	"github.com/manycast/manycast/lbd/internal/agent"
+	"github.com/manycast/manycast/lbd/internal/announce"
+	"github.com/manycast/manycast/lbd/internal/dataplane"
+	"github.com/manycast/manycast/lbd/internal/leader"
+	"github.com/manycast/manycast/lbd/internal/store"
+)
+
+// TestOverTheBus runs a director and two agents over the embedded bus, each with its own role's rights.
+func TestOverTheBus(t *testing.T) {
+	r := newRig(t)
+	admin := store.OnBus(r.connect("admin"))
+	services, err := service.Parse([]byte("name: web\nvip: 192.0.2.80\ngroup: 239.80.80.80\nports: [tcp/80]\npolicy: weighted\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, admin.Services, "web", service.ToProto(services[0]))
+
+	r.director("d1")
+	s1, s2 := r.agent("s1", 1), r.agent("s2", 3)
+	r.wait("first allocation", func() bool { return accepted(s1) == 64 && accepted(s2) == 192 })
+
+	put(t, admin.Operator, "web.s2", &allocv1.Operator{Drained: true})
+	r.wait("drain of s2", func() bool { return accepted(s1) == 256 && accepted(s2) == 0 })
+
+	r.wait("both moves in the history", func() bool {
+		e, err := admin.Moves.Get(t.Context(), "web")
+		var moves allocv1.Moves
+		if err != nil || proto.Unmarshal(e.Value, &moves) != nil || len(moves.Moves) != 2 {
+			return false
+		}
+		m := moves.Moves[1]
+		return m.Reason == "s2 is drained" && m.FractionMoved == 0.75 && m.FractionNeeded == 0.75 && m.Epoch.Number == 2
+	})
+}
+
+type rig struct {
+	t    *testing.T
+	url  string
+	data string
+	log  *slog.Logger
+}
+
+func newRig(t *testing.T) *rig {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listen := l.Addr().String()
+	l.Close()
+	r := &rig{t: t, url: "nats://" + listen, data: t.TempDir(), log: slog.New(slog.DiscardHandler)}
+	srv := bus.NewServer(bus.ServerConfig{Listen: listen, DataDir: r.data, Log: r.log})
+	r.start(srv.Run)
+	select {
+	case <-srv.Ready():
+	case <-time.After(20 * time.Second):
+		t.Fatal("bus not ready")
+	}
+	return r
+}
+
+// start runs a task until the end of the test; tasks end in the opposite order.
+func (r *rig) start(run func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx) }()
+	r.t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			r.t.Error(err)
+		}
+	})
+}
+
+func (r *rig) connect(role string) *bus.Conn {
+	c, err := bus.Connect(bus.Config{URLs: []string{r.url}, Credentials: bus.CredentialsPath(r.data, role), Name: role, Log: r.log})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(c.Close)
+	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
+	defer cancel()
+	if err := c.WaitConnected(ctx); err != nil {
+		r.t.Fatal(err)
+	}
+	return c
+}
+
+func (r *rig) director(name string) {
+	conn := r.connect("director")
+	buckets := store.OnBus(conn)
+	l, err := leader.NewLoop(leader.Config{
+		Name: name, StateDir: r.t.TempDir(), Buckets: buckets, Announcer: announce.NewBus(conn, r.log),
+		Services: store.WatchServices(r.t.Context(), buckets.Services, "", r.log), Log: r.log,
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.start(l.Run)
+}
+
+func (r *rig) agent(name string, weight int) *dataplane.FakeAgent {
+	conn := r.connect("agent")
+	buckets := store.OnBus(conn)
+	plane := dataplane.NewFakeAgent()
+	l := agent.NewLoop(agent.Config{
+		Name: name, Address: netip.MustParseAddr("10.0.0.1"), Weight: weight, Serve: []string{"web"}, StateDir: r.t.TempDir(),
+		Settle: 10 * time.Millisecond, Keep: true, Plane: plane, Joiner: &fakeJoiner{}, Close: (&connections{}).close,
+		Health:   func(_ context.Context, report func(bool, error)) { report(true, nil) },
+		Services: store.WatchServices(r.t.Context(), buckets.Services, "", r.log),
+		Buckets:  &buckets, Announcer: announce.NewBus(conn, r.log), Log: r.log,
+	})
+	r.start(l.Run)
+	return plane
+}
+
+// wait polls until ok or 15 s have passed.
+func (r *rig) wait(what string, ok func() bool) {
+	r.t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(15 * time.Second)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-late:
+			r.t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// accepted counts the slots whose users a plane accepts.
+func accepted(plane *dataplane.FakeAgent) int {
+	n := 0
+	for _, s := range plane.Current() {
+		for i := range 256 {
+			if s.Accept.Contains(userOf(i)) {
+				n++
+			}
+		}
+	}
+	return n
+}

@@ -136,7 +136,7 @@ func (h *heard) joins() []join.Signed {
 }
 
 func listen(t *testing.T, node *testnet.Node, ifname string) *heard {
-	var conn *ipv4.PacketConn
+	var conn net.PacketConn
 	err := node.Do(func() error {
 		c, err := net.ListenPacket("ip4:igmp", "0.0.0.0")
 		if err != nil {
@@ -146,8 +146,8 @@ func listen(t *testing.T, node *testnet.Node, ifname string) *heard {
 		if err != nil {
 			return err
 		}
-		conn = ipv4.NewPacketConn(c)
-		return conn.JoinGroup(ifi, &net.IPAddr{IP: net.IPv4(224, 0, 0, 22)})
+		conn = c
+		return ipv4.NewPacketConn(c).JoinGroup(ifi, &net.IPAddr{IP: net.IPv4(224, 0, 0, 22)})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -165,10 +165,10 @@ func listen(t *testing.T, node *testnet.Node, ifname string) *heard {
 	return h
 }
 
-func (h *heard) read(conn *ipv4.PacketConn) {
+func (h *heard) read(conn net.PacketConn) {
 	buf := make([]byte, 65536)
 	for {
-		n, _, _, err := conn.ReadFrom(buf)
+		n, _, err := conn.ReadFrom(buf)
 		if err != nil {
 			return
 		}

@@ -10,9 +10,10 @@ import (
 // New returns `manycast allocation`.
 func New(f *cmdutil.Factory) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "allocation",
-		Short: "Allocations: which server owns which part of the source addresses",
+		Use:     "allocation",
+		Aliases: []string{"allocations"},
+		Short:   "Allocations: which server owns which part of the source addresses",
 	}
-	cmd.AddCommand(newShow(f))
+	cmd.AddCommand(newShow(f), newRebalance(f), newMoves(f))
 	return cmd
 }

@@ -10,9 +10,10 @@ import (
 // New returns `manycast server`.
 func New(f *cmdutil.Factory) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "server",
-		Short: "Servers: the members of the services' pools",
+		Use:     "server",
+		Aliases: []string{"servers"},
+		Short:   "Servers: the members of the services' pools",
 	}
-	cmd.AddCommand(newList(f))
+	cmd.AddCommand(newList(f), newDrain(f), newUndrain(f), newWeight(f))
 	return cmd
 }

@@ -2,21 +2,37 @@ package service
 
 import (
 	"context"
+	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/manycast/manycast/cli/internal/cmdutil"
 	"github.com/manycast/manycast/cli/internal/pool"
-	"github.com/manycast/manycast/internal/bus"
 )
 
 func newList(f *cmdutil.Factory) *cobra.Command {
 	return &cobra.Command{
-		Use:   "list",
-		Short: "List the services",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return list(cmd.Context(), f) },
+		Use:               "list",
+		Short:             "List the services",
+		Args:              cobra.NoArgs,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return list(cmd.Context(), f) },
+		ValidArgsFunction: cobra.NoFileCompletions,
 	}
+}
+
+type listRow struct {
+	Name    string   `json:"name"`
+	VIP     string   `json:"vip"`
+	Group   string   `json:"group"`
+	Ports   []string `json:"ports"`
+	Mode    string   `json:"mode"`
+	Policy  string   `json:"policy"`
+	Slots   string   `json:"slots"`
+	Static  bool     `json:"static"`
+	Healthy int      `json:"servers_healthy"`
+	Servers int      `json:"servers"`
+	Epoch   string   `json:"epoch,omitempty"`
 }
 
 func list(ctx context.Context, f *cmdutil.Factory) error {
@@ -25,15 +41,38 @@ func list(ctx context.Context, f *cmdutil.Factory) error {
 		return err
 	}
 	defer s.Close()
-	entries, err := s.Bucket(bus.BucketServices).List(ctx)
+	snap, err := s.Load(ctx)
 	if err != nil {
 		return err
 	}
-	names := []string{}
-	table := cmdutil.Table{Header: []string{"NAME"}}
-	for _, e := range entries {
-		names = append(names, e.Key)
-		table.Rows = append(table.Rows, []string{e.Key})
+	rows := []listRow{}
+	table := cmdutil.Table{Header: []string{"NAME", "VIP", "GROUP", "PORTS", "POLICY", "SLOTS", "HEALTHY", "EPOCH"}}
+	for _, svc := range snap.Services {
+		r := rowOf(svc)
+		rows = append(rows, r)
+		table.Rows = append(table.Rows, []string{
+			r.Name, r.VIP, r.Group, strings.Join(r.Ports, ","), r.Policy, r.Slots, fmt.Sprintf("%d of %d", r.Healthy, r.Servers),
+			pool.Epoch(svc.Committed),
+		})
 	}
-	return f.Print(names, table)
+	return f.Print(rows, table)
+}
+
+func rowOf(svc *pool.Service) listRow {
+	r := listRow{
+		Name: svc.Spec.Name, VIP: svc.Spec.VIP.String(), Group: svc.Spec.Group.String(), Ports: []string{}, Mode: svc.Spec.Mode,
+		Policy: string(svc.Spec.Policy), Slots: svc.Spec.Slots.String(), Static: svc.Spec.Static(), Servers: len(svc.Servers),
+	}
+	for _, p := range svc.Spec.Ports {
+		r.Ports = append(r.Ports, p.String())
+	}
+	for _, m := range svc.Servers {
+		if m.Health() == "healthy" {
+			r.Healthy++
+		}
+	}
+	if !svc.Committed.Zero() {
+		r.Epoch = svc.Committed.Epoch.String()
+	}
+	return r
 }

@@ -10,9 +10,10 @@ import (
 // New returns `manycast service`.
 func New(f *cmdutil.Factory) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "service",
-		Short: "Services: names and published addresses, each served by a pool of servers",
+		Use:     "service",
+		Aliases: []string{"services"},
+		Short:   "Services: names and published addresses, each served by a pool of servers",
 	}
-	cmd.AddCommand(newList(f))
+	cmd.AddCommand(newCreate(f), newApply(f), newList(f), newShow(f), newDelete(f), newWhy(f))
 	return cmd
 }

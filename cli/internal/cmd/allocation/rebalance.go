@@ -1,0 +1,215 @@
+package allocation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/manycast/manycast/cli/internal/cmdutil"
+	"github.com/manycast/manycast/cli/internal/pool"
+	"github.com/manycast/manycast/internal/alloc"
+)
+
+type rebalanceOptions struct {
+	factory  *cmdutil.Factory
+	services []string
+	dryRun   bool
+}
+
+func newRebalance(f *cmdutil.Factory) *cobra.Command {
+	o := rebalanceOptions{factory: f}
+	cmd := &cobra.Command{
+		Use:   "rebalance [SERVICE]",
+		Short: "Wait for the leader's rebalancing; with --dry-run show what would move and why",
+		Long: `With --dry-run show what the leader would move now, and why: by the leader's own rules, from the servers as they are registered
+this moment. Only what has to move moves.
+
+Without, wait until the allocations are the right ones, at most for --timeout: the director that leads rebalances by itself as
+soon as a server joins, leaves, dies, is drained or gets another weight. There is nothing else to start, and nobody to ask.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.services = args
+			return o.run(cmd.Context())
+		},
+		ValidArgsFunction: pool.CompleteServices(f),
+	}
+	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "show what would move, and move nothing")
+	return cmd
+}
+
+// rebalance is what would move, as `-o json` writes it.
+type rebalance struct {
+	Service        string   `json:"service"`
+	Epoch          string   `json:"epoch,omitempty"`
+	Slots          int      `json:"slots"`
+	Moved          int      `json:"moved"`
+	Needed         int      `json:"needed"`
+	FractionMoved  float64  `json:"fraction_moved"`
+	FractionNeeded float64  `json:"fraction_needed"`
+	Note           string   `json:"note,omitempty"`
+	Servers        []change `json:"servers"`
+}
+
+type change struct {
+	Name   string `json:"name"`
+	Now    int    `json:"slots_now"`
+	Next   int    `json:"slots_next"`
+	Reason string `json:"reason,omitempty"`
+}
+
+func (o rebalanceOptions) run(ctx context.Context) error {
+	s, err := pool.Open(ctx, o.factory)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	snap, err := s.Load(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := snap.Select(o.services...); err != nil {
+		return err
+	}
+	if !o.dryRun {
+		return o.wait(ctx, s)
+	}
+	services, err := snap.Select(o.services...)
+	if err != nil {
+		return err
+	}
+	all := []rebalance{}
+	for _, svc := range services {
+		r, err := preview(svc)
+		if err != nil {
+			return err
+		}
+		all = append(all, r)
+	}
+	if err := o.factory.Print(all, rebalanceTable(all)); err != nil || o.factory.Output != "table" {
+		return err
+	}
+	for _, r := range all {
+		fmt.Fprintln(o.factory.Out, r.summary())
+	}
+	return nil
+}
+
+// wait lets the leader do its work, and says what came of it.
+func (o rebalanceOptions) wait(ctx context.Context, s *pool.Store) error {
+	snap, err := s.Wait(ctx, func(snap *pool.Snapshot) bool {
+		services, _ := snap.Select(o.services...) // one deleted meanwhile needs nothing
+		return !slices.ContainsFunc(services, func(svc *pool.Service) bool { return !svc.Settled() })
+	})
+	if err != nil {
+		return fmt.Errorf("rebalancing is the leader's own work, it cannot be asked for: %w", err)
+	}
+	services, err := snap.Select(o.services...)
+	if err != nil {
+		return err
+	}
+	type state struct {
+		Service string `json:"service"`
+		Epoch   string `json:"epoch,omitempty"`
+		State   string `json:"state"`
+	}
+	states := []state{}
+	table := cmdutil.Table{Header: []string{"SERVICE", "EPOCH", "STATE"}}
+	for _, svc := range services {
+		st := state{Service: svc.Spec.Name, State: "balanced: nothing to move; the leader rebalances by itself"}
+		if _, _, err := svc.Next(); err != nil {
+			st.State = err.Error()
+		}
+		if !svc.Committed.Zero() {
+			st.Epoch = svc.Committed.Epoch.String()
+		}
+		states = append(states, st)
+		table.Rows = append(table.Rows, []string{st.Service, pool.Epoch(svc.Committed), st.State})
+	}
+	return o.factory.Print(states, table)
+}
+
+// preview asks the allocator what the leader asks it.
+func preview(svc *pool.Service) (rebalance, error) {
+	r := rebalance{Service: svc.Spec.Name, Slots: svc.Spec.Slots.Count(), Servers: []change{}}
+	now := svc.Committed.Counts()
+	next, move, err := svc.Next()
+	counts := next.Counts()
+	switch {
+	case errors.Is(err, pool.ErrStatic):
+		r.Note = err.Error()
+		return r, nil
+	case errors.Is(err, alloc.ErrNoServer):
+		r.Note, counts = err.Error()+": the last allocation stays", now
+	case err != nil:
+		return r, fmt.Errorf("service %s: %w", svc.Spec.Name, err)
+	default:
+		r.Epoch, r.Moved, r.Needed = next.Epoch.String(), move.Moved, move.Needed
+		r.FractionMoved, r.FractionNeeded = part(move.Moved, move.Slots), part(move.Needed, move.Slots)
+		if was := svc.Committed.Slots; !svc.Committed.Zero() && was != svc.Spec.Slots {
+			r.Note = fmt.Sprintf("the space is cut anew, from %v to %v", was, svc.Spec.Slots)
+		} else if move.Moved == 0 && !next.Same(svc.Committed) {
+			r.Note = "standbys change alone"
+		}
+	}
+	for _, m := range svc.Servers {
+		c := change{Name: m.Name, Now: now[m.Name], Next: counts[m.Name]}
+		c.Reason = reason(svc, m, c)
+		r.Servers = append(r.Servers, c)
+	}
+	return r, nil
+}
+
+func part(n, of int) float64 { return float64(n) / float64(of) }
+
+// reason says why a server has what it will have.
+func reason(svc *pool.Service, m pool.Server, c change) string {
+	switch {
+	case m.Drained:
+		return "is drained"
+	case m.Health() != "healthy":
+		return "is " + m.Health()
+	case svc.Spec.Policy == alloc.Weighted && m.Weight == 0:
+		return "has weight 0"
+	case c.Now == c.Next:
+		return ""
+	case !slices.Contains(svc.Committed.Servers, m.Name):
+		return "joins"
+	case svc.Spec.Policy == alloc.Weighted:
+		return "its share changes, weight " + strconv.Itoa(m.Weight)
+	}
+	return "its share changes"
+}
+
+func rebalanceTable(all []rebalance) cmdutil.Table {
+	table := cmdutil.Table{Header: []string{"SERVICE", "SERVER", "NOW", "NEXT", "CHANGE", "WHY"}}
+	for _, r := range all {
+		for _, c := range r.Servers {
+			table.Rows = append(table.Rows, []string{
+				r.Service, c.Name, strconv.Itoa(c.Now), strconv.Itoa(c.Next), signed(c.Next - c.Now), c.Reason,
+			})
+		}
+	}
+	return table
+}
+
+func signed(n int) string {
+	if n == 0 {
+		return "0"
+	}
+	return fmt.Sprintf("%+d", n)
+}
+
+func (r rebalance) summary() string {
+	text := "nothing moves"
+	if r.Moved > 0 {
+		text = fmt.Sprintf("%d of %d slots move (%s of the users), at least %d must", r.Moved, r.Slots, pool.Percent(r.FractionMoved), r.Needed)
+	}
+	if r.Note != "" {
+		text += "; " + r.Note
+	}
+	return r.Service + ": " + text
+}

@@ -1,0 +1,85 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/manycast/manycast/cli/internal/cmdutil"
+	"github.com/manycast/manycast/cli/internal/pool"
+)
+
+func newShow(f *cmdutil.Factory) *cobra.Command {
+	return &cobra.Command{
+		Use:               "show NAME",
+		Short:             "Show a service; with -o yaml as `apply -f` takes it",
+		Args:              cobra.ExactArgs(1),
+		RunE:              func(cmd *cobra.Command, args []string) error { return show(cmd.Context(), f, args[0]) },
+		ValidArgsFunction: pool.CompleteServices(f),
+	}
+}
+
+func show(ctx context.Context, f *cmdutil.Factory, name string) error {
+	s, err := pool.Open(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	snap, err := s.Load(ctx)
+	if err != nil {
+		return err
+	}
+	svc, err := snap.Service(name)
+	if err != nil {
+		return err
+	}
+	return f.Print(svc.Spec, details(snap, svc))
+}
+
+func details(snap *pool.Snapshot, svc *pool.Service) cmdutil.Table {
+	r := rowOf(svc)
+	lines := [][]string{
+		{"name", r.Name},
+		{"vip", r.VIP},
+		{"group", r.Group},
+		{"ports", strings.Join(r.Ports, ", ")},
+		{"mode", r.Mode},
+		{"policy", r.Policy},
+		{"slots", fmt.Sprintf("%s: %d", r.Slots, svc.Spec.Slots.Count())},
+		{"handover", svc.Spec.Handover},
+	}
+	switch {
+	case r.Static:
+		lines = append(lines, []string{"allocation", "static: the service says itself which server has which portions"})
+	case svc.Committed.Zero():
+		lines = append(lines, []string{"allocation", "none yet: " + missing(snap, svc)})
+	default:
+		text := fmt.Sprintf("epoch %v, since %s", svc.Committed.Epoch, pool.Age(snap.At.Sub(svc.Since)))
+		if !svc.Prepared.Zero() {
+			text += fmt.Sprintf("; epoch %v is being prepared", svc.Prepared.Epoch)
+		}
+		lines = append(lines, []string{"allocation", text})
+	}
+	for _, m := range svc.Servers {
+		text := fmt.Sprintf("%s, %s, weight %d, %s of the users", m.Address, m.Health(), m.Weight, pool.Percent(svc.Share(m.Name)))
+		if m.Drained {
+			text += ", drained"
+		}
+		lines = append(lines, []string{"server " + m.Name, text})
+	}
+	return pool.Details(lines)
+}
+
+// missing says why there is no allocation.
+func missing(snap *pool.Snapshot, svc *pool.Service) string {
+	_, _, err := svc.Next()
+	switch {
+	case err != nil:
+		return err.Error()
+	case snap.Leader == "":
+		return "no director leads"
+	}
+	return "director " + snap.Leader + " is about to make it"
+}

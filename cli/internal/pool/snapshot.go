@@ -1,0 +1,134 @@
+package pool
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/internal/service"
+)
+
+// Snapshot is what the bus holds at one time.
+type Snapshot struct {
+	At       time.Time // the bus' clock
+	Leader   string    // the director that leads; empty: none does
+	Services []*Service
+	Strays   []Server // registered in services that are not there
+}
+
+// Service is a service with its pool.
+type Service struct {
+	Spec      service.Service
+	Revision  uint64 // of the spec
+	Servers   []Server
+	Committed alloc.Allocation
+	Prepared  alloc.Allocation // announced, executed by nobody
+	Since     time.Time        // when the allocation was written
+}
+
+// Server is a member of a pool, as its registration and the operator have it.
+type Server struct {
+	Service    string
+	Name       string
+	Address    string
+	Registered bool
+	Healthy    bool
+	Age        time.Duration // since the last renewal of the registration
+	Weight     int           // that counts: the operator's, else the registered one
+	Own        int           // the registered weight
+	Overridden bool          // the operator set Weight
+	Drained    bool
+	Wish       uint64 // revision of what the operator wants; 0: nothing
+}
+
+// DeadAfter is how long a server may be silent: the director's dead_after, unless it is configured otherwise.
+const DeadAfter = 2500 * time.Millisecond
+
+// Alive reports whether the server's agent renews its registration.
+func (s Server) Alive() bool { return s.Registered && s.Age <= DeadAfter }
+
+// Health is healthy, unhealthy, silent (its agent stopped renewing) or absent (not registered).
+func (s Server) Health() string {
+	switch {
+	case !s.Registered:
+		return "absent"
+	case !s.Alive():
+		return "silent"
+	case !s.Healthy:
+		return "unhealthy"
+	}
+	return "healthy"
+}
+
+// ErrStatic is returned for a service that says itself which server has which portions.
+var ErrStatic = errors.New("the service is static: it says itself which server has which portions")
+
+// Next is the allocation that the leader would make now, and what it moves: alloc.ErrNoServer when nobody may own anything.
+func (s *Service) Next() (alloc.Allocation, alloc.Move, error) {
+	if s.Spec.Static() {
+		return alloc.Allocation{}, alloc.Move{}, ErrStatic
+	}
+	want := alloc.Want{Epoch: s.Committed.Epoch, Slots: s.Spec.Slots, Policy: s.Spec.Policy}
+	want.Epoch.Number = max(s.Committed.Epoch.Number, s.Prepared.Epoch.Number) + 1
+	for _, m := range s.Servers {
+		want.Servers = append(want.Servers, alloc.Server{
+			Name: m.Name, Weight: m.Weight, Drained: m.Drained, Alive: m.Alive() && m.Healthy,
+		})
+	}
+	return alloc.Next(s.Committed, want)
+}
+
+// Settled reports whether the leader has nothing to do: what is committed is right for the servers as they are.
+func (s *Service) Settled() bool {
+	next, _, err := s.Next()
+	return err != nil || next.Same(s.Committed) && s.Prepared.Zero()
+}
+
+// Server returns the service's server of that name.
+func (s *Service) Server(name string) (Server, bool) {
+	i := slices.IndexFunc(s.Servers, func(m Server) bool { return m.Name == name })
+	if i < 0 {
+		return Server{}, false
+	}
+	return s.Servers[i], true
+}
+
+// Share returns how much of the source space the server owns now: 0..1.
+func (s *Service) Share(name string) float64 {
+	if s.Spec.Static() {
+		return Fraction(s.portions(name))
+	}
+	if s.Committed.Zero() {
+		return 0
+	}
+	return float64(s.Committed.Counts()[name]) / float64(s.Committed.Slots.Count())
+}
+
+// Portions returns what the server owns, in as few portions as they can be written.
+func (s *Service) Portions(name string) []portion.Portion {
+	if s.Spec.Static() {
+		return s.portions(name)
+	}
+	return s.Committed.Portions(name)
+}
+
+// portions are those that the service itself gives to the server.
+func (s *Service) portions(name string) []portion.Portion {
+	for _, m := range s.Spec.Servers {
+		if m.Name == name {
+			return m.Portions
+		}
+	}
+	return nil
+}
+
+// Specs returns all services without their pools.
+func (s *Snapshot) Specs() []service.Service {
+	specs := make([]service.Service, 0, len(s.Services))
+	for _, svc := range s.Services {
+		specs = append(specs, svc.Spec)
+	}
+	return specs
+}

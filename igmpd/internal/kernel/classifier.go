@@ -92,7 +92,7 @@ func classifierSpec(config Config) (*ebpf.CollectionSpec, error) {
 		}
 	}
 	for name, m := range spec.Maps {
-		if !strings.HasPrefix(name, ".") {
+		if pinned(name) {
 			m.Pinning = ebpf.PinByName
 		}
 	}
@@ -214,10 +214,15 @@ func (c *classifier) close() error {
 func removeMapPins(spec *ebpf.CollectionSpec, dir string) error {
 	var errs []error
 	for name := range spec.Maps {
-		errs = append(errs, ignoreMissing(os.Remove(filepath.Join(dir, name))))
+		if pinned(name) {
+			errs = append(errs, ignoreMissing(os.Remove(filepath.Join(dir, name))))
+		}
 	}
 	return errors.Join(errs...)
 }
+
+// pinned says whether a map is: constants (.rodata) are each process' own.
+func pinned(name string) bool { return !strings.HasPrefix(name, ".") }
 
 // removePins removes what a classifier left in dir, and dir. Programs on tcx go with their pins.
 func removePins(dir string) error {

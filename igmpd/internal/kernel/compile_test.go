@@ -46,6 +46,9 @@ func quarters(t testing.TB, owners ...steer.Owner) *steer.Plan {
 func quarterClaims(owners ...steer.Owner) []steer.Claim {
 	var claims []steer.Claim
 	for i, o := range owners {
+		if o == 0 {
+			continue
+		}
 		p := portion.Portion{Addr: netip.AddrFrom4([4]byte{3: byte(i)}), Mask: netip.AddrFrom4([4]byte{3: 3})}
 		claims = append(claims, steer.Claim{Owner: o, Set: portion.Set{Permit: []portion.Portion{p}}})
 	}

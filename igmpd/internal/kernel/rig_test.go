@@ -148,6 +148,7 @@ func (r *rig) sender(source netip.Addr) *net.UDPConn {
 		if e := c.Control(func(fd uintptr) {
 			err = errors.Join(unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TRANSPARENT, 1),
 				unix.SetsockoptInet4Addr(int(fd), unix.IPPROTO_IP, unix.IP_MULTICAST_IF, [4]byte{10, 0, 1, 2}),
+				unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT),
 				unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, 8))
 		}); e != nil {
 			return e
@@ -201,6 +202,18 @@ func (r *rig) expect(group netip.Addr, servers ...int) {
 			out, _ := r.router.Run("sh", "-c", "ip -s mroute show table all; ip mrule; cat /proc/net/snmp /proc/net/ip_mr_vif; nstat -az | grep -i filter")
 			r.t.Fatalf("run %d: %d packets did not come\n%s", r.nextRun, missing, out)
 		}
+	}
+}
+
+// next is the next packet that comes to any server.
+func (r *rig) next() arrival {
+	r.t.Helper()
+	select {
+	case a := <-r.arrivals:
+		return a
+	case <-time.After(5 * time.Second):
+		r.t.Fatal("no packet came")
+		panic("unreachable")
 	}
 }
 
@@ -279,4 +292,20 @@ func (r *rig) nothingLeft() {
 			r.t.Errorf("%s:\n%s", command, out)
 		}
 	}
+}
+
+func (r *rig) multicastTTL(c syscall.Conn) {
+	r.t.Helper()
+	raw, err := c.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, 8) })
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func eventually(t *testing.T, cond func() bool, what string) {
+	t.Helper()
+	testnet.Eventually(t, 5*time.Second, cond, what)
 }

@@ -87,7 +87,7 @@ func TestNetPublicGroups(t *testing.T) {
 		if c.name == "a source of its own" {
 			r.send(publicGrp, userAddr(101), "blocked")
 			r.send(publicGrp, userAddr(102), "through")
-			if a := <-r.arrivals; a.text != "through" || a.server != 1 {
+			if a := r.next(); a.text != "through" || a.server != 1 {
 				t.Errorf("%+v", a)
 			}
 			continue

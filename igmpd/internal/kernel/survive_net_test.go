@@ -59,7 +59,7 @@ func TestNetForwardingOutlivesItsProcess(t *testing.T) {
 	for _, c := range []struct {
 		mode        Mode
 		accelerator bool
-	}{{ModeSource, false}} {
+	}{{ModeSource, false}, {ModeOwner, false}, {ModeOwner, true}} {
 		t.Run(fmt.Sprintf("%s accelerator %v", c.mode, c.accelerator), func(t *testing.T) {
 			r := newRig(t)
 			keeper := r.startHolder()

@@ -22,6 +22,7 @@
 
 #define PORTS_MAX 32736 /* STEER_MAX_GROUPS times the 32 interfaces of a table */
 #define IP_OFFSET 0x1fff
+#define FRAME_HLEN (ETH_HLEN + sizeof(struct iphdr))
 
 /* ICMP errors (RFC 792); <linux/icmp.h> needs the C library. */
 #define ICMP_HLEN 8
@@ -145,7 +146,7 @@ int igmpd_classify(struct __sk_buff *skb)
 {
 	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present)
 		return NEXT;
-	if (skb->data + ETH_HLEN + sizeof(struct iphdr) > skb->data_end && bpf_skb_pull_data(skb, ETH_HLEN + sizeof(struct iphdr)))
+	if ((void *)(long)skb->data + FRAME_HLEN > (void *)(long)skb->data_end && bpf_skb_pull_data(skb, FRAME_HLEN))
 		return NEXT;
 	struct ethhdr *eth = (void *)(long)skb->data;
 	struct iphdr *ip = (void *)(eth + 1);

@@ -21,7 +21,14 @@ const (
 
 // Two routers in a row, each of which checks for itself; no bus anywhere.
 func TestNetSignedJoins(t *testing.T) {
+	for _, mode := range []string{"owner", "source"} {
+		t.Run(mode, func(t *testing.T) { signedJoins(t, mode) })
+	}
+}
+
+func signedJoins(t *testing.T, mode string) {
 	r := newRig(t)
+	r.mode = mode
 	r.startBoth()
 	r.send(r.s1, proper, r.sign(r.newJoin(server1, 1, evenUsers)))
 	r.send(r.s2, proper, r.sign(r.newJoin(server2, 1, oddUsers)))

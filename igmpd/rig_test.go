@@ -56,7 +56,7 @@ type rig struct {
 	users, r1, r2 *testnet.Node
 	s1, s2        *testnet.Node
 	dir           string
-	bpffs         string
+	mode, bpffs   string
 	configs       map[string]string
 	daemons       map[string]*testnet.Process
 	sockets       map[string]string
@@ -69,7 +69,7 @@ func newRig(t *testing.T) *rig {
 	n := testnet.New(t)
 	r := &rig{
 		t: t, net: n, users: n.Node("u"), r1: n.Node("r1"), r2: n.Node("r2"), s1: n.Node("s1"), s2: n.Node("s2"),
-		dir: t.TempDir(), bpffs: n.BPFFS(), configs: map[string]string{}, daemons: map[string]*testnet.Process{}, sockets: map[string]string{}, random: rand.Reader,
+		dir: t.TempDir(), mode: "owner", bpffs: n.BPFFS(), configs: map[string]string{}, daemons: map[string]*testnet.Process{}, sockets: map[string]string{}, random: rand.Reader,
 	}
 	n.Link(r.users, "eth0", "10.1.0.11/16", r.r1, "users", "10.1.0.1/16")
 	r.users.Address("eth0", evenUser.String()+"/16")
@@ -121,12 +121,12 @@ query_interval = "2s"
 query_response_interval = "1s"
 last_member_query_interval = "200ms"
 [forwarding]
-mode = "source"
+mode = %q
 bpffs = %q
 [keys]
 pinned = [%q]
 %s
-`, name, state, holder, interfaces, filepath.Join(r.bpffs, name), filepath.Join(r.dir, "groups.yaml"), extra)
+`, name, state, holder, interfaces, r.mode, filepath.Join(r.bpffs, name), filepath.Join(r.dir, "groups.yaml"), extra)
 	r.configs[name] = filepath.Join(r.dir, name+".toml")
 	r.sockets[name] = filepath.Join(state, "status.sock")
 	if err := os.WriteFile(r.configs[name], []byte(text), 0o600); err != nil {

@@ -207,6 +207,35 @@ func FuzzReceive(f *testing.F) {
 	})
 }
 
+func TestBusKey(t *testing.T) {
+	for address, want := range map[string]string{"239.192.1.2": "s1.239.192.1.2", "ff3e::1": "s1.ff3e--1"} {
+		a := netip.MustParseAddr(address)
+		if got := BusKey("s1", a); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		if m, ok := MemberOf(want, a); !ok || m != "s1" {
+			t.Errorf("%s: %q, %v", want, m, ok)
+		}
+		if _, ok := MemberOf(want, a.Next()); ok {
+			t.Errorf("%s: taken for another group's", want)
+		}
+	}
+}
+
+func TestRegistration(t *testing.T) {
+	m := newMember(t, "s1")
+	value, err := Registration("s1", m.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ParseRegistration("s1", value); err != nil || got != m.Public() {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, err := ParseRegistration("s2", value); err == nil {
+		t.Error("a member's key taken under another name")
+	}
+}
+
 func TestTSIG(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tsig")
 	if err := WriteTSIG(path); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"strings"
 
 	keyv1 "github.com/manycast/manycast/proto/key/v1"
 	"golang.org/x/crypto/nacl/box"
@@ -44,11 +45,36 @@ func (m Member) Open(sealed []byte, group netip.Addr) (Group, error) {
 	return g, nil
 }
 
-// BusKey is where a member finds a group's key in the bucket "keys"; MemberPrefix(member)+"*" matches a member's keys.
-func BusKey(member string, group netip.Addr) string { return MemberPrefix(member) + group.String() }
+// BusKey is where a member finds a group's key in the bucket "keys"; colons are not for bus keys.
+func BusKey(member string, group netip.Addr) string {
+	return MemberPrefix(member) + strings.ReplaceAll(group.String(), ":", "-")
+}
 
 // MemberPrefix begins all of a member's keys in the bucket "keys".
 func MemberPrefix(member string) string { return member + "." }
+
+// MemberOf is the other way round: whose key in the bucket "keys" that is, if it is one of the group's.
+func MemberOf(busKey string, group netip.Addr) (member string, ok bool) {
+	member, _, _ = strings.Cut(busKey, ".")
+	return member, busKey == BusKey(member, group)
+}
+
+// Registration is a member's value in the bucket "members".
+func Registration(name string, public MemberPublic) ([]byte, error) {
+	return proto.Marshal(&keyv1.MemberKey{Name: name, Public: public[:]})
+}
+
+// ParseRegistration reads the value of the bucket "members" under name.
+func ParseRegistration(name string, value []byte) (MemberPublic, error) {
+	var m keyv1.MemberKey
+	if err := proto.Unmarshal(value, &m); err != nil {
+		return MemberPublic{}, fmt.Errorf("member %s: %w", name, err)
+	}
+	if m.Name != name || len(m.Public) != 32 {
+		return MemberPublic{}, fmt.Errorf("member %s: registered as %.64q with a key of %d bytes", name, m.Name, len(m.Public))
+	}
+	return MemberPublic(m.Public), nil
+}
 
 // Envelope is the value that belongs under BusKey.
 func Envelope(member string, to MemberPublic, g Group) ([]byte, error) {

@@ -2,83 +2,79 @@ package bpfnet
 
 import (
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 )
 
-type tcx struct {
-	link   link.Link
-	pinned bool
+// tcxLink is a program on a tcx hook.
+type tcxLink struct{ link.Link }
+
+func (l tcxLink) close() error { return l.Close() }
+
+func (l tcxLink) detach() error {
+	if err := l.Detach(); err != nil && !isGone(err) {
+		return err
+	}
+	return nil
 }
 
-func attachTCX(prog *ebpf.Program, ifindex int, dir Direction, o Options) (*tcx, error) {
-	if o.Pin != "" {
-		l, err := takeOver(prog, ifindex, dir, o.Pin)
-		if err != nil || l != nil {
-			return &tcx{l, true}, err
-		}
+// attachTCX fails with ebpf.ErrNotSupported where there is no tcx, or none is wanted.
+func attachTCX(prog *ebpf.Program, ifindex int, dir Direction, o Options) (*Attachment, error) {
+	if o.Clsact {
+		return nil, ebpf.ErrNotSupported
 	}
-	anchor := link.Tail()
+	to, anchor := ebpf.AttachTCXIngress, link.Tail()
+	if dir == Egress {
+		to = ebpf.AttachTCXEgress
+	}
 	if o.First {
 		anchor = link.Head()
 	}
-	l, err := link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: prog, Attach: attachType(dir), Anchor: anchor})
+	if l := takeOverTCX(prog, ifindex, to, o.Pin); l != nil {
+		return &Attachment{o.Pin, tcxLink{l}}, nil
+	}
+	l, err := link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: prog, Attach: to, Anchor: anchor})
 	if err != nil {
 		return nil, err
 	}
-	if o.Pin == "" {
-		return &tcx{l, false}, nil
+	if o.Pin != "" {
+		// What is pinned is of no use: of another interface, of one that is gone, or a filter of clsact.
+		if err = RemovePin(o.Pin); err == nil {
+			err = l.Pin(o.Pin)
+		}
+		if err != nil {
+			l.Close()
+			return nil, err
+		}
 	}
-	if err := l.Pin(o.Pin); err != nil {
-		return nil, errors.Join(fmt.Errorf("pin %s: %w", o.Pin, err), l.Close())
-	}
-	return &tcx{l, true}, nil
+	return &Attachment{o.Pin, tcxLink{l}}, nil
 }
 
-// takeOver replaces the program of the link that a former process pinned; nil without error: there is none that is still of use.
-func takeOver(prog *ebpf.Program, ifindex int, dir Direction, pin string) (link.Link, error) {
+// takeOverTCX puts the program into the pinned link, if that is on the wanted hook.
+func takeOverTCX(prog *ebpf.Program, ifindex int, to ebpf.AttachType, pin string) link.Link {
+	if pin == "" {
+		return nil
+	}
 	l, err := link.LoadPinnedLink(pin, nil)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
 	if err != nil {
-		return nil, fmt.Errorf("pinned link %s: %w", pin, err)
+		return nil
 	}
-	if !attachedTo(l, ifindex, dir) { // the interface was deleted, perhaps made again
-		return nil, errors.Join(l.Close(), os.Remove(pin))
+	if info, err := l.Info(); err == nil && info.Type == link.TCXType {
+		is := info.TCX()
+		if is != nil && int(is.Ifindex) == ifindex && ebpf.AttachType(is.AttachType) == to && l.Update(prog) == nil {
+			return l
+		}
 	}
-	if err := l.Update(prog); err != nil {
-		return nil, errors.Join(fmt.Errorf("take over link %s: %w", pin, err), l.Close())
-	}
-	return l, nil
+	l.Close()
+	return nil
 }
 
-func attachedTo(l link.Link, ifindex int, dir Direction) bool {
-	info, err := l.Info()
+// detachLink detaches the pinned link, if the pin is one.
+func detachLink(pin string) error {
+	l, err := link.LoadPinnedLink(pin, nil)
 	if err != nil {
-		return false
+		return nil //nolint:nilerr // no pin, or not a link's
 	}
-	t := info.TCX()
-	return t != nil && int(t.Ifindex) == ifindex && ebpf.AttachType(t.AttachType) == attachType(dir)
-}
-
-func attachType(dir Direction) ebpf.AttachType {
-	if dir == Egress {
-		return ebpf.AttachTCXEgress
-	}
-	return ebpf.AttachTCXIngress
-}
-
-func (t *tcx) close() error { return t.link.Close() }
-
-func (t *tcx) detach() error {
-	var unpin error
-	if t.pinned {
-		unpin = t.link.Unpin()
-	}
-	return errors.Join(unpin, t.link.Close())
+	return errors.Join(tcxLink{l}.detach(), l.Close())
 }

@@ -189,7 +189,7 @@ func (c *classifier) removeStale() error {
 	var errs []error
 	for _, pin := range pins {
 		if _, ours := c.attached[strings.TrimPrefix(filepath.Base(pin), pinPrefix)]; !ours {
-			errs = append(errs, ignoreMissing(os.Remove(pin)))
+			errs = append(errs, bpfnet.RemovePin(pin))
 		}
 	}
 	return errors.Join(errs...)
@@ -224,7 +224,7 @@ func removeMapPins(spec *ebpf.CollectionSpec, dir string) error {
 // pinned says whether a map is: constants (.rodata) are each process' own.
 func pinned(name string) bool { return !strings.HasPrefix(name, ".") }
 
-// removePins removes what a classifier left in dir, and dir. Programs on tcx go with their pins.
+// removePins removes what a classifier left in dir, and dir.
 func removePins(dir string) error {
 	if dir == "" {
 		return nil
@@ -236,7 +236,7 @@ func removePins(dir string) error {
 	errs := []error{removeMapPins(spec, dir)}
 	pins, _ := filepath.Glob(filepath.Join(dir, pinPrefix+"*"))
 	for _, pin := range pins {
-		errs = append(errs, ignoreMissing(os.Remove(pin)))
+		errs = append(errs, bpfnet.RemovePin(pin))
 	}
 	return errors.Join(append(errs, ignoreMissing(os.Remove(dir)))...)
 }

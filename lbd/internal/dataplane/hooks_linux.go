@@ -3,7 +3,6 @@ package dataplane
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,7 +68,7 @@ func (h *hooks) attach(pin string, index int, w hook) error {
 	return nil
 }
 
-// unpinExcept removes pins of interfaces that are not wanted any more; a tcx link ends with its pin.
+// unpinExcept takes programs off that a former process pinned and that are not wanted any more.
 func (h *hooks) unpinExcept(wanted map[string]bool) error {
 	entries, err := os.ReadDir(h.dir)
 	if err != nil {
@@ -81,9 +80,7 @@ func (h *hooks) unpinExcept(wanted map[string]bool) error {
 		if !isPin || wanted[e.Name()] {
 			continue
 		}
-		if err := os.Remove(filepath.Join(h.dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, bpfnet.RemovePin(filepath.Join(h.dir, e.Name())))
 	}
 	return errors.Join(errs...)
 }

@@ -1,0 +1,35 @@
+package bpfnet
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// PinDir makes the directory for pins (0700, with its parents) and checks that it is on a bpffs. Names on a bpffs hold no dots.
+func PinDir(path string) error {
+	path = filepath.Clean(path)
+	above := path
+	for {
+		var st unix.Statfs_t
+		err := unix.Statfs(above, &st)
+		if err == nil && st.Type == unix.BPF_FS_MAGIC {
+			break
+		}
+		// A name that is not there is looked for above; a bpffs answers EPERM to one with a dot.
+		if err == nil || above == filepath.Dir(above) {
+			return fmt.Errorf("pin directory %s is not on a bpffs; `mount -t bpf bpf /sys/fs/bpf` makes one, or set bpffs to a directory on another", path)
+		}
+		above = filepath.Dir(above)
+	}
+	if rest := strings.TrimPrefix(path, above); strings.Contains(rest, ".") {
+		return fmt.Errorf("pin directory %s: names on a bpffs cannot hold a dot; choose another name", path)
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return fmt.Errorf("pin directory: %w", err)
+	}
+	return nil
+}

@@ -109,7 +109,7 @@ func metricsTask(address string, collector prometheus.Collector, log *slog.Logge
 	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	return daemon.Func("metrics", func(ctx context.Context) error {
-		defer context.AfterFunc(ctx, func() { srv.Close() })()
+		defer context.AfterFunc(ctx, func() { _ = srv.Close() })()
 		log.Info("metrics", "address", l.Addr())
 		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return err

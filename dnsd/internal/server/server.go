@@ -173,7 +173,7 @@ func (s *Server) shutdown() error {
 func (s *Server) close() {
 	for _, l := range s.listeners {
 		if l.PacketConn != nil {
-			l.PacketConn.Close()
+			_ = l.PacketConn.Close() // nobody is served any more
 		} else {
 			l.Listener.Close()
 		}

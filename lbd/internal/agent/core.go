@@ -149,7 +149,7 @@ func (c *Core) Tick(now time.Time) []Action {
 			return false
 		}
 		if s, ok := c.specs[d.service]; ok {
-			out = append(out, Close{Service: d.service, Epoch: d.epoch, VIP: s.VIP, Ports: ports(s), Lost: c.lost(d)})
+			out = append(out, Close{Service: d.service, Epoch: d.epoch, VIP: s.VIP, Ports: s.Ports, Lost: c.lost(d)})
 		}
 		return true
 	})
@@ -202,7 +202,7 @@ func (c *Core) apply() Apply {
 			e, owner, standby = a.Epoch, a.Portions(c.name), a.StandbyPortions(c.name)
 		}
 		own := portion.Set{Permit: owner}
-		out.Accept = append(out.Accept, dataplane.AgentService{VIP: s.VIP, Group: s.Group, Ports: ports(s), Accept: own})
+		out.Accept = append(out.Accept, dataplane.AgentService{VIP: s.VIP, Group: s.Group, Ports: s.Ports, Accept: own})
 		if len(owner)+len(standby) > 0 {
 			out.Join = append(out.Join, joiner.Membership{
 				Group: s.Group, Epoch: e, Owner: own, Standby: portion.Set{Permit: standby},
@@ -219,12 +219,4 @@ func (c *Core) staticPortions(s service.Service) []portion.Portion {
 		}
 	}
 	return nil
-}
-
-func ports(s service.Service) []dataplane.Port {
-	out := make([]dataplane.Port, len(s.Ports))
-	for i, p := range s.Ports {
-		out[i] = dataplane.Port(p)
-	}
-	return out
 }

@@ -71,10 +71,7 @@ func (l *Loop) Run(ctx context.Context) error {
 func planeServices(all []service.Service) []dataplane.DirectorService {
 	out := make([]dataplane.DirectorService, len(all))
 	for i, s := range all {
-		out[i] = dataplane.DirectorService{VIP: s.VIP, Group: s.Group}
-		for _, p := range s.Ports {
-			out[i].Ports = append(out[i].Ports, dataplane.Port(p))
-		}
+		out[i] = dataplane.DirectorService{VIP: s.VIP, Group: s.Group, Ports: s.Ports}
 	}
 	return out
 }

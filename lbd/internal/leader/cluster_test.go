@@ -40,6 +40,7 @@ type server struct {
 	joiner *fakeJoiner
 	conns  *connections
 	state  string
+	health func(healthy bool, why error)
 	stop   func()
 }
 
@@ -160,6 +161,7 @@ func (c *cluster) server(name string, weight int, keep bool) *server {
 		Settle: 100 * time.Millisecond, Keep: keep, Plane: s.plane, Joiner: s.joiner, Close: s.conns.close,
 		Health: func(ctx context.Context, report func(bool, error)) {
 			report(true, nil)
+			s.health = report
 			<-ctx.Done()
 		},
 		Services: store.WatchServices(ctx, c.buckets.Services, s.state+"/services.yaml", log),
@@ -233,8 +235,19 @@ func (c *cluster) shares(among ...string) map[string]int {
 	return shares
 }
 
-// moves are the moves of "web", oldest first; each moved what it had to.
+// moves are the moves of "web", oldest first; each moved what it had to, and all agents finished it.
 func (c *cluster) moves() []*allocv1.Move {
+	c.t.Helper()
+	moves := c.history()
+	for _, m := range moves {
+		if m.FractionMoved != m.FractionNeeded || len(m.Missing) > 0 {
+			c.t.Errorf("move %v", m)
+		}
+	}
+	return moves
+}
+
+func (c *cluster) history() []*allocv1.Move {
 	c.t.Helper()
 	e, err := c.buckets.Moves.Get(c.t.Context(), "web")
 	if err != nil {
@@ -243,11 +256,6 @@ func (c *cluster) moves() []*allocv1.Move {
 	var p allocv1.Moves
 	if err := proto.Unmarshal(e.Value, &p); err != nil {
 		c.t.Fatal(err)
-	}
-	for _, m := range p.Moves {
-		if m.FractionMoved != m.FractionNeeded || len(m.Missing) > 0 {
-			c.t.Errorf("move %v", m)
-		}
 	}
 	return p.Moves
 }

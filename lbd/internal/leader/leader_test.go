@@ -1,6 +1,7 @@
 package leader_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -105,6 +106,74 @@ func TestDeadServerIsReplacedWithin3s(t *testing.T) {
 		c.wait(3 * time.Second)
 		c.shares("s1", "s2", "s3")
 		c.wantMoves("first allocation", "s3 is dead", "s3 joined")
+		c.end(stop)
+	})
+}
+
+func TestUnhealthyServerLeavesThePool(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		stop := c.director("d1")
+		c.servers(1, 1)
+		c.wait(3 * time.Second)
+		c.agents["s2"].health(false, errors.New("connection refused"))
+		c.wait(time.Second)
+		if got := c.shares("s1", "s2"); got["s1"] != 256 {
+			t.Errorf("shares %v", got)
+		}
+		c.agents["s2"].health(true, nil)
+		c.wait(3 * time.Second)
+		if got := c.shares("s1", "s2"); got["s2"] != 128 {
+			t.Errorf("shares %v", got)
+		}
+		c.wantMoves("first allocation", "s2 is unhealthy", "s2 joined")
+		c.end(stop)
+	})
+}
+
+// TestLastServerKeepsItsUsers: the last allocation is better than none.
+func TestLastServerKeepsItsUsers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		stop := c.director("d1")
+		c.servers(1)
+		c.wait(3 * time.Second)
+		put(t, c.buckets.Operator, "web.s1", &allocv1.Operator{Drained: true})
+		c.wait(3 * time.Second)
+		c.shares("s1")
+		c.wantMoves("first allocation")
+		c.end(stop)
+	})
+}
+
+// TestOldRegistrationIsNoServer: registrations outlive their agents by an hour on the bus.
+func TestOldRegistrationIsNoServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		put(t, c.buckets.Servers, "web.s9", &allocv1.Registration{Service: "web", Name: "s9", Healthy: true, Weight: 1})
+		stop := c.director("d1")
+		c.servers(1)
+		c.wait(3 * time.Second)
+		c.shares("s1")
+		c.wantMoves("first allocation")
+		c.end(stop)
+	})
+}
+
+// TestRefusedByTheDataPlane: what the kernel refuses is tried again.
+func TestRefusedByTheDataPlane(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		stop := c.director("d1")
+		s1 := c.server("s1", 1, true)
+		s1.plane.Fail(errors.New("no such device"))
+		c.wait(3 * time.Second)
+		if s1.plane.Current() != nil {
+			t.Error("set although it fails")
+		}
+		s1.plane.Fail(nil)
+		c.wait(2 * time.Second)
+		c.shares("s1")
 		c.end(stop)
 	})
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -92,7 +93,11 @@ func decodeService(e bus.Entry) (service.Service, error) {
 	if err := proto.Unmarshal(e.Value, &p); err != nil {
 		return service.Service{}, err
 	}
-	return service.FromProto(&p)
+	s, err := service.FromProto(&p)
+	if err == nil && s.Name != e.Key {
+		err = fmt.Errorf("it says that its name is %q", s.Name)
+	}
+	return s, err
 }
 
 // compatible returns the services that can be together; of two that cannot, the first in order of names.

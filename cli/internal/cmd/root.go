@@ -9,6 +9,7 @@ import (
 	"github.com/manycast/manycast/cli/internal/cmd/group"
 	"github.com/manycast/manycast/cli/internal/cmd/igmp"
 	"github.com/manycast/manycast/cli/internal/cmd/key"
+	"github.com/manycast/manycast/cli/internal/cmd/lab"
 	"github.com/manycast/manycast/cli/internal/cmd/server"
 	"github.com/manycast/manycast/cli/internal/cmd/service"
 	"github.com/manycast/manycast/cli/internal/cmdutil"
@@ -30,6 +31,6 @@ func New(f *cmdutil.Factory) *cobra.Command {
 	root.SetOut(f.Out)
 	root.SetErr(f.Err)
 	f.Flags(root)
-	root.AddCommand(service.New(f), server.New(f), allocation.New(f), group.New(f), key.New(f), bus.New(f), igmp.New(f))
+	root.AddCommand(service.New(f), server.New(f), allocation.New(f), group.New(f), key.New(f), bus.New(f), igmp.New(f), lab.New(f))
 	return root
 }

@@ -306,3 +306,48 @@ func want(t *testing.T, got, want Verdict) {
 		t.Fatalf("verdict %d %v, want %d %v", got.Outcome, got.Reason, want.Outcome, want.Reason)
 	}
 }
+
+// BenchmarkCheck is a join of about 600 bytes through all of Fig 6, decoding included, beside the signature's check alone.
+func BenchmarkCheck(b *testing.B) {
+	now := start.Add(time.Second)
+	j := testJoin(now)
+	for i := range 58 {
+		j.Owner.Permit = append(j.Owner.Permit, portion.Portion{Addr: netip.AddrFrom4([4]byte{0, 0, 0, byte(i)}), Mask: netip.AddrFrom4([4]byte{0, 0, 0, 255})})
+	}
+	var signed []join.Signed
+	for i := range 4096 {
+		j.Time = now.Add(time.Duration(i))
+		binary.BigEndian.PutUint64(j.Random[:], uint64(i))
+		signed = append(signed, sign(b, j))
+	}
+	b.Run("admission", func(b *testing.B) {
+		cfg := testConfig()
+		cfg.ReplayMax = 65536
+		var c *Checker
+		port := testPort()
+		for i := 0; b.Loop(); i++ {
+			if i%len(signed) == 0 {
+				c = New(cfg, &fakeKeys{status: KeyKnown}, testRoutes, start)
+			}
+			s, err := join.Decode(signed[i%len(signed)].Raw)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if v := c.Check(now, Arrival{s, port, s.Requester, now}); v.Outcome != Admitted {
+				b.Fatal(v)
+			}
+		}
+		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "joins/s")
+	})
+	b.Run("verify", func(b *testing.B) {
+		public := key.Public().(ed25519.PublicKey)
+		msg := signed[0].Raw[:len(signed[0].Raw)-ed25519.SignatureSize]
+		sig := ed25519.Sign(key, msg)
+		for b.Loop() {
+			if !ed25519.Verify(public, msg, sig) {
+				b.Fatal("does not verify")
+			}
+		}
+		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "joins/s")
+	})
+}

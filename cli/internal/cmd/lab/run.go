@@ -1,0 +1,102 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/manycast/manycast/cli/internal/cmdutil"
+	"github.com/manycast/manycast/internal/lab/report"
+	"github.com/manycast/manycast/internal/lab/scenario"
+)
+
+func newRun(f *cmdutil.Factory) *cobra.Command {
+	o := scenario.Options{}
+	var file string
+	cmd := &cobra.Command{
+		Use:   "run SCENARIO",
+		Short: "Run a scenario: users at work while the network changes under them",
+		Long: `Run a scenario: bring its lab up, let users work while the network changes under them, take it down, check and report.
+The exit status is 0 only if all checks hold.`,
+		Example:   "  sudo manycast lab run multicast --duration 20s --clients 60 --report report.json",
+		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		ValidArgs: scenario.Names,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			s, err := store(f)
+			if err != nil {
+				return err
+			}
+			o.Progress = scenario.NewProgress(f.Out, isTerminal(f.Out))
+			r, err := scenario.Multicast(ctx, s, o)
+			if r != nil {
+				summary(f.Out, r)
+				if file != "" {
+					err = errors.Join(err, writeReport(file, r))
+				}
+				if err == nil && !r.OK() {
+					err = errors.New("not all checks hold")
+				}
+			}
+			return err
+		},
+	}
+	flags := cmd.Flags()
+	flags.DurationVar(&o.Duration, "duration", 20*time.Second, "how long the users work")
+	flags.IntVar(&o.Clients, "clients", 60, "users")
+	flags.StringVar(&file, "report", "", "file for the report, in JSON")
+	flags.BoolVar(&o.Static, "static", false, "portions from a file and unsigned joins: only the phases that need no bus")
+	flags.StringToStringVar(&o.Set, "set", nil, "vars of the topology to set, such as accelerator=false")
+	return cmd
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+func writeReport(path string, r *report.Report) (err error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return r.Write(f)
+}
+
+// summary says in a few lines what the report holds.
+func summary(w io.Writer, r *report.Report) {
+	fmt.Fprintf(w, "\n%s, %.1f s\n", r.Scenario, r.DurationS)
+	fmt.Fprintf(w, "  requests     %d, %d failed, %d failed before a dead server was found\n", r.Requests.Total, r.Requests.Failed, r.Requests.FailedInDetection)
+	fmt.Fprintf(w, "  connections  %d opened, %d reset by moves, %d lost with their server, %d broken\n",
+		r.Connections.Opened, r.Connections.Reset, r.Connections.LostWithServer, r.Connections.Broken)
+	fmt.Fprintf(w, "  answers      %v\n", r.PerServer)
+	fmt.Fprintf(w, "  joins        %d admitted, refused %v\n", r.Joins.Admitted, r.Joins.Refused)
+	for _, m := range r.Moves {
+		fmt.Fprintf(w, "  epoch %-6s moved %.4f of the users, %.4f had to, %d connections, %.0f ms\n",
+			m.Epoch, m.FractionMoved, m.FractionNeeded, m.ConnectionsAffected, m.MS)
+	}
+	for _, p := range r.Phases {
+		fmt.Fprintf(w, "  %-28s %d failed, longest wait %d ms\n", p.Name, p.RequestsFailed, p.BlackoutMS)
+	}
+	var failed []string
+	for _, c := range r.Checks {
+		if !c.OK {
+			failed = append(failed, c.Name)
+		}
+	}
+	fmt.Fprintf(w, "  checks       %d of %d hold", len(r.Checks)-len(failed), len(r.Checks))
+	if len(failed) > 0 {
+		fmt.Fprintf(w, "; not: %s", strings.Join(failed, "; "))
+	}
+	fmt.Fprintln(w)
+}

@@ -1,0 +1,66 @@
+package lab
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/manycast/manycast/cli/internal/cmdutil"
+	"github.com/manycast/manycast/internal/lab"
+)
+
+func newUp(f *cmdutil.Factory) *cobra.Command {
+	var set map[string]string
+	cmd := &cobra.Command{
+		Use:               "up TOPOLOGY|FILE.yaml",
+		Short:             "Bring a lab up; it stays up",
+		Example:           "  sudo manycast lab up multicast\n  sudo manycast lab exec users -- curl -s --interface 10.1.0.11 http://192.0.2.80/",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: topologies,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := store(f)
+			if err != nil {
+				return err
+			}
+			text, err := topologyText(args[0])
+			if err != nil {
+				return err
+			}
+			l, err := s.Up(cmd.Context(), text, set)
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			fmt.Fprintf(f.Out, "lab %s is up: manycast lab status; manycast lab exec NODE -- COMMAND; manycast lab down %s\n", l.Name(), l.Name())
+			return nil
+		},
+	}
+	cmd.Flags().StringToStringVar(&set, "set", nil, "vars of the topology to set, such as mode=static")
+	return cmd
+}
+
+func topologyText(arg string) ([]byte, error) {
+	if strings.HasSuffix(arg, ".yaml") || strings.HasSuffix(arg, ".yml") {
+		return os.ReadFile(arg)
+	}
+	return lab.BuiltIn(arg)
+}
+
+func newDown(f *cmdutil.Factory) *cobra.Command {
+	return &cobra.Command{
+		Use:   "down LAB",
+		Short: "Remove a lab, also what a crash left of one",
+		Args:  cobra.ExactArgs(1), ValidArgsFunction: topologies,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := store(f)
+			if err != nil {
+				return err
+			}
+			removed, err := s.Down(cmd.Context(), args[0])
+			fmt.Fprintf(f.Out, "lab %s: %s\n", args[0], removed)
+			return err
+		},
+	}
+}

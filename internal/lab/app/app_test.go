@@ -1,0 +1,61 @@
+package app
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+func start(t *testing.T) *App {
+	a, err := Listen(t.Context(), "s1", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return a
+}
+
+func TestAnswersWithItsName(t *testing.T) {
+	a := start(t)
+	begin := time.Now()
+	resp, err := http.Get("http://" + a.Addr().String() + "/?ms=30")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	if resp.Header.Get(ServerHeader) != "s1" || !strings.HasPrefix(string(body), "s1 127.0.0.1:") {
+		t.Errorf("header %q, body %q", resp.Header.Get(ServerHeader), body)
+	}
+	if time.Since(begin) < 30*time.Millisecond {
+		t.Error("the answer did not wait")
+	}
+}
+
+func TestEcho(t *testing.T) {
+	a := start(t)
+	c, err := net.Dial("udp", a.udp.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(5 * time.Second))
+	io.WriteString(c, "hi")
+	buf := make([]byte, 100)
+	n, err := c.Read(buf)
+	if err != nil || string(buf[:n]) != "s1 hi" {
+		t.Errorf("%q %v", buf[:n], err)
+	}
+}

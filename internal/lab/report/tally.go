@@ -1,0 +1,203 @@
+package report
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/manycast/manycast/internal/lab/traffic"
+)
+
+// Death is a server that was killed, and when that was found.
+type Death struct {
+	Server string
+	At     time.Time
+	Found  time.Time // zero: it was not
+}
+
+// Span is when a phase was.
+type Span struct {
+	Name       string
+	Start, End time.Time
+}
+
+// Tally judges events when all of them, all eras and all deaths are known.
+type Tally struct {
+	Timeline Timeline
+	Deaths   []Death
+	Spans    []Span // in order, without gaps
+
+	opened   int
+	requests []traffic.Event // in the order of their ends
+	closes   []traffic.Event
+}
+
+// Add takes one event of the users.
+func (t *Tally) Add(e traffic.Event) {
+	switch e.Kind {
+	case traffic.Open:
+		t.opened++
+	case traffic.Close:
+		t.closes = append(t.closes, e)
+	case traffic.Request:
+		t.requests = append(t.requests, e)
+	}
+}
+
+// Count is the number of requests so far and of those that were not answered at all.
+func (t *Tally) Count() (requests, unanswered int) {
+	for i := range t.requests {
+		if !t.requests[i].OK {
+			unanswered++
+		}
+	}
+	return len(t.requests), unanswered
+}
+
+// Requests counts the requests; failed has those that count as such.
+func (t *Tally) Requests() (r Requests, failed []traffic.Event) {
+	r.Total = len(t.requests)
+	for _, e := range t.requests {
+		switch {
+		case e.OK:
+		case t.inDetection(e):
+			r.FailedInDetection++
+		default:
+			r.Failed++
+			failed = append(failed, e)
+		}
+	}
+	return r, failed
+}
+
+// inDetection: the user was a dead server's, and at its second attempt nobody could know yet.
+func (t *Tally) inDetection(e traffic.Event) bool {
+	for _, d := range t.Deaths {
+		if e.End.Before(d.At) || t.Timeline.Owner(e.User, d.At) != d.Server {
+			continue
+		}
+		if d.Found.IsZero() || !e.Retry.After(d.Found) {
+			return true
+		}
+	}
+	return false
+}
+
+// Connections counts the connections; broken has those that nothing excuses.
+func (t *Tally) Connections() (c Connections, broken []traffic.Event) {
+	c.Opened = t.opened
+	for _, e := range t.closes {
+		if e.How == traffic.Own {
+			continue
+		}
+		server := e.Server
+		if server == "" { // nothing was answered on it
+			server = t.Timeline.Owner(e.User, e.Start)
+		}
+		switch {
+		case t.lost(server, e):
+			c.LostWithServer++
+		case e.How != traffic.Timeout && t.Timeline.Left(server, e.User, e.Start, e.End):
+			c.Reset++
+		default:
+			c.Broken++
+			broken = append(broken, e)
+		}
+	}
+	return c, broken
+}
+
+func (t *Tally) lost(server string, e traffic.Event) bool {
+	for _, d := range t.Deaths {
+		if d.Server == server && !e.Start.After(d.At) && e.End.After(d.At) {
+			return true
+		}
+	}
+	return false
+}
+
+// PerServer counts the answers of each of the servers.
+func (t *Tally) PerServer(servers []string) map[string]int {
+	counts := map[string]int{}
+	for _, s := range servers {
+		counts[s] = 0
+	}
+	for _, e := range t.requests {
+		if e.OK {
+			counts[e.Server]++
+		}
+	}
+	return counts
+}
+
+// Strangers are the answers of servers that did not own the user.
+func (t *Tally) Strangers() (wrong []traffic.Event) {
+	for _, e := range t.requests {
+		if e.OK && !t.Timeline.Owned(e.Server, e.User, e.Start, e.End) {
+			wrong = append(wrong, e)
+		}
+	}
+	return wrong
+}
+
+// Share is a server's part of the answers between from and to.
+type Share struct {
+	Server   string
+	Got      float64 // of the answers
+	Want     float64 // of the users, by the allocation at to
+	Requests int     // all servers' in that time
+}
+
+// Shares compares answers with the allocation. Requests that began outside are not counted.
+func (t *Tally) Shares(servers []string, users []netip.Addr, from, to time.Time) []Share {
+	total, got, want := 0, map[string]int{}, map[string]int{}
+	for _, e := range t.requests {
+		if e.OK && e.Start.After(from) && e.Start.Before(to) {
+			got[e.Server]++
+			total++
+		}
+	}
+	for _, u := range users {
+		want[t.Timeline.Owner(u, to)]++
+	}
+	shares := make([]Share, 0, len(servers))
+	for _, s := range servers {
+		shares = append(shares, Share{
+			Server: s, Got: float64(got[s]) / float64(max(1, total)), Want: float64(want[s]) / float64(len(users)), Requests: total,
+		})
+	}
+	return shares
+}
+
+// Phases counts failures and the longest blackout of each phase. What began in a phase belongs to it.
+func (t *Tally) Phases() []Phase {
+	phases := make([]Phase, len(t.Spans))
+	for i, s := range t.Spans {
+		phases[i].Name = s.Name
+	}
+	at := func(when time.Time) *Phase {
+		for i, s := range t.Spans {
+			if when.Before(s.End) || i == len(t.Spans)-1 {
+				return &phases[i]
+			}
+		}
+		return &Phase{}
+	}
+	silent := map[netip.Addr]time.Time{} // since when the user has not been answered
+	for _, e := range t.requests {
+		since, waits := silent[e.User]
+		if !waits || e.Start.Before(since) {
+			since = e.Start
+		}
+		if !e.OK {
+			silent[e.User] = since
+			if !t.inDetection(e) {
+				at(e.Start).RequestsFailed++
+			}
+			continue
+		}
+		delete(silent, e.User)
+		p := at(since)
+		p.BlackoutMS = max(p.BlackoutMS, e.End.Sub(since).Milliseconds())
+	}
+	return phases
+}

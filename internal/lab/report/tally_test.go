@@ -1,0 +1,157 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/manycast/manycast/internal/lab/traffic"
+)
+
+var (
+	zero  = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	alice = netip.MustParseAddr("10.1.0.11")
+	bob   = netip.MustParseAddr("10.1.0.12")
+)
+
+func at(s float64) time.Time { return zero.Add(time.Duration(s * float64(time.Second))) }
+
+func owners(m map[netip.Addr]string) func(netip.Addr) string {
+	return func(a netip.Addr) string { return m[a] }
+}
+
+// Alice moves from s1 to s2 at 10 s, s2 dies at 20 s, which is found at 23 s: she is s1's again.
+func tally() *Tally {
+	return &Tally{
+		Timeline: Timeline{
+			{at(0), "1.1", owners(map[netip.Addr]string{alice: "s1", bob: "s1"})},
+			{at(10), "1.2", owners(map[netip.Addr]string{alice: "s2", bob: "s1"})},
+			{at(23), "1.3", owners(map[netip.Addr]string{alice: "s1", bob: "s1"})},
+		},
+		Deaths: []Death{{Server: "s2", At: at(20), Found: at(23)}},
+		Spans:  []Span{{"equal", at(0), at(10)}, {"moved", at(10), at(20)}, {"killed", at(20), at(30)}},
+	}
+}
+
+func closed(user netip.Addr, server string, how traffic.How, start, end float64) traffic.Event {
+	return traffic.Event{Kind: traffic.Close, User: user, Server: server, How: how, Start: at(start), End: at(end)}
+}
+
+func request(user netip.Addr, server string, start, end float64) traffic.Event {
+	return traffic.Event{Kind: traffic.Request, User: user, Server: server, OK: server != "", Start: at(start), End: at(end), Retry: at((start + end) / 2)}
+}
+
+func TestConnectionsAreJudged(t *testing.T) {
+	tests := []struct {
+		name string
+		e    traffic.Event
+		want Connections
+	}{
+		{"own end", closed(alice, "s1", traffic.Own, 1, 2), Connections{}},
+		{"reset by a move", closed(alice, "s1", traffic.Reset, 1, 10.1), Connections{Reset: 1}},
+		{"reset found late", closed(alice, "s1", traffic.Reset, 1, 15), Connections{Reset: 1}},
+		{"closed by a move", closed(alice, "s1", traffic.EOF, 1, 10.1), Connections{Reset: 1}},
+		{"opened while packets still went to the old server", closed(alice, "s1", traffic.Reset, 10.2, 10.3), Connections{Reset: 1}},
+		{"no answer yet", closed(alice, "", traffic.Reset, 9.9, 10.1), Connections{Reset: 1}},
+		{"silence is no reset", closed(alice, "s1", traffic.Timeout, 1, 11), Connections{Broken: 1}},
+		{"reset without a move", closed(bob, "s1", traffic.Reset, 1, 10.1), Connections{Broken: 1}},
+		{"reset long before the move", closed(alice, "s1", traffic.Reset, 1, 5), Connections{Broken: 1}},
+		{"lost with the server", closed(alice, "s2", traffic.Timeout, 12, 21), Connections{LostWithServer: 1}},
+		{"reset by the dead server's successor", closed(alice, "s2", traffic.Reset, 12, 23.1), Connections{LostWithServer: 1}},
+		{"another server's timeout", closed(bob, "s1", traffic.Timeout, 12, 21), Connections{Broken: 1}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tl := tally()
+			tl.Add(tt.e)
+			got, broken := tl.Connections()
+			if got != tt.want || len(broken) != tt.want.Broken {
+				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestRequestsAreJudged(t *testing.T) {
+	tests := []struct {
+		name string
+		e    traffic.Event
+		want Requests
+	}{
+		{"answered", request(alice, "s1", 1, 1.1), Requests{Total: 1}},
+		{"failed", request(alice, "", 5, 7), Requests{Total: 1, Failed: 1}},
+		{"failed while nobody knew", request(alice, "", 21, 23.5), Requests{Total: 1, FailedInDetection: 1}},
+		{"failed after all knew", request(alice, "", 23, 25), Requests{Total: 1, Failed: 1}},
+		{"not the dead server's user", request(bob, "", 21, 22), Requests{Total: 1, Failed: 1}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tl := tally()
+			tl.Add(tt.e)
+			got, failed := tl.Requests()
+			if got != tt.want || len(failed) != tt.want.Failed {
+				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestPhasesHaveFailuresAndBlackouts(t *testing.T) {
+	tl := tally()
+	for _, e := range []traffic.Event{
+		request(alice, "s1", 1, 1.05), request(bob, "s1", 2, 2.1),
+		request(bob, "", 12, 14), request(bob, "s1", 14, 14.5), // 2.5 s without an answer, begun in the second phase
+		request(alice, "", 20.5, 22.5), request(alice, "s1", 22.5, 23.5),
+	} {
+		tl.Add(e)
+	}
+	want := []Phase{{"equal", 0, 100}, {"moved", 1, 2500}, {"killed", 0, 3000}}
+	if diff := cmp.Diff(want, tl.Phases()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestStrangersAndShares(t *testing.T) {
+	tl := tally()
+	tl.Add(request(alice, "s1", 1, 1.1))
+	tl.Add(request(bob, "s1", 2, 2.1))
+	tl.Add(request(bob, "s2", 5, 5.1))        // never bob's
+	tl.Add(request(alice, "s1", 10.2, 10.3))  // the move settles
+	tl.Add(request(alice, "s1", 12.2, 12.21)) // it has long settled
+	if wrong := tl.Strangers(); len(wrong) != 2 || wrong[0].User != bob || wrong[1].User != alice {
+		t.Errorf("strangers: %+v", wrong)
+	}
+	got := tl.Shares([]string{"s1", "s2"}, []netip.Addr{alice, bob}, at(0), at(6))
+	want := []Share{{"s1", 2. / 3, 1, 3}, {"s2", 1. / 3, 0, 3}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if got := tl.PerServer([]string{"s1", "s2", "s3"}); got["s1"] != 4 || got["s2"] != 1 || len(got) != 3 {
+		t.Errorf("per server: %v", got)
+	}
+}
+
+func TestReportHasTheAgreedNames(t *testing.T) {
+	r := Report{
+		Scenario: "multicast", PerServer: map[string]int{"s1": 1}, Moves: []Move{{Epoch: "1.2"}}, Phases: []Phase{{}},
+		Joins: Joins{Refused: map[string]uint64{"unsigned": 1}}, Checks: []Check{{Name: "x", OK: true}},
+	}
+	var out bytes.Buffer
+	if err := r.Write(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range strings.Fields(`scenario duration_s requests total failed failed_in_detection connections opened reset lost_with_server
+		broken per_server moves epoch fraction_moved fraction_needed connections_affected ms joins admitted refused phases name requests_failed
+		blackout_ms checks ok detail`) {
+		if !strings.Contains(out.String(), `"`+name+`":`) {
+			t.Errorf("no %q in the report", name)
+		}
+	}
+	if !json.Valid(out.Bytes()) || !r.OK() || (&Report{}).OK() || (&Report{Checks: []Check{{OK: true}, {}}}).OK() {
+		t.Error("OK does not mean that all checks hold")
+	}
+}

@@ -1,0 +1,88 @@
+package scenario
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/bus"
+	"github.com/manycast/manycast/internal/lab/report"
+	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
+)
+
+// News is something that the bus said about a service: a committed allocation, or its moves so far.
+type News struct {
+	At         time.Time         `json:"at"`
+	Allocation *alloc.Allocation `json:"allocation,omitempty"`
+	Moves      []report.Move     `json:"moves,omitempty"`
+}
+
+// Watch writes the news of a service to out, one JSON object a line, until ctx is done.
+func Watch(ctx context.Context, c *bus.Conn, service string, now func() time.Time, out io.Writer) error {
+	enc := json.NewEncoder(out)
+	allocations := c.Bucket(bus.BucketConfig{Name: bus.BucketAllocations}).Watch(ctx)
+	moves := c.Bucket(bus.BucketConfig{Name: bus.BucketMoves}).Watch(ctx)
+	for {
+		var e bus.Entry
+		var ok bool
+		parse := allocationNews
+		select {
+		case e, ok = <-allocations:
+		case e, ok = <-moves:
+			parse = movesNews
+		}
+		if !ok {
+			return nil // ctx is done
+		}
+		if e.Key != service || e.Deleted {
+			continue
+		}
+		n, err := parse(e.Value)
+		if err != nil {
+			return fmt.Errorf("news of %s: %w", service, err)
+		}
+		if n == nil {
+			continue
+		}
+		n.At = now()
+		if err := enc.Encode(n); err != nil {
+			return fmt.Errorf("news of %s: %w", service, err)
+		}
+	}
+}
+
+// allocationNews is nil where nothing is committed yet.
+func allocationNews(value []byte) (*News, error) {
+	var p allocv1.State
+	if err := proto.Unmarshal(value, &p); err != nil {
+		return nil, err
+	}
+	if p.GetCommitted() == nil {
+		return nil, nil
+	}
+	a, err := alloc.FromProto(p.GetCommitted())
+	if err != nil {
+		return nil, err
+	}
+	return &News{Allocation: &a}, nil
+}
+
+func movesNews(value []byte) (*News, error) {
+	var p allocv1.Moves
+	if err := proto.Unmarshal(value, &p); err != nil {
+		return nil, err
+	}
+	n := &News{}
+	for _, m := range p.GetMoves() {
+		n.Moves = append(n.Moves, report.Move{
+			Epoch: alloc.EpochFromProto(m.GetEpoch()).String(), FractionMoved: m.GetFractionMoved(), FractionNeeded: m.GetFractionNeeded(),
+			ConnectionsAffected: int(m.GetConnectionsAffected()), MS: m.GetMs(),
+		})
+	}
+	return n, nil
+}

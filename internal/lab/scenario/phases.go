@@ -1,0 +1,306 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/manycast/manycast/internal/lab/app"
+	"github.com/manycast/manycast/internal/lab/intruder"
+	"github.com/manycast/manycast/internal/lab/report"
+)
+
+// phase is one part of the users' work.
+type phase struct {
+	name   string
+	weight int // its part of the time
+	act    func(ctx context.Context) error
+	static bool // it needs no bus
+}
+
+func (m *multicast) plan() []phase {
+	all := []phase{
+		{"equal", 3, nil, true},
+		{"weights changed", 3, m.changeWeights, false},
+		{"one server drained", 3, m.drain, false},
+		{"one server killed", 5, m.killServer, false},
+		{"intruders", 2, m.intrude, false},
+		{"igmpd killed and restarted", 3, m.restartRouters, true},
+		{"back", 4, m.back, false},
+	}
+	if m.o.Static {
+		all = slices.DeleteFunc(all, func(p phase) bool { return !p.static })
+	}
+	return all
+}
+
+// phases runs all phases; an action that fails ends them.
+func (m *multicast) phases(ctx context.Context) error {
+	plan := m.plan()
+	total := 0
+	for _, p := range plan {
+		total += p.weight
+	}
+	share := 0
+	for _, p := range plan {
+		share += p.weight
+		start, end := time.Now(), m.began.Add(m.o.Duration*time.Duration(share)/time.Duration(total))
+		m.o.Progress.Phase(p.name)
+		if p.act != nil {
+			if err := p.act(ctx); err != nil {
+				m.span(p.name, start)
+				return fmt.Errorf("phase %s: %w", p.name, err)
+			}
+		}
+		// Whatever the action took, its outcome is watched for a moment.
+		settled := time.Now()
+		if least := settled.Add(700*time.Millisecond + report.Settle); end.Before(least) {
+			end = least
+		}
+		if err := m.watchUntil(ctx, end); err != nil {
+			m.span(p.name, start)
+			return err
+		}
+		m.checkShares(p.name, settled.Add(report.Settle), end)
+		m.span(p.name, start)
+	}
+	return nil
+}
+
+func (m *multicast) span(name string, start time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tally.Spans = append(m.tally.Spans, report.Span{Name: name, Start: start, End: time.Now()})
+}
+
+// watchUntil shows the progress until then.
+func (m *multicast) watchUntil(ctx context.Context, end time.Time) error {
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	timer := time.NewTimer(time.Until(end))
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+			return nil
+		case <-tick.C:
+			m.mu.Lock()
+			requests, unanswered := m.tally.Count()
+			m.mu.Unlock()
+			m.o.Progress.Tick(time.Since(m.began), requests, unanswered)
+		}
+	}
+}
+
+// cli runs a command of the CLI on ctl.
+func (m *multicast) cli(ctx context.Context, args ...string) error {
+	argv := m.manycast(args...)
+	if out, err := m.lab.Command(ctx, "ctl", argv...).CombinedOutput(); err != nil {
+		return fmt.Errorf("manycast %v: %w: %s", args, err, out)
+	}
+	return nil
+}
+
+func (m *multicast) member(server string) string { return m.vars["service"] + "/" + server }
+
+func (m *multicast) changeWeights(ctx context.Context) error {
+	if err := m.cli(ctx, "server", "weight", m.member("s1"), "2"); err != nil {
+		return err
+	}
+	_, err := m.await(ctx, "s1 has half", func(c map[string]int) bool { return c["s1"] == c["s2"]+c["s3"] })
+	return err
+}
+
+func (m *multicast) drain(ctx context.Context) error {
+	if err := m.cli(ctx, "server", "drain", m.member("s1")); err != nil {
+		return err
+	}
+	_, err := m.await(ctx, "s1 has nothing", func(c map[string]int) bool { return c["s1"] == 0 })
+	return err
+}
+
+// foundWithin is how soon a dead server has to be found by its registration alone.
+const foundWithin = 3 * time.Second
+
+func (m *multicast) killServer(ctx context.Context) error {
+	const victim = "s2"
+	at := time.Now()
+	if err := m.lab.KillNode(victim); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.tally.Deaths = append(m.tally.Deaths, report.Death{Server: victim, At: at})
+	m.mu.Unlock()
+	found, err := m.await(ctx, victim+" has nothing", func(c map[string]int) bool { return c[victim] == 0 })
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.tally.Deaths[len(m.tally.Deaths)-1].Found = found
+	m.mu.Unlock()
+	m.check("a killed server is found", found.Sub(at) <= foundWithin, "%s: %v after it was killed, %v are allowed",
+		victim, found.Sub(at).Round(time.Millisecond), foundWithin)
+	return nil
+}
+
+// intrude lets each kind of intruder try once and looks whether the router beside it refused for the right reason.
+func (m *multicast) intrude(ctx context.Context) error {
+	key, err := m.groupKey("s3")
+	if err != nil {
+		return err
+	}
+	packet := filepath.Join(m.lab.Dir("x2"), "captured")
+	common := []string{"manycast", "lab", "intruder", "--interface", "eth0", "--group", m.vars["group"], "--key", key, "--packet", packet}
+	topology := m.lab.Topology()
+	for _, k := range intruder.Kinds {
+		node, as := "x2", "x2"
+		switch k.Kind {
+		case intruder.Replay:
+			argv := append(slices.Clone(common), "--kind", "capture")
+			if out, err := m.lab.Command(ctx, "s3", argv...).CombinedOutput(); err != nil {
+				return fmt.Errorf("capture a join: %w: %s", err, out)
+			}
+		case intruder.WrongLink:
+			node, as = "x1", "s3"
+		}
+		requester, err := topology.Address(as, "eth0")
+		if err != nil {
+			return err
+		}
+		before, err := m.refused(ctx, "r2", k.Reason)
+		if err != nil {
+			return err
+		}
+		argv := append(slices.Clone(common), "--kind", string(k.Kind), "--requester", requester.String())
+		if out, err := m.lab.Command(ctx, node, argv...).CombinedOutput(); err != nil {
+			return fmt.Errorf("intruder %s: %w: %s", k.Kind, err, out)
+		}
+		if err := m.awaitRefusal(ctx, k.Kind, k.Reason, before); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *multicast) awaitRefusal(ctx context.Context, kind intruder.Kind, reason string, before uint64) error {
+	for deadline := time.Now().Add(time.Second); ; {
+		after, err := m.refused(ctx, "r2", reason)
+		if err != nil {
+			return err
+		}
+		if after > before || time.Now().After(deadline) {
+			m.check("intruder "+string(kind), after > before, "r2 counts %d refused as %s, %d before", after, reason, before)
+			return nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// groupKey is the file of the group's private key that a server was handed.
+func (m *multicast) groupKey(server string) (string, error) {
+	files, err := filepath.Glob(filepath.Join(m.lab.Dir(server), "groups", "*.key"))
+	if err != nil || len(files) == 0 {
+		return "", fmt.Errorf("%s was handed no group key: %w", server, errors.Join(err))
+	}
+	return files[0], nil
+}
+
+func (m *multicast) refused(ctx context.Context, router, reason string) (uint64, error) {
+	c, err := ask(ctx, m.lab.Dir(router))
+	return c.Refused[reason], err
+}
+
+// restartRouters kills igmpd on both routers, lets the users work on without, and starts it again.
+func (m *multicast) restartRouters(ctx context.Context) error {
+	if err := m.count(ctx); err != nil {
+		return err
+	}
+	for _, r := range m.routers {
+		if err := m.lab.Kill(r, "igmpd"); err != nil {
+			return err
+		}
+	}
+	m.o.Progress.Note("igmpd is gone from %v", m.routers)
+	if err := m.watchUntil(ctx, time.Now().Add(time.Second)); err != nil {
+		return err
+	}
+	for _, r := range m.routers {
+		if err := m.lab.Start(ctx, r, "igmpd"); err != nil {
+			return err
+		}
+	}
+	return m.count(ctx)
+}
+
+// back takes everything to where it began.
+func (m *multicast) back(ctx context.Context) error {
+	if err := m.lab.Restore("s2"); err != nil {
+		return err
+	}
+	for _, p := range []string{"app", "agent"} {
+		if err := m.lab.Start(ctx, "s2", p); err != nil {
+			return err
+		}
+	}
+	for _, args := range [][]string{{"server", "undrain", m.member("s1")}, {"server", "weight", m.member("s1"), "default"}} {
+		if err := m.cli(ctx, args...); err != nil {
+			return err
+		}
+	}
+	_, err := m.await(ctx, "all have the same", func(c map[string]int) bool {
+		counts := slices.Collect(maps.Values(c))
+		return len(counts) == len(m.servers) && slices.Max(counts)-slices.Min(counts) <= 1
+	})
+	return err
+}
+
+// count reads the routers' counters; those of an igmpd that is killed would be lost.
+func (m *multicast) count(ctx context.Context) error {
+	for _, r := range m.routers {
+		c, err := ask(ctx, m.lab.Dir(r))
+		if err != nil {
+			return fmt.Errorf("%s: %w", r, err)
+		}
+		if m.ledgers[r] == nil {
+			m.ledgers[r] = &ledger{}
+		}
+		m.ledgers[r].enter(c)
+	}
+	return nil
+}
+
+// get is one request of a user.
+func (m *multicast) get(ctx context.Context, user netip.Addr) (server string, err error) {
+	ns, err := m.lab.Namespace("users")
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	rt := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, address string) (c net.Conn, err error) {
+		err = ns.Do(func() error {
+			d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(user, 0)), Timeout: time.Second}
+			c, err = d.DialContext(ctx, network, address)
+			return err
+		})
+		return c, err
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.vars["vip"]+"/", nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := rt.RoundTrip(req)
+	if err != nil {
+		return "", err
+	}
+	return resp.Header.Get(app.ServerHeader), resp.Body.Close()
+}

@@ -1,0 +1,141 @@
+package lab
+
+import (
+	"embed"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/template"
+)
+
+//go:embed topologies
+var embedded embed.FS
+
+// TemplateData is what the templates of a topology see.
+type TemplateData struct {
+	Lab   string            // the lab's directory
+	Dir   string            // the node's directory
+	Bin   string            // where the daemons are
+	BPFFS string            // the lab's bpffs
+	Node  string            // the node's name
+	Vars  map[string]string // the topology's, with the node's over them
+
+	topology *Topology
+}
+
+// Mgmt is a node's address on the management network.
+func (d TemplateData) Mgmt(node string) (netip.Addr, error) {
+	p := d.topology.MgmtAddress(node)
+	if !p.IsValid() {
+		return netip.Addr{}, fmt.Errorf("node %q is not on the management network", node)
+	}
+	return p.Addr(), nil
+}
+
+// Addr is the first address of a node's interface, without its prefix length.
+func (d TemplateData) Addr(node, ifname string) (netip.Addr, error) {
+	p, err := d.topology.Address(node, ifname)
+	return p.Addr(), err
+}
+
+// Topologies returns the names of the topologies that are built in.
+func Topologies() []string {
+	files, _ := fs.Glob(embedded, "topologies/*.yaml")
+	var names []string
+	for _, f := range files {
+		names = append(names, strings.TrimSuffix(path.Base(f), ".yaml"))
+	}
+	return names
+}
+
+// BuiltIn returns the text of a topology that is built in.
+func BuiltIn(name string) ([]byte, error) {
+	data, err := embedded.ReadFile("topologies/" + name + ".yaml")
+	if err != nil {
+		return nil, fmt.Errorf("no topology %q: there are %s", name, strings.Join(Topologies(), ", "))
+	}
+	return data, nil
+}
+
+// override sets vars that the topology has.
+func (t *Topology) override(set map[string]string) error {
+	for name, value := range set {
+		if _, ok := t.Vars[name]; !ok {
+			return fmt.Errorf("topology %s has no var %q: there are %s", t.Name, name, strings.Join(slices.Sorted(maps.Keys(t.Vars)), ", "))
+		}
+		t.Vars[name] = value
+	}
+	return nil
+}
+
+func (l *Lab) data(node string) TemplateData {
+	vars := maps.Clone(l.topology.Vars)
+	if vars == nil {
+		vars = map[string]string{}
+	}
+	if n := l.topology.Node(node); n != nil {
+		maps.Copy(vars, n.Vars)
+	}
+	return TemplateData{
+		Lab: l.Dir(""), Dir: l.Dir(node), Bin: l.store.Bin, BPFFS: l.BPFFS(), Node: node, Vars: vars, topology: l.topology,
+	}
+}
+
+func render(name, text string, data TemplateData) (string, error) {
+	tmpl, err := template.New(name).Option("missingkey=error").Parse(text)
+	if err != nil {
+		return "", fmt.Errorf("template: %w", err)
+	}
+	var out strings.Builder
+	if err := tmpl.Execute(&out, data); err != nil {
+		return "", fmt.Errorf("template: %w", err)
+	}
+	return out.String(), nil
+}
+
+// expand renders a command line for a node.
+func (l *Lab) expand(node string, argv []string) ([]string, error) {
+	out := make([]string, len(argv))
+	for i, arg := range argv {
+		var err error
+		if out[i], err = render("command", arg, l.data(node)); err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", node, arg, err)
+		}
+	}
+	return out, nil
+}
+
+// writeFiles renders the configuration files of all processes into the nodes' directories.
+func (l *Lab) writeFiles() error {
+	for _, n := range l.topology.Nodes {
+		if err := os.MkdirAll(l.Dir(n.Name), 0o700); err != nil {
+			return err
+		}
+		for _, p := range n.Processes {
+			for _, name := range slices.Sorted(maps.Keys(p.Files)) {
+				if err := l.writeFile(n.Name, name, p.Files[name]); err != nil {
+					return fmt.Errorf("%s/%s: file %s: %w", n.Name, p.Name, name, err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (l *Lab) writeFile(node, name, templateName string) error {
+	text, err := embedded.ReadFile(path.Join("topologies", l.topology.Name, templateName))
+	if err != nil {
+		return err
+	}
+	out, err := render(templateName, string(text), l.data(node))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(l.Dir(node), name), []byte(out), 0o600)
+}

@@ -1,0 +1,173 @@
+package traffic
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// attemptWithin is what an attempt may take. A request has failed when a second attempt on a fresh connection failed, too.
+const attemptWithin = time.Second
+
+// Load is what the users do.
+type Load struct {
+	Users        []netip.Addr  // each has one connection that it keeps, and opens new ones
+	URL          string        // what they get
+	Every        time.Duration // between a user's requests of one kind
+	ServerHeader string        // response header that names the server
+}
+
+// Run runs the load until ctx is done and writes its events to w, one JSON object a line.
+func (l *Load) Run(ctx context.Context, w io.Writer) error {
+	if len(l.Users) == 0 || l.Every <= 0 {
+		return fmt.Errorf("load: want users and a time between requests")
+	}
+	out := &stream{enc: json.NewEncoder(w)}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, user := range l.Users {
+		for _, keep := range []bool{true, false} {
+			c := &client{load: l, user: user, out: out, kept: transport(out, user, true), fresh: transport(out, user, false)}
+			group.Go(func() error { return c.run(ctx, keep) })
+		}
+	}
+	return group.Wait()
+}
+
+// client is one user's requests of one kind.
+type client struct {
+	load        *Load
+	user        netip.Addr
+	out         *stream
+	kept, fresh *http.Transport
+}
+
+func (c *client) run(ctx context.Context, keep bool) error {
+	defer c.kept.CloseIdleConnections()
+	rt := c.fresh
+	if keep {
+		rt = c.kept
+	}
+	// Users do not move in step.
+	timer := time.NewTimer(rand.N(c.load.Every))
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		}
+		begin := time.Now()
+		c.request(rt)
+		if err := c.out.err(); err != nil {
+			return err // nobody reads
+		}
+		timer.Reset(max(0, c.load.Every-time.Since(begin)))
+	}
+}
+
+// request asks once, and once more on a fresh connection when that fails. It is not cut short when the load ends.
+func (c *client) request(rt *http.Transport) {
+	e := Event{Kind: Request, User: c.user, Start: time.Now()}
+	server, err := c.attempt(rt)
+	if err != nil {
+		e.Err = err.Error()
+		rt.CloseIdleConnections()
+		e.Retry = time.Now()
+		if server, err = c.attempt(c.fresh); err != nil {
+			e.Err += "; again: " + err.Error()
+		}
+	}
+	e.End, e.Server, e.OK = time.Now(), server, err == nil
+	c.out.emit(e)
+}
+
+func (c *client) attempt(rt *http.Transport) (server string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), attemptWithin)
+	defer cancel()
+	var mu sync.Mutex
+	var on *conn // the transport may go through several
+	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		mu.Lock()
+		defer mu.Unlock()
+		if on != nil {
+			on.release("", false)
+		}
+		if got, ok := info.Conn.(*conn); ok {
+			on = got
+			on.take()
+		}
+	}}
+	defer func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if on != nil {
+			on.release(server, err == nil)
+		}
+	}()
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodGet, c.load.URL, nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := rt.RoundTrip(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20)); err != nil {
+		return "", err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("status %s", resp.Status)
+	}
+	return resp.Header.Get(c.load.ServerHeader), nil
+}
+
+func transport(out *stream, user netip.Addr, keep bool) *http.Transport {
+	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(user, 0)), Timeout: attemptWithin, KeepAlive: -1}
+	return &http.Transport{
+		DisableKeepAlives: !keep, MaxIdleConnsPerHost: 1, DisableCompression: true,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			c, err := d.DialContext(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			now := time.Now()
+			tracked := &conn{Conn: c, user: user, id: out.conns.Add(1), opened: now, emit: out.emit, kept: keep}
+			out.emit(Event{Kind: Open, User: user, Start: now, End: now, Conn: tracked.id})
+			return tracked, nil
+		},
+	}
+}
+
+// stream writes events, one writer at a time.
+type stream struct {
+	conns atomic.Int64
+	mu    sync.Mutex
+	enc   *json.Encoder
+	bad   error
+}
+
+func (s *stream) emit(e Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.enc.Encode(&e); err != nil && s.bad == nil {
+		s.bad = fmt.Errorf("write events: %w", err)
+	}
+}
+
+func (s *stream) err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bad
+}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -184,6 +185,34 @@ func TestNetKillAndRestart(t *testing.T) {
 	r.send(r.s1, proper, r.sign(r.newJoin(server1, 2, evenUsers)))
 	testnet.Eventually(t, 5*time.Second, func() bool { st := r.status("r2"); return len(st.Joins) == 1 && st.Joins[0].Epoch == "1.2" }, "the next join is taken")
 	r.gets(r.atS1, evenUser)
+}
+
+// A clean stop leaves nothing in the kernel; with --keep it leaves all.
+func TestNetCleanStop(t *testing.T) {
+	r := newRig(t)
+	r.configure("r2", "", r2Interfaces, "")
+	p := r.start(r.r2, "r2")
+	rules := func() string {
+		out, err := r.r2.Run("ip", "mrule")
+		if err != nil {
+			t.Fatal(err, out)
+		}
+		return out
+	}
+	before := rules()
+	r.send(r.s1, proper, r.sign(r.newJoin(server1, 1, evenUsers)))
+	r.joined("r2", 1)
+	testnet.Eventually(t, 5*time.Second, func() bool { return rules() != before }, "rules of the owner")
+	p.Signal(unix.SIGTERM)
+	if err := p.Wait(); err != nil {
+		t.Fatalf("stopped with %v", err)
+	}
+	if out := rules(); strings.Contains(out, "fwmark") {
+		t.Fatalf("left behind:\n%s", out)
+	}
+	if pins, _ := filepath.Glob(filepath.Join(r.bpffs, "r2", "*")); len(pins) > 0 {
+		t.Fatalf("left behind: %v", pins)
+	}
 }
 
 func TestNetCheckTellsWhatIsWrong(t *testing.T) {

@@ -31,13 +31,12 @@ func (f *Fetcher) Ask(group netip.Addr) { f.asks <- group }
 func (f *Fetcher) Answers() <-chan Answer { return f.answers }
 
 // Run works until ctx is done.
-func (f *Fetcher) Run(ctx context.Context) error {
+func (f *Fetcher) Run(ctx context.Context) {
 	var workers sync.WaitGroup
 	for range fetchesMax {
 		workers.Go(func() { f.work(ctx) })
 	}
 	workers.Wait()
-	return nil
 }
 
 func (f *Fetcher) work(ctx context.Context) {

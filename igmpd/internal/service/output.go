@@ -3,6 +3,7 @@ package service
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/manycast/manycast/igmpd/internal/membership"
 	"github.com/manycast/manycast/internal/igmp"
@@ -46,6 +47,9 @@ func (s *Service) sendQuery(a membership.SendQuery) {
 func (s *Service) relay(a membership.Relay) {
 	for name := range s.upstream {
 		if name != a.From {
+			if s.pending == 0 {
+				s.relayAt = time.Now().Add(relayDelay)
+			}
 			s.relays[name] = append(s.relays[name], a.Joins...)
 			s.pending += len(a.Joins)
 		}

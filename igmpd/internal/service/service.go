@@ -5,6 +5,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -23,7 +24,8 @@ import (
 
 const (
 	housekeeping  = 250 * time.Millisecond
-	relayBatchMax = 64 // joins collected before they are sent though more packets wait
+	relayDelay    = 2 * time.Millisecond // for joins to come together in one report
+	relayBatchMax = 64                   // joins; then they are sent at once
 	routesMax     = 65536
 )
 
@@ -53,7 +55,8 @@ type Service struct {
 	upstream map[string]bool // ports toward a root that is not this router
 	routes   map[netip.Addr]Hop
 	relays   map[string][]join.Signed // by port, not sent yet
-	pending  int
+	pending  int                      // joins in relays
+	relayAt  time.Time                // when they are sent
 
 	changed   bool      // forwarding state
 	holdUntil time.Time // the kernel's state is left alone until then
@@ -115,10 +118,18 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var workers sync.WaitGroup
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var failed error // of the forwarder; read when the workers have ended
 	workers.Go(func() { s.fetcher.Run(beside) })
 	workers.Go(func() { s.runForwarder(beside) })
 	workers.Go(func() { s.runSnapshots(beside) })
-	workers.Go(func() { s.Forwarder.Run(beside) })
+	workers.Go(func() {
+		if err := s.Forwarder.Run(beside); err != nil {
+			failed = fmt.Errorf("forwarding: %w", err)
+			cancel()
+		}
+	})
 	s.refreshPorts(time.Now())
 	s.settle(time.Now())
 	close(s.ready)
@@ -126,10 +137,10 @@ func (s *Service) Run(ctx context.Context) error {
 	s.save(time.Now())
 	stop()
 	workers.Wait()
-	if err := s.Forwarder.Close(s.Keep); err != nil {
-		return fmt.Errorf("clean up forwarding: %w", err)
+	if err := s.Forwarder.Close(s.Keep || failed != nil); err != nil {
+		return errors.Join(failed, fmt.Errorf("clean up forwarding: %w", err))
 	}
-	return nil
+	return failed
 }
 
 func (s *Service) loop(ctx context.Context) {
@@ -165,10 +176,19 @@ func (s *Service) loop(ctx context.Context) {
 // next is when the loop has to look again though nothing comes in.
 func (s *Service) next() time.Time {
 	next := s.table.Next()
-	for _, at := range []time.Time{s.saveAt, s.holdUntil} {
-		if at.After(s.last) && (next.IsZero() || at.Before(next)) {
+	earlier := func(at time.Time) {
+		if next.IsZero() || at.Before(next) {
 			next = at
 		}
+	}
+	if s.pending > 0 {
+		earlier(s.relayAt)
+	}
+	if !s.saveAt.IsZero() {
+		earlier(s.saveAt)
+	}
+	if s.changed {
+		earlier(s.holdUntil)
 	}
 	return next
 }
@@ -178,7 +198,7 @@ func (s *Service) settle(now time.Time) {
 	for _, g := range s.cache.Wanted() {
 		s.fetcher.Ask(g)
 	}
-	if s.pending > 0 && (len(s.Network.Packets()) == 0 || s.pending >= relayBatchMax) {
+	if s.pending > 0 && (!now.Before(s.relayAt) || s.pending >= relayBatchMax) {
 		s.sendRelays()
 	}
 	if s.changed && !now.Before(s.holdUntil) {

@@ -55,8 +55,10 @@ func TestJoinIsAdmittedForwardedAndRelayed(t *testing.T) {
 			t.Fatalf("sent at the start: %+v", q)
 		}
 		first := signedJoin(t, server, 1, evenUsers)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		r.receiveMessage(server, join.Report(first, signedJoin(t, server, 2, oddUsers)))
+		time.Sleep(relayDelay)
+		synctest.Wait()
 		if got := relayedJoins(t, r.net.take()); got != 2 {
 			t.Fatalf("%d joins relayed, want both", got)
 		}
@@ -82,6 +84,8 @@ func TestRelayIsBatched(t *testing.T) {
 		r := startRouter(t, t.TempDir(), nil)
 		defer r.stop()
 		r.receiveMessage(server, join.Report(signedJoin(t, server, 1, "10.0.0.1"))) // the key is there now
+		time.Sleep(relayDelay)
+		synctest.Wait()
 		r.net.take()
 		for i := range 5 {
 			requester := netip.AddrFrom4([4]byte{10, 3, 0, byte(20 + i)})
@@ -91,6 +95,7 @@ func TestRelayIsBatched(t *testing.T) {
 			}
 			r.net.packets <- Packet{Port: "lan", Source: requester, Destination: allRouters, TTL: 1, RouterAlert: true, Payload: payload, At: time.Now()}
 		}
+		time.Sleep(relayDelay)
 		synctest.Wait()
 		out := r.net.take()
 		if relayedJoins(t, out) != 5 || len(out) != 1 {

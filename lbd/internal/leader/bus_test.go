@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -47,13 +48,29 @@ func TestOverTheBus(t *testing.T) {
 		m := moves.Moves[1]
 		return m.Reason == "s2 is drained" && m.FractionMoved == 0.75 && m.FractionNeeded == 0.75 && m.Epoch.Number == 2
 	})
+
+	// The bus restarts: what is executed stays, then everything goes on by itself.
+	r.stopBus()
+	if accepted(s1) != 256 {
+		t.Errorf("s1 accepts %d of 256 without the bus", accepted(s1))
+	}
+	r.startBus()
+	r.wait("the bus to be back", func() bool {
+		data, err := proto.Marshal(&allocv1.Operator{})
+		if err == nil {
+			_, err = admin.Operator.Put(t.Context(), "web.s2", data)
+		}
+		return err == nil
+	})
+	r.wait("s2 to be back in the pool", func() bool { return accepted(s1) == 64 && accepted(s2) == 192 })
 }
 
 type rig struct {
-	t    *testing.T
-	url  string
-	data string
-	log  *slog.Logger
+	t       *testing.T
+	listen  string
+	data    string
+	log     *slog.Logger
+	stopBus func()
 }
 
 func newRig(t *testing.T) *rig {
@@ -61,34 +78,39 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listen := l.Addr().String()
 	l.Close()
-	r := &rig{t: t, url: "nats://" + listen, data: t.TempDir(), log: slog.New(slog.DiscardHandler)}
-	srv := bus.NewServer(bus.ServerConfig{Listen: listen, DataDir: r.data, Log: r.log})
-	r.start(srv.Run)
-	select {
-	case <-srv.Ready():
-	case <-time.After(20 * time.Second):
-		t.Fatal("bus not ready")
-	}
+	r := &rig{t: t, listen: l.Addr().String(), data: t.TempDir(), log: slog.New(slog.DiscardHandler)}
+	r.startBus()
 	return r
 }
 
-// start runs a task until the end of the test; tasks end in the opposite order.
-func (r *rig) start(run func(context.Context) error) {
+func (r *rig) startBus() {
+	srv := bus.NewServer(bus.ServerConfig{Listen: r.listen, DataDir: r.data, Log: r.log})
+	r.stopBus = r.start(srv.Run)
+	select {
+	case <-srv.Ready():
+	case <-time.After(20 * time.Second):
+		r.t.Fatal("bus not ready")
+	}
+}
+
+// start runs a task until stop or the end of the test; tasks end in the opposite order.
+func (r *rig) start(run func(context.Context) error) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx) }()
-	r.t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			r.t.Error(err)
 		}
 	})
+	r.t.Cleanup(stop)
+	return stop
 }
 
 func (r *rig) connect(role string) *bus.Conn {
-	c, err := bus.Connect(bus.Config{URLs: []string{r.url}, Credentials: bus.CredentialsPath(r.data, role), Name: role, Log: r.log})
+	c, err := bus.Connect(bus.Config{URLs: []string{"nats://" + r.listen}, Credentials: bus.CredentialsPath(r.data, role), Name: role, Log: r.log})
 	if err != nil {
 		r.t.Fatal(err)
 	}

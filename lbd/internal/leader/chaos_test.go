@@ -46,7 +46,7 @@ func chaos(t *testing.T, r *rand.Rand) {
 			directors[len(directors)-1]()
 			directors = append(directors, c.director(fmt.Sprintf("d%d", step)))
 		case 5:
-			c.channel.Lose(func(announce.Message) bool { return r.IntN(4) == 0 })
+			c.channel.Lose(one(4, r.Uint64()))
 		case 6:
 			c.away(true)
 			c.wait(time.Duration(r.IntN(6000)) * time.Millisecond)
@@ -81,6 +81,12 @@ func chaos(t *testing.T, r *rand.Rand) {
 		}
 	}
 	c.end(directors...)
+}
+
+// one loses one message in n; it is called by several goroutines, one at a time.
+func one(n int, seed uint64) func(announce.Message) bool {
+	r := rand.New(rand.NewPCG(seed, 1))
+	return func(announce.Message) bool { return r.IntN(n) == 0 }
 }
 
 // exclusive checks that no user has two servers at the newest epoch.

@@ -228,6 +228,30 @@ func TestAgentThatDoesNotPrepareIsTreatedAsDead(t *testing.T) {
 	})
 }
 
+// TestLostAnnouncementIsRepeated: one message on the way to nobody makes no server dead.
+func TestLostAnnouncementIsRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		stop := c.director("d1")
+		c.servers(1, 1)
+		c.wait(3 * time.Second)
+		lost := false
+		c.channel.Lose(func(m announce.Message) bool {
+			_, is := m.(announce.Announce)
+			is, lost = is && !lost, lost || is
+			return is
+		})
+		c.server("s3", 1, true)
+		c.wait(3 * time.Second)
+		c.shares("s1", "s2", "s3")
+		c.wantMoves("first allocation", "s3 joined")
+		if !lost {
+			t.Error("no announcement was lost")
+		}
+		c.end(stop)
+	})
+}
+
 func TestLeaderChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)

@@ -93,13 +93,15 @@ func (p *pool) servers(now time.Time) []alloc.Server {
 	return out
 }
 
-// complete reports whether all servers of the committed allocation have been heard, or had the time to be.
+// complete reports whether all servers of the committed allocation have shown that they can hear us, or had the time to: an
+// agent that has renewed since we watch has its connection to the bus, and would hear an announcement.
 func (p *pool) complete(now time.Time) bool {
-	if now.Sub(p.core.watching) > p.core.timing.DeadAfter {
+	watching := p.core.watching
+	if now.Sub(watching) > p.core.timing.DeadAfter {
 		return true
 	}
 	for _, name := range p.state.Committed.Servers {
-		if p.members[name] == nil {
+		if m := p.members[name]; m == nil || !m.proven || m.seen.Before(watching) {
 			return false
 		}
 	}

@@ -40,6 +40,7 @@ type round struct {
 	agents   []string        // who takes part
 	waiting  map[string]bool // not prepared yet
 	began    time.Time
+	again    time.Time // the announcement is repeated then, once; zero: it was
 	deadline time.Time
 }
 
@@ -146,7 +147,9 @@ func (p *pool) saved(now time.Time) []Action {
 		p.round = nil
 		return nil
 	case r.phase == savingPrepared && p.state.Prepared.Epoch == r.next.Epoch:
-		r.phase, r.began, r.deadline, r.waiting = preparing, now, now.Add(p.core.timing.PrepareTimeout), setOf(r.agents)
+		patience := p.core.timing.PrepareTimeout
+		r.phase, r.waiting = preparing, setOf(r.agents)
+		r.began, r.again, r.deadline = now, now.Add(patience/2), now.Add(patience)
 		return []Action{Send{announce.Announce{Service: p.name, Allocation: r.next}}}
 	case r.phase == savingCommitted && p.state.Committed.Epoch == r.next.Epoch:
 		p.round = nil
@@ -182,7 +185,11 @@ func (p *pool) checkPrepared(now time.Time) []Action {
 		return []Action{Save{p.name, p.revision, store.State{Committed: r.next}}}
 	}
 	if now.Before(r.deadline) {
-		return nil
+		if r.again.IsZero() || now.Before(r.again) {
+			return nil
+		}
+		r.again = time.Time{}
+		return []Action{Send{announce.Announce{Service: p.name, Allocation: r.next}}}
 	}
 	missing := slices.Sorted(maps.Keys(r.waiting))
 	for _, name := range missing {

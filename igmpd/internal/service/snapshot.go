@@ -96,8 +96,11 @@ func (s *Service) restore(now time.Time) error {
 		s.holdUntil = now.Add(q.QueryResponseInterval + q.LastMemberQueryInterval)
 		aside := s.snapshotPath() + ".bad"
 		s.Log.Warn("snapshot cannot be used: starting without; the kernel's state stays until the members had time to answer",
-			"err", err, "until", s.holdUntil, "moved_to", aside)
-		return os.Rename(s.snapshotPath(), aside)
+			"err", err, "until", s.holdUntil, "kept_as", aside)
+		if err := os.Rename(s.snapshotPath(), aside); err != nil {
+			s.Log.Warn("snapshot stays where it is", "err", err)
+		}
+		return nil
 	}
 	actions, err := s.table.Restore(now, snap.Membership, snap.BootID == s.BootID)
 	if err != nil {

@@ -79,22 +79,19 @@ func compareEntries(a, b entry) int {
 	return cmp.Or(cmp.Compare(a.mask, b.mask), cmp.Compare(a.addr, b.addr))
 }
 
-// newSlots makes a slot table that fits into steer_slots.
-func newSlots(lines []line) (*ebpf.Map, error) {
-	m, err := ebpf.NewMap(&ebpf.MapSpec{
+// newTable makes a slot table that fits into steer_slots.
+func newTable(lines int) (*ebpf.Map, error) {
+	return ebpf.NewMap(&ebpf.MapSpec{
 		Name: "steer_table", Type: ebpf.Array, KeySize: 4, ValueSize: 4 * lineSlots,
-		MaxEntries: uint32(len(lines)), Flags: unix.BPF_F_INNER_MAP,
+		MaxEntries: uint32(lines), Flags: unix.BPF_F_INNER_MAP,
 	})
-	if err != nil {
-		return nil, err
-	}
+}
+
+func fillTable(m *ebpf.Map, lines []line) error {
 	at := make([]uint32, len(lines))
 	for i := range at {
 		at[i] = uint32(i)
 	}
-	if _, err := m.BatchUpdate(at, lines, nil); err != nil {
-		m.Close()
-		return nil, err
-	}
-	return m, nil
+	_, err := m.BatchUpdate(at, lines, nil)
+	return err
 }

@@ -1,7 +1,6 @@
 package steer
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -19,11 +18,13 @@ var MapNames = [...]string{"steer_groups", "steer_current", "steer_plans", "stee
 type Maps struct {
 	groups, current, plans, slots, entries *ebpf.Map
 
+	inForce     *words // of current
 	installed   map[netip.Addr]installed
-	numbers     []bool              // of groups, in use
-	generations []bool              // in use, old ones not yet cleaned up included; 0 is none
-	keys        map[uint32][]mapKey // in entries, by generation
-	old         []uint32            // generations out of force, to be cleaned up after a grace period
+	numbers     []bool               // of groups, in use
+	generations []bool               // in use, old ones not yet cleaned up included; 0 is none
+	tables      map[uint32]*ebpf.Map // slot tables by generation, of those that this process made
+	keys        map[uint32][]mapKey  // in entries, by generation
+	cleaner     cleaner
 }
 
 // installed is what the maps have of a group.
@@ -35,7 +36,7 @@ type installed struct {
 // NewMaps takes the maps of a loaded collection by their names in bpf/steer.h (Collection.Maps will do). What pinned maps
 // hold already is taken over; what a former process left half done is cleaned up by the next Set.
 func NewMaps(byName map[string]*ebpf.Map) (*Maps, error) {
-	m := &Maps{installed: map[netip.Addr]installed{}, keys: map[uint32][]mapKey{}}
+	m := &Maps{installed: map[netip.Addr]installed{}, tables: map[uint32]*ebpf.Map{}, keys: map[uint32][]mapKey{}}
 	for i, to := range []**ebpf.Map{&m.groups, &m.current, &m.plans, &m.slots, &m.entries} {
 		if *to = byName[MapNames[i]]; *to == nil {
 			return nil, fmt.Errorf("map %s is missing; the program must include steer.h", MapNames[i])
@@ -44,8 +45,15 @@ func NewMaps(byName map[string]*ebpf.Map) (*Maps, error) {
 	m.numbers = make([]bool, min(m.groups.MaxEntries(), m.current.MaxEntries()))
 	m.generations = make([]bool, min(m.plans.MaxEntries(), m.slots.MaxEntries()))
 	m.generations[0] = true
+	var err error
+	if m.inForce, err = mapWords(m.current); err != nil {
+		return nil, fmt.Errorf("map steer_current: %w", err)
+	}
 	if err := m.takeOver(); err != nil {
 		return nil, fmt.Errorf("take over steering maps: %w", err)
+	}
+	if err := m.cleaner.open(m.slots, m.entries); err != nil {
+		return nil, fmt.Errorf("steering maps: %w", err)
 	}
 	return m, nil
 }
@@ -55,21 +63,15 @@ type change struct {
 	group netip.Addr
 	plan  *Plan
 	to    installed
-	slots *ebpf.Map
+	lines []line
 }
 
 // Set makes plans the plans of all groups: new ones are added, changed ones switched in one step, others removed. Plans that
-// are in the maps already are not touched. Every lookup sees one plan as a whole. After an error before the switch nothing
-// has changed; after a later one, of cleaning up, the new plans are in force and the next Set cleans up.
+// are in the maps already are not touched. Every lookup sees one plan as a whole. After an error, groups that could not be
+// switched keep their plans; Set again. What is out of force is cleaned up in the background.
 func (m *Maps) Set(plans map[netip.Addr]*Plan) error {
+	cleanErr := m.collect(false)
 	changes, err := m.prepare(plans)
-	defer func() {
-		for _, c := range changes {
-			if c.slots != nil {
-				c.slots.Close()
-			}
-		}
-	}()
 	if err == nil {
 		err = m.write(changes)
 	}
@@ -77,19 +79,19 @@ func (m *Maps) Set(plans map[netip.Addr]*Plan) error {
 		err = m.switchTo(changes)
 	}
 	for _, c := range changes {
-		if m.installed[c.group] != c.to { // not in force
-			m.old = append(m.old, c.to.generation)
-			m.numbers[c.to.number] = m.installed[c.group].generation != 0
+		if is, known := m.installed[c.group]; is != c.to { // not in force
+			m.retire(c.to, !known)
 		}
 	}
 	if err == nil {
 		err = m.removeOthers(plans)
 	}
-	return errors.Join(err, m.cleanUp())
+	m.cleaner.start()
+	return errors.Join(err, cleanErr)
 }
 
-// Remove removes all groups.
-func (m *Maps) Remove() error { return m.Set(nil) }
+// Remove removes all groups, and waits until nothing of them is left.
+func (m *Maps) Remove() error { return errors.Join(m.Set(nil), m.settle()) }
 
 // prepare reserves a generation, and for a new group a number, for each plan that differs from what is installed.
 func (m *Maps) prepare(plans map[netip.Addr]*Plan) ([]change, error) {
@@ -106,46 +108,135 @@ func (m *Maps) prepare(plans map[netip.Addr]*Plan) ([]change, error) {
 		}
 		number := is.number
 		if !known {
-			n := slices.Index(m.numbers, false)
-			if n < 0 {
-				return changes, fmt.Errorf("steer group %s: the maps have room for %d groups", group, len(m.numbers))
+			var err error
+			if number, err = m.freeNumber(); err != nil {
+				return changes, fmt.Errorf("steer group %s: %w", group, err)
 			}
-			number = uint32(n)
 		}
-		g := slices.Index(m.generations, false)
-		if g < 0 {
-			return changes, fmt.Errorf("steer group %s: the maps have room for %d plans, old and new", group, len(m.generations)-1)
+		lines := plan.lines()
+		g, err := m.freeGeneration(len(lines))
+		if err != nil {
+			return changes, fmt.Errorf("steer group %s: %w", group, err)
 		}
 		m.numbers[number], m.generations[g] = true, true
-		changes = append(changes, change{group: group, plan: plan, to: installed{number, uint32(g), d}})
+		changes = append(changes, change{group, plan, installed{number, g, d}, lines})
 	}
 	return changes, nil
 }
 
+// freeNumber returns a number for a new group. Numbers and elements of steer_groups are used again only after a grace period.
+func (m *Maps) freeNumber() (uint32, error) {
+	n := slices.Index(m.numbers, false)
+	if n < 0 || m.cleaner.removesGroups() {
+		if err := m.settle(); err != nil {
+			return 0, err
+		}
+		n = slices.Index(m.numbers, false)
+	}
+	if n < 0 {
+		return 0, fmt.Errorf("the maps have room for %d groups", len(m.numbers))
+	}
+	return uint32(n), nil
+}
+
+// freeGeneration returns one that has a slot table of that length if there is one, else one whose table is replaced.
+func (m *Maps) freeGeneration(lines int) (uint32, error) {
+	if !slices.Contains(m.generations, false) {
+		if err := m.settle(); err != nil {
+			return 0, err
+		}
+	}
+	best, rank := -1, 3
+	for g, used := range m.generations {
+		t := m.tables[uint32(g)]
+		switch {
+		case used:
+		case t != nil && int(t.MaxEntries()) == lines:
+			return uint32(g), nil
+		case t != nil && rank > 1:
+			best, rank = g, 1
+		case rank > 2:
+			best, rank = g, 2
+		}
+	}
+	if best < 0 {
+		return 0, fmt.Errorf("the maps have room for %d plans, old and new", len(m.generations)-1)
+	}
+	return uint32(best), nil
+}
+
 // write writes the new generations, which no lookup sees yet.
 func (m *Maps) write(changes []change) error {
-	var at, fds []uint32
-	for i := range changes {
-		c := &changes[i]
-		var err error
-		if c.slots, err = newSlots(c.plan.lines()); err != nil {
-			return fmt.Errorf("steer group %s: slot table: %w", c.group, err)
+	var fresh []uint32
+	for _, c := range changes {
+		isFresh, err := m.writeTable(c.to.generation, c.lines)
+		if isFresh {
+			fresh = append(fresh, c.to.generation)
 		}
-		at, fds = append(at, c.to.generation), append(fds, uint32(c.slots.FD()))
-		if err := m.plans.Put(c.to.generation, c.plan.header(c.to.digest)); err != nil {
-			return fmt.Errorf("steer group %s: plan: %w", c.group, err)
+		if err == nil {
+			err = m.writePlan(c)
 		}
-		if err := m.writeEntries(c.to.generation, c.plan); err != nil {
-			return fmt.Errorf("steer group %s: %d entries: %w", c.group, c.plan.Entries(), err)
+		if err != nil {
+			m.dropTables(fresh)
+			return fmt.Errorf("steer group %s: %w", c.group, err)
 		}
 	}
-	if len(at) == 0 {
+	if len(fresh) == 0 {
 		return nil
 	}
-	if _, err := m.slots.BatchUpdate(at, fds, nil); err != nil {
+	fds := make([]uint32, len(fresh))
+	for i, g := range fresh {
+		fds[i] = uint32(m.tables[g].FD())
+	}
+	if _, err := m.slots.BatchUpdate(fresh, fds, nil); err != nil {
+		m.dropTables(fresh)
 		return fmt.Errorf("steer slot tables: %w", err)
 	}
 	return nil
+}
+
+// writePlan writes all of a generation but its slot table.
+func (m *Maps) writePlan(c change) error {
+	g := c.to.generation
+	if err := m.plans.Put(g, c.plan.header(c.to.digest)); err != nil {
+		return fmt.Errorf("plan: %w", err)
+	}
+	err := m.writeEntries(g, c.plan)
+	if errors.Is(err, unix.E2BIG) { // old ones may still be there
+		if err = m.settle(); err == nil {
+			err = m.writeEntries(g, c.plan)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%d entries: %w", c.plan.Entries(), err)
+	}
+	return nil
+}
+
+// writeTable fills the generation's slot table; fresh ones have still to go into steer_slots, which costs a grace period.
+func (m *Maps) writeTable(g uint32, lines []line) (fresh bool, err error) {
+	t := m.tables[g]
+	if t == nil || int(t.MaxEntries()) != len(lines) {
+		m.dropTables([]uint32{g})
+		if t, err = newTable(len(lines)); err != nil {
+			return false, fmt.Errorf("slot table: %w", err)
+		}
+		m.tables[g], fresh = t, true
+	}
+	if err := fillTable(t, lines); err != nil {
+		return fresh, fmt.Errorf("slot table: %w", err)
+	}
+	return fresh, nil
+}
+
+// dropTables forgets slot tables of this process; what steer_slots has stays there until it is replaced.
+func (m *Maps) dropTables(generations []uint32) {
+	for _, g := range generations {
+		if t := m.tables[g]; t != nil {
+			t.Close()
+			delete(m.tables, g)
+		}
+	}
 }
 
 func (m *Maps) writeEntries(generation uint32, p *Plan) error {
@@ -167,16 +258,14 @@ func (m *Maps) writeEntries(generation uint32, p *Plan) error {
 // switchTo puts the written generations into force, one store for each group.
 func (m *Maps) switchTo(changes []change) error {
 	for _, c := range changes {
-		if err := m.current.Put(c.to.number, uint64(c.to.generation)); err != nil {
-			return fmt.Errorf("steer group %s: switch: %w", c.group, err)
-		}
+		m.inForce.store(c.to.number, c.to.generation)
 		was, known := m.installed[c.group]
 		if !known {
 			if err := m.groups.Put(c.group.As4(), c.to.number); err != nil {
 				return fmt.Errorf("steer group %s: add: %w", c.group, err)
 			}
 		} else if was.generation != 0 {
-			m.old = append(m.old, was.generation)
+			m.retire(was, false)
 		}
 		m.installed[c.group] = c.to
 	}
@@ -192,57 +281,7 @@ func (m *Maps) removeOthers(plans map[netip.Addr]*Plan) error {
 			return fmt.Errorf("steer group %s: remove: %w", group, err)
 		}
 		delete(m.installed, group)
-		m.old = append(m.old, is.generation)
-		m.numbers[is.number] = false
-	}
-	return nil
-}
-
-// cleanUp frees the old generations once no lookup uses them any more.
-func (m *Maps) cleanUp() error {
-	if len(m.old) == 0 {
-		return nil
-	}
-	none, err := newSlots(make([]line, 1))
-	if err != nil {
-		return fmt.Errorf("clean up steering maps: %w", err)
-	}
-	defer none.Close()
-	// An update of a map of maps returns after a grace period: the programs that run from now on see what is in force.
-	if err := m.slots.Put(uint32(0), none); err != nil {
-		return fmt.Errorf("clean up steering maps: grace period: %w", err)
-	}
-	fds := make([]uint32, len(m.old))
-	for i, g := range m.old {
-		fds[i] = uint32(none.FD())
-		if keys := m.keys[g]; len(keys) > 0 {
-			if err := m.deleteEntries(keys); err != nil {
-				return fmt.Errorf("clean up steering maps: entries: %w", err)
-			}
-			delete(m.keys, g)
-		}
-	}
-	if _, err := m.slots.BatchUpdate(m.old, fds, nil); err != nil {
-		return fmt.Errorf("clean up steering maps: slot tables: %w", err)
-	}
-	for _, g := range m.old {
-		m.generations[g] = false
-	}
-	m.old = nil
-	return nil
-}
-
-// deleteEntries deletes keys that need not be there.
-func (m *Maps) deleteEntries(keys []mapKey) error {
-	for len(keys) > 0 {
-		n, err := m.entries.BatchDelete(keys, nil)
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return err
-		}
-		if err != nil {
-			n++ // the missing one
-		}
-		keys = keys[min(n, len(keys)):]
+		m.retire(is, true)
 	}
 	return nil
 }
@@ -254,12 +293,11 @@ func (m *Maps) takeOver() error {
 	var number uint32
 	it := m.groups.Iterate()
 	for it.Next(&group, &number) {
-		var generation uint64
-		var h header
-		if err := m.current.Lookup(number, &generation); err != nil {
-			return fmt.Errorf("group number %d: %w", number, err)
+		if int(number) >= len(m.numbers) {
+			return fmt.Errorf("group number %d is out of range; remove the pinned maps", number)
 		}
-		g := uint32(generation)
+		var h header
+		g := m.inForce.load(number)
 		if err := m.plans.Lookup(g, &h); err != nil {
 			return fmt.Errorf("plan %d: %w", g, err)
 		}
@@ -283,9 +321,8 @@ func (m *Maps) takeOver() error {
 	for g := range found {
 		if int(g) < len(m.generations) && !m.generations[g] {
 			m.generations[g] = true
-			m.old = append(m.old, g)
+			m.retire(installed{generation: g}, false)
 		}
 	}
-	slices.SortFunc(m.old, cmp.Compare)
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -90,6 +91,9 @@ func TestNetProgramAndPlanAgree(t *testing.T) {
 		plans, at := map[netip.Addr]*Plan{}, map[netip.Addr][]netip.Addr{}
 		for i := range 3 {
 			g := netip.AddrFrom4([4]byte{239, 1, 1, byte(i)})
+			if r.IntN(4) == 0 {
+				continue // the group is removed
+			}
 			claims := random(r)
 			if i == 0 {
 				claims = slots(r, r.IntN(13), 4, 1)
@@ -104,8 +108,13 @@ func TestNetProgramAndPlanAgree(t *testing.T) {
 		if err := m.Set(plans); err != nil {
 			t.Fatal(err)
 		}
-		for g, p := range plans {
-			checkProgram(t, o, g, p, at[g])
+		for i := range 3 {
+			g := netip.AddrFrom4([4]byte{239, 1, 1, byte(i)})
+			if p := plans[g]; p != nil {
+				checkProgram(t, o, g, p, at[g])
+			} else if got := owners(t, o, g, []netip.Addr{addr4(1)}); got[0] != noGroup {
+				t.Fatalf("owner in a removed group: %d", got[0])
+			}
 		}
 	}
 	if err := m.Remove(); err != nil {
@@ -118,6 +127,9 @@ func TestNetProgramAndPlanAgree(t *testing.T) {
 	var owner uint32
 	if m.entries.Iterate().Next(&key, &owner) {
 		t.Errorf("entry %v is left", key)
+	}
+	if slices.Contains(m.numbers, true) || slices.Contains(m.generations[1:], true) || len(m.tables) > 12 {
+		t.Errorf("numbers, generations or %d slot tables are left", len(m.tables))
 	}
 }
 
@@ -243,6 +255,9 @@ func TestNetRestartTakesOver(t *testing.T) {
 	}
 	if after := again.installed[group]; after != before {
 		t.Errorf("an unchanged plan went from %+v to %+v", before, after)
+	}
+	if err := again.settle(); err != nil {
+		t.Fatal(err)
 	}
 	at := probes(nil, rand.New(rand.NewPCG(9, 10)), 500)
 	checkProgram(t, o, group, ps[0], at)

@@ -89,7 +89,7 @@ func (l *loader) service(e bus.Entry) error {
 	l.services[e.Key] = &Service{Spec: spec, Revision: e.Revision}
 	for _, m := range spec.Servers {
 		server := l.server(e.Key, m.Name)
-		server.Address, server.Weight, server.Own = m.Address.String(), m.Weight, m.Weight
+		server.Address, server.Weight, server.Own, server.Static = m.Address.String(), m.Weight, m.Weight, spec.Static()
 	}
 	return nil
 }

@@ -33,6 +33,7 @@ type Server struct {
 	Service    string
 	Name       string
 	Address    string
+	Static     bool // of a static service: its agent does not register
 	Registered bool
 	Healthy    bool
 	Age        time.Duration // since the last renewal of the registration
@@ -49,9 +50,12 @@ const DeadAfter = 2500 * time.Millisecond
 // Alive reports whether the server's agent renews its registration.
 func (s Server) Alive() bool { return s.Registered && s.Age <= DeadAfter }
 
-// Health is healthy, unhealthy, silent (its agent stopped renewing) or absent (not registered).
+// Health is healthy, unhealthy, silent (its agent stopped renewing), absent (not registered) or unknown (of a static
+// service).
 func (s Server) Health() string {
 	switch {
+	case s.Static && !s.Registered:
+		return "unknown"
 	case !s.Registered:
 		return "absent"
 	case !s.Alive():

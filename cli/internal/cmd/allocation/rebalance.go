@@ -188,8 +188,12 @@ func rebalanceTable(all []rebalance) cmdutil.Table {
 	table := cmdutil.Table{Header: []string{"SERVICE", "SERVER", "NOW", "NEXT", "CHANGE", "WHY"}}
 	for _, r := range all {
 		for _, c := range r.Servers {
+			why := c.Reason
+			if why == "" {
+				why = "-"
+			}
 			table.Rows = append(table.Rows, []string{
-				r.Service, c.Name, strconv.Itoa(c.Now), strconv.Itoa(c.Next), signed(c.Next - c.Now), c.Reason,
+				r.Service, c.Name, strconv.Itoa(c.Now), strconv.Itoa(c.Next), signed(c.Next - c.Now), why,
 			})
 		}
 	}

@@ -127,9 +127,11 @@ func ownerTable(all []shown) cmdutil.Table {
 	table := cmdutil.Table{Header: []string{"SERVICE", "EPOCH", "SERVER", "SLOTS", "FRACTION", "STANDBY FOR"}}
 	for _, a := range all {
 		for _, w := range a.Servers {
-			table.Rows = append(table.Rows, []string{
-				a.Service, a.epoch(), w.Name, strconv.Itoa(w.Slots), pool.Percent(w.Fraction), strconv.Itoa(w.StandbySlots),
-			})
+			slots, standby := strconv.Itoa(w.Slots), strconv.Itoa(w.StandbySlots)
+			if a.Static {
+				slots, standby = "-", "-"
+			}
+			table.Rows = append(table.Rows, []string{a.Service, a.epoch(), w.Name, slots, pool.Percent(w.Fraction), standby})
 		}
 		if len(a.Servers) == 0 {
 			table.Rows = append(table.Rows, []string{a.Service, a.epoch(), "-", "-", "-", "-"})

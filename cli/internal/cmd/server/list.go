@@ -22,7 +22,8 @@ source space that they own now, and when their agent renewed its registration.
 healthy    the agent renews, its application answers
 unhealthy  the agent renews, its application does not answer: owns nothing
 silent     the agent did not renew for 2.5 s: dead, owns nothing
-absent     not registered, known from the service or the last allocation alone`,
+absent     not registered, known from the service or the last allocation alone
+unknown    of a static service: its agent does not register`,
 		Args:              cobra.MaximumNArgs(1),
 		RunE:              func(cmd *cobra.Command, args []string) error { return list(cmd.Context(), f, args) },
 		ValidArgsFunction: pool.CompleteServices(f),

@@ -50,8 +50,12 @@ func list(ctx context.Context, f *cmdutil.Factory) error {
 	for _, svc := range snap.Services {
 		r := rowOf(svc)
 		rows = append(rows, r)
+		healthy := fmt.Sprintf("%d of %d", r.Healthy, r.Servers)
+		if r.Static {
+			healthy = "unknown"
+		}
 		table.Rows = append(table.Rows, []string{
-			r.Name, r.VIP, r.Group, strings.Join(r.Ports, ","), r.Policy, r.Slots, fmt.Sprintf("%d of %d", r.Healthy, r.Servers),
+			r.Name, r.VIP, r.Group, strings.Join(r.Ports, ","), r.Policy, r.Slots, healthy,
 			pool.Epoch(svc.Committed),
 		})
 	}

@@ -1,0 +1,193 @@
+package server_test
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/manycast/manycast/cli/internal/cmdtest"
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/bus"
+	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
+)
+
+func wish(b *cmdtest.Bus, key string) (*allocv1.Operator, bool) {
+	p := &allocv1.Operator{}
+	return p, b.Get(bus.BucketOperator, key, p)
+}
+
+func until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(20 * time.Second)
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatal("never: " + what)
+		}
+	}
+}
+
+func TestList(t *testing.T) {
+	b := cmdtest.Start(t)
+	cmdtest.World(b)
+	b.Service("name: api\nvip: 192.0.2.80\ngroup: 239.80.80.81\nports: [tcp/8080]\n")
+	b.Register("api", "s1", "10.0.1.1", 1, true)
+	b.Register("web", "s3", "10.0.3.1", 1, false)
+	b.Register("gone", "s9", "10.0.9.1", 1, true)
+	weight := uint32(7)
+	b.Put(bus.BucketOperator, "web.s2", &allocv1.Operator{Drained: true, Weight: &weight})
+	r := b.Run("server", "list")
+	if r.Error != nil || !strings.Contains(r.Err, "s9 (10.0.9.1) serves \"gone\"") {
+		t.Fatal(r.Error, r.Err)
+	}
+	cmdtest.Golden(t, "list", r.Out)
+	cmdtest.Golden(t, "list-api", b.OK("server", "list", "api"))
+	b.Refused([]string{"api, web"}, "server", "list", "wbe")
+
+	var rows []struct {
+		Service, Name, Health string
+		Weight                int
+		Own                   int `json:"own_weight"`
+		Drained               bool
+		Share                 float64
+		LastSeen              time.Time `json:"last_seen"`
+	}
+	if err := json.Unmarshal([]byte(b.OK("server", "list", "web", "-o", "json")), &rows); err != nil {
+		t.Fatal(err)
+	}
+	s2 := rows[1]
+	if s2.Name != "s2" || s2.Weight != 7 || s2.Own != 1 || !s2.Drained || s2.Share != 0.25 || time.Since(s2.LastSeen) > time.Minute {
+		t.Fatalf("%+v", s2)
+	}
+}
+
+func TestServerThatFallsSilent(t *testing.T) {
+	b := cmdtest.Start(t)
+	cmdtest.World(b)
+	b.Silence("web", "s2")
+	until(t, "s2 is silent", func() bool { return strings.Contains(b.OK("server", "list"), "silent") })
+	if out := b.OK("allocation", "rebalance", "--dry-run"); !strings.Contains(out, "is silent") {
+		t.Fatal(out)
+	}
+}
+
+func TestDrainAndUndrain(t *testing.T) {
+	b := cmdtest.Start(t)
+	cmdtest.World(b)
+	cmdtest.Golden(t, "drain", b.OK("server", "drain", "web/s2"))
+	if p, _ := wish(b, "web.s2"); !p.GetDrained() {
+		t.Fatal("not drained")
+	}
+	b.OK("server", "weight", "s2", "3")
+	if p, _ := wish(b, "web.s2"); !p.GetDrained() || p.GetWeight() != 3 {
+		t.Fatalf("the weight replaced the drain: %v", p)
+	}
+	if out := b.OK("server", "drain", "s2"); !strings.Contains(out, "unchanged") {
+		t.Fatal(out)
+	}
+	b.OK("server", "undrain", "s2")
+	b.OK("server", "weight", "web/s2", "default")
+	if p, ok := wish(b, "web.s2"); ok {
+		t.Fatalf("nothing is wanted of s2, but there is %v", p)
+	}
+	b.OK("server", "drain", "s2") // again, after the entry was removed
+
+	b.Refused([]string{`"s7" is not there`, "web/s1, web/s2, web/s3"}, "server", "drain", "s7")
+	b.Refused([]string{`service "api" is not there`, "web"}, "server", "drain", "api/s1")
+	for _, bad := range []string{"-1", "10001", "heavy", "99999999999"} {
+		b.Refused([]string{"0 to 10000"}, "server", "weight", "s1", "--", bad)
+	}
+}
+
+func TestNameAloneIsTheServerInAllItsServices(t *testing.T) {
+	b := cmdtest.Start(t)
+	cmdtest.World(b)
+	b.Service("name: api\nvip: 192.0.2.80\ngroup: 239.80.80.81\nports: [tcp/8080]\n")
+	b.Register("api", "s1", "10.0.1.1", 1, true)
+	b.OK("server", "drain", "s1")
+	for _, key := range []string{"api.s1", "web.s1"} {
+		if p, _ := wish(b, key); !p.GetDrained() {
+			t.Fatalf("%s is not drained", key)
+		}
+	}
+}
+
+func TestWaitForTheLeader(t *testing.T) {
+	b := cmdtest.Start(t)
+	a := cmdtest.World(b)
+	b.Refused([]string{"not taken in yet", "director d1", "--timeout"}, "server", "weight", "s3", "3", "--wait", "--timeout", "300ms")
+	b.OK("server", "weight", "s3", "default")
+
+	done := make(chan cmdtest.Result, 1)
+	go func() { done <- b.Run("server", "drain", "web/s2", "--wait", "--timeout", "20s", "-o", "json") }()
+	until(t, "the wish is on the bus", func() bool { _, ok := wish(b, "web.s2"); return ok })
+	next := b.Next(a, 2, cmdtest.Alive("s1", 2), cmdtest.Alive("s3", 1))
+	b.Allocate("web", a, next)
+	b.Allocate("web", next, alloc.Allocation{})
+	r := <-done
+	if r.Error != nil {
+		t.Fatal(r.Error)
+	}
+	var rows []map[string]any
+	if err := json.Unmarshal([]byte(r.Out), &rows); err != nil {
+		t.Fatal(err)
+	}
+	if got := rows[0]; got["taken_in"] != true || got["epoch"] != "5.2" || got["slots"] != 0.0 || got["drained"] != true {
+		t.Fatalf("%v", got)
+	}
+}
+
+func TestNoEffectIsTold(t *testing.T) {
+	b := cmdtest.Start(t)
+	cmdtest.World(b)
+	b.Service(strings.Replace(cmdtest.Web, "weighted", "equal", 1))
+	if r := b.Run("server", "weight", "s1", "3"); !strings.Contains(r.Err, "policy is equal") {
+		t.Fatal(r)
+	}
+	b.OK("server", "drain", "s1")
+	b.OK("server", "drain", "s2")
+	if r := b.Run("server", "drain", "s3", "--wait"); r.Error != nil || !strings.Contains(r.Err, "the last allocation stays") {
+		t.Fatal(r)
+	}
+	b.Register("web", "s3", "10.0.3.1", 1, false)
+	if r := b.Run("server", "undrain", "s3"); !strings.Contains(r.Err, "unhealthy") && !strings.Contains(r.Err, "the last allocation stays") {
+		t.Fatal(r)
+	}
+}
+
+func TestNobodyLeads(t *testing.T) {
+	b := cmdtest.Start(t)
+	b.Service(cmdtest.Web)
+	b.Register("web", "s1", "10.0.1.1", 1, true)
+	b.Refused([]string{"no director leads"}, "server", "weight", "s1", "3", "--wait", "--timeout", "300ms")
+}
+
+func TestCompletion(t *testing.T) {
+	b := cmdtest.Start(t)
+	cmdtest.World(b)
+	b.Service("name: api\nvip: 192.0.2.80\ngroup: 239.80.80.81\nports: [tcp/8080]\n")
+	b.Register("api", "s1", "10.0.1.1", 1, true)
+	lines := func(args ...string) []string {
+		out, _, _ := strings.Cut(b.Complete(args...), ":")
+		return strings.Fields(out)
+	}
+	if got := lines("server", "drain", ""); !slices.Equal(got, []string{"api/s1", "web/s1", "s1", "web/s2", "web/s3"}) {
+		t.Fatal(got)
+	}
+	if got := lines("allocation", "show", ""); !slices.Equal(got, []string{"api", "web"}) {
+		t.Fatal(got)
+	}
+	if got := lines("server", "weight", "web/s1", ""); len(got) != 0 {
+		t.Fatal(got)
+	}
+	began := time.Now()
+	r := cmdtest.Run(t, "", "__complete", "--bus", "nats://127.0.0.1:1", "--credentials", b.Credentials(), "server", "drain", "")
+	if took := time.Since(began); r.Error != nil || took > 3*time.Second {
+		t.Fatalf("completion without a bus: %v, %v", r.Error, took)
+	}
+}

@@ -137,6 +137,9 @@ func (b *Bus) Complete(args ...string) string {
 	return r.Out
 }
 
+// URL is where the bus serves.
+func (b *Bus) URL() string { return b.url }
+
 // Credentials is the file of the operator's.
 func (b *Bus) Credentials() string { return bus.CredentialsPath(b.dir, "admin") }
 

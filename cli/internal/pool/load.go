@@ -19,8 +19,19 @@ import (
 	servicev1 "github.com/manycast/manycast/proto/service/v1"
 )
 
-// Load reads all services with their pools, sorted by name. What is damaged is told and left out, as the daemons do.
+// Load reads all services with their pools, sorted by name, within the Factory's timeout. What is damaged is told and left
+// out, as the daemons do.
 func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.f.Timeout)
+	defer cancel()
+	snap, err := s.load(ctx)
+	if errors.Is(err, bus.ErrAway) { // the bus answers nothing to a role that may not ask
+		return nil, fmt.Errorf("%w; or %s are not an operator's credentials: name those with --credentials", err, s.f.Credentials)
+	}
+	return snap, err
+}
+
+func (s *Store) load(ctx context.Context) (*Snapshot, error) {
 	snap := &Snapshot{}
 	l := loader{Store: s, services: map[string]*Service{}, servers: map[string]*Server{}}
 	steps := []struct {

@@ -44,7 +44,7 @@ func draw(out *bytes.Buffer, a shown, columns int, terminal bool) {
 		longest = max(longest, utf8.RuneCountInString(w.Name))
 	}
 	width := plainWidth
-	if terminal {
+	if terminal && columns > 0 {
 		width = min(max(columns-longest-len("   100.0%  65536"), 10), maxWidth)
 	}
 	for _, w := range a.Servers {

@@ -151,9 +151,10 @@ func TestNoEffectIsTold(t *testing.T) {
 	}
 	b.OK("server", "drain", "s1")
 	b.OK("server", "drain", "s2")
-	if r := b.Run("server", "drain", "s3", "--wait"); r.Error != nil || !strings.Contains(r.Err, "the last allocation stays") {
+	if r := b.Run("server", "drain", "s3"); r.Error != nil || !strings.Contains(r.Err, "the last allocation stays") {
 		t.Fatal(r)
 	}
+	b.Refused([]string{"web/s3 still has 25.0% of the users"}, "server", "drain", "s3", "--wait")
 	b.Register("web", "s3", "10.0.3.1", 1, false)
 	if r := b.Run("server", "undrain", "s3"); !strings.Contains(r.Err, "unhealthy") && !strings.Contains(r.Err, "the last allocation stays") {
 		t.Fatal(r)

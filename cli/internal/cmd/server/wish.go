@@ -75,7 +75,30 @@ func (o *wish) run(ctx context.Context) error {
 	if snap, err = s.Load(ctx); err != nil {
 		return err
 	}
-	return errors.Join(o.print(snap, servers, changed), late)
+	if err := o.print(snap, servers, changed); err != nil || !o.wait {
+		return err
+	}
+	if !settled(snap, servers) {
+		return late
+	}
+	return undrainable(snap, servers)
+}
+
+// undrainable returns an error for drained servers that keep their users: nobody else can take them.
+func undrainable(snap *pool.Snapshot, servers []pool.Server) error {
+	var errs []error
+	for _, old := range servers {
+		svc, err := snap.Service(old.Service)
+		if err != nil {
+			continue // deleted meanwhile
+		}
+		m, _ := svc.Server(old.Name)
+		if share := svc.Share(m.Name); m.Drained && share > 0 {
+			errs = append(errs, fmt.Errorf("%s/%s still has %s of the users: no other server can take them; see `manycast server list %s`",
+				m.Service, m.Name, pool.Percent(share), m.Service))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // write changes an entry of the bucket; another operator's change at the same time is not lost.

@@ -183,6 +183,14 @@ func TestDamagedServiceIsToldAndCanBeDeleted(t *testing.T) {
 	}
 }
 
+func TestAgentsCredentialsAreNotEnough(t *testing.T) {
+	b := cmdtest.Start(t)
+	r := cmdtest.Run(t, "", "service", "list", "--bus", b.URL(), "--credentials", strings.Replace(b.Credentials(), "admin", "igmpd", 1), "--timeout", "1s")
+	if r.Error == nil || !strings.Contains(r.Error.Error(), "not an operator's credentials") {
+		t.Fatal(r.Error)
+	}
+}
+
 func TestBusAway(t *testing.T) {
 	creds := filepath.Join(t.TempDir(), "none.nk")
 	r := cmdtest.Run(t, "", "service", "list", "--bus", "nats://127.0.0.1:1", "--credentials", creds)

@@ -94,10 +94,12 @@ func runAgent(ctx context.Context, cfg config.Agent, keep bool, stderr io.Writer
 		buckets := store.OnBus(b.conn)
 		c.Buckets, c.Announcer, keys = &buckets, announce.NewBus(b.conn, b.log), buckets.Keys
 	}
-	tasks := []daemon.Task{agent.NewLoop(c)}
+	var tasks []daemon.Task
 	if !cfg.Keys.Unsigned {
+		c.HasKey = ring.Has
 		tasks = append(tasks, agent.NewKeys(cfg.Keys.Dir, cfg.Keys.Member, keys, ring, b.log))
 	}
+	tasks = append(tasks, agent.NewLoop(c))
 	tasks, err = withMetrics(tasks, cfg.Metrics.Listen, metrics.NewCounters("agent", plane.Counters))
 	if err != nil {
 		return errors.Join(err, plane.Close(true))

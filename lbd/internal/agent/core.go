@@ -74,16 +74,15 @@ func (c *Core) SetServices(now time.Time, services []service.Service) []Action {
 	return []Action{c.apply()}
 }
 
-// Registers are the services that a leader allocates and that this server is known to be in.
-func (c *Core) Registers() []string {
-	var names []string
-	for name, s := range c.specs {
-		if !s.Static() {
-			names = append(names, name)
+// Registers are the services that a leader allocates and that this server is known to be in, in order of names.
+func (c *Core) Registers() []service.Service {
+	var out []service.Service
+	for _, name := range slices.Sorted(maps.Keys(c.specs)) {
+		if s := c.specs[name]; !s.Static() {
+			out = append(out, s)
 		}
 	}
-	slices.Sort(names)
-	return names
+	return out
 }
 
 // Announced prepares for an allocation and says so. With the handover "reset" there is nothing to set up: being able to
@@ -183,8 +182,8 @@ func (c *Core) Closed(name string, e epoch.Epoch, connections int) []Action {
 
 // Owns reports whether the server owns anything that a leader could give to another one.
 func (c *Core) Owns() bool {
-	for _, name := range c.Registers() {
-		if a := c.held[name]; !a.Zero() && len(a.Portions(c.name)) > 0 {
+	for _, s := range c.Registers() {
+		if a := c.held[s.Name]; !a.Zero() && len(a.Portions(c.name)) > 0 {
 			return true
 		}
 	}

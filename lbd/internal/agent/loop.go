@@ -45,6 +45,7 @@ type Config struct {
 	Joiner    Joiner
 	Close     Closer
 	Health    Health
+	HasKey    func(group netip.Addr) bool // joins could be signed; nil: they need not be
 	Buckets   *store.Buckets
 	Announcer announce.Announcer
 	Log       *slog.Logger
@@ -87,7 +88,7 @@ func NewLoop(cfg Config) *Loop {
 	if cfg.Buckets != nil {
 		l.registrar = newRegistrar(cfg.Buckets.Servers, &allocv1.Registration{
 			Name: cfg.Name, Address: cfg.Address.String(), Weight: uint32(cfg.Weight), BootId: rand.Uint64(),
-		}, cfg.Log)
+		}, l.able, cfg.Log)
 	}
 	return l
 }
@@ -225,6 +226,9 @@ func (l *Loop) restore(in *inputs) {
 		l.core.Restore(time.Now(), name, a)
 	}
 }
+
+// able reports whether what is allocated of a service could be joined: without the group's key its users would reach nobody.
+func (l *Loop) able(s service.Service) bool { return l.cfg.HasKey == nil || l.cfg.HasKey(s.Group) }
 
 func (l *Loop) health(healthy bool, why error) {
 	if healthy {

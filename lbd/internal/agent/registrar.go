@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/manycast/manycast/internal/bus"
+	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/store"
 	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
 )
@@ -26,26 +27,26 @@ const (
 type registrar struct {
 	bucket store.Bucket
 	proto  *allocv1.Registration // without service and health
+	able   func(service.Service) bool
 	log    *slog.Logger
 	kick   chan struct{}
 
 	mu       sync.Mutex
-	services []string
+	services []service.Service
 	healthy  bool
 }
 
-func newRegistrar(b store.Bucket, p *allocv1.Registration, log *slog.Logger) *registrar {
-	return &registrar{bucket: b, proto: p, log: log, kick: make(chan struct{}, 1)}
+// newRegistrar returns a registrar that has yet to run. A server that is not able to serve a service registers as unhealthy.
+func newRegistrar(b store.Bucket, p *allocv1.Registration, able func(service.Service) bool, log *slog.Logger) *registrar {
+	return &registrar{bucket: b, proto: p, able: able, log: log, kick: make(chan struct{}, 1)}
 }
 
 // setServices changes what is registered; services that are gone are taken back.
-func (r *registrar) setServices(services []string) {
+func (r *registrar) setServices(services []service.Service) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !slices.Equal(services, r.services) {
-		r.services = services
-		r.renewNow()
-	}
+	r.services = services
+	r.renewNow()
 }
 
 func (r *registrar) setHealthy(healthy bool) {
@@ -73,15 +74,19 @@ func (r *registrar) run(ctx context.Context, keep bool) {
 		r.mu.Lock()
 		services, healthy := r.services, r.healthy
 		r.mu.Unlock()
+		names := make([]string, len(services))
+		for i, s := range services {
+			names[i] = s.Name
+			r.renew(ctx, s, healthy && r.able(s))
+		}
 		for _, name := range registered {
-			if !slices.Contains(services, name) {
+			if !slices.Contains(names, name) {
 				r.remove(ctx, name)
 			}
 		}
-		registered = services
-		r.renew(ctx, services, healthy)
+		registered = names
 		if n%lookEvery == 0 {
-			r.look(ctx, services)
+			r.look(ctx, names)
 		}
 		select {
 		case <-tick.C:
@@ -99,19 +104,17 @@ func (r *registrar) run(ctx context.Context, keep bool) {
 
 func (r *registrar) key(service string) string { return service + "." + r.proto.GetName() }
 
-func (r *registrar) renew(ctx context.Context, services []string, healthy bool) {
+func (r *registrar) renew(ctx context.Context, s service.Service, healthy bool) {
 	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
 	defer cancel()
-	for _, name := range services {
-		p := proto.CloneOf(r.proto)
-		p.Service, p.Healthy = name, healthy
-		data, err := proto.Marshal(p)
-		if err == nil {
-			_, err = r.bucket.Put(ctx, r.key(name), data)
-		}
-		if err != nil && ctx.Err() == nil && !errors.Is(err, bus.ErrAway) {
-			r.log.Warn("not registered", "service", name, "err", err)
-		}
+	p := proto.CloneOf(r.proto)
+	p.Service, p.Healthy = s.Name, healthy
+	data, err := proto.Marshal(p)
+	if err == nil {
+		_, err = r.bucket.Put(ctx, r.key(s.Name), data)
+	}
+	if err != nil && ctx.Err() == nil && !errors.Is(err, bus.ErrAway) {
+		r.log.Warn("not registered", "service", s.Name, "err", err)
 	}
 }
 

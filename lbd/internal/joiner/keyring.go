@@ -31,6 +31,12 @@ func (k *Keyring) Set(keys []Key) {
 	k.keys = slices.Clone(keys)
 }
 
+// Has reports whether there is a key of the group.
+func (k *Keyring) Has(group netip.Addr) bool {
+	_, ok := k.find(group, 0)
+	return ok
+}
+
 // Sign implements Signer.
 func (k *Keyring) Sign(_ time.Time, j join.Join) (join.Signed, error) {
 	key, ok := k.find(j.Group, j.KeyID)

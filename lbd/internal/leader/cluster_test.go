@@ -31,6 +31,7 @@ type cluster struct {
 	buckets store.Buckets
 	channel *announce.Fake
 	agents  map[string]*server
+	hasKey  func() bool // nil: always
 	log     *slog.Logger
 }
 
@@ -158,6 +159,7 @@ func (c *cluster) server(name string, weight int, keep bool) *server {
 	log := c.log.With("agent", name)
 	l := agent.NewLoop(agent.Config{
 		Name: name, Address: netip.MustParseAddr("10.0.0.1"), Weight: weight, Serve: []string{"web"}, StateDir: s.state,
+		HasKey: func(netip.Addr) bool { return c.hasKey == nil || c.hasKey() },
 		Settle: 100 * time.Millisecond, Keep: keep, Plane: s.plane, Joiner: s.joiner, Close: s.conns.close,
 		Health: func(ctx context.Context, report func(bool, error)) {
 			report(true, nil)

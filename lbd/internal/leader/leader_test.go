@@ -131,6 +131,34 @@ func TestUnhealthyServerLeavesThePool(t *testing.T) {
 	})
 }
 
+// TestApplicationsThatStartTogetherAreOneMove: being there counts from when a server could be used.
+func TestApplicationsThatStartTogetherAreOneMove(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		stop := c.director("d1")
+		c.hasKey = func() bool { return time.Since(start) > 20*time.Second }
+		c.servers(1, 1, 1)
+		c.wait(5 * time.Second)
+		for _, s := range c.agents {
+			s.health(false, errors.New("connection refused"))
+		}
+		c.wait(5 * time.Second)
+		for _, s := range c.agents {
+			s.health(true, nil)
+			c.wait(200 * time.Millisecond)
+		}
+		c.wait(5 * time.Second)
+		c.wantMoves() // no key yet: joins would not be sent
+		c.wait(10 * time.Second)
+		c.shares("s1", "s2", "s3")
+		c.wantMoves("first allocation")
+		c.end(stop)
+	})
+}
+
+// start is when the clock of synctest starts.
+var start = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
 // TestLastServerKeepsItsUsers: the last allocation is better than none.
 func TestLastServerKeepsItsUsers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

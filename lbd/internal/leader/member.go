@@ -12,7 +12,7 @@ import (
 type member struct {
 	Registration
 	revision uint64    // of the last registration
-	first    time.Time // when it was first seen, or came back
+	first    time.Time // since when it could be in the pool
 	seen     time.Time // last renewal seen
 	proven   bool      // renewed while we watched: not only a leaving of old times
 	admitted bool      // in the pool; a new one waits JoinWait first
@@ -31,7 +31,7 @@ func (p *pool) register(now time.Time, r Registration, revision uint64) {
 	if m.BootID != r.BootID {
 		m.suspect = time.Time{}
 	}
-	if !p.alive(now, m) {
+	if !p.usable(now, m) {
 		m.first, m.admitted = now, false
 	}
 	m.Registration, m.revision, m.seen, m.proven = r, revision, now, true
@@ -57,9 +57,7 @@ func (p *pool) admit(now time.Time) {
 	for name, m := range p.members {
 		switch {
 		case !p.usable(now, m):
-			if m.admitted {
-				m.admitted, m.first = false, now
-			}
+			m.admitted, m.first = false, now
 		case m.admitted:
 		case p.state.Committed.Has(name):
 			m.admitted = true

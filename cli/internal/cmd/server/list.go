@@ -20,7 +20,7 @@ func newList(f *cmdutil.Factory) *cobra.Command {
 source space that they own now, and when their agent renewed its registration.
 
 healthy    the agent renews, its application answers
-unhealthy  the agent renews, its application does not answer: owns nothing
+unhealthy  the agent renews, but its application does not answer or it lacks the group's key: owns nothing
 silent     the agent did not renew for 2.5 s: dead, owns nothing
 absent     not registered, known from the service or the last allocation alone
 unknown    of a static service: its agent does not register`,

@@ -153,10 +153,13 @@ func TestRolesAreKeptApart(t *testing.T) {
 	if _, err := director.Bucket(BucketConfig{Name: BucketAllocations}).Put(ctx, "web", []byte("x")); err != nil {
 		t.Fatalf("a director allocates: %v", err)
 	}
-	short, cancelShort := context.WithTimeout(t.Context(), time.Second)
-	defer cancelShort()
-	if _, err := agent.Bucket(BucketConfig{Name: BucketAllocations}).Put(short, "web", []byte("y")); err == nil {
-		t.Fatal("an agent wrote an allocation")
+	// An agent that turns may neither allocate nor put its key in another member's place.
+	for _, bucket := range []string{BucketAllocations, BucketMembers, BucketKeys, BucketServices} {
+		short, cancelShort := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		if _, err := agent.Bucket(BucketConfig{Name: bucket}).Put(short, "web", []byte("y")); err == nil {
+			t.Errorf("an agent wrote to %s", bucket)
+		}
+		cancelShort()
 	}
 	e, err := director.Bucket(BucketConfig{Name: BucketAllocations}).Get(ctx, "web")
 	if err != nil || string(e.Value) != "x" {

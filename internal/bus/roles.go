@@ -50,7 +50,7 @@ func roles() []role {
 		},
 		{
 			name: "agent", read: []string{BucketServices, BucketServers, BucketOperator, BucketAllocations, BucketKeys, BucketMembers},
-			write:   []string{BucketServers, BucketMembers},
+			write:   []string{BucketServers},
 			publish: []string{"lbd.>"}, subscribe: []string{"lbd.>"},
 		},
 		{name: "igmpd", publish: []string{"igmpd.>"}, subscribe: []string{"igmpd.>"}},

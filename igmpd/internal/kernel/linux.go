@@ -43,8 +43,7 @@ func Open(config Config, log *slog.Logger) (*Linux, error) {
 	l := &Linux{config: config, opener: newOpener(config.Holder), log: log, tables: map[uint32]*table{}, numbers: map[string]int{},
 		adopted: map[int]int{}, forwarded: newSources(config.SourceEntriesMax - refusals), refused: newSources(refusals), demand: newResolver()}
 	if err := l.open(); err != nil {
-		l.letGo()
-		return nil, err
+		return nil, errors.Join(err, l.letGo())
 	}
 	return l, nil
 }
@@ -248,7 +247,11 @@ func (l *Linux) Counters() (Counters, error) {
 
 // Run answers upcalls until ctx ends.
 func (l *Linux) Run(ctx context.Context) error {
-	defer context.AfterFunc(ctx, func() { l.public.Interrupt() })()
+	defer context.AfterFunc(ctx, func() {
+		if err := l.public.Interrupt(); err != nil {
+			l.log.Error("multicast upcalls cannot be ended", "err", err)
+		}
+	})()
 	for {
 		u, err := l.public.ReadUpcall()
 		if ctx.Err() != nil {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/manycast/manycast/internal/steer"
+	"golang.org/x/sys/unix"
 )
 
 func TestNetOwnerMode(t *testing.T) {
@@ -121,7 +122,7 @@ func TestNetICMPErrorFollowsItsUser(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		r.multicastTTL(c)
+		r.ipOption(c, unix.IP_MULTICAST_TTL, []byte{8})
 		if _, err := c.WriteToIP(message, &net.IPAddr{IP: group.AsSlice()}); err != nil {
 			t.Fatal(err)
 		}
@@ -130,5 +131,75 @@ func TestNetICMPErrorFollowsItsUser(t *testing.T) {
 			return err == nil && counters.Owners[3].Packets == 1 && counters.Owners[1].Packets+counters.Owners[2].Packets == 0
 		}
 		eventually(t, counted, "owner 3 has the ICMP error")
+	}
+}
+
+// Packets whose TTL ends here, with IP options, or from an interface that the group does not come from: never redirected.
+func TestNetAcceleratorKeepsTheTablesRules(t *testing.T) {
+	r := newRig(t)
+	l := r.open(rigConfig(ModeOwner, true, "", r.bpffs))
+	s := rigState(quarters(t, 1, 2, 3))
+	s.Private[netip.MustParseAddr("239.1.1.3")] = Private{Plan: quarters(t, 1, 1, 1, 1), Owners: map[steer.Owner]string{1: "s1"}, In: []string{"s3"}}
+	r.set(l, s)
+
+	c := r.sender(userAddr(100))
+	r.ipOption(c, unix.IP_MULTICAST_TTL, []byte{1})
+	r.write(c, group, "ends here")
+	r.ipOption(c, unix.IP_MULTICAST_TTL, []byte{8})
+	r.write(c, netip.MustParseAddr("239.1.1.3"), "from the wrong side")
+	r.ipOption(c, unix.IP_OPTIONS, []byte{1, 1, 1, 1}) // no-operation
+	r.write(c, group, "options")
+	if a := r.next(); a.text != "options" || a.server != 1 {
+		t.Errorf("%+v", a)
+	}
+	r.quiet()
+	if c, err := l.Counters(); err != nil || c.Accelerated != 0 || c.Tables != 2 {
+		t.Errorf("counters %+v %v", c, err)
+	}
+}
+
+// An interface that leaves the state loses its program; an owner that comes later under an old number starts counting anew.
+func TestNetStateShrinks(t *testing.T) {
+	r := newRig(t)
+	l := r.open(rigConfig(ModeOwner, true, "", r.bpffs))
+	r.set(l, rigState(quarters(t, 1, 2, 3)))
+	r.expect(group, 1, 2, 3, 0)
+	r.set(l, State{Interfaces: interfaces("users")})
+	r.expect(group, 0, 0, 0, 0)
+	if out, err := r.router.Run("sh", "-c", "ip mroute show table all | grep -v 'Table: default'; ls "+r.bpffs+" | grep ingress"); out != "" {
+		t.Errorf("left: %s %v", out, err) // but refusals of what nobody wants any more
+	}
+	r.set(l, rigState(quarters(t, 1, 2, 3)))
+	r.expect(group, 1, 2, 3, 0)
+	if c, err := l.Counters(); err != nil || c.Owners[1].Packets != 8 {
+		t.Errorf("counters %+v %v", c, err)
+	}
+}
+
+// What a forwarder of another configuration left goes when the next one opens.
+func TestNetConfigurationChanges(t *testing.T) {
+	r := newRig(t)
+	r.startHolder()
+	config := rigConfig(ModeOwner, true, r.socket, r.bpffs)
+	l := r.openOnce(config)
+	r.set(l, rigState(quarters(t, 1, 2, 3)))
+	r.closeKeeping(l)
+
+	config.TableBase, config.PublicTable, config.Mark = 20000, 700, 0x5e000000
+	config.MarkMask = 0xff0000ff // other sizes of maps, too
+	l = r.openOnce(config)
+	r.set(l, rigState(quarters(t, 1, 2, 3)))
+	r.expect(group, 1, 2, 3, 0)
+	if out, err := r.router.Run("sh", "-c", "ip mroute show table all; ip mrule"); err != nil || strings.Contains(out, "10001") || !strings.Contains(out, "20001") {
+		t.Errorf("left: %s %v", out, err)
+	}
+	r.closeKeeping(l)
+
+	config.Mode = ModeSource
+	l = r.open(config)
+	r.set(l, rigState(quarters(t, 1, 2, 3)))
+	r.expect(group, 1, 2, 3, 0)
+	if out, err := r.router.Run("ls", r.bpffs); err == nil {
+		t.Errorf("left: %s", out)
 	}
 }

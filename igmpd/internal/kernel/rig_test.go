@@ -78,9 +78,9 @@ func rigState(plan *steer.Plan) State {
 	}
 }
 
-// rig is user - router - three servers that all have joined the groups.
+// rig is user - router - three servers.
 type rig struct {
-	t            *testing.T
+	t            testing.TB
 	net          *testnet.Net
 	user, router *testnet.Node
 	bpffs        string
@@ -95,7 +95,17 @@ type arrival struct {
 	text   string
 }
 
-func newRig(t *testing.T) *rig {
+// newRig is a rig whose servers have all joined the groups.
+func newRig(t testing.TB) *rig {
+	r := newBareRig(t)
+	for i := 1; i <= 3; i++ {
+		r.listen(r.net.Node(fmt.Sprintf("s%d", i)), i)
+	}
+	return r
+}
+
+// newBareRig is a rig whose servers do not listen.
+func newBareRig(t testing.TB) *rig {
 	n := testnet.New(t)
 	r := &rig{t: t, net: n, user: n.Node("user"), router: n.Node("r"), bpffs: filepath.Join(n.BPFFS(), "igmpd"),
 		socket: filepath.Join(t.TempDir(), "holder.sock"), arrivals: make(chan arrival, 1<<16)}
@@ -106,7 +116,6 @@ func newRig(t *testing.T) *rig {
 		s := n.Node(fmt.Sprintf("s%d", i))
 		n.Link(r.router, fmt.Sprintf("s%d", i), fmt.Sprintf("10.0.1%d.1/24", i), s, "eth0", fmt.Sprintf("10.0.1%d.2/24", i))
 		s.Route("default", fmt.Sprintf("10.0.1%d.1", i))
-		r.listen(s, i)
 	}
 	return r
 }
@@ -247,8 +256,8 @@ func (r *rig) startForwarder(mode Mode, accelerator bool) *testnet.Process {
 	return p
 }
 
-// open makes a Forwarder of this process inside the router.
-func (r *rig) open(config Config) *Linux {
+// openOnce makes a Forwarder of this process inside the router, which has to be closed.
+func (r *rig) openOnce(config Config) *Linux {
 	r.t.Helper()
 	var l *Linux
 	if err := r.router.Do(func() (err error) {
@@ -257,6 +266,13 @@ func (r *rig) open(config Config) *Linux {
 	}); err != nil {
 		r.t.Fatal(err)
 	}
+	return l
+}
+
+// open makes a Forwarder that answers upcalls, and removes everything at the end.
+func (r *rig) open(config Config) *Linux {
+	r.t.Helper()
+	l := r.openOnce(config)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- l.Run(ctx) }()
@@ -265,8 +281,16 @@ func (r *rig) open(config Config) *Linux {
 		if err := errors.Join(<-done, r.router.Do(func() error { return l.Close(false) })); err != nil {
 			r.t.Errorf("Run, Close: %v", err)
 		}
+		r.nothingLeft()
 	})
 	return l
+}
+
+func (r *rig) closeKeeping(l *Linux) {
+	r.t.Helper()
+	if err := r.router.Do(func() error { return l.Close(true) }); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 func (r *rig) set(l *Linux, s State) {
@@ -287,20 +311,30 @@ func (r *rig) nothingLeft() {
 		"bpftool net show dev users 2>/dev/null | grep igmpd": "",
 		"ls " + r.bpffs + " 2>/dev/null":                      "",
 	} {
-		out, _ := r.router.Run("sh", "-c", command)
-		if strings.TrimSpace(out) != want {
+		// The test's own context has ended already during its clean-up.
+		out, _ := r.router.Command(context.Background(), "sh", "-c", command).CombinedOutput()
+		if strings.TrimSpace(string(out)) != want {
 			r.t.Errorf("%s:\n%s", command, out)
 		}
 	}
 }
 
-func (r *rig) multicastTTL(c syscall.Conn) {
+func (r *rig) ipOption(c syscall.Conn, option int, value []byte) {
 	r.t.Helper()
 	raw, err := c.SyscallConn()
 	if err == nil {
-		err = raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, 8) })
+		var failed error
+		err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptString(int(fd), unix.IPPROTO_IP, option, string(value)) })
+		err = errors.Join(err, failed)
 	}
 	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) write(c *net.UDPConn, group netip.Addr, text string) {
+	r.t.Helper()
+	if _, err := c.WriteToUDPAddrPort([]byte(text), netip.AddrPortFrom(group, 9000)); err != nil {
 		r.t.Fatal(err)
 	}
 }

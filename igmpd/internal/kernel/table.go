@@ -64,7 +64,7 @@ func adopt(sock routing, found mroute.Table, numbers map[int]int) (*table, error
 func (t *table) deleteLost(e mroute.Entry) {
 	for e.Parent = range mroute.VIFsMax {
 		if _, exists := t.vifs[e.Parent]; !exists {
-			t.Delete(e) // ENOENT but once
+			_ = t.Delete(e) // ENOENT but once
 		}
 	}
 }
@@ -96,7 +96,9 @@ func (t *table) ensureVIF(n, ifindex int) error {
 		return nil
 	}
 	if ok {
-		t.dropVIF(n) // the kernel did so itself if the old interface is gone
+		if err := t.dropVIF(n); err != nil {
+			return err
+		}
 	}
 	if err := t.AddVIF(n, ifindex); err != nil {
 		return err

@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -116,5 +117,30 @@ func TestRules(t *testing.T) {
 	config.Mode, config.PublicTable = ModeSource, 0
 	if got := wantedRules(config, []uint32{253}); got != nil {
 		t.Errorf("source mode in the default table: %v", got)
+	}
+}
+
+func TestInterfacesAreNumberedOnce(t *testing.T) {
+	l := &Linux{numbers: map[string]int{}, adopted: map[int]int{100: 3}}
+	seen := map[int]bool{}
+	for i := range mroute.VIFsMax {
+		n, err := l.number(fmt.Sprint("e", i), 100+i)
+		if err != nil || seen[n] {
+			t.Fatalf("e%d: %d %v", i, n, err)
+		}
+		seen[n] = true
+	}
+	if l.numbers["e0"] != 3 {
+		t.Errorf("a former process' number is not kept: %d", l.numbers["e0"])
+	}
+	if n, err := l.number("e7", 999); err != nil || n != l.numbers["e7"] {
+		t.Errorf("an interface made anew gets another number: %d %v", n, err)
+	}
+	if _, err := l.number("one more", 500); err == nil || !strings.Contains(err.Error(), "room for 32") {
+		t.Errorf("33rd interface: %v", err)
+	}
+	l.forget(interfaces("e1"))
+	if _, err := l.number("one more", 500); err != nil {
+		t.Errorf("after others went: %v", err)
 	}
 }

@@ -99,8 +99,10 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	refused := s.admit(c)
-	if refused != nil {
-		c.SetReadDeadline(time.Now().Add(refusedWithin)) // it may ask once, to hear why not
+	if refused != nil { // it may ask once, to hear why not
+		if err := c.SetReadDeadline(time.Now().Add(refusedWithin)); err != nil {
+			return
+		}
 	}
 	var buf [requestSize + 1]byte // one more, so that an overlong message shows
 	for {
@@ -113,8 +115,8 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 			err = refused
 		}
 		if err != nil {
-			s.log.Warn("holder ends a connection", "err", err)
-			c.Write(reply{failed: err.Error()}.marshal())
+			_, gone := c.Write(reply{failed: err.Error()}.marshal())
+			s.log.Warn("holder ends a connection", "err", err, "told", gone == nil)
 			return
 		}
 		if err := s.answer(c, r); err != nil {

@@ -35,8 +35,8 @@ func (r Removed) String() string {
 // Down removes a lab, also what a crash left of one: processes first, newest first, then namespaces, the bpffs, the directory.
 func (s *Store) Down(ctx context.Context, name string) (Removed, error) {
 	var r Removed
-	if !nameRE.MatchString(name) {
-		return r, fmt.Errorf("lab name %q: want up to 15 of a-z, 0-9, -", name)
+	if err := checkName(name); err != nil {
+		return r, err
 	}
 	l := &Lab{store: s, name: name}
 	if data, err := os.ReadFile(l.statePath()); err == nil {

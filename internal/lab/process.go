@@ -43,6 +43,9 @@ func (l *Lab) Start(ctx context.Context, node, name string) error {
 
 	// The process outlives this command: neither its context nor its terminal is ours.
 	cmd := l.Command(context.Background(), node, argv...)
+	if cmd.Err != nil {
+		return cmd.Err
+	}
 	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+notify.path)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -187,7 +190,7 @@ func listenNotify(path string) (*notifySocket, error) {
 
 // wait returns when READY=1 came.
 func (n *notifySocket) wait(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { n.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { n.Close() })
 	defer stop()
 	buf := make([]byte, 4096)
 	for {

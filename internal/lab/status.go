@@ -12,7 +12,7 @@ type ProcessStatus struct {
 // Status is a lab, as it is now.
 type Status struct {
 	Name      string          `json:"name"`
-	About     string          `json:"about"`
+	Topology  string          `json:"topology"`
 	Dir       string          `json:"dir"`
 	Complete  bool            `json:"complete"` // up came to its end
 	Nodes     []string        `json:"nodes"`
@@ -22,7 +22,7 @@ type Status struct {
 // Status says what runs. A process that was started again is listed once, with its newest id.
 func (l *Lab) Status() Status {
 	s := Status{
-		Name: l.name, About: l.topology.About, Dir: l.Dir(""), Complete: l.state.Complete, Nodes: l.topology.namespaces(),
+		Name: l.name, Topology: l.topology.Name, Dir: l.Dir(""), Complete: l.state.Complete, Nodes: l.topology.namespaces(),
 	}
 	newest := map[[2]string]entry{}
 	for _, e := range l.entries() {

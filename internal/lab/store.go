@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,9 +20,8 @@ const DefaultRoot = "/run/manycast/lab"
 
 // Store knows the labs of this machine.
 type Store struct {
-	Root   string // DefaultRoot
-	Bin    string // directory of the daemons' binaries
-	Log    *slog.Logger
+	Root   string    // DefaultRoot
+	Bin    string    // directory of the daemons' binaries
 	Notice io.Writer // one line per thing that is done; may be nil
 }
 
@@ -55,7 +53,7 @@ type entry struct {
 	Start uint64 `json:"start"`
 }
 
-// Name is the lab's name: its topology's.
+// Name is the lab's name.
 func (l *Lab) Name() string { return l.name }
 
 // Topology is what the lab was made of.
@@ -100,7 +98,7 @@ func (s *Store) Open(name string) (*Lab, error) {
 	l := &Lab{store: s, name: name, spaces: map[string]*netns.Namespace{}, reap: map[int]chan struct{}{}}
 	data, err := os.ReadFile(l.statePath())
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("lab %s is not up: manycast lab up %s", name, name)
+		return nil, fmt.Errorf("lab %s is not up: manycast lab up brings one up", name)
 	}
 	if err == nil {
 		err = json.Unmarshal(data, &l.state)

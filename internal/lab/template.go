@@ -54,13 +54,23 @@ func Topologies() []string {
 	return names
 }
 
-// BuiltIn returns the text of a topology that is built in.
-func BuiltIn(name string) ([]byte, error) {
-	data, err := embedded.ReadFile("topologies/" + name + ".yaml")
+// BuiltIn returns a topology that is built in.
+func BuiltIn(name string) (Source, error) {
+	text, err := embedded.ReadFile("topologies/" + name + ".yaml")
 	if err != nil {
-		return nil, fmt.Errorf("no topology %q: there are %s", name, strings.Join(Topologies(), ", "))
+		return Source{}, fmt.Errorf("no topology %q: there are %s", name, strings.Join(Topologies(), ", "))
 	}
-	return data, nil
+	templates, err := fs.Sub(embedded, "topologies/"+name)
+	return Source{text, templates}, err
+}
+
+// FromFile returns the topology of a file NAME.yaml; its templates are in the directory NAME beside it.
+func FromFile(file string) (Source, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return Source{}, fmt.Errorf("topology: %w", err)
+	}
+	return Source{text, os.DirFS(strings.TrimSuffix(file, filepath.Ext(file)))}, nil
 }
 
 // override sets vars that the topology has.
@@ -112,14 +122,14 @@ func (l *Lab) expand(node string, argv []string) ([]string, error) {
 }
 
 // writeFiles renders the configuration files of all processes into the nodes' directories.
-func (l *Lab) writeFiles() error {
+func (l *Lab) writeFiles(templates fs.FS) error {
 	for _, n := range l.topology.Nodes {
 		if err := os.MkdirAll(l.Dir(n.Name), 0o700); err != nil {
 			return err
 		}
 		for _, p := range n.Processes {
 			for _, name := range slices.Sorted(maps.Keys(p.Files)) {
-				if err := l.writeFile(n.Name, name, p.Files[name]); err != nil {
+				if err := l.writeFile(templates, n.Name, name, p.Files[name]); err != nil {
 					return fmt.Errorf("%s/%s: file %s: %w", n.Name, p.Name, name, err)
 				}
 			}
@@ -128,8 +138,8 @@ func (l *Lab) writeFiles() error {
 	return nil
 }
 
-func (l *Lab) writeFile(node, name, templateName string) error {
-	text, err := embedded.ReadFile(path.Join("topologies", l.topology.Name, templateName))
+func (l *Lab) writeFile(templates fs.FS, node, name, templateName string) error {
+	text, err := fs.ReadFile(templates, templateName)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ type Topology struct {
 	About      string            `yaml:"about"`
 	Vars       map[string]string `yaml:"vars"`    // for the templates
 	Sysctls    map[string]string `yaml:"sysctls"` // of every node, set before its interfaces are made
+	Env        map[string]string `yaml:"env"`     // of every command, templates
 	Management Management        `yaml:"management"`
 	Nodes      []Node            `yaml:"nodes"`
 	Links      []Link            `yaml:"links"`
@@ -152,9 +153,16 @@ func addressIn(p netip.Prefix, host int) netip.Prefix {
 
 var nameRE = regexp.MustCompile(`^[a-z][a-z0-9-]{0,14}$`)
 
+func checkName(lab string) error {
+	if !nameRE.MatchString(lab) {
+		return fmt.Errorf("lab name %q: want up to 15 of a-z, 0-9, -, a letter first", lab)
+	}
+	return nil
+}
+
 func (t *Topology) validate() error {
-	if !nameRE.MatchString(t.Name) {
-		return fmt.Errorf("name %q: want up to 15 of a-z, 0-9, -", t.Name)
+	if err := checkName(t.Name); err != nil {
+		return err
 	}
 	seen := map[string]bool{}
 	for _, name := range t.namespaces() {

@@ -17,27 +17,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Up makes a lab of a topology file and runs its steps. What fails is taken down again.
-// Set goes over the topology's vars, which have to have the names.
-func (s *Store) Up(ctx context.Context, text []byte, set map[string]string) (*Lab, error) {
-	topology, err := ParseTopology(text)
+// Source is a topology file with the templates of its processes' files.
+type Source struct {
+	Text      []byte
+	Templates fs.FS
+}
+
+// Up makes a lab of a topology and runs its steps. What fails is taken down again. An empty name means the topology's; set goes
+// over the topology's vars, which have to have the names.
+func (s *Store) Up(ctx context.Context, from Source, name string, set map[string]string) (*Lab, error) {
+	topology, err := ParseTopology(from.Text)
 	if err == nil {
 		err = topology.override(set)
 	}
 	if err != nil {
 		return nil, err
 	}
+	if name == "" {
+		name = topology.Name
+	}
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
 	if os.Geteuid() != 0 {
 		return nil, errors.New("a lab makes network namespaces and has to run as root: use sudo")
 	}
 	l := &Lab{
-		store: s, name: topology.Name, topology: topology, state: state{Topology: string(text), Set: set},
+		store: s, name: name, topology: topology, state: state{Topology: string(from.Text), Set: set},
 		spaces: map[string]*netns.Namespace{}, reap: map[int]chan struct{}{},
 	}
 	if err := l.claim(); err != nil {
 		return nil, err
 	}
-	if err := l.build(ctx); err != nil {
+	if err := l.build(ctx, from.Templates); err != nil {
 		removed, downErr := s.Down(context.WithoutCancel(ctx), l.name)
 		s.notice("taken down again: %s", removed)
 		return nil, errors.Join(fmt.Errorf("lab %s: %w", l.name, err), downErr)
@@ -61,7 +73,7 @@ func (l *Lab) claim() error {
 	return err
 }
 
-func (l *Lab) build(ctx context.Context) error {
+func (l *Lab) build(ctx context.Context, templates fs.FS) error {
 	l.mu.Lock()
 	err := l.save()
 	l.mu.Unlock()
@@ -80,7 +92,7 @@ func (l *Lab) build(ctx context.Context) error {
 		return err
 	}
 	l.store.notice("network is there: %d nodes, %d links, %d switches", len(l.topology.Nodes), len(l.topology.Links), len(l.topology.Switches))
-	if err := l.writeFiles(); err != nil {
+	if err := l.writeFiles(templates); err != nil {
 		return err
 	}
 	for _, step := range l.topology.Steps {
@@ -257,8 +269,25 @@ func (l *Lab) Command(ctx context.Context, node string, argv ...string) *exec.Cm
 	}
 	cmd := ns.Command(ctx, append([]string{l.program(argv[0])}, argv[1:]...)...)
 	cmd.Dir = l.Dir(node)
-	cmd.Env = append(os.Environ(), "MANYCAST_LAB="+l.name)
+	env, err := l.environment(node)
+	if err != nil {
+		return &exec.Cmd{Err: err}
+	}
+	cmd.Env = append(os.Environ(), env...)
 	return cmd
+}
+
+// environment is the topology's, rendered for a node, and a PATH that begins with the daemons.
+func (l *Lab) environment(node string) ([]string, error) {
+	env := []string{"MANYCAST_LAB=" + l.name, "PATH=" + l.store.Bin + ":" + os.Getenv("PATH")}
+	for name, value := range l.topology.Env {
+		text, err := render("env", value, l.data(node))
+		if err != nil {
+			return nil, fmt.Errorf("env %s: %w", name, err)
+		}
+		env = append(env, name+"="+text)
+	}
+	return env, nil
 }
 
 func (l *Lab) program(name string) string {

@@ -138,7 +138,7 @@ func (n *Namespace) deleteLinks() {
 	for _, l := range links {
 		switch l.Type() {
 		case "veth", "bridge", "vxlan":
-			n.nl.LinkDel(l) // best effort: the kernel deletes what is left with the namespace
+			_ = n.nl.LinkDel(l) // the kernel deletes what is left with the namespace
 		}
 	}
 }

@@ -51,8 +51,7 @@ func Create(name string) (*Namespace, error) {
 		err = n.Up("lo")
 	}
 	if err != nil {
-		Delete(name)
-		return nil, err
+		return nil, errors.Join(err, Delete(name))
 	}
 	return n, nil
 }

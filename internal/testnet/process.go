@@ -44,7 +44,7 @@ func (p *Process) end(t testing.TB, argv []string) {
 }
 
 // Signal sends a signal; a process that has ended is left alone.
-func (p *Process) Signal(sig os.Signal) { p.cmd.Process.Signal(sig) }
+func (p *Process) Signal(sig os.Signal) { _ = p.cmd.Process.Signal(sig) }
 
 // Wait waits for the end and returns how it ended.
 func (p *Process) Wait() error {

@@ -52,7 +52,7 @@ func sweep() {
 			continue
 		}
 		if _, err := os.Stat("/proc/" + pid); err != nil {
-			netns.Delete(name) // best effort: another test may be at it, too
+			_ = netns.Delete(name) // best effort: another test may be at it, too
 		}
 	}
 }
@@ -78,7 +78,7 @@ func (n *Node) remove() {
 	pids, _ := n.Processes()
 	for _, pid := range pids {
 		if pid != os.Getpid() {
-			unix.Kill(pid, unix.SIGKILL)
+			_ = unix.Kill(pid, unix.SIGKILL) // it may have ended by itself
 		}
 	}
 	if err := netns.Delete(n.Name()); err != nil {

@@ -17,7 +17,8 @@ var (
 	allRouters = netip.AddrFrom4([4]byte{224, 0, 0, 22}) // that speak IGMPv3
 )
 
-// packet takes one IGMP packet in. Packets of other subnets are ignored (RFC 3376 section 9), but for those of neighbours.
+// packet takes one IGMP packet in. Packets of other subnets are ignored (RFC 3376 section 9), but for those of neighbours;
+// extended joins among them are on the wrong link and counted.
 func (s *Service) packet(now time.Time, p Packet) {
 	port := s.ports[p.Port]
 	if port == nil || port.admission == nil || p.Source == port.Address {
@@ -35,6 +36,9 @@ func (s *Service) packet(now time.Time, p Packet) {
 		return
 	}
 	if !s.onLink(port, p.Source, msg) {
+		if looksExtended(p.Payload) {
+			s.refuse(now, p, admission.WrongLink, join.Join{}, "sent from none of the port's subnets")
+		}
 		return
 	}
 	switch m := msg.(type) {

@@ -70,7 +70,7 @@ func (a *App) Run(ctx context.Context) error {
 		}
 		return nil
 	})
-	group.Go(func() error { return a.echo(ctx) })
+	group.Go(func() error { return a.echo() })
 	group.Go(func() error {
 		<-ctx.Done()
 		a.udp.Close()
@@ -96,11 +96,11 @@ func (a *App) handler() http.Handler {
 }
 
 // echo sends each datagram back with the server's name in front.
-func (a *App) echo(ctx context.Context) error {
+func (a *App) echo() error {
 	buf := make([]byte, 65535)
 	for {
 		n, from, err := a.udp.ReadFrom(buf)
-		if ctx.Err() != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}
 		if err != nil {

@@ -27,6 +27,7 @@ type Options struct {
 	Duration time.Duration // of the users' work
 	Clients  int           // users
 	Static   bool          // portions from a file, unsigned joins: the phases that need no bus
+	Name     string        // of the lab; empty: the topology's
 	Set      map[string]string
 	Progress *Progress
 }
@@ -51,7 +52,8 @@ type multicast struct {
 	tally      report.Tally
 	allocation alloc.Allocation
 	moves      []report.Move
-	changed    chan struct{} // closed and replaced at news
+	done       map[string]time.Time // when the last agent was done with an epoch
+	changed    chan struct{}        // closed and replaced at news
 }
 
 // Multicast brings the lab of that name up, runs all phases and takes it down again. The report is there whenever the users
@@ -60,7 +62,7 @@ func Multicast(ctx context.Context, s *lab.Store, o Options) (*report.Report, er
 	if o.Duration < MinDuration {
 		return nil, fmt.Errorf("duration %v: want at least %v", o.Duration, MinDuration)
 	}
-	text, err := lab.BuiltIn("multicast")
+	source, err := lab.BuiltIn("multicast")
 	if err != nil {
 		return nil, err
 	}
@@ -72,14 +74,14 @@ func Multicast(ctx context.Context, s *lab.Store, o Options) (*report.Report, er
 		set["mode"] = "static"
 	}
 	o.Progress.Phase("up")
-	l, err := s.Up(ctx, text, set)
+	l, err := s.Up(ctx, source, o.Name, set)
 	if err != nil {
 		return nil, err
 	}
 	defer l.Close()
 	m := &multicast{
 		o: o, store: s, lab: l, vars: l.Topology().Vars, servers: []string{"s1", "s2", "s3"}, routers: []string{"r1", "r2"},
-		ledgers: map[string]*ledger{}, changed: make(chan struct{}),
+		ledgers: map[string]*ledger{}, done: map[string]time.Time{}, changed: make(chan struct{}),
 	}
 	err = m.run(ctx)
 	o.Progress.Phase("down")
@@ -130,20 +132,11 @@ func (m *multicast) follow() (stop func() error, err error) {
 		m.tally.Timeline = report.Timeline{{Epoch: "static", Owner: staticOwner(services[0])}}
 		return func() error { return nil }, nil
 	}
-	argv := append(m.manycast("lab", "watch"), "--service", m.vars["service"])
-	h, err := startHelper(m.lab, "ctl", m.hear, argv...)
+	h, err := startHelper(m.lab, "ctl", m.hear, "manycast", "lab", "watch", "--service", m.vars["service"])
 	if err != nil {
 		return nil, err
 	}
 	return h.stop, nil
-}
-
-// manycast is a command line of the CLI as the operator's, on ctl.
-func (m *multicast) manycast(args ...string) []string {
-	mgmt := m.lab.Topology().MgmtAddress("ctl").Addr()
-	return append([]string{
-		"manycast", "--bus", fmt.Sprintf("nats://%v:4222", mgmt), "--credentials", filepath.Join(m.lab.Dir("ctl"), "bus", "creds", "admin.nk"),
-	}, args...)
 }
 
 func staticOwner(s service.Service) func(netip.Addr) string {
@@ -164,6 +157,7 @@ func (m *multicast) hear(n News) {
 	defer m.mu.Unlock()
 	if n.Moves != nil {
 		m.moves = n.Moves
+		m.done[n.Moves[len(n.Moves)-1].Epoch] = n.At
 	}
 	if a := n.Allocation; a != nil && a.Epoch != m.allocation.Epoch {
 		m.allocation = *a
@@ -189,20 +183,17 @@ func slots(a alloc.Allocation, servers []string) string {
 	return strings.Join(parts, ", ") + " slots"
 }
 
-// await waits until the allocation is as wanted and returns when it was committed.
+// await waits until the allocation is as wanted and all agents are done with it, and returns when they were.
 func (m *multicast) await(ctx context.Context, what string, want func(counts map[string]int) bool) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	for {
 		m.mu.Lock()
 		a, changed := m.allocation, m.changed
-		var at time.Time
-		if n := len(m.tally.Timeline); n > 0 {
-			at = m.tally.Timeline[n-1].At
-		}
+		done, isDone := m.done[a.Epoch.String()]
 		m.mu.Unlock()
-		if !a.Zero() && want(a.Counts()) {
-			return at, nil
+		if !a.Zero() && isDone && want(a.Counts()) {
+			return done, nil
 		}
 		select {
 		case <-changed:

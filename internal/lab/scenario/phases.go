@@ -103,8 +103,7 @@ func (m *multicast) watchUntil(ctx context.Context, end time.Time) error {
 
 // cli runs a command of the CLI on ctl.
 func (m *multicast) cli(ctx context.Context, args ...string) error {
-	argv := m.manycast(args...)
-	if out, err := m.lab.Command(ctx, "ctl", argv...).CombinedOutput(); err != nil {
+	if out, err := m.lab.Command(ctx, "ctl", append([]string{"manycast"}, args...)...).CombinedOutput(); err != nil {
 		return fmt.Errorf("manycast %v: %w: %s", args, err, out)
 	}
 	return nil
@@ -128,7 +127,7 @@ func (m *multicast) drain(ctx context.Context) error {
 	return err
 }
 
-// foundWithin is how soon a dead server has to be found by its registration alone.
+// foundWithin is how soon a dead server's users have to be the others', with nothing but its registration to miss.
 const foundWithin = 3 * time.Second
 
 func (m *multicast) killServer(ctx context.Context) error {

@@ -17,8 +17,12 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// attemptWithin is what an attempt may take. A request has failed when a second attempt on a fresh connection failed, too.
-const attemptWithin = time.Second
+// firstWithin and secondWithin are what the attempts may take. A request has failed when the second one, on a fresh connection, failed,
+// too. Neither is the second after which a lost SYN is sent again: a connection made just when its user gives up tells nothing.
+const (
+	firstWithin  = 2 * time.Second
+	secondWithin = 900 * time.Millisecond
+)
 
 // Load is what the users do.
 type Load struct {
@@ -79,12 +83,12 @@ func (c *client) run(ctx context.Context, keep bool) error {
 // request asks once, and once more on a fresh connection when that fails. It is not cut short when the load ends.
 func (c *client) request(rt *http.Transport) {
 	e := Event{Kind: Request, User: c.user, Start: time.Now()}
-	server, err := c.attempt(rt)
+	server, err := c.attempt(rt, firstWithin)
 	if err != nil {
 		e.Err = err.Error()
 		rt.CloseIdleConnections()
 		e.Retry = time.Now()
-		if server, err = c.attempt(c.fresh); err != nil {
+		if server, err = c.attempt(c.fresh, secondWithin); err != nil {
 			e.Err += "; again: " + err.Error()
 		}
 	}
@@ -92,8 +96,8 @@ func (c *client) request(rt *http.Transport) {
 	c.out.emit(e)
 }
 
-func (c *client) attempt(rt *http.Transport) (server string, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), attemptWithin)
+func (c *client) attempt(rt *http.Transport, within time.Duration) (server string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	var mu sync.Mutex
 	var on *conn // the transport may go through several
@@ -134,7 +138,7 @@ func (c *client) attempt(rt *http.Transport) (server string, err error) {
 }
 
 func transport(out *stream, user netip.Addr, keep bool) *http.Transport {
-	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(user, 0)), Timeout: attemptWithin, KeepAlive: -1}
+	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(user, 0)), Timeout: firstWithin, KeepAlive: -1}
 	return &http.Transport{
 		DisableKeepAlives: !keep, MaxIdleConnsPerHost: 1, DisableCompression: true,
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {

@@ -39,13 +39,13 @@ func newExec(f *cmdutil.Factory) *cobra.Command {
 			if c.Err != nil {
 				return c.Err
 			}
-			if err := unix.Exec(c.Path, c.Args, append(os.Environ(), c.Env...)); err != nil {
+			if err := unix.Exec(c.Path, c.Args, c.Env); err != nil {
 				return fmt.Errorf("%s: %w", c.Path, err)
 			}
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&name, "lab", "", "the lab, where several are up")
+	cmd.Flags().StringVar(&name, "lab", os.Getenv("MANYCAST_LAB"), "the lab, where several are up (environment: MANYCAST_LAB)")
 	cmd.Flags().SetInterspersed(false)
 	return cmd
 }

@@ -3,7 +3,6 @@ package lab
 
 import (
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,7 +34,7 @@ func store(f *cmdutil.Factory) (*lab.Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("where the daemons are: %w", err)
 	}
-	return &lab.Store{Root: lab.DefaultRoot, Bin: filepath.Dir(self), Log: slog.New(slog.NewTextHandler(f.Err, nil)), Notice: f.Err}, nil
+	return &lab.Store{Root: lab.DefaultRoot, Bin: filepath.Dir(self), Notice: f.Err}, nil
 }
 
 // topologies completes and checks names of topologies.

@@ -1,7 +1,7 @@
 package lab
 
 import (
-	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -12,40 +12,56 @@ import (
 func newList(f *cmdutil.Factory) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
-		Short: "List the topologies and whether they are up",
+		Short: "List the topologies, and the labs of each that are up",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			s, err := store(f)
 			if err != nil {
 				return err
 			}
-			up, err := s.List()
+			up, err := labsUp(s)
 			if err != nil {
 				return err
 			}
 			type row struct {
-				Name  string `json:"name"`
-				Up    bool   `json:"up"`
-				About string `json:"about"`
+				Name  string   `json:"name"`
+				Up    []string `json:"up"`
+				About string   `json:"about"`
 			}
 			var rows []row
 			table := cmdutil.Table{Header: []string{"NAME", "UP", "ABOUT"}}
 			for _, name := range lab.Topologies() {
-				text, err := lab.BuiltIn(name)
+				source, err := lab.BuiltIn(name)
 				if err != nil {
 					return err
 				}
-				t, err := lab.ParseTopology(text)
+				t, err := lab.ParseTopology(source.Text)
 				if err != nil {
 					return err
 				}
-				r := row{t.Name, slices.Contains(up, t.Name), t.About}
+				r := row{t.Name, up[t.Name], t.About}
 				rows = append(rows, r)
-				table.Rows = append(table.Rows, []string{r.Name, yesNo(r.Up), r.About})
+				table.Rows = append(table.Rows, []string{r.Name, strings.Join(r.Up, ", "), r.About})
 			}
 			return f.Print(rows, table)
 		},
 	}
+}
+
+// labsUp are the labs that are up, by topology. A damaged one is of none.
+func labsUp(s *lab.Store) (map[string][]string, error) {
+	names, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	up := map[string][]string{}
+	for _, name := range names {
+		if l, err := s.Open(name); err == nil {
+			up[l.Topology().Name] = append(up[l.Topology().Name], name)
+			l.Close()
+		}
+	}
+	return up, nil
 }
 
 func yesNo(b bool) string {

@@ -54,6 +54,7 @@ The exit status is 0 only if all checks hold.`,
 	flags.DurationVar(&o.Duration, "duration", 20*time.Second, "how long the users work")
 	flags.IntVar(&o.Clients, "clients", 60, "users")
 	flags.StringVar(&file, "report", "", "file for the report, in JSON")
+	flags.StringVar(&o.Name, "name", "", "name of the lab (default: the topology's)")
 	flags.BoolVar(&o.Static, "static", false, "portions from a file and unsigned joins: only the phases that need no bus")
 	flags.StringToStringVar(&o.Set, "set", nil, "vars of the topology to set, such as accelerator=false")
 	return cmd

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,6 +11,7 @@ import (
 )
 
 func newUp(f *cmdutil.Factory) *cobra.Command {
+	var name string
 	var set map[string]string
 	cmd := &cobra.Command{
 		Use:               "up TOPOLOGY|FILE.yaml",
@@ -24,11 +24,11 @@ func newUp(f *cmdutil.Factory) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			text, err := topologyText(args[0])
+			source, err := topology(args[0])
 			if err != nil {
 				return err
 			}
-			l, err := s.Up(cmd.Context(), text, set)
+			l, err := s.Up(cmd.Context(), source, name, set)
 			if err != nil {
 				return err
 			}
@@ -37,13 +37,14 @@ func newUp(f *cmdutil.Factory) *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&name, "name", "", "name of the lab, so that several of one topology can be up (default: the topology's)")
 	cmd.Flags().StringToStringVar(&set, "set", nil, "vars of the topology to set, such as mode=static")
 	return cmd
 }
 
-func topologyText(arg string) ([]byte, error) {
+func topology(arg string) (lab.Source, error) {
 	if strings.HasSuffix(arg, ".yaml") || strings.HasSuffix(arg, ".yml") {
-		return os.ReadFile(arg)
+		return lab.FromFile(arg)
 	}
 	return lab.BuiltIn(arg)
 }

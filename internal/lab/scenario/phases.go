@@ -27,7 +27,7 @@ type phase struct {
 
 func (m *multicast) plan() []phase {
 	all := []phase{
-		{"equal", 3, nil, true},
+		{"equal", 3, m.udp, true},
 		{"weights changed", 3, m.changeWeights, false},
 		{"one server drained", 3, m.drain, false},
 		{"one server killed", 5, m.killServer, false},
@@ -53,11 +53,9 @@ func (m *multicast) phases(ctx context.Context) error {
 		share += p.weight
 		start, end := time.Now(), m.began.Add(m.o.Duration*time.Duration(share)/time.Duration(total))
 		m.o.Progress.Phase(p.name)
-		if p.act != nil {
-			if err := p.act(ctx); err != nil {
-				m.span(p.name, start)
-				return fmt.Errorf("phase %s: %w", p.name, err)
-			}
+		if err := p.act(ctx); err != nil {
+			m.span(p.name, start)
+			return fmt.Errorf("phase %s: %w", p.name, err)
 		}
 		// Whatever the action took, its outcome is watched for a moment.
 		settled := time.Now()

@@ -2,7 +2,9 @@ package lab
 
 import (
 	"fmt"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -28,7 +30,9 @@ func newUp(f *cmdutil.Factory) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			l, err := s.Up(cmd.Context(), source, name, set)
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			l, err := s.Up(ctx, source, name, set)
 			if err != nil {
 				return err
 			}

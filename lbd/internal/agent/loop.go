@@ -101,12 +101,15 @@ func (l *Loop) Ready() <-chan struct{} { return l.ready }
 
 // Run works until ctx is done; then it hands its users over, leaves the groups and removes the data plane, unless Keep is set.
 func (l *Loop) Run(ctx context.Context) error {
+	ctx, stopWork := context.WithCancel(ctx) // of the work beside the loop, when the loop fails too
+	defer stopWork()
 	joining, stopJoining := context.WithCancel(context.WithoutCancel(ctx))
 	joinerEnded := make(chan error, 1)
 	go func() { joinerEnded <- l.cfg.Joiner.Run(joining) }()
 
 	err := l.serve(ctx, joinerEnded)
 
+	stopWork()
 	stopJoining()
 	l.work.Wait()
 	if err == nil {

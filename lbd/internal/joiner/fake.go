@@ -18,15 +18,19 @@ type FakeSocket struct {
 	closed  chan struct{}
 	once    sync.Once
 	queries chan igmp.Query
+	broken  chan error
 }
 
 // NewFakeSocket returns an open FakeSocket.
 func NewFakeSocket() *FakeSocket {
-	return &FakeSocket{closed: make(chan struct{}), queries: make(chan igmp.Query)}
+	return &FakeSocket{closed: make(chan struct{}), queries: make(chan igmp.Query), broken: make(chan error)}
 }
 
 // Ask hands a query to ReadQuery.
 func (f *FakeSocket) Ask(q igmp.Query) { f.queries <- q }
+
+// Break makes ReadQuery return err.
+func (f *FakeSocket) Break(err error) { f.broken <- err }
 
 // Fail makes SetGroups and Send return err from now on.
 func (f *FakeSocket) Fail(err error) {
@@ -78,6 +82,8 @@ func (f *FakeSocket) ReadQuery() (igmp.Query, error) {
 	select {
 	case q := <-f.queries:
 		return q, nil
+	case err := <-f.broken:
+		return igmp.Query{}, err
 	case <-f.closed:
 		return igmp.Query{}, net.ErrClosed
 	}

@@ -60,11 +60,11 @@ func (l *Loop) Set(ctx context.Context, want []Membership) error {
 	}
 }
 
-// Run serves until ctx is done, then leaves the groups and closes the socket.
+// Run serves until ctx is done, or the link is gone (ErrLinkGone), then leaves the groups and closes the socket.
 func (l *Loop) Run(ctx context.Context) error {
 	defer close(l.ended)
-	queries := make(chan igmp.Query)
-	go l.read(queries)
+	queries, failed := make(chan igmp.Query), make(chan error, 1)
+	go l.read(queries, failed)
 	l.timer = time.NewTimer(time.Hour)
 	defer l.timer.Stop()
 	close(l.ready)
@@ -81,6 +81,8 @@ func (l *Loop) Run(ctx context.Context) error {
 			l.step()
 		case <-l.timer.C:
 			l.step()
+		case err := <-failed:
+			return errors.Join(err, l.stop())
 		case <-ctx.Done():
 			return l.stop()
 		}
@@ -145,16 +147,12 @@ func (l *Loop) stop() error {
 	return nil
 }
 
-// read hands queries to Run until the socket is closed.
-func (l *Loop) read(queries chan<- igmp.Query) {
+// read hands queries to Run until the socket is closed, or fails.
+func (l *Loop) read(queries chan<- igmp.Query, failed chan<- error) {
 	for {
 		q, err := l.socket.ReadQuery()
 		if err != nil {
-			select {
-			case <-l.ended:
-			default:
-				l.log.Debug("no more queries are read", "err", err)
-			}
+			failed <- err // nobody listens any more when it was closed
 			return
 		}
 		select {

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -113,6 +114,27 @@ func TestLoopSetEndsWithTheLoop(t *testing.T) {
 		stop()
 		if err := l.Set(t.Context(), nil); err == nil {
 			t.Error("Set took memberships after the end")
+		}
+	})
+}
+
+func TestLoopEndsWithTheLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j, err := New(config, &Keyring{}, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		socket := NewFakeSocket()
+		ended := make(chan error)
+		go func() {
+			ended <- NewLoop(j, socket, false, slog.New(slog.DiscardHandler)).Run(t.Context())
+		}()
+		socket.Break(ErrLinkGone)
+		if err := <-ended; !errors.Is(err, ErrLinkGone) {
+			t.Errorf("ended with %v", err)
+		}
+		if _, err := socket.ReadQuery(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("the socket is open: %v", err)
 		}
 	})
 }

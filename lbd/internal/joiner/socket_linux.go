@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -22,7 +23,11 @@ type linkSocket struct {
 	raw     int      // AF_INET raw: sends
 	groups  []netip.Addr
 	buffer  []byte
+	isDown  bool // nothing was read since the interface went down
 }
+
+// ifGoneCheck is how often an interface that went down is looked for: the kernel says that it goes down, not that it is gone.
+const ifGoneCheck = time.Second
 
 // Open opens the Socket of the interface; reports bear the source address requester, which has to be local.
 func Open(ifname string, requester netip.Addr) (Socket, error) {
@@ -174,16 +179,45 @@ func (s *linkSocket) Send(report []byte) error {
 func (s *linkSocket) ReadQuery() (igmp.Query, error) {
 	for {
 		n, err := s.packet.Read(s.buffer)
-		if errors.Is(err, unix.ENETDOWN) {
-			continue // told once each time that the interface goes down
-		}
-		if err != nil {
+		switch {
+		case errors.Is(err, unix.ENETDOWN), errors.Is(err, os.ErrDeadlineExceeded):
+			if err := s.waitForLink(); err != nil {
+				return igmp.Query{}, fmt.Errorf("read queries: %w", err)
+			}
+			continue
+		case err != nil:
 			return igmp.Query{}, fmt.Errorf("read queries: %w", err)
+		case s.isDown:
+			s.isDown = false
+			if err := s.packet.SetReadDeadline(time.Time{}); err != nil {
+				return igmp.Query{}, fmt.Errorf("read queries: %w", err)
+			}
 		}
 		if q, ok := parseQuery(s.buffer[:n]); ok {
 			return q, nil
 		}
 	}
+}
+
+// waitForLink makes the next read end in time to look again whether the interface that went down is still there.
+func (s *linkSocket) waitForLink() error {
+	conn, err := s.packet.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var bound unix.Sockaddr
+	var failed error
+	if err := conn.Control(func(fd uintptr) { bound, failed = unix.Getsockname(int(fd)) }); err != nil {
+		return err
+	}
+	if failed != nil {
+		return failed
+	}
+	if link, ok := bound.(*unix.SockaddrLinklayer); !ok || link.Ifindex != s.ifindex {
+		return ErrLinkGone // packet(7): the kernel unbinds the socket
+	}
+	s.isDown = true
+	return s.packet.SetReadDeadline(time.Now().Add(ifGoneCheck))
 }
 
 // parseQuery takes the query out of an IP packet. Queries that crossed a router (TTL above 1) are nobody's here.

@@ -313,6 +313,73 @@ func TestNetOpenExplains(t *testing.T) {
 	}
 }
 
+// TestNetLinkGoesAway: an interface that goes down and up again is waited for, one that is deleted is not.
+func TestNetLinkGoesAway(t *testing.T) {
+	n := testnet.New(t)
+	server, router := n.Node("server"), n.Node("router")
+	n.Link(server, "eth0", "10.2.0.2/24", router, "down", "10.2.0.1/24")
+	var socket Socket
+	err := server.Do(func() (err error) {
+		socket, err = Open("eth0", config.Requester)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	queries, failed := make(chan igmp.Query), make(chan error, 1)
+	done := make(chan struct{})
+	t.Cleanup(func() { socket.Close(); close(done) })
+	go func() {
+		for {
+			q, err := socket.ReadQuery()
+			if err != nil {
+				failed <- err
+				return
+			}
+			select {
+			case queries <- q:
+			case <-done:
+				return
+			}
+		}
+	}()
+	run := func(argv ...string) {
+		t.Helper()
+		if out, err := server.Run(argv...); err != nil {
+			t.Fatalf("%v: %v: %s", argv, err, out)
+		}
+	}
+	asked := func() bool {
+		ask(t, router, "down", igmp.Query{Version: 3, MaxResp: time.Second})
+		select {
+		case <-queries:
+			return true
+		case err := <-failed:
+			t.Fatal(err)
+		case <-time.After(50 * time.Millisecond):
+		}
+		return false
+	}
+	testnet.Eventually(t, 5*time.Second, asked, "a query")
+	run("ip", "link", "set", "eth0", "down")
+	select {
+	case err := <-failed:
+		t.Fatal("an interface that is down was given up: ", err)
+	case <-time.After(3 * ifGoneCheck / 2):
+	}
+	run("ip", "link", "set", "eth0", "up")
+	testnet.Eventually(t, 5*time.Second, asked, "a query after the interface is up again")
+	run("ip", "link", "del", "eth0")
+	select {
+	case err := <-failed:
+		if !errors.Is(err, ErrLinkGone) {
+			t.Error(err)
+		}
+	case <-time.After(5 * ifGoneCheck):
+		t.Error("nothing heard of the end of the interface")
+	}
+}
+
 // tshark has the frames decoded by tshark and checks that it finds nothing wrong with any report.
 func tshark(t *testing.T, frames []frame) {
 	t.Helper()

@@ -45,7 +45,8 @@ func Run(ctx context.Context, log *slog.Logger, tasks ...Task) error {
 	var ready sync.WaitGroup
 	for _, task := range tasks {
 		group.Go(func() error {
-			if err := task.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			err := task.Run(ctx)
+			if stopped := ctx.Err() != nil && errors.Is(err, context.Canceled); err != nil && !stopped {
 				return fmt.Errorf("%s: %w", task, err)
 			}
 			return nil

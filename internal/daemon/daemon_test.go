@@ -19,12 +19,17 @@ func TestLoad(t *testing.T) {
 		Log   struct {
 			Level string `toml:"level"`
 		} `toml:"log"`
+		Zones []struct {
+			TTL time.Duration `toml:"ttl"`
+		} `toml:"zones"`
 	}
 	tests := []struct{ name, text, wantErr string }{
 		{"good", "every = \"500ms\"\n[log]\nlevel = \"warn\"\n", ""},
 		{"unknown key", "nmae = \"x\"\n", "unknown key nmae"},
 		{"unknown in section", "[log]\nlvl = \"x\"\n", "unknown key log.lvl"},
 		{"syntax", "name = \n", "line 1"},
+		{"duration without a unit", "every = 10\n", "without a unit: every"},
+		{"durations in a list", "[[zones]]\nttl = \"1s\"\n[[zones]]\nttl = 1.5\n", "zones.ttl"},
 		{"type", "every = \"soon\"\n", "soon"},
 	}
 	for _, tt := range tests {
@@ -79,6 +84,14 @@ func TestRunEndsAllTasksOnTheFirstError(t *testing.T) {
 		t.Fatalf("Run: %v", err)
 	}
 	<-other
+}
+
+// TestRunEndsOnACancelledTask: a task that gives up something of its own is no clean stop.
+func TestRunEndsOnACancelledTask(t *testing.T) {
+	err := Run(t.Context(), slog.New(slog.DiscardHandler), Func("one", func(context.Context) error { return context.Canceled }))
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("Run: %v", err)
+	}
 }
 
 type slowTask struct{ ready chan struct{} }

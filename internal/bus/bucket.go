@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,13 +68,13 @@ func (b *Bucket) open(ctx context.Context) (jetstream.KeyValue, error) {
 	return kv, nil
 }
 
-// do runs op on the opened bucket and gives its error the operation's name.
-func (b *Bucket) do(ctx context.Context, what, key string, op func(jetstream.KeyValue) error) error {
+// do runs op, which gets 5 s, on the opened bucket and gives its error the operation's name.
+func (b *Bucket) do(ctx context.Context, what, key string, op func(context.Context, jetstream.KeyValue) error) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	kv, err := b.open(ctx)
 	if err == nil {
-		err = classify(op(kv))
+		err = classify(op(ctx, kv))
 	}
 	if err != nil {
 		return fmt.Errorf("%s %s/%s: %w", what, b.cfg.Name, key, err)
@@ -84,7 +85,7 @@ func (b *Bucket) do(ctx context.Context, what, key string, op func(jetstream.Key
 // Get returns the newest revision of key, or ErrNotFound.
 func (b *Bucket) Get(ctx context.Context, key string) (Entry, error) {
 	var got Entry
-	err := b.do(ctx, "get", key, func(kv jetstream.KeyValue) error {
+	err := b.do(ctx, "get", key, func(ctx context.Context, kv jetstream.KeyValue) error {
 		e, err := kv.Get(ctx, key)
 		if err == nil {
 			got = Entry{Key: key, Value: e.Value(), Revision: e.Revision(), Created: e.Created()}
@@ -96,7 +97,7 @@ func (b *Bucket) Get(ctx context.Context, key string) (Entry, error) {
 
 // Put writes key whatever is there.
 func (b *Bucket) Put(ctx context.Context, key string, value []byte) (revision uint64, err error) {
-	err = b.do(ctx, "put", key, func(kv jetstream.KeyValue) (err error) {
+	err = b.do(ctx, "put", key, func(ctx context.Context, kv jetstream.KeyValue) (err error) {
 		revision, err = kv.Put(ctx, key, value)
 		return err
 	})
@@ -105,7 +106,7 @@ func (b *Bucket) Put(ctx context.Context, key string, value []byte) (revision ui
 
 // Create writes key only where it is not there (ErrExists otherwise).
 func (b *Bucket) Create(ctx context.Context, key string, value []byte) (revision uint64, err error) {
-	err = b.do(ctx, "create", key, func(kv jetstream.KeyValue) (err error) {
+	err = b.do(ctx, "create", key, func(ctx context.Context, kv jetstream.KeyValue) (err error) {
 		revision, err = kv.Create(ctx, key, value)
 		return err
 	})
@@ -114,7 +115,7 @@ func (b *Bucket) Create(ctx context.Context, key string, value []byte) (revision
 
 // Update writes key only where its newest revision is last (ErrConflict otherwise).
 func (b *Bucket) Update(ctx context.Context, key string, value []byte, last uint64) (revision uint64, err error) {
-	err = b.do(ctx, "update", key, func(kv jetstream.KeyValue) (err error) {
+	err = b.do(ctx, "update", key, func(ctx context.Context, kv jetstream.KeyValue) (err error) {
 		revision, err = kv.Update(ctx, key, value, last)
 		return conflict(err)
 	})
@@ -123,7 +124,7 @@ func (b *Bucket) Update(ctx context.Context, key string, value []byte, last uint
 
 // Delete removes key; one that is not there is no error.
 func (b *Bucket) Delete(ctx context.Context, key string) error {
-	return b.do(ctx, "delete", key, func(kv jetstream.KeyValue) error {
+	return b.do(ctx, "delete", key, func(ctx context.Context, kv jetstream.KeyValue) error {
 		err := kv.Delete(ctx, key)
 		if errors.Is(err, jetstream.ErrKeyNotFound) {
 			return nil
@@ -134,7 +135,7 @@ func (b *Bucket) Delete(ctx context.Context, key string) error {
 
 // DeleteAt removes key only where its newest revision is last (ErrConflict otherwise).
 func (b *Bucket) DeleteAt(ctx context.Context, key string, last uint64) error {
-	return b.do(ctx, "delete", key, func(kv jetstream.KeyValue) error {
+	return b.do(ctx, "delete", key, func(ctx context.Context, kv jetstream.KeyValue) error {
 		return conflict(kv.Delete(ctx, key, jetstream.LastRevision(last)))
 	})
 }
@@ -151,7 +152,7 @@ func conflict(err error) error {
 // List returns the newest revision of every key.
 func (b *Bucket) List(ctx context.Context) ([]Entry, error) {
 	var all []Entry
-	err := b.do(ctx, "list", "", func(kv jetstream.KeyValue) error {
+	err := b.do(ctx, "list", "", func(ctx context.Context, kv jetstream.KeyValue) error {
 		w, err := kv.WatchAll(ctx, jetstream.IgnoreDeletes())
 		if err != nil {
 			return err
@@ -160,7 +161,10 @@ func (b *Bucket) List(ctx context.Context) ([]Entry, error) {
 		for {
 			select {
 			case e, ok := <-w.Updates():
-				if !ok || e == nil {
+				if !ok {
+					return cmp.Or(ctx.Err(), ErrAway)
+				}
+				if e == nil {
 					return nil
 				}
 				all = append(all, Entry{Key: e.Key(), Value: e.Value(), Revision: e.Revision(), Created: e.Created()})
@@ -169,13 +173,16 @@ func (b *Bucket) List(ctx context.Context) ([]Entry, error) {
 			}
 		}
 	})
-	return all, err
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
 }
 
 // Now returns the bus' clock, by which Created is: this machine's may be another.
 func (b *Bucket) Now(ctx context.Context) (time.Time, error) {
 	var now time.Time
-	err := b.do(ctx, "clock", "", func(kv jetstream.KeyValue) error {
+	err := b.do(ctx, "clock", "", func(ctx context.Context, kv jetstream.KeyValue) error {
 		status, err := kv.Status(ctx)
 		if err != nil {
 			return err

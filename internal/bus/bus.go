@@ -208,7 +208,8 @@ func (c *Conn) Request(ctx context.Context, subject string, request, answer prot
 	return decodeReply(subject, reply, answer)
 }
 
-// RequestMany sends request and calls each for every answer until ctx is done or as many as most have come (0: no limit).
+// RequestMany sends request and calls each for every answer until ctx is done or as many as most have come (0: no limit). Of
+// those who answer with an error, each hears nothing; the error returned has them all.
 func (c *Conn) RequestMany(ctx context.Context, subject string, request proto.Message, most int, each func(Msg)) error {
 	data, err := proto.Marshal(request)
 	if err != nil {
@@ -223,24 +224,37 @@ func (c *Conn) RequestMany(ctx context.Context, subject string, request proto.Me
 	if err := c.nc.PublishRequest(subject, box, data); err != nil {
 		return fmt.Errorf("request %s: %w", subject, classify(err))
 	}
+	var failed []error
 	for got := 0; most == 0 || got < most; got++ {
 		m, err := sub.NextMsgWithContext(ctx)
 		switch {
 		case errors.Is(err, nats.ErrNoResponders):
 			return fmt.Errorf("request %s: %w: nobody answers", subject, ErrNotFound)
 		case ctx.Err() != nil:
-			return nil
+			return errors.Join(failed...)
 		case err != nil:
-			return fmt.Errorf("request %s: %w", subject, classify(err))
+			return errors.Join(append(failed, fmt.Errorf("request %s: %w", subject, classify(err)))...)
+		}
+		if err := replyError(subject, m); err != nil {
+			failed = append(failed, err)
+			continue
 		}
 		each(Msg{m.Subject, m.Data})
+	}
+	return errors.Join(failed...)
+}
+
+// replyError is the error that a handler answered with, nil if it is an answer.
+func replyError(subject string, reply *nats.Msg) error {
+	if text := reply.Header.Get(errorHeader); text != "" {
+		return fmt.Errorf("request %s: %s", subject, text)
 	}
 	return nil
 }
 
 func decodeReply(subject string, reply *nats.Msg, answer proto.Message) error {
-	if text := reply.Header.Get(errorHeader); text != "" {
-		return fmt.Errorf("request %s: %s", subject, text)
+	if err := replyError(subject, reply); err != nil {
+		return err
 	}
 	if err := proto.Unmarshal(reply.Data, answer); err != nil {
 		return fmt.Errorf("answer to %s: %w", subject, err)

@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -109,6 +110,37 @@ func TestRequestAndReply(t *testing.T) {
 	}
 	if err := admin.Request(ctx, "igmpd.r9.status", wrapperspb.String("you"), &answer); !errors.Is(err, ErrNotFound) {
 		t.Fatalf("nobody there: %v", err)
+	}
+}
+
+// TestRequestManyTellsErrorsFromAnswers: one of two handlers fails; its error is no empty answer.
+func TestRequestManyTellsErrorsFromAnswers(t *testing.T) {
+	s := newTestServer(t)
+	admin := s.connect("admin")
+	for _, broken := range []bool{true, false} {
+		router := s.connect("igmpd")
+		_, err := router.Handle("igmpd.status", func(Msg) (proto.Message, error) {
+			if broken {
+				return nil, errors.New("state is damaged")
+			}
+			return wrapperspb.String("fine"), nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		router.nc.Flush()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	answers := 0
+	err := admin.RequestMany(ctx, "igmpd.status", wrapperspb.String("you"), 2, func(m Msg) {
+		answers++
+		if len(m.Data) == 0 {
+			t.Error("an empty answer")
+		}
+	})
+	if answers != 1 || err == nil || !strings.Contains(err.Error(), "state is damaged") {
+		t.Errorf("%d answers, error %v", answers, err)
 	}
 }
 
@@ -330,6 +362,26 @@ func TestDamagedStore(t *testing.T) {
 	case err := <-done:
 		if err == nil || !strings.Contains(err.Error(), s.cfg.DataDir) {
 			t.Fatalf("damaged store: %v", err)
+		}
+	}
+}
+
+// TestListIsWholeOrFails: a connection that ends in the middle of a list makes an error, not the end of the list.
+func TestListIsWholeOrFails(t *testing.T) {
+	s := newTestServer(t)
+	const all = 1000
+	full := s.connect("admin").Bucket(BucketConfig{Name: BucketServices})
+	for i := range all {
+		if _, err := full.Put(t.Context(), fmt.Sprint("s", i), make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for wait := time.Duration(0); wait < 10*time.Millisecond; wait += 200 * time.Microsecond {
+		c := s.connect("admin")
+		time.AfterFunc(wait, c.nc.Close)
+		got, err := c.Bucket(BucketConfig{Name: BucketServices}).List(t.Context())
+		if err == nil && len(got) != all {
+			t.Fatalf("%d of %d entries when the connection ended after %v, and no error", len(got), all, wait)
 		}
 	}
 }

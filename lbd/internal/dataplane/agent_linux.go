@@ -55,7 +55,7 @@ func loadAgentPlane(c AgentConfig) (*agent, error) {
 	if err := spec.Variables["mss_max"].Set(mss); err != nil {
 		return nil, err
 	}
-	coll, err := loadPinned(spec, c.Bpffs, logger(c.Log))
+	coll, err := loadPinned(spec, c.Bpffs, agentMapUndo, logger(c.Log))
 	if err != nil {
 		return nil, err
 	}

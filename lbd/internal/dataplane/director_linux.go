@@ -49,7 +49,7 @@ func loadDirectorPlane(c DirectorConfig) (*director, error) {
 	if c.FragmentsMax > 0 {
 		spec.Maps[directorMapFragments].MaxEntries = uint32(c.FragmentsMax)
 	}
-	coll, err := loadPinned(spec, c.Bpffs, logger(c.Log))
+	coll, err := loadPinned(spec, c.Bpffs, "", logger(c.Log))
 	if err != nil {
 		return nil, err
 	}

@@ -36,8 +36,9 @@ func newPortMapKey(vip netip.Addr, p Port) portMapKey {
 
 // loadPinned loads spec with every map pinned in dir; maps that are there already are taken over with what they hold. Maps of
 // another layout (another version's, another size) are replaced: the old program goes on with the old ones until the new one
-// takes its place on the hook.
-func loadPinned(spec *ebpf.CollectionSpec, dir string, log *slog.Logger) (*ebpf.Collection, error) {
+// takes its place on the hook. The map named lasting, if it fits still, is not replaced with the others: nobody could write its
+// entries again.
+func loadPinned(spec *ebpf.CollectionSpec, dir, lasting string, log *slog.Logger) (*ebpf.Collection, error) {
 	for name, m := range spec.Maps {
 		if isPinned(name) {
 			m.Pinning = ebpf.PinByName
@@ -47,7 +48,7 @@ func loadPinned(spec *ebpf.CollectionSpec, dir string, log *slog.Logger) (*ebpf.
 	coll, err := ebpf.NewCollectionWithOptions(spec, opts)
 	if errors.Is(err, ebpf.ErrMapIncompatible) {
 		log.Warn("pinned maps have another layout and are replaced; counters start anew", "dir", dir, "why", err)
-		if err := unpinMaps(spec, dir); err != nil {
+		if err := unpinMaps(spec, dir, fitting(spec, dir, lasting)); err != nil {
 			return nil, err
 		}
 		coll, err = ebpf.NewCollectionWithOptions(spec, opts)
@@ -66,17 +67,34 @@ func isPinned(name string) bool { return !strings.HasPrefix(name, ".") }
 
 // removePins removes the pinned maps and their directory.
 func removePins(spec *ebpf.CollectionSpec, dir string) error {
-	err := unpinMaps(spec, dir)
+	err := unpinMaps(spec, dir, "")
 	if e := os.Remove(dir); e != nil {
 		err = errors.Join(err, fmt.Errorf("remove pin directory: %w", e))
 	}
 	return err
 }
 
-func unpinMaps(spec *ebpf.CollectionSpec, dir string) error {
+// fitting is name if the map pinned under it has the layout of spec, else "".
+func fitting(spec *ebpf.CollectionSpec, dir, name string) string {
+	want := spec.Maps[name]
+	if want == nil {
+		return ""
+	}
+	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
+	if err != nil {
+		return ""
+	}
+	defer m.Close()
+	if want.Compatible(m) != nil {
+		return ""
+	}
+	return name
+}
+
+func unpinMaps(spec *ebpf.CollectionSpec, dir, except string) error {
 	var errs []error
 	for name := range spec.Maps {
-		if !isPinned(name) {
+		if !isPinned(name) || name == except {
 			continue
 		}
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {

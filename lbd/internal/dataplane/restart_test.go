@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/manycast/manycast/internal/testnet"
 	"golang.org/x/sys/unix"
 )
@@ -222,6 +224,35 @@ func TestNetOtherLayoutTakesOver(t *testing.T) {
 		t.Errorf("nothing said of the replaced maps: %s", logged.String())
 	}
 	l.close(t, false)
+}
+
+// TestNetOtherLayoutStillUndoes: an agent of another version replaces the maps and still knows what to undo in the end.
+func TestNetOtherLayoutStillUndoes(t *testing.T) {
+	l := newLAN(t)
+	l.open(t)
+	l.set(t)
+	s1, dir := l.servers["s1"], filepath.Join(l.bpffs, "s1")
+	l.in(t, s1, func() error { return l.agents["s1"].Close(true) })
+	other := &ebpf.MapSpec{Name: "counters", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}
+	m, err := ebpf.NewMap(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	pin := filepath.Join(dir, agentMapCounters)
+	if err := errors.Join(os.Remove(pin), m.Pin(pin)); err != nil {
+		t.Fatal(err)
+	}
+	l.in(t, s1, func() (err error) {
+		l.agents["s1"], err = OpenAgent(AgentConfig{Interface: "eth0", Bpffs: dir})
+		return err
+	})
+	l.set(t)
+	l.close(t, false)
+	out, err := s1.Run("sh", "-c", "ip -o addr show dev lo; cat /proc/sys/net/ipv4/conf/eth0/arp_ignore")
+	if err != nil || strings.Contains(out, "192.0.2.80") || !strings.HasSuffix(strings.TrimSpace(out), "0") {
+		t.Errorf("left behind: %s %v", out, err)
+	}
 }
 
 // TestNetInterfaceMadeAnew: an interface that is deleted and made again under its name has the program after the next Set.

@@ -20,8 +20,10 @@ type Loop struct {
 	ready    chan struct{}
 }
 
-// retryAfter is when services that the plane refused are tried again.
-const retryAfter = time.Second
+const (
+	retryAfter = time.Second     // services that the plane refused are tried again
+	checkEvery = 5 * time.Second // the plane is set anew: an interface that was deleted and made again has lost its program
+)
 
 // New returns a Loop that has yet to run. keep leaves the plane as it is when the Loop ends.
 func New(services <-chan []service.Service, plane dataplane.DirectorPlane, keep bool, log *slog.Logger) *Loop {
@@ -37,8 +39,9 @@ func (l *Loop) Ready() <-chan struct{} { return l.ready }
 // Run works until ctx is done, then removes the data plane unless it is kept.
 func (l *Loop) Run(ctx context.Context) error {
 	var want []dataplane.DirectorService
-	var retry <-chan time.Time
+	var again <-chan time.Time
 	services, isReady := l.services, false
+	changed, failed := false, "" // since the last line logged
 	for {
 		select {
 		case <-ctx.Done():
@@ -52,15 +55,22 @@ func (l *Loop) Run(ctx context.Context) error {
 				continue
 			}
 			want = planeServices(all)
-		case <-retry:
+			changed = true
+		case <-again:
 		}
-		retry = nil
 		if err := l.plane.Set(want); err != nil {
-			l.log.Error("services not set, trying again", "err", err)
-			retry = time.After(retryAfter)
+			if text := err.Error(); text != failed {
+				l.log.Error("services not set, trying again", "err", err)
+				failed, changed = text, true
+			}
+			again = time.After(retryAfter)
 			continue
 		}
-		l.log.Info("directs", "services", len(want))
+		again, failed = time.After(checkEvery), ""
+		if changed {
+			l.log.Info("directs", "services", len(want))
+			changed = false
+		}
 		if !isReady {
 			isReady = true
 			close(l.ready)

@@ -42,6 +42,12 @@ func TestPlaneFollowsServices(t *testing.T) {
 		if got := plane.Current(); len(got) != 1 || got[0].Group != all[0].Group || len(got[0].Ports) != 2 {
 			t.Errorf("set %+v", got)
 		}
+		n := len(plane.Sets())
+		time.Sleep(3 * checkEvery)
+		synctest.Wait()
+		if got := len(plane.Sets()); got < n+2 {
+			t.Errorf("set %d times, then %d: who puts the program on an interface that is made anew?", n, got)
+		}
 		services <- nil
 		synctest.Wait()
 		if got := plane.Current(); len(got) != 0 {

@@ -112,20 +112,6 @@ func (l *Lab) end(node, name string, sig unix.Signal) error {
 	return fmt.Errorf("%s/%s does not run", node, name)
 }
 
-// KillNode kills all processes of a node at once and takes its links down, as a power loss does.
-func (l *Lab) KillNode(node string) error {
-	if err := l.Cut(node); err != nil {
-		return err
-	}
-	var errs []error
-	for _, e := range l.entries() {
-		if e.Node == node && e.alive() {
-			errs = append(errs, l.signal(e, unix.SIGKILL, 10*time.Second))
-		}
-	}
-	return errors.Join(errs...)
-}
-
 // signal sends a signal to a process and waits until it is gone.
 func (l *Lab) signal(e entry, sig unix.Signal, within time.Duration) error {
 	if err := unix.Kill(e.PID, sig); err != nil && !errors.Is(err, unix.ESRCH) {

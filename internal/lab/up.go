@@ -5,11 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/manycast/manycast/internal/netns"
@@ -259,106 +255,4 @@ func (l *Lab) step(ctx context.Context, step Step) error {
 		})
 	}
 	return group.Wait()
-}
-
-// Command prepares a command inside a node. A name without a slash is looked for beside the manycast binary first.
-func (l *Lab) Command(ctx context.Context, node string, argv ...string) *exec.Cmd {
-	ns, err := l.Namespace(node)
-	if err != nil {
-		return &exec.Cmd{Err: err}
-	}
-	cmd := ns.Command(ctx, append([]string{l.program(argv[0])}, argv[1:]...)...)
-	cmd.Dir = l.Dir(node)
-	env, err := l.environment(node)
-	if err != nil {
-		return &exec.Cmd{Err: err}
-	}
-	cmd.Env = append(os.Environ(), env...)
-	return cmd
-}
-
-// environment is the topology's, rendered for a node, and a PATH that begins with the daemons.
-func (l *Lab) environment(node string) ([]string, error) {
-	env := []string{"MANYCAST_LAB=" + l.name, "PATH=" + l.store.Bin + ":" + os.Getenv("PATH")}
-	for name, value := range l.topology.Env {
-		text, err := render("env", value, l.data(node))
-		if err != nil {
-			return nil, fmt.Errorf("env %s: %w", name, err)
-		}
-		env = append(env, name+"="+text)
-	}
-	return env, nil
-}
-
-func (l *Lab) program(name string) string {
-	if strings.Contains(name, "/") {
-		return name
-	}
-	if path := filepath.Join(l.store.Bin, name); isFile(path) {
-		return path
-	}
-	return name
-}
-
-func isFile(path string) bool {
-	st, err := os.Stat(path)
-	return err == nil && st.Mode().IsRegular()
-}
-
-// Cut takes all of a node's links down, as a power loss does; Restore takes them up and sets the routes that went with them.
-func (l *Lab) Cut(node string) error {
-	return l.eachInterface(node, (*netns.Namespace).Down)
-}
-
-// Restore undoes Cut.
-func (l *Lab) Restore(node string) error {
-	if err := l.eachInterface(node, (*netns.Namespace).Up); err != nil {
-		return err
-	}
-	return addRoutes(l.spaces[node], l.topology.Node(node).Routes)
-}
-
-func (l *Lab) eachInterface(node string, f func(*netns.Namespace, string) error) error {
-	ns, err := l.Namespace(node)
-	if err != nil {
-		return err
-	}
-	for _, ifname := range l.topology.interfaces(node) {
-		if err := f(ns, ifname); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// interfaces are the node's ends of links, of switches and of the management network, sorted.
-func (t *Topology) interfaces(node string) []string {
-	var out []string
-	add := func(e Endpoint) {
-		if e.Node == node {
-			out = append(out, e.Interface)
-		}
-	}
-	for _, l := range t.Links {
-		add(l.A)
-		add(l.B)
-	}
-	for _, s := range t.Switches {
-		for _, p := range s.Ports {
-			add(p)
-		}
-	}
-	if t.Management.Node != "" {
-		out = append(out, MgmtInterface)
-	}
-	slices.Sort(out)
-	return out
-}
-
-// Address is the first address of a node's interface.
-func (t *Topology) Address(node, ifname string) (netip.Prefix, error) {
-	if n := t.Node(node); n != nil && len(n.Addresses[ifname]) > 0 {
-		return n.Addresses[ifname][0], nil
-	}
-	return netip.Prefix{}, fmt.Errorf("no address on %s:%s", node, ifname)
 }

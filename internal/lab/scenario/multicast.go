@@ -119,7 +119,7 @@ func (m *multicast) run(ctx context.Context) (err error) {
 		return err
 	}
 	err = m.work(ctx)
-	return errors.Join(err, sniffed(), m.count(ctx))
+	return errors.Join(err, sniffed(), m.count(context.WithoutCancel(ctx)))
 }
 
 // follow learns of allocations: from the bus, or once from the static file.

@@ -85,7 +85,7 @@ func runAgent(ctx context.Context, cfg config.Agent, keep bool, stderr io.Writer
 		return err
 	}
 	c := agent.Config{
-		Name: cfg.Name, Address: link.Address, Weight: cfg.Weight, Serve: cfg.Serve, StateDir: cfg.StateDir, Settle: cfg.Settle, Keep: keep,
+		Name: cfg.Name, Address: link.Address, Link: link.Prefix, Weight: cfg.Weight, Serve: cfg.Serve, StateDir: cfg.StateDir, Settle: cfg.Settle, Keep: keep,
 		Services: b.services(ctx, filepath.Join(cfg.StateDir, servicesCache)),
 		Plane:    plane, Joiner: joins, Close: dataplane.CloseConnections, Health: checker.Run, Log: b.log,
 	}

@@ -24,6 +24,10 @@ type Allocation struct {
 	Servers []string // sorted
 	Owner   []uint16 // per slot an index into Servers
 	Standby []uint16 // per slot an index into Servers; None where there is no second server
+
+	// Addresses are the servers' own, in the order of Servers; invalid where not known. They say who is whose neighbour and
+	// change nothing of the partition.
+	Addresses []netip.Addr
 }
 
 // Zero reports whether a is what comes before the first allocation.
@@ -45,6 +49,9 @@ func (a Allocation) Check() error {
 		if name == "" || i > 0 && a.Servers[i-1] >= name {
 			return fmt.Errorf("allocation %v: servers are not sorted and distinct at %q", a.Epoch, name)
 		}
+	}
+	if len(a.Addresses) != 0 && len(a.Addresses) != len(a.Servers) {
+		return fmt.Errorf("allocation %v: %d addresses of %d servers", a.Epoch, len(a.Addresses), len(a.Servers))
 	}
 	for i := range n {
 		if int(a.Owner[i]) >= len(a.Servers) {
@@ -73,6 +80,14 @@ func (a Allocation) Counts() map[string]int {
 		counts[a.Servers[o]]++
 	}
 	return counts
+}
+
+// Address returns the server's own address; invalid: not known.
+func (a Allocation) Address(server string) netip.Addr {
+	if i, ok := a.index(server); ok && int(i) < len(a.Addresses) {
+		return a.Addresses[i]
+	}
+	return netip.Addr{}
 }
 
 // Has reports whether server owns a slot or stands by for one.

@@ -3,6 +3,7 @@ package alloc
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/manycast/manycast/internal/epoch"
@@ -26,6 +27,7 @@ type Server struct {
 	Weight  int  // 0..MaxWeight; counts under Weighted
 	Drained bool // gets nothing
 	Alive   bool // a dead one gets nothing either
+	Address netip.Addr
 }
 
 // Want is what the next allocation is made from.
@@ -66,9 +68,25 @@ func Next(prev Allocation, want Want) (Allocation, Move, error) {
 	before := slices.Clone(owner)
 	place(all, owner, standby, weights)
 
-	next := Allocation{Epoch: want.Epoch, Slots: want.Slots, Servers: names, Owner: owner, Standby: standby}
+	next := Allocation{
+		Epoch: want.Epoch, Slots: want.Slots, Servers: names, Owner: owner, Standby: standby, Addresses: addresses(want, names),
+	}
 	next.placeStandbys(weights)
 	return next, moveOf(before, next, weights), nil
+}
+
+// addresses returns what is known of the named servers; nil: nothing.
+func addresses(want Want, names []string) []netip.Addr {
+	out, known := make([]netip.Addr, len(names)), false
+	for _, s := range want.Servers {
+		if i, ok := slices.BinarySearch(names, s.Name); ok && s.Address.IsValid() {
+			out[i], known = s.Address, true
+		}
+	}
+	if !known {
+		return nil
+	}
+	return out
 }
 
 // eligible returns the servers that may own something, sorted by name, and their weights.

@@ -3,6 +3,7 @@ package alloc
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/manycast/manycast/internal/epoch"
 	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
@@ -25,6 +26,13 @@ func ToProto(service string, a Allocation) *allocv1.Allocation {
 	for i := range a.Owner {
 		p.Owner[i], p.Standby[i] = uint32(a.Owner[i]), uint32(a.Standby[i])
 	}
+	for _, addr := range a.Addresses {
+		text := ""
+		if addr.IsValid() {
+			text = addr.String()
+		}
+		p.Addresses = append(p.Addresses, text)
+	}
 	return p
 }
 
@@ -45,6 +53,9 @@ func FromProto(p *allocv1.Allocation) (Allocation, error) {
 	if a.Standby, err = narrow(p.GetStandby()); err != nil {
 		return Allocation{}, fmt.Errorf("allocation of %q: standby: %w", p.GetService(), err)
 	}
+	if a.Addresses, err = parseAddresses(p.GetAddresses()); err != nil {
+		return Allocation{}, fmt.Errorf("allocation of %q: %w", p.GetService(), err)
+	}
 	if err := a.Check(); err != nil {
 		return Allocation{}, fmt.Errorf("allocation of %q: %w", p.GetService(), err)
 	}
@@ -59,6 +70,21 @@ func EpochToProto(e epoch.Epoch) *allocv1.Epoch {
 // EpochFromProto converts an epoch from the bus.
 func EpochFromProto(p *allocv1.Epoch) epoch.Epoch {
 	return epoch.Epoch{Term: p.GetTerm(), Number: p.GetNumber()}
+}
+
+func parseAddresses(texts []string) ([]netip.Addr, error) {
+	var out []netip.Addr
+	for _, text := range texts {
+		var addr netip.Addr
+		if text != "" {
+			var err error
+			if addr, err = netip.ParseAddr(text); err != nil {
+				return nil, fmt.Errorf("server's address: %w", err)
+			}
+		}
+		out = append(out, addr)
+	}
+	return out, nil
 }
 
 func narrow(wide []uint32) ([]uint16, error) {

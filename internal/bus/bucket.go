@@ -38,10 +38,14 @@ type Entry struct {
 	Synced   bool // a mark without a key: all that was there when the watch began has been sent
 }
 
-// Bucket returns a handle at once; the bus is asked at the first use.
+// Bucket returns a handle at once; the bus is asked at the first use. What cfg leaves open is as the suite keeps that bucket.
 func (c *Conn) Bucket(cfg BucketConfig) *Bucket {
+	defaults := bucketDefaults(cfg.Name)
+	if cfg.TTL == 0 {
+		cfg.TTL = defaults.TTL
+	}
 	if cfg.History == 0 {
-		cfg.History = 1
+		cfg.History = max(defaults.History, 1)
 	}
 	return &Bucket{c: c, cfg: cfg}
 }

@@ -17,6 +17,7 @@ type privateGroup struct {
 	addr    netip.Addr
 	term    uint64
 	members map[netip.Addr]*member // by requester
+	retired map[netip.Addr]*member // what requesters had before a move, until expires
 	plan    *steer.Plan
 	emptied time.Time
 }
@@ -32,6 +33,10 @@ type member struct {
 	since   time.Time
 	expires time.Time
 }
+
+// retirement is how long the set that a higher epoch replaced goes on where nobody else has claimed it: in a move the loser's
+// joins may come before the winner's, and packets between them would be lost.
+const retirement = time.Second
 
 // Join takes one admitted part of a requester's set. When the set is complete it is accepted as a whole, and relayed, or
 // refused with an error that wraps ErrStale, ErrOverlap, ErrComplex or ErrFull, or one of the assembler's.
@@ -81,6 +86,10 @@ func (t *Table) accept(now time.Time, g *privateGroup, portName string, set join
 	if err := g.overlap(set.Requester, next); err != nil {
 		return err
 	}
+	if m != nil && m.epoch.Less(next.epoch) {
+		g.retire(now, set.Requester, m)
+		t.arm(now.Add(retirement))
+	}
 	if m == nil && len(g.members) >= t.cfg.Limits.Requesters {
 		return fmt.Errorf("%w: %d requesters", ErrFull, len(g.members))
 	}
@@ -107,6 +116,13 @@ func (t *Table) replace(g *privateGroup, requester netip.Addr, old, next *member
 	return nil
 }
 
+// retire keeps a set for a while below all newer ones.
+func (g *privateGroup) retire(now time.Time, requester netip.Addr, m *member) {
+	old := *m
+	old.expires = now.Add(retirement)
+	g.retired[requester] = &old
+}
+
 func (m *member) sameForwarding(o member) bool {
 	return m.port == o.port && m.epoch == o.epoch && m.own.Equal(o.own)
 }
@@ -124,13 +140,24 @@ func (g *privateGroup) overlap(requester netip.Addr, next member) error {
 	return nil
 }
 
+// compile makes the plan of the members' sets, with the retired ones below them where that is not too much.
 func (g *privateGroup) compile() (*steer.Plan, error) {
-	claims := make([]steer.Claim, 0, len(g.members))
-	for _, m := range g.members {
-		claims = append(claims, steer.Claim{Owner: m.owner, Epoch: m.epoch, Set: m.own})
+	now := claims(g.members)
+	if len(g.retired) > 0 {
+		if plan, err := steer.Compile(append(claims(g.retired), now...)); err == nil {
+			return plan, nil
+		}
 	}
-	slices.SortFunc(claims, func(a, b steer.Claim) int { return int(a.Owner) - int(b.Owner) })
-	return steer.Compile(claims)
+	return steer.Compile(now)
+}
+
+func claims(members map[netip.Addr]*member) []steer.Claim {
+	out := make([]steer.Claim, 0, len(members))
+	for _, m := range members {
+		out = append(out, steer.Claim{Owner: m.owner, Epoch: m.epoch, Set: m.own})
+	}
+	slices.SortFunc(out, func(a, b steer.Claim) int { return int(a.Owner) - int(b.Owner) })
+	return out
 }
 
 // newPrivate makes room by forgetting the group that has been empty for longest.
@@ -148,7 +175,7 @@ func (t *Table) newPrivate(addr netip.Addr) (*privateGroup, error) {
 		delete(t.private, oldest)
 		t.act(Changed{})
 	}
-	g := &privateGroup{addr: addr, members: make(map[netip.Addr]*member)}
+	g := &privateGroup{addr: addr, members: make(map[netip.Addr]*member), retired: make(map[netip.Addr]*member)}
 	plan, err := g.compile()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrComplex, err)
@@ -174,6 +201,7 @@ func (t *Table) remove(now time.Time, g *privateGroup, requester netip.Addr) {
 		return
 	}
 	delete(g.members, requester)
+	delete(g.retired, requester)
 	if len(g.members) == 0 {
 		g.emptied = now
 	}
@@ -198,6 +226,26 @@ func (t *Table) tickPrivate(now time.Time) {
 			}
 			t.remove(now, g, requester)
 		}
+		t.endRetirement(now, g)
+	}
+}
+
+func (t *Table) endRetirement(now time.Time, g *privateGroup) {
+	ended := false
+	for requester, m := range g.retired {
+		if m.expires.After(now) {
+			t.arm(m.expires)
+			continue
+		}
+		delete(g.retired, requester)
+		ended = true
+	}
+	if !ended {
+		return
+	}
+	if plan, err := g.compile(); err == nil && !plan.Equal(g.plan) {
+		g.plan = plan
+		t.act(Changed{})
 	}
 }
 

@@ -109,7 +109,15 @@ func TestEpochsAndOverlap(t *testing.T) {
 		"a torn set changes nothing": {
 			{port: "a", join: extended(next(), s1, 1, 1, even), even: "a"},
 			{port: "a", join: part(extended(at, s1, 1, 2, odd), 1, 2, next()), even: "a", noChange: true, notRelayed: true},
-			{port: "a", join: extended(next(), s1, 1, 3, odd), odd: "a"},
+			{port: "a", join: extended(next(), s1, 1, 3, odd), even: "a", odd: "a"}, // even: retired
+			{port: "a", join: extended(next(), s1, 1, 3, odd), afterSeconds: 2, odd: "a", noChange: true},
+		},
+		"a loser's join before the winner's leaves no gap": {
+			{port: "a", join: extended(next(), s1, 1, 1, all), even: "a", odd: "a"},
+			{port: "a", join: extended(next(), s1, 1, 2, even), even: "a", odd: "a"},
+			{port: "b", join: extended(next(), s2, 1, 2, odd), even: "a", odd: "b"},
+			{port: "b", join: leave(extended(next(), s2, 1, 2, nobody)), even: "a", odd: "a"}, // still retired
+			{port: "a", join: leave(extended(next(), s1, 1, 2, nobody))},
 		},
 		"the requester moves to another port": {
 			{port: "a", join: extended(next(), s1, 1, 1, even), even: "a"},

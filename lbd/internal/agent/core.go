@@ -20,7 +20,8 @@ import (
 // Core knows the services and allocations that concern one server.
 type Core struct {
 	name   string
-	serve  []string // names of services; empty: those that name this server with portions
+	serve  []string     // names of services; empty: those that name this server with portions
+	link   netip.Prefix // where the groups are joined
 	settle time.Duration
 
 	specs    map[string]service.Service  // nil before the first SetServices
@@ -33,13 +34,16 @@ type Core struct {
 type closing struct {
 	service string
 	epoch   epoch.Epoch
+	before  alloc.Allocation // what the allocation of that epoch replaced
 	at      time.Time
 }
 
-// NewCore returns a Core that executes nothing yet. Connections of lost portions are closed settle after a commit.
-func NewCore(name string, serve []string, settle time.Duration) *Core {
+// NewCore returns a Core that executes nothing yet. Connections of lost portions are closed settle after a commit; until then
+// the server goes on taking those that went to a server on another link, for routers still bring it their packets or do not:
+// only on one link do both get them.
+func NewCore(name string, serve []string, link netip.Prefix, settle time.Duration) *Core {
 	return &Core{
-		name: name, serve: serve, settle: settle,
+		name: name, serve: serve, link: link, settle: settle,
 		held: map[string]alloc.Allocation{},
 	}
 }
@@ -108,12 +112,11 @@ func (c *Core) Committed(now time.Time, name string, a alloc.Allocation) []Actio
 	if s, ok := c.specs[name]; !ok || s.Static() {
 		return []Action{Keep{name, a}}
 	}
-	actions := []Action{c.apply(), Keep{name, a}}
 	if !c.loses(before, a) {
-		return append(actions, Send{announce.Done{Service: name, Epoch: a.Epoch, Server: c.name}})
+		return []Action{c.apply(), Keep{name, a}, Send{announce.Done{Service: name, Epoch: a.Epoch, Server: c.name}}}
 	}
-	c.closings = append(c.closings, closing{service: name, epoch: a.Epoch, at: now.Add(c.settle)})
-	return actions
+	c.closings = append(c.closings, closing{service: name, epoch: a.Epoch, before: before, at: now.Add(c.settle)})
+	return []Action{c.apply(), Keep{name, a}}
 }
 
 // stale warns of an allocation from a bus that has forgotten.
@@ -140,18 +143,23 @@ func (c *Core) loses(before, after alloc.Allocation) bool {
 	return false
 }
 
-// Tick lets time pass: connections are closed whose time has come.
+// Tick lets time pass: connections are closed whose time has come, after the server has ceased to take their portions.
 func (c *Core) Tick(now time.Time) []Action {
 	var out []Action
+	lingering := false
 	c.closings = slices.DeleteFunc(c.closings, func(d closing) bool {
 		if now.Before(d.at) {
 			return false
 		}
+		lingering = lingering || !d.before.Zero()
 		if s, ok := c.specs[d.service]; ok {
 			out = append(out, Close{Service: d.service, Epoch: d.epoch, VIP: s.VIP, Ports: s.Ports, Lost: c.lost(d)})
 		}
 		return true
 	})
+	if lingering {
+		out = slices.Insert(out, 0, Action(c.apply()))
+	}
 	return out
 }
 
@@ -201,14 +209,55 @@ func (c *Core) apply() Apply {
 			e, owner, standby = a.Epoch, a.Portions(c.name), a.StandbyPortions(c.name)
 		}
 		own := portion.Set{Permit: owner}
-		out.Accept = append(out.Accept, dataplane.AgentService{VIP: s.VIP, Group: s.Group, Ports: s.Ports, Accept: own})
-		if len(owner)+len(standby) > 0 {
+		out.Accept = append(out.Accept, dataplane.AgentService{
+			VIP: s.VIP, Group: s.Group, Ports: s.Ports, Accept: portion.Set{Permit: append(c.lingering(name), owner...)},
+		})
+		if before, ok := c.leaving(name); ok && len(owner)+len(standby) == 0 {
+			e, own, standby = before.Epoch, portion.Set{Permit: before.Portions(c.name)}, before.StandbyPortions(c.name)
+		}
+		if len(own.Permit)+len(standby) > 0 {
 			out.Join = append(out.Join, joiner.Membership{
 				Group: s.Group, Epoch: e, Owner: own, Standby: portion.Set{Permit: standby},
 			})
 		}
 	}
 	return out
+}
+
+// lingering are the portions of the service that this server lost to servers on other links and still takes.
+func (c *Core) lingering(name string) []portion.Portion {
+	after := c.held[name]
+	var out []portion.Portion
+	seen := map[int]bool{}
+	for _, d := range c.closings {
+		before := d.before
+		if d.service != name || before.Zero() || before.Slots != after.Slots {
+			continue
+		}
+		for i, o := range before.Owner {
+			winner := after.Servers[after.Owner[i]]
+			if !seen[i] && before.Servers[o] == c.name && winner != c.name && c.elsewhere(after.Address(winner)) {
+				seen[i] = true
+				out = append(out, before.Slots.Portion(i))
+			}
+		}
+	}
+	return portion.Minimize(out)
+}
+
+// leaving returns what the server had of a service before it lost all: the join stays until routers have those of the winners.
+func (c *Core) leaving(name string) (alloc.Allocation, bool) {
+	for _, d := range c.closings {
+		if d.service == name && !d.before.Zero() {
+			return d.before, true
+		}
+	}
+	return alloc.Allocation{}, false
+}
+
+// elsewhere reports whether a server is known to be on another link.
+func (c *Core) elsewhere(server netip.Addr) bool {
+	return c.link.IsValid() && server.IsValid() && !c.link.Contains(server)
 }
 
 func (c *Core) staticPortions(s service.Service) []portion.Portion {

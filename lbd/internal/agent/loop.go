@@ -34,6 +34,7 @@ type Health func(ctx context.Context, report func(healthy bool, why error))
 type Config struct {
 	Name     string
 	Address  netip.Addr
+	Link     netip.Prefix // connected prefix of the interface where the groups are joined
 	Weight   int
 	Serve    []string
 	StateDir string
@@ -82,7 +83,7 @@ type closeResult struct {
 // NewLoop returns a Loop that has yet to run.
 func NewLoop(cfg Config) *Loop {
 	l := &Loop{
-		cfg: cfg, core: NewCore(cfg.Name, cfg.Serve, cfg.Settle), shelf: shelf{cfg.StateDir},
+		cfg: cfg, core: NewCore(cfg.Name, cfg.Serve, cfg.Link, cfg.Settle), shelf: shelf{cfg.StateDir},
 		messages: make(chan announce.Message, 1024), closed: make(chan closeResult, 16), ready: make(chan struct{}),
 	}
 	if cfg.Buckets != nil {

@@ -3,6 +3,7 @@
 package leader
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/manycast/manycast/internal/epoch"
@@ -14,6 +15,7 @@ import (
 type Registration struct {
 	Service string
 	Server  string
+	Address netip.Addr // invalid: not said
 	Weight  int
 	Healthy bool
 	BootID  uint64 // another one at each start of the agent

@@ -2,6 +2,7 @@ package leader
 
 import (
 	"fmt"
+	"net/netip"
 
 	"google.golang.org/protobuf/proto"
 
@@ -21,8 +22,9 @@ func decodeRegistration(data []byte) (Registration, error) {
 	if err := service.CheckName(p.GetName()); err != nil {
 		return Registration{}, fmt.Errorf("server: %w", err)
 	}
+	address, _ := netip.ParseAddr(p.GetAddress()) // not known is as good as not readable
 	return Registration{
-		Service: p.GetService(), Server: p.GetName(), Weight: int(min(p.GetWeight(), alloc.MaxWeight)),
+		Service: p.GetService(), Server: p.GetName(), Address: address, Weight: int(min(p.GetWeight(), alloc.MaxWeight)),
 		Healthy: p.GetHealthy(), BootID: p.GetBootId(),
 	}, nil
 }

@@ -78,7 +78,7 @@ func (p *pool) servers(now time.Time) []alloc.Server {
 	var out []alloc.Server
 	for _, name := range slices.Sorted(maps.Keys(p.members)) {
 		m := p.members[name]
-		s := alloc.Server{Name: name, Weight: m.Weight, Alive: m.admitted && p.usable(now, m)}
+		s := alloc.Server{Name: name, Address: m.Address, Weight: m.Weight, Alive: m.admitted && p.usable(now, m)}
 		if o, ok := p.operator[name]; ok {
 			s.Drained = o.Drained
 			if o.Weight != nil {

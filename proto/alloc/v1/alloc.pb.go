@@ -86,6 +86,7 @@ type Allocation struct {
 	Servers       []string               `protobuf:"bytes,4,rep,name=servers,proto3" json:"servers,omitempty"`         // sorted
 	Owner         []uint32               `protobuf:"varint,5,rep,packed,name=owner,proto3" json:"owner,omitempty"`     // per slot an index into servers
 	Standby       []uint32               `protobuf:"varint,6,rep,packed,name=standby,proto3" json:"standby,omitempty"` // the same; 65535: none
+	Addresses     []string               `protobuf:"bytes,7,rep,name=addresses,proto3" json:"addresses,omitempty"`     // of the servers, in their order; empty: not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -158,6 +159,13 @@ func (x *Allocation) GetOwner() []uint32 {
 func (x *Allocation) GetStandby() []uint32 {
 	if x != nil {
 		return x.Standby
+	}
+	return nil
+}
+
+func (x *Allocation) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
 	}
 	return nil
 }
@@ -779,7 +787,7 @@ const file_proto_alloc_v1_alloc_proto_rawDesc = "" +
 	"\x1aproto/alloc/v1/alloc.proto\x12\x11manycast.alloc.v1\x1a\x1eproto/service/v1/service.proto\"3\n" +
 	"\x05Epoch\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
-	"\x06number\x18\x02 \x01(\x04R\x06number\"\xd2\x01\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\"\xf0\x01\n" +
 	"\n" +
 	"Allocation\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12.\n" +
@@ -787,7 +795,8 @@ const file_proto_alloc_v1_alloc_proto_rawDesc = "" +
 	"\x05slots\x18\x03 \x01(\v2\x1a.manycast.service.v1.SlotsR\x05slots\x12\x18\n" +
 	"\aservers\x18\x04 \x03(\tR\aservers\x12\x14\n" +
 	"\x05owner\x18\x05 \x03(\rR\x05owner\x12\x18\n" +
-	"\astandby\x18\x06 \x03(\rR\astandby\"\x7f\n" +
+	"\astandby\x18\x06 \x03(\rR\astandby\x12\x1c\n" +
+	"\taddresses\x18\a \x03(\tR\taddresses\"\x7f\n" +
 	"\x05State\x12;\n" +
 	"\tcommitted\x18\x01 \x01(\v2\x1d.manycast.alloc.v1.AllocationR\tcommitted\x129\n" +
 	"\bprepared\x18\x02 \x01(\v2\x1d.manycast.alloc.v1.AllocationR\bprepared\"\xa1\x01\n" +

@@ -1,0 +1,131 @@
+package agent
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/internal/service"
+)
+
+var (
+	start = time.Date(2024, 5, 1, 12, 0, 0, 0, time.UTC)
+	web   = service.Service{
+		Name: "web", VIP: netip.MustParseAddr("192.0.2.80"), Group: netip.MustParseAddr("239.80.80.80"),
+		Ports: []service.Port{{Proto: "tcp", Number: 80}}, Mode: "multicast", Policy: "equal",
+		Slots: alloc.Slots{By: alloc.Suffix, Bits: 1}, Handover: "reset",
+	}
+	even = netip.MustParseAddr("10.1.0.2")
+	odd  = netip.MustParseAddr("10.1.0.3")
+)
+
+const settle = 100 * time.Millisecond
+
+// allocation gives even users to one server and odd users to another; s1 is at 10.3.1.10, s2 and s3 are on 10.3.2.0/24.
+func allocation(number uint64, evenOwner, oddOwner uint16) alloc.Allocation {
+	return alloc.Allocation{
+		Epoch: epoch.Epoch{Term: 1, Number: number}, Slots: web.Slots, Servers: []string{"s1", "s2", "s3"},
+		Owner: []uint16{evenOwner, oddOwner}, Standby: []uint16{alloc.None, alloc.None},
+		Addresses: []netip.Addr{netip.MustParseAddr("10.3.1.10"), netip.MustParseAddr("10.3.2.20"), netip.MustParseAddr("10.3.2.30")},
+	}
+}
+
+const (
+	s1 = iota
+	s2
+	s3
+)
+
+// newS2 is the core of s2, which has all users at epoch 1.1.
+func newS2(t *testing.T) *Core {
+	t.Helper()
+	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
+	c.SetServices(start, []service.Service{web})
+	c.Committed(start, "web", allocation(1, s2, s2))
+	return c
+}
+
+func applied(t *testing.T, actions []Action) Apply {
+	t.Helper()
+	for _, a := range actions {
+		if a, ok := a.(Apply); ok {
+			return a
+		}
+	}
+	t.Fatalf("nothing applied: %+v", actions)
+	return Apply{}
+}
+
+func closes(actions []Action) (n int) {
+	for _, a := range actions {
+		if _, ok := a.(Close); ok {
+			n++
+		}
+	}
+	return n
+}
+
+func TestLoserTakesUsersOfAnotherLinkUntilRoutersHaveSwitched(t *testing.T) {
+	c := newS2(t)
+	a := applied(t, c.Committed(start, "web", allocation(2, s2, s1)))
+	if accept := a.Accept[0].Accept; !accept.Contains(even) || !accept.Contains(odd) {
+		t.Errorf("at the commit: accepts %v, want all: routers bring odd users here or to s1's link, not to both", accept)
+	}
+	if own := a.Join[0].Owner; !own.Contains(even) || own.Contains(odd) {
+		t.Errorf("joins for %v, want even users", own)
+	}
+	if early := c.Tick(start.Add(settle - time.Millisecond)); len(early) != 0 {
+		t.Errorf("before settle: %+v", early)
+	}
+	late := c.Tick(start.Add(settle))
+	if accept := applied(t, late).Accept[0].Accept; !accept.Contains(even) || accept.Contains(odd) {
+		t.Errorf("after settle: accepts %v, want even users", accept)
+	}
+	if _, first := late[0].(Apply); !first || closes(late) != 1 {
+		t.Errorf("after settle: %+v, want to cease, then to close", late)
+	}
+}
+
+func TestLoserOnTheWinnersLinkCeasesAtOnce(t *testing.T) {
+	c := newS2(t)
+	a := applied(t, c.Committed(start, "web", allocation(2, s2, s3)))
+	if accept := a.Accept[0].Accept; !accept.Contains(even) || accept.Contains(odd) {
+		t.Errorf("accepts %v, want even users: s3 sees the packets of odd ones, too", accept)
+	}
+}
+
+func TestUnknownAddressIsTakenForANeighbours(t *testing.T) {
+	c := newS2(t)
+	next := allocation(2, s2, s1)
+	next.Addresses = nil
+	if accept := applied(t, c.Committed(start, "web", next)).Accept[0].Accept; accept.Contains(odd) {
+		t.Errorf("accepts %v, want even users", accept)
+	}
+}
+
+func TestLoserOfAllLeavesAfterTheWinnersJoins(t *testing.T) {
+	c := newS2(t)
+	a := applied(t, c.Committed(start, "web", allocation(2, s1, s1)))
+	if len(a.Join) != 1 || a.Join[0].Epoch.Number != 1 || !a.Join[0].Owner.Contains(odd) {
+		t.Errorf("at the commit: joins %+v, want those of epoch 1.1", a.Join)
+	}
+	if after := applied(t, c.Tick(start.Add(settle))); len(after.Join) != 0 || !after.Accept[0].Accept.Empty() {
+		t.Errorf("after settle: %+v, want no join and nobody accepted", after)
+	}
+}
+
+func TestUsersComeBackWithinSettle(t *testing.T) {
+	c := newS2(t)
+	c.Committed(start, "web", allocation(2, s2, s1))
+	a := applied(t, c.Committed(start.Add(settle/2), "web", allocation(3, s2, s2)))
+	if accept := a.Accept[0].Accept; !accept.Contains(even) || !accept.Contains(odd) {
+		t.Errorf("accepts %v, want all", accept)
+	}
+	for _, action := range c.Tick(start.Add(settle)) {
+		if d, ok := action.(Close); ok && d.Lost(netip.AddrPortFrom(odd, 4711)) {
+			t.Error("closes connections of users who are this server's again")
+		}
+	}
+}

@@ -34,8 +34,8 @@ type Entry struct {
 	Value    []byte
 	Revision uint64
 	Created  time.Time // when the bus wrote it, by its clock
-	Deleted  bool
-	Synced   bool // a mark without a key: all that was there when the watch began has been sent
+	Deleted  bool      // with Revision 0 by nobody: it expired, or the bus lost it
+	Synced   bool      // a mark without a key: all that was there when the watch began has been sent
 }
 
 // Bucket returns a handle at once; the bus is asked at the first use. What cfg leaves open is as the suite keeps that bucket.

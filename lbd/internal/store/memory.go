@@ -207,7 +207,7 @@ func (m *Memory) news(known map[string]uint64, session *int) ([]bus.Entry, <-cha
 	for key := range known {
 		if _, ok := m.entries[key]; !ok {
 			delete(known, key)
-			news = append(news, bus.Entry{Key: key, Deleted: true})
+			news = append(news, bus.Entry{Key: key, Deleted: true, Revision: m.revision})
 		}
 	}
 	if again {

@@ -17,7 +17,8 @@ import (
 )
 
 // WatchServices sends the services in the bucket, all of them in order of names, first when all are known, then at each
-// change, until ctx is done. A service that cannot be used, by itself or beside the others, is logged and left out. The last
+// change, until ctx is done. A service that cannot be used, by itself or beside the others, is logged and left out. One that
+// vanishes without having been deleted, as when the bus lost its data, stays until the daemon's next start. The last
 // ones sent are kept in file and sent at the start, so that a daemon can start while the bus is away; file "": not so.
 func WatchServices(ctx context.Context, b Bucket, file string, log *slog.Logger) <-chan []service.Service {
 	out := make(chan []service.Service)
@@ -31,6 +32,11 @@ func WatchServices(ctx context.Context, b Bucket, file string, log *slog.Logger)
 			switch {
 			case e.Synced:
 				synced = true
+			case e.Deleted && e.Revision == 0:
+				if _, ok := all[e.Key]; ok {
+					log.Error("the bus does not know a service any more that nobody deleted, it goes on here; has the bus lost its data? "+
+						"apply the service again, and delete it if it is to end", "service", e.Key)
+				}
 			case e.Deleted:
 				delete(all, e.Key)
 			default:

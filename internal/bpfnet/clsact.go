@@ -163,7 +163,7 @@ func pinnedPlace(pin string) (p place, ok bool) {
 func (p place) removeNamed() error {
 	l, err := netlink.LinkByIndex(int(p.Ifindex))
 	if err != nil {
-		return nil // gone, and its filters with it
+		return nil //nolint:nilerr // gone, and its filters with it
 	}
 	filters, err := netlink.FilterList(l, p.Parent)
 	if err != nil {

@@ -21,7 +21,7 @@ func removeEmptyQdisc(ifindex int) error {
 	defer unlock()
 	l, err := netlink.LinkByIndex(ifindex)
 	if err != nil || !ok {
-		return nil //nolint:nilerr // the interface went, and all on it; an empty qdisc does no harm
+		return nil // the interface went, and all on it; an empty qdisc does no harm
 	}
 	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
 		left, err := netlink.FilterList(l, parent)

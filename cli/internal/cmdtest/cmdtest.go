@@ -51,7 +51,9 @@ func Start(t *testing.T) *Bus {
 	go func() { ended <- srv.Run(ctx) }()
 	t.Cleanup(func() {
 		stop()
-		<-ended
+		if err := <-ended; err != nil {
+			t.Errorf("bus: %v", err)
+		}
 	})
 	select {
 	case <-srv.Ready():

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -29,10 +31,11 @@ type ServerConfig struct {
 type Server struct {
 	cfg   ServerConfig
 	ready chan struct{}
+	once  sync.Once // of ready
 }
 
 // NewServer makes a Server; Run starts it.
-func NewServer(cfg ServerConfig) *Server { return &Server{cfg, make(chan struct{})} }
+func NewServer(cfg ServerConfig) *Server { return &Server{cfg: cfg, ready: make(chan struct{})} }
 
 // String names the task.
 func (s *Server) String() string { return "bus" }
@@ -40,13 +43,24 @@ func (s *Server) String() string { return "bus" }
 // Ready is closed when clients can connect and all buckets are there.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
-// Run serves until ctx is done. Errors: the directory is in use, not writable or full, the port is taken.
+// Run serves until ctx is done. Errors: the directory is in use, not writable or full, the port is taken. A disk that fills up
+// later makes writes fail; when there is room again the server starts anew, on the same port.
 func (s *Server) Run(ctx context.Context) error {
 	lock, err := daemon.Lock(s.cfg.DataDir)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
+	for ctx.Err() == nil {
+		if err := s.serve(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// serve serves until ctx is done or the server has to start anew.
+func (s *Server) serve(ctx context.Context) error {
 	opts, err := s.options()
 	if err != nil {
 		return err
@@ -55,7 +69,8 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("bus: %w", err)
 	}
-	ns.SetLogger(natsLog{s.cfg.Log}, false, false)
+	stuck := make(chan struct{}, 1)
+	ns.SetLogger(natsLog{s.cfg.Log, stuck}, false, false)
 	go ns.Start()
 	defer func() {
 		ns.Shutdown()
@@ -68,9 +83,39 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	}
 	s.cfg.Log.Info("bus serves", "url", ns.ClientURL(), "data", s.cfg.DataDir)
-	close(s.ready)
-	<-ctx.Done()
+	s.cfg.Listen = ns.Addr().String() // the port stays when it was any
+	s.once.Do(func() { close(s.ready) })
+	select {
+	case <-ctx.Done():
+	case <-stuck:
+		s.cfg.Log.Error("bus cannot write: nothing new is kept until there is room", "data", s.cfg.DataDir)
+		s.waitForRoom(ctx)
+	}
 	return nil
+}
+
+const (
+	roomNeeded = 1 << 20 // bytes
+	roomCheck  = time.Second
+)
+
+// waitForRoom waits until the data directory can be written to. The server's streams do not try again by themselves.
+func (s *Server) waitForRoom(ctx context.Context) {
+	tick := time.NewTicker(roomCheck)
+	defer tick.Stop()
+	path := filepath.Join(s.cfg.DataDir, "room")
+	for {
+		err := os.WriteFile(path, make([]byte, roomNeeded), 0o600)
+		if err = errors.Join(err, os.Remove(path)); err == nil {
+			s.cfg.Log.Info("bus can write again and starts anew")
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func (s *Server) options() (*server.Options, error) {
@@ -198,12 +243,25 @@ func bucketDefaults(name string) BucketConfig {
 	return cfg
 }
 
-// natsLog hands the server's log lines on.
-type natsLog struct{ log *slog.Logger }
+// natsLog hands the server's log lines on. One of them is the only sign that a stream takes no more writes.
+type natsLog struct {
+	log   *slog.Logger
+	stuck chan<- struct{} // has room for one
+}
 
 func (l natsLog) Noticef(f string, v ...any) { l.log.Debug(fmt.Sprintf(f, v...)) }
 func (l natsLog) Warnf(f string, v ...any)   { l.log.Warn(fmt.Sprintf(f, v...)) }
-func (l natsLog) Errorf(f string, v ...any)  { l.log.Warn(fmt.Sprintf(f, v...)) }
 func (l natsLog) Fatalf(f string, v ...any)  { l.log.Error(fmt.Sprintf(f, v...)) }
 func (l natsLog) Debugf(f string, v ...any)  { l.log.Debug(fmt.Sprintf(f, v...)) }
 func (l natsLog) Tracef(f string, v ...any)  { l.log.Debug(fmt.Sprintf(f, v...)) }
+
+func (l natsLog) Errorf(f string, v ...any) {
+	line := fmt.Sprintf(f, v...)
+	l.log.Warn(line)
+	if strings.Contains(strings.ToLower(line), "critical write error") {
+		select {
+		case l.stuck <- struct{}{}:
+		default:
+		}
+	}
+}

@@ -49,12 +49,6 @@ func Start(t *testing.T) *Bus {
 	ended := make(chan error, 1)
 	srv := bus.NewServer(bus.ServerConfig{Listen: listen, DataDir: b.dir, Log: slog.New(slog.DiscardHandler)})
 	go func() { ended <- srv.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("bus: %v", err)
-		}
-	})
 	select {
 	case <-srv.Ready():
 	case err := <-ended:
@@ -62,6 +56,12 @@ func Start(t *testing.T) *Bus {
 	case <-time.After(20 * time.Second):
 		t.Fatal("bus is not ready")
 	}
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("bus: %v", err)
+		}
+	})
 	if b.conn, err = bus.Connect(b.config()); err != nil {
 		t.Fatal(err)
 	}

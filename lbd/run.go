@@ -79,7 +79,7 @@ func runAgent(ctx context.Context, cfg config.Agent, keep bool, stderr io.Writer
 		return err
 	}
 	plane, err := dataplane.OpenAgent(dataplane.AgentConfig{
-		Interface: cfg.Interface, Bpffs: cfg.BPFFS, VIPDevice: cfg.VIPDevice, PathMTU: cfg.PathMTU, Log: b.log,
+		Interface: cfg.Interface, Bpffs: cfg.BPFFS, VIPDevice: cfg.VIPDevice, PathMTU: cfg.PathMTU, Hold: cfg.Hold, Log: b.log,
 	})
 	if err != nil {
 		return err

@@ -210,7 +210,7 @@ func (c *Core) apply() Apply {
 		}
 		own := portion.Set{Permit: owner}
 		out.Accept = append(out.Accept, dataplane.AgentService{
-			VIP: s.VIP, Group: s.Group, Ports: s.Ports, Accept: portion.Set{Permit: append(c.lingering(name), owner...)},
+			VIP: s.VIP, Group: s.Group, Ports: s.Ports, Accept: portion.Set{Permit: append(c.lingering(name), owner...)}, Leased: !s.Static(),
 		})
 		if before, ok := c.leaving(name); ok && len(owner)+len(standby) == 0 {
 			e, own, standby = before.Epoch, portion.Set{Permit: before.Portions(c.name)}, before.StandbyPortions(c.name)

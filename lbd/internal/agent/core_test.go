@@ -7,6 +7,7 @@ import (
 
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/internal/portion"
 	"github.com/manycast/manycast/internal/service"
 )
 
@@ -126,6 +127,21 @@ func TestUsersComeBackWithinSettle(t *testing.T) {
 	for _, action := range c.Tick(start.Add(settle)) {
 		if d, ok := action.(Close); ok && d.Lost(netip.AddrPortFrom(odd, 4711)) {
 			t.Error("closes connections of users who are this server's again")
+		}
+	}
+}
+
+func TestAllocatedUsersAreLeased(t *testing.T) {
+	static := service.Service{
+		Name: "dns", VIP: web.VIP, Group: netip.MustParseAddr("239.53.53.53"), Ports: []service.Port{{Proto: "udp", Number: 53}},
+		Mode: "multicast", Policy: "equal", Slots: web.Slots, Handover: "reset",
+		Servers: []service.Server{{Name: "s2", Portions: []portion.Portion{portion.MustParse("0.0.0.0/0")}}},
+	}
+	c := NewCore("s2", []string{"web", "dns"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
+	a := applied(t, c.SetServices(start, []service.Service{web, static}))
+	for _, s := range a.Accept {
+		if want := s.Group == web.Group; s.Leased != want {
+			t.Errorf("%v leased: %t, want %t", s.Group, s.Leased, want)
 		}
 	}
 }

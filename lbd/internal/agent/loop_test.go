@@ -33,9 +33,10 @@ func TestLoopEndsWithItsJoiner(t *testing.T) {
 		services := make(chan []service.Service, 1)
 		services <- all
 		buckets, link := store.NewMemories(), brokenJoiner{make(chan error)}
+		plane := dataplane.NewFakeAgent()
 		l := NewLoop(Config{
 			Name: "s1", Serve: []string{"web"}, StateDir: t.TempDir(), Services: services,
-			Plane: dataplane.NewFakeAgent(), Joiner: link, Buckets: &buckets, Announcer: announce.NewFake(),
+			Plane: plane, Joiner: link, Buckets: &buckets, Announcer: announce.NewFake(),
 			Health: func(ctx context.Context, report func(bool, error)) { report(true, nil); <-ctx.Done() },
 			Log:    slog.New(slog.DiscardHandler),
 		})
@@ -45,6 +46,9 @@ func TestLoopEndsWithItsJoiner(t *testing.T) {
 		synctest.Wait()
 		if _, err := buckets.Servers.Get(ctx, "web.s1"); err != nil {
 			t.Fatalf("the server is not registered: %v", err)
+		}
+		if renewals := plane.Renewals(); renewals < 4 {
+			t.Errorf("the plane heard %d times that the agent is alive", renewals)
 		}
 		link.failed <- joiner.ErrLinkGone
 		synctest.Wait()

@@ -42,6 +42,7 @@ type Agent struct {
 	VIPDevice string        `toml:"vip_device"`
 	PathMTU   int           `toml:"path_mtu"`
 	Settle    time.Duration `toml:"settle"`
+	Hold      time.Duration `toml:"hold"`
 	Log       Log           `toml:"log"`
 	Join      Join          `toml:"join"`
 	Keys      Keys          `toml:"keys"`
@@ -100,7 +101,7 @@ func DefaultDirector() Director {
 func DefaultAgent() Agent {
 	return Agent{
 		Name: hostname(), StateDir: "/var/lib/manycast/agent", Weight: 1, BPFFS: "/sys/fs/bpf/manycast/agent", VIPDevice: "lo",
-		Settle: 100 * time.Millisecond, Log: Log{"info"},
+		Settle: 100 * time.Millisecond, Hold: 2 * time.Second, Log: Log{"info"},
 		Join:   Join{Refresh: 10 * time.Second, Resend: time.Second, Robustness: 2},
 		Keys:   Keys{Member: "/var/lib/manycast/agent/member.key", Dir: "/var/lib/manycast/agent/groups"},
 		Health: health.Default(),
@@ -177,6 +178,9 @@ func (c Agent) check() error {
 	}
 	if c.Settle < 0 || c.Settle > time.Second {
 		errs = append(errs, fmt.Errorf("settle %v: want 0s to 1s", c.Settle))
+	}
+	if c.Hold < time.Second {
+		errs = append(errs, fmt.Errorf("hold %v: want at least 1s, in which a restart loses nothing", c.Hold))
 	}
 	if c.Join.Refresh <= 0 || c.Join.Resend <= 0 || c.Join.Robustness < 1 {
 		errs = append(errs, errors.New("join: refresh and resend have to be more than 0, robustness at least 1"))

@@ -41,6 +41,7 @@ func TestAgentCheck(t *testing.T) {
 		"address":           {good + "address = \"10.0.0\"\n", "10.0.0"},
 		"weight":            {good + "weight = -1\n", "weight -1"},
 		"settle":            {good + "settle = \"2s\"\n", "settle"},
+		"hold":              {good + "hold = \"0s\"\n", "hold"},
 		"mtu":               {good + "path_mtu = 100\n", "path_mtu"},
 		"health":            {good + "[health]\ntype = \"smoke\"\n", "smoke"},
 		"unknown key":       {good + "colour = 1\n", "colour"},

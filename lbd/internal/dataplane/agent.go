@@ -3,6 +3,7 @@ package dataplane
 import (
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"github.com/manycast/manycast/internal/portion"
 )
@@ -14,14 +15,18 @@ type AgentService struct {
 	Group  netip.Addr // IPv4 multicast; one service each
 	Ports  []Port     // at least one; services may share a VIP by different ports
 	Accept portion.Set
+	Leased bool // a leader gives the users to others once this agent is dead: they are taken while it is alive
 }
 
 // AgentPlane rewrites group -> VIP on the interface where the server joins. One goroutine sets and closes it; any
-// may read the counters until then.
+// may renew it and read the counters until then.
 type AgentPlane interface {
 	// Set makes services the complete set. The accepted users of a group switch in one step: no packet sees a mix. It fails,
 	// and changes nothing, when the services contradict each other.
 	Set(services []AgentService) error
+	// Renew says that the agent is alive, as Set does: users of leased services are taken for another AgentConfig.Hold, and no
+	// longer. It may be called beside Set and Counters.
+	Renew() error
 	// Counters are totals since the plane was first set up; they go on over a restart.
 	Counters() (AgentCounters, error)
 	// Close lets go of the plane. keep: packets go on and the next OpenAgent takes it over; else VIPs, ARP settings and programs
@@ -39,13 +44,15 @@ type AgentCounters struct {
 	NoPort     uint64 // dropped: for a port or protocol that the service does not have
 	Malformed  uint64 // dropped: too short for its own headers
 	Clamped    uint64 // answers whose MSS option was lowered
+	Lapsed     uint64 // dropped: of a leased service, and the agent was not alive
 }
 
 // AgentConfig is what does not change while an agent runs.
 type AgentConfig struct {
-	Interface string // Ethernet-like interface where the groups are joined
-	Bpffs     string // directory for pins, on a bpffs
-	VIPDevice string // VIPs are added here; "": lo
-	PathMTU   int    // bytes; the MSS of answers is clamped to PathMTU-40; 0: the interface's MTU
+	Interface string        // Ethernet-like interface where the groups are joined
+	Bpffs     string        // directory for pins, on a bpffs
+	VIPDevice string        // VIPs are added here; "": lo
+	PathMTU   int           // bytes; the MSS of answers is clamped to PathMTU-40; 0: the interface's MTU
+	Hold      time.Duration // leased users are taken that long after the last sign of life; 0: like others
 	Log       *slog.Logger
 }

@@ -23,6 +23,7 @@ type agentAgentCounters struct {
 	NoPort     uint64
 	Malformed  uint64
 	Clamped    uint64
+	Lapsed     uint64
 }
 
 type agentPortKey struct {
@@ -67,6 +68,7 @@ type agentUndoValue struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	agentMapAliveUntil    = "alive_until"
 	agentMapCounters      = "counters"
 	agentMapGroups        = "groups"
 	agentMapServices      = "services"
@@ -131,6 +133,7 @@ type agentProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type agentMapSpecs struct {
+	AliveUntil   *ebpf.MapSpec `ebpf:"alive_until"`
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	Groups       *ebpf.MapSpec `ebpf:"groups"`
 	Services     *ebpf.MapSpec `ebpf:"services"`
@@ -169,6 +172,7 @@ func (o *agentObjects) Close() error {
 //
 // It can be passed to loadAgentObjects or ebpf.CollectionSpec.LoadAndAssign.
 type agentMaps struct {
+	AliveUntil   *ebpf.Map `ebpf:"alive_until"`
 	Counters     *ebpf.Map `ebpf:"counters"`
 	Groups       *ebpf.Map `ebpf:"groups"`
 	Services     *ebpf.Map `ebpf:"services"`
@@ -182,6 +186,7 @@ type agentMaps struct {
 
 func (m *agentMaps) Close() error {
 	return _AgentClose(
+		m.AliveUntil,
 		m.Counters,
 		m.Groups,
 		m.Services,

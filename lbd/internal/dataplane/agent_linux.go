@@ -4,18 +4,23 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/manycast/manycast/internal/bpfnet"
 	"github.com/manycast/manycast/internal/steer"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // headers are the bytes of a segment that its MSS does not count: IPv4 and TCP without options (RFC 6691).
 const headers = 40
 
-// mine is the owner of accepted users in a group's plan (MINE of bpf/agent.bpf.c).
-const mine steer.Owner = 1
+// Owners of accepted users in a group's plan (MINE and MINE_WHILE_ALIVE of bpf/agent.bpf.c).
+const (
+	mine           steer.Owner = 1
+	mineWhileAlive steer.Owner = 2
+)
 
 // agent is the AgentPlane of the kernel.
 type agent struct {
@@ -64,11 +69,51 @@ func loadAgentPlane(c AgentConfig) (*agent, error) {
 		coll.Close()
 		return nil, err
 	}
-	return &agent{
+	a := &agent{
 		config: c, spec: spec, coll: coll, steer: plans,
 		host:  host{undo: coll.Maps[agentMapUndo]},
 		hooks: hooks{dir: c.Bpffs, options: bpfnet.Options{Name: "manycast-agent"}},
-	}, nil
+	}
+	if err := a.takeOver(); err != nil {
+		coll.Close()
+		return nil, err
+	}
+	return a, nil
+}
+
+// takeOver goes on being alive if a former agent still counts as that: this one has to find out first what is its own. After
+// that time others may have its users.
+func (a *agent) takeOver() error {
+	var until uint64
+	if err := a.coll.Maps[agentMapAliveUntil].Lookup(uint32(0), &until); err != nil {
+		return fmt.Errorf("read BPF map: %w", err)
+	}
+	now, err := sinceBoot()
+	if err != nil || uint64(now) >= until {
+		return err
+	}
+	return a.Renew()
+}
+
+// sinceBoot is the clock of bpf_ktime_get_boot_ns: it goes on while the host sleeps.
+func sinceBoot() (time.Duration, error) {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		return 0, fmt.Errorf("clock: %w", err)
+	}
+	return time.Duration(t.Nano()), nil
+}
+
+// Renew writes until when the agent counts as alive.
+func (a *agent) Renew() error {
+	now, err := sinceBoot()
+	if err != nil {
+		return err
+	}
+	if err := a.coll.Maps[agentMapAliveUntil].Put(uint32(0), uint64(now+a.config.Hold)); err != nil {
+		return fmt.Errorf("agent: say that it is alive: %w", err)
+	}
+	return nil
 }
 
 // mssMax is what answers may announce at most, bytes.
@@ -96,7 +141,7 @@ func (a *agent) Set(services []AgentService) error {
 	if err := checkAgent(services); err != nil {
 		return err
 	}
-	plans, err := compile(services)
+	plans, err := compile(services, a.config.Hold > 0)
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
@@ -104,7 +149,7 @@ func (a *agent) Set(services []AgentService) error {
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
-	if err := a.write(services, plans); err != nil {
+	if err := errors.Join(a.Renew(), a.write(services, plans)); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
 	if err := errors.Join(a.attach(), a.host.undoExcept(changes)); err != nil {
@@ -113,10 +158,14 @@ func (a *agent) Set(services []AgentService) error {
 	return nil
 }
 
-func compile(services []AgentService) (map[netip.Addr]*steer.Plan, error) {
+func compile(services []AgentService, isLapsing bool) (map[netip.Addr]*steer.Plan, error) {
 	plans := make(map[netip.Addr]*steer.Plan, len(services))
 	for _, s := range services {
-		plan, err := steer.Compile([]steer.Claim{{Owner: mine, Set: s.Accept}})
+		owner := mine
+		if s.Leased && isLapsing {
+			owner = mineWhileAlive
+		}
+		plan, err := steer.Compile([]steer.Claim{{Owner: owner, Set: s.Accept}})
 		if err != nil {
 			return nil, fmt.Errorf("accepted users of group %s: %w", s.Group, err)
 		}
@@ -180,6 +229,7 @@ func (a *agent) Counters() (AgentCounters, error) {
 		total.NoPort += c.NoPort
 		total.Malformed += c.Malformed
 		total.Clamped += c.Clamped
+		total.Lapsed += c.Lapsed
 	})
 	return total, err
 }

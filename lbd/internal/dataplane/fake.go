@@ -22,11 +22,30 @@ func NewFakeDirector() *FakeDirector {
 // FakeAgent is an AgentPlane without a kernel: it checks as the real one does and records what was set.
 type FakeAgent struct {
 	fake[AgentService, AgentCounters]
+	renewals int
 }
 
 // NewFakeAgent returns a plane that has nothing set.
 func NewFakeAgent() *FakeAgent {
-	return &FakeAgent{fake[AgentService, AgentCounters]{check: checkAgent}}
+	return &FakeAgent{fake: fake[AgentService, AgentCounters]{check: checkAgent}}
+}
+
+// Renew counts.
+func (f *FakeAgent) Renew() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return errClosed
+	}
+	f.renewals++
+	return nil
+}
+
+// Renewals returns how often Renew was called.
+func (f *FakeAgent) Renewals() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.renewals
 }
 
 var (

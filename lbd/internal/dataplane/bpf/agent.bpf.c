@@ -4,7 +4,9 @@
 #include "packet.h"
 #include "steer.h"
 
-#define MINE 1 /* the owner in a group's plan; 0: another server's */
+/* Owners in a group's plan; 0: another server's. */
+#define MINE 1
+#define MINE_WHILE_ALIVE 2 /* a leader gives them to others once the agent is dead */
 
 #define TCP_MSS_KIND 2
 #define TCP_MSS_LENGTH 4
@@ -23,6 +25,7 @@ struct agent_counters {
 	__u64 no_port;
 	__u64 malformed;
 	__u64 clamped;
+	__u64 lapsed;
 };
 
 /* group -> VIP */
@@ -48,6 +51,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct agent_counters);
 } counters SEC(".maps");
+
+/* Until when the agent counts as alive: nanoseconds since boot, 0 before it is. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} alive_until SEC(".maps");
 
 /* What the agent changed on this host and has to undo, by name ("vip 192.0.2.80 dev lo"). Programs do not use it: it is here
  * because it has to live as long as the pins do, and to end with the boot. */
@@ -130,12 +141,21 @@ static __always_inline enum judgement judge(struct __sk_buff *skb, const struct 
 	return has_port(vip, ip->daddr, ports.dst, ip->protocol) ? WANTED : NO_PORT;
 }
 
+static __always_inline bool is_alive(void)
+{
+	__u32 zero = 0;
+	__u64 *until = bpf_map_lookup_elem(&alive_until, &zero);
+
+	return until && bpf_ktime_get_boot_ns() < *until;
+}
+
 SEC("tc")
 int agent_ingress(struct __sk_buff *skb)
 {
 	enum judgement judgement;
 	struct iphdr ip;
 	__be32 *found, vip, user;
+	__u32 owner;
 
 	if (!load_ipv4(skb, &ip))
 		return NEXT;
@@ -152,8 +172,14 @@ int agent_ingress(struct __sk_buff *skb)
 		COUNT(no_port, 1);
 		return DROP;
 	}
-	if (steer_lookup(ip.daddr, user) != MINE) {
+	owner = steer_lookup(ip.daddr, user);
+	if (owner != MINE && owner != MINE_WHILE_ALIVE) {
 		COUNT(not_mine, 1);
+		return DROP;
+	}
+	/* On one link the next owner sees the same packets: both would answer. */
+	if (owner == MINE_WHILE_ALIVE && !is_alive()) {
+		COUNT(lapsed, 1);
 		return DROP;
 	}
 	/* Unlike a group, the VIP is taken by TCP only from frames for this host. */

@@ -1,0 +1,119 @@
+package dataplane
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/manycast/manycast/internal/testnet"
+)
+
+// aliveServer is an agent's host where agents come and go.
+type aliveServer struct {
+	t     *testing.T
+	node  *testnet.Node
+	bpffs string
+	agent *agent
+}
+
+func newAliveServer(t *testing.T) *aliveServer {
+	net := testnet.New(t)
+	s := &aliveServer{t: t, node: net.Node("server"), bpffs: filepath.Join(net.BPFFS(), "agent")}
+	net.Link(s.node, "eth0", "10.2.0.1/24", net.Node("other"), "eth0", "")
+	s.open()
+	t.Cleanup(func() { s.close(false) })
+	return s
+}
+
+func (s *aliveServer) do(f func() error) {
+	s.t.Helper()
+	if err := s.node.Do(f); err != nil {
+		s.t.Fatalf("%+v", err)
+	}
+}
+
+func (s *aliveServer) open() {
+	s.t.Helper()
+	s.do(func() (err error) {
+		s.agent, err = loadAgentPlane(AgentConfig{Interface: "eth0", VIPDevice: "lo", Bpffs: s.bpffs, Hold: time.Minute})
+		return err
+	})
+}
+
+func (s *aliveServer) close(keep bool) {
+	s.t.Helper()
+	s.do(func() error { return s.agent.Close(keep) })
+}
+
+// set makes web leased and dns not.
+func (s *aliveServer) set() {
+	s.t.Helper()
+	services := agentServices(odd, odd)
+	services[0].Leased = true
+	s.do(func() error { return s.agent.Set(services) })
+}
+
+func (s *aliveServer) until() uint64 {
+	s.t.Helper()
+	var until uint64
+	if err := s.agent.coll.Maps[agentMapAliveUntil].Lookup(uint32(0), &until); err != nil {
+		s.t.Fatal(err)
+	}
+	return until
+}
+
+func (s *aliveServer) setUntil(until uint64) {
+	s.t.Helper()
+	if err := s.agent.coll.Maps[agentMapAliveUntil].Put(uint32(0), until); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *aliveServer) wantTaken(what string, web, dns bool) {
+	s.t.Helper()
+	for group, want := range map[string]bool{webGroup: web, dnsGroup: dns} {
+		p := packet{src: testUser, dst: group, proto: protoTCP, payload: tcpSegment(1000, 80, 2, nil, "")}
+		if group == dnsGroup {
+			p.payload = tcpSegment(1000, 53, 2, nil, "")
+		}
+		verdict, _ := run(s.t, s.agent.coll.Programs[agentProgAgentIngress], p.frame())
+		if taken := verdict == verdictNext; taken != want {
+			s.t.Errorf("%s: packet to %s taken: %t, want %t", what, group, taken, want)
+		}
+	}
+}
+
+// TestNetLeasedUsersAreTakenWhileTheAgentIsAlive: what a leader would give to others ceases with the agent, the rest does not.
+func TestNetLeasedUsersAreTakenWhileTheAgentIsAlive(t *testing.T) {
+	s := newAliveServer(t)
+	s.set()
+	s.wantTaken("at the start", true, true)
+	s.setUntil(1)
+	s.wantTaken("long silent", false, true)
+	if c, err := s.agent.Counters(); err != nil || c.Lapsed != 1 || c.NotMine != 0 {
+		t.Errorf("counted %+v, error %v, want one lapsed", c, err)
+	}
+	s.do(s.agent.Renew)
+	s.wantTaken("renewed", true, true)
+}
+
+// TestNetNextAgentTakesTheTimeOver: a restart within the time loses nothing, even if the next agent has yet to learn what is its
+// own; a later one waits for that.
+func TestNetNextAgentTakesTheTimeOver(t *testing.T) {
+	s := newAliveServer(t)
+	s.set()
+	before := s.until()
+	s.close(true)
+	s.open()
+	if after := s.until(); after <= before {
+		t.Errorf("alive until %d, was until %d before the restart", after, before)
+	}
+	s.wantTaken("restarted in time", true, true)
+
+	s.setUntil(1)
+	s.close(true)
+	s.open()
+	s.wantTaken("restarted late", false, true)
+	s.set()
+	s.wantTaken("told what is its own", true, true)
+}

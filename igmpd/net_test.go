@@ -14,6 +14,7 @@ import (
 	"github.com/manycast/manycast/internal/join"
 	"github.com/manycast/manycast/internal/portion"
 	"github.com/manycast/manycast/internal/testnet"
+	igmpdv1 "github.com/manycast/manycast/proto/igmpd/v1"
 )
 
 const (
@@ -226,4 +227,22 @@ func TestNetCheckTellsWhatIsWrong(t *testing.T) {
 	if p := r.igmpd(r.r1, "--check", "--config", r.configs["r1"]); p.Wait() != nil {
 		t.Fatal(fmt.Errorf("good configuration: %s", p.Output()))
 	}
+}
+
+// A member's interface is deleted and made anew, the member says what it said before.
+func TestNetInterfaceMadeAnew(t *testing.T) {
+	r := newRig(t)
+	r.startBoth()
+	r.send(r.s1, proper, r.sign(r.newJoin(server1, 1, evenUsers)))
+	r.joined("r1", 1)
+	r.gets(r.atS1, evenUser)
+	if out, err := r.r2.Run("ip", "link", "del", "s1"); err != nil {
+		t.Fatalf("delete the link: %v: %s", err, out)
+	}
+	port := func() *igmpdv1.Port { return r.status("r2").Ports[0] }
+	testnet.Eventually(t, 5*time.Second, func() bool { return !port().Up }, "r2 sees that s1 is gone")
+	r.net.Link(r.r2, "s1", "10.3.1.1/24", r.s1, "eth0", "10.3.1.11/24")
+	testnet.Eventually(t, 5*time.Second, func() bool { return port().Up }, "r2 sees s1 again")
+	r.send(r.s1, proper, r.sign(r.newJoin(server1, 1, evenUsers)))
+	r.gets(newSniffer(t, r.s1), evenUser)
 }

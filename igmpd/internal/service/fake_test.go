@@ -48,6 +48,7 @@ type fakeNetwork struct {
 
 	mu    sync.Mutex
 	ports []PortState
+	err   error // of Ports
 	out   []sent
 }
 
@@ -55,8 +56,8 @@ func newFakeNetwork() *fakeNetwork {
 	return &fakeNetwork{
 		packets: make(chan Packet, 1024), changed: make(chan struct{}, 1),
 		ports: []PortState{
-			{Name: "lan", Up: true, Address: lanOwn, Prefixes: []netip.Prefix{lan}, MTU: 1500},
-			{Name: "up", Up: true, Address: upOwn, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.2.0.0/24")}, MTU: 1500},
+			{Name: "lan", Index: 2, Up: true, Address: lanOwn, Prefixes: []netip.Prefix{lan}, MTU: 1500},
+			{Name: "up", Index: 3, Up: true, Address: upOwn, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.2.0.0/24")}, MTU: 1500},
 		},
 	}
 }
@@ -68,6 +69,9 @@ func (n *fakeNetwork) Close() error             { return nil }
 func (n *fakeNetwork) Ports() ([]PortState, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.err != nil {
+		return nil, n.err
+	}
 	return append([]PortState(nil), n.ports...), nil
 }
 

@@ -19,6 +19,8 @@ type Packet struct {
 // PortState is what the system says of an interface that igmpd serves.
 type PortState struct {
 	Name     string
+	Index    int    // another one: the interface was made anew
+	Hardware string // address of the link
 	Up       bool
 	Address  netip.Addr     // primary; invalid: none
 	Prefixes []netip.Prefix // connected

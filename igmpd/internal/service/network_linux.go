@@ -32,7 +32,6 @@ type linuxNetwork struct {
 	readers sync.WaitGroup
 	sockets map[string]*portSocket // by name; owned by the caller of Ports
 	ports   map[string]PortState
-	index   map[string]int
 	byIndex map[int]string
 }
 
@@ -41,7 +40,7 @@ func OpenNetwork(names []string, log *slog.Logger) (Network, error) {
 	n := &linuxNetwork{
 		names: make(map[string]bool), log: log,
 		packets: make(chan Packet, packetsWaiting), changed: make(chan struct{}, 1), done: make(chan struct{}),
-		sockets: make(map[string]*portSocket), ports: make(map[string]PortState), index: make(map[string]int), byIndex: make(map[int]string),
+		sockets: make(map[string]*portSocket), ports: make(map[string]PortState), byIndex: make(map[int]string),
 	}
 	for _, name := range names {
 		n.names[name] = true
@@ -150,7 +149,9 @@ func (n *linuxNetwork) Ports() ([]PortState, error) {
 		if !n.names[attrs.Name] {
 			continue
 		}
-		st := PortState{Name: attrs.Name, Up: attrs.Flags&net.FlagUp != 0, MTU: attrs.MTU}
+		st := PortState{
+			Name: attrs.Name, Index: attrs.Index, Hardware: attrs.HardwareAddr.String(), Up: attrs.Flags&net.FlagUp != 0, MTU: attrs.MTU,
+		}
 		errs = append(errs, n.addresses(l, &st))
 		if st.Up {
 			if err := n.listen(st.Name, attrs.Index); err != nil {
@@ -158,7 +159,7 @@ func (n *linuxNetwork) Ports() ([]PortState, error) {
 				st.Up = false
 			}
 		}
-		n.ports[st.Name], n.index[st.Name] = st, attrs.Index
+		n.ports[st.Name] = st
 	}
 	states := make([]PortState, 0, len(n.ports))
 	for name := range n.names {
@@ -240,7 +241,7 @@ func (n *linuxNetwork) Send(port string, to netip.Addr, payload []byte) error {
 	if !st.Up || !st.Address.IsValid() {
 		return fmt.Errorf("interface %s is down or has no address", port)
 	}
-	return n.send.send(n.index[port], st.Address, to, payload)
+	return n.send.send(st.Index, st.Address, to, payload)
 }
 
 // Close ends the receivers.

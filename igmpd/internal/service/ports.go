@@ -12,16 +12,18 @@ import (
 // refreshPorts brings interfaces and routes up to date.
 func (s *Service) refreshPorts(now time.Time) {
 	states, err := s.Network.Ports()
-	if err != nil {
+	if s.portsAgain = err != nil; err != nil { // nobody may tell of another change: look again soon
 		s.stats.warn(now, "interfaces", "err", err)
-	}
-	for _, p := range s.ports {
-		p.Up = false
-	}
-	for _, st := range states {
-		if p := s.ports[st.Name]; p != nil {
-			p.PortState = st
+		if len(states) == 0 {
+			return
 		}
+	}
+	found := make(map[string]PortState, len(states))
+	for _, st := range states {
+		found[st.Name] = st
+	}
+	for name, p := range s.ports {
+		s.portState(p, found[name])
 	}
 	s.refreshRoutes()
 	for name, p := range s.ports {
@@ -33,6 +35,16 @@ func (s *Service) refreshPorts(now time.Time) {
 		p.admission = &admission.Port{Name: name, Prefixes: p.Prefixes, Members: p.Members, Neighbors: p.Neighbors}
 		s.act(s.table.SetPort(now, membership.Port{Name: name, Address: p.Address, Members: p.Members, Upstream: s.upstream[name]}))
 	}
+}
+
+// portState notes how an interface is now. Forwarding refers to the very interface: one that was made anew, though its members
+// are the same, needs its entries and its program again.
+func (s *Service) portState(p *port, now PortState) {
+	now.Name = p.Interface.Name
+	if p.Index != now.Index || p.Hardware != now.Hardware || p.Up != now.Up {
+		s.changed = true
+	}
+	p.PortState = now
 }
 
 // refreshRoutes finds the ports toward the roots anew.

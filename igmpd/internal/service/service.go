@@ -51,12 +51,13 @@ type Service struct {
 	cache   *keys.Cache
 	fetcher *keys.Fetcher
 
-	ports    map[string]*port
-	upstream map[string]bool // ports toward a root that is not this router
-	routes   map[netip.Addr]Hop
-	relays   map[string][]join.Signed // by port, not sent yet
-	pending  int                      // joins in relays
-	relayAt  time.Time                // when they are sent
+	ports      map[string]*port
+	portsAgain bool            // they could not all be read
+	upstream   map[string]bool // ports toward a root that is not this router
+	routes     map[netip.Addr]Hop
+	relays     map[string][]join.Signed // by port, not sent yet
+	pending    int                      // joins in relays
+	relayAt    time.Time                // when they are sent
 
 	changed   bool      // forwarding state
 	holdUntil time.Time // the kernel's state is left alone until then
@@ -213,6 +214,9 @@ func (s *Service) settle(now time.Time) {
 
 func (s *Service) housekeep(now time.Time) {
 	s.clock(now)
+	if s.portsAgain {
+		s.refreshPorts(now)
+	}
 	s.cache.Tick(now)
 	for _, r := range s.checker.Expire(now) {
 		s.verdict(now, r.Arrival, r.Verdict)

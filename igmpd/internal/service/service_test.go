@@ -350,27 +350,3 @@ func TestForwardingIsTriedAgain(t *testing.T) {
 		}
 	})
 }
-
-func TestInterfaceGoesAndComesBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := startRouter(t, t.TempDir(), nil)
-		defer r.stop()
-		r.receiveMessage(server, igmp.V2Report{Group: public})
-		set := func(up bool) {
-			r.net.mu.Lock()
-			r.net.ports[0].Up = up
-			r.net.mu.Unlock()
-			r.net.changed <- struct{}{}
-			synctest.Wait()
-		}
-		set(false)
-		if len(r.fwd.Last().Public) != 0 {
-			t.Fatal("members of a port that is down stay")
-		}
-		r.net.take()
-		set(true)
-		if out := r.net.take(); len(out) != 1 || out[0].to != allSystems {
-			t.Fatalf("sent %+v, want a query at once", out)
-		}
-	})
-}

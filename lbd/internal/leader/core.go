@@ -126,14 +126,15 @@ func (c *Core) AllStored(now time.Time) []Action {
 // Loaded tells what the bucket holds now, whatever was known before: after a Save that failed, and at the begin of a term.
 func (c *Core) Loaded(now time.Time, service string, revision uint64, s store.State) []Action {
 	p := c.pool(service)
-	p.revision, p.state, p.round, p.settled = revision, s, nil, nil
+	p.setState(revision, s)
+	p.round, p.settled = nil, nil
 	return p.step(now)
 }
 
 // Saved answers a Save that succeeded.
 func (c *Core) Saved(now time.Time, s Save, revision uint64) []Action {
 	p := c.pool(s.Service)
-	p.revision, p.state = revision, s.State
+	p.setState(revision, s.State)
 	return append(p.saved(now), p.step(now)...)
 }
 

@@ -355,3 +355,30 @@ func TestLostCommitIsFoundInTheBucket(t *testing.T) {
 		c.end(stop)
 	})
 }
+
+// TestEpochsDoNotGoBack: agents and routers would refuse a lower epoch, whatever happened to the bucket.
+func TestEpochsDoNotGoBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, lose := range map[string]func(b store.Bucket) error{
+			"damaged": func(b store.Bucket) error { _, err := b.Put(t.Context(), "web", []byte{0xff}); return err },
+			"deleted": func(b store.Bucket) error { return b.Delete(t.Context(), "web") },
+		} {
+			c := newCluster(t)
+			stop := c.director("d1")
+			c.servers(1, 1)
+			c.wait(3 * time.Second)
+			for _, server := range []string{"s3", "s4", "s5"} {
+				c.server(server, 1, true)
+				c.wait(3 * time.Second)
+			}
+			if err := lose(c.buckets.Allocations); err != nil {
+				t.Fatal(err)
+			}
+			c.server("s6", 1, true)
+			c.wait(5 * time.Second)
+			t.Log(name)
+			c.shares("s1", "s2", "s3", "s4", "s5", "s6")
+			c.end(stop)
+		}
+	})
+}

@@ -24,6 +24,7 @@ type pool struct {
 
 	revision uint64 // of the state in the bucket; 0: there is none
 	state    store.State
+	number   uint64 // highest of an epoch seen: if the bucket forgets, epochs do not go back within a term
 
 	settled *alloc.Want // what the committed allocation is right for
 	empty   bool        // nobody may own anything; told once
@@ -123,7 +124,13 @@ func (p *pool) takeBack() []Action {
 }
 
 func (p *pool) nextEpoch() epoch.Epoch {
-	return epoch.Epoch{Term: p.core.term, Number: max(p.state.Committed.Epoch.Number, p.state.Prepared.Epoch.Number) + 1}
+	return epoch.Epoch{Term: p.core.term, Number: p.number + 1}
+}
+
+// setState takes what the bucket holds.
+func (p *pool) setState(revision uint64, s store.State) {
+	p.revision, p.state = revision, s
+	p.number = max(p.number, s.Committed.Epoch.Number, s.Prepared.Epoch.Number)
 }
 
 // agents are the servers that a move to next concerns and that can be expected to answer.

@@ -54,13 +54,15 @@ func (c *Core) serves(name string) bool {
 }
 
 // Restore gives back what Keep put on disk in an earlier run, before the first SetServices. It counts unless a newer one is
-// known. Connections that were to be closed then are closed now.
+// known. Connections that were to be closed then, or are by the newer one, are closed now.
 func (c *Core) Restore(now time.Time, name string, a alloc.Allocation) {
-	if !c.serves(name) || !c.held[name].Epoch.Less(a.Epoch) {
+	if !c.serves(name) {
 		return
 	}
-	c.held[name] = a
-	c.closings = append(c.closings, closing{service: name, epoch: a.Epoch, at: now.Add(c.settle)})
+	if c.held[name].Epoch.Less(a.Epoch) {
+		c.held[name] = a
+	}
+	c.closings = append(c.closings, closing{service: name, epoch: c.held[name].Epoch, at: now.Add(c.settle)})
 }
 
 // SetServices makes services all that there are.

@@ -145,3 +145,24 @@ func TestAllocatedUsersAreLeased(t *testing.T) {
 		}
 	}
 }
+
+// TestRestartFindsOutThatUsersMoved: what the last run served is not all ours any more; the bus said so before anything else.
+func TestRestartFindsOutThatUsersMoved(t *testing.T) {
+	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
+	c.Committed(start, "web", allocation(2, s2, s3))
+	c.Restore(start, "web", allocation(1, s2, s2))
+	a := applied(t, c.SetServices(start, []service.Service{web}))
+	if accept := a.Accept[0].Accept; !accept.Contains(even) || accept.Contains(odd) {
+		t.Errorf("accepts %v, want even users", accept)
+	}
+	late := c.Tick(start.Add(settle))
+	if closes(late) != 1 {
+		t.Fatalf("%+v, want the odd users' connections closed", late)
+	}
+	for _, action := range late {
+		d, ok := action.(Close)
+		if ok && (!d.Lost(netip.AddrPortFrom(odd, 4711)) || d.Lost(netip.AddrPortFrom(even, 4711)) || d.Epoch.Number != 2) {
+			t.Errorf("closes the wrong connections, or for the wrong epoch: %v", d.Epoch)
+		}
+	}
+}

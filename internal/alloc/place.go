@@ -49,7 +49,7 @@ func shares(n int, held [][]int, weights []int) []int {
 			ask = append(ask, o)
 		}
 	}
-	slices.SortStableFunc(ask, func(a, b int) int {
+	for _, o := range first(ask, rests, func(a, b int) int {
 		holdsA, holdsB := len(held[a]) > share[a], len(held[b]) > share[b]
 		if holdsA != holdsB {
 			if holdsA {
@@ -57,12 +57,31 @@ func shares(n int, held [][]int, weights []int) []int {
 			}
 			return 1
 		}
-		return cmp.Compare(n*weights[b]%total, n*weights[a]%total)
-	})
-	for _, o := range ask[:rests] {
+		return cmp.Or(cmp.Compare(n*weights[b]%total, n*weights[a]%total), a-b)
+	}) {
 		share[o]++
 	}
 	return share
+}
+
+// first returns the first k of s in the order of compare, which tells all elements apart. Standbys are placed once for each
+// server, a few slots among thousands of others: those are not worth being sorted.
+func first(s []int, k int, compare func(a, b int) int) []int {
+	const few = 64
+	if k > few {
+		slices.SortFunc(s, compare)
+		return s[:k]
+	}
+	best := make([]int, 0, k+1)
+	for _, v := range s {
+		if len(best) == k && (k == 0 || compare(best[k-1], v) < 0) {
+			continue
+		}
+		at, _ := slices.BinarySearchFunc(best, v, compare)
+		best = slices.Insert(best, at, v)
+		best = best[:min(len(best), k)]
+	}
+	return best
 }
 
 // spread returns k of slots, evenly apart, so that neither what goes nor what stays is one cluster.

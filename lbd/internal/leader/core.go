@@ -91,7 +91,9 @@ func (c *Core) SetServices(now time.Time, services []service.Service) []Action {
 // Register takes a registration of that revision.
 func (c *Core) Register(now time.Time, r Registration, revision uint64) []Action {
 	p := c.pool(r.Service)
-	p.register(now, r, revision)
+	if !p.register(now, r, revision) {
+		return nil // thousands a second, where there are as many servers
+	}
 	return p.step(now)
 }
 

@@ -19,15 +19,17 @@ type member struct {
 	suspect  time.Time // left out until then: it did not prepare
 }
 
-func (p *pool) register(now time.Time, r Registration, revision uint64) {
+// register reports whether there is more to it than a renewal.
+func (p *pool) register(now time.Time, r Registration, revision uint64) (isNews bool) {
 	m := p.members[r.Server]
 	switch {
 	case m == nil:
 		p.members[r.Server] = &member{Registration: r, revision: revision, first: now, seen: now}
-		return
+		return true
 	case revision == m.revision:
-		return // sent again by the watch: no sign of life
+		return false // sent again by the watch: no sign of life
 	}
+	isNews = r != m.Registration || !m.proven || !p.usable(now, m)
 	if m.BootID != r.BootID {
 		m.suspect = time.Time{}
 	}
@@ -35,6 +37,7 @@ func (p *pool) register(now time.Time, r Registration, revision uint64) {
 		m.first, m.admitted = now, false
 	}
 	m.Registration, m.revision, m.seen, m.proven = r, revision, now, true
+	return isNews
 }
 
 // alive reports whether the member's agent can be counted on.

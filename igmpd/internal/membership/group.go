@@ -35,6 +35,17 @@ func newGroup() *group {
 	return &group{sources: make(map[netip.Addr]time.Time), sourceQueries: make(map[netip.Addr]int)}
 }
 
+// fresh is how many of the sources the group does not have yet.
+func (g *group) fresh(sources []netip.Addr) int {
+	n := 0
+	for _, s := range sources {
+		if _, known := g.sources[s]; !known {
+			n++
+		}
+	}
+	return n
+}
+
 // running tells whether a source is to be forwarded by its own timer.
 func running(t, now time.Time) bool { return t.After(now) }
 

@@ -32,11 +32,12 @@ type Config struct {
 
 // Limits bound the state. Zero fields take the defaults.
 type Limits struct {
-	Groups     int         // public groups a port, default 4096
-	Sources    int         // sources of a public group on a port, default 1024
-	Private    int         // private groups, default 1024
-	Requesters int         // requesters of a private group, default 1024
-	Owners     steer.Owner // owner numbers, default 4095
+	Groups      int         // public groups a port, default 4096
+	Sources     int         // sources of a public group on a port, default 1024
+	PortSources int         // sources of all public groups on a port, default 16384
+	Private     int         // private groups, default 1024
+	Requesters  int         // requesters of a private group, default 1024
+	Owners      steer.Owner // owner numbers, default 4095
 }
 
 func (l Limits) withDefaults() Limits {
@@ -47,6 +48,7 @@ func (l Limits) withDefaults() Limits {
 	}
 	set(&l.Groups, 4096)
 	set(&l.Sources, 1024)
+	set(&l.PortSources, 16384)
 	set(&l.Private, 1024)
 	set(&l.Requesters, 1024)
 	if l.Owners == 0 {
@@ -105,6 +107,7 @@ type port struct {
 	Port
 	querier querier
 	groups  map[netip.Addr]*group
+	sources int // of all groups
 }
 
 // Table is the whole state.
@@ -214,7 +217,9 @@ func (t *Table) tickPort(now time.Time, p *port) {
 		for _, q := range g.dueQueries(now, t.times(), addr) {
 			t.ask(p, q)
 		}
+		had := len(g.sources)
 		changed, gone := g.expire(now)
+		p.sources += len(g.sources) - had
 		if gone {
 			delete(p.groups, addr)
 		}

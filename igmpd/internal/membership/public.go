@@ -18,60 +18,79 @@ func IsPublic(g netip.Addr) bool {
 	return a[0]>>3 == 224>>3 && (a[0] != 224 || a[1] != 0 || a[2] != 0)
 }
 
-// Report takes a report of IGMPv3; records of groups that are not public change nothing.
+// Report takes a report of IGMPv3; records of groups that are not public change nothing. What follows for a group is done once,
+// however many records it has.
 func (t *Table) Report(now time.Time, portName string, records []igmp.Record) []Action {
+	var order []netip.Addr
+	before := make(map[netip.Addr][]Route)
 	for _, r := range records {
+		if _, seen := before[r.Group]; !seen {
+			order = append(order, r.Group)
+			before[r.Group] = t.routes(now, r.Group)
+		}
 		t.record(now, portName, r)
+	}
+	for _, g := range order {
+		t.reported(now, portName, g, before[g])
 	}
 	return t.take()
 }
 
 // V1Report and V2Report take reports of older versions: they count as MODE_IS_EXCLUDE{} (RFC 3376 section 7.3.2).
 func (t *Table) V1Report(now time.Time, portName string, addr netip.Addr) []Action {
-	if g := t.record(now, portName, igmp.Record{Type: igmp.ModeIsExclude, Group: addr}); g != nil {
+	actions := t.Report(now, portName, []igmp.Record{{Type: igmp.ModeIsExclude, Group: addr}})
+	if g := t.groupAt(portName, addr); g != nil {
 		g.v1Until = now.Add(t.cfg.Membership())
 	}
-	return t.take()
+	return actions
 }
 
 // V2Report is to V1Report what IGMPv2 is to IGMPv1.
 func (t *Table) V2Report(now time.Time, portName string, addr netip.Addr) []Action {
-	if g := t.record(now, portName, igmp.Record{Type: igmp.ModeIsExclude, Group: addr}); g != nil {
+	actions := t.Report(now, portName, []igmp.Record{{Type: igmp.ModeIsExclude, Group: addr}})
+	if g := t.groupAt(portName, addr); g != nil {
 		g.v2Until = now.Add(t.cfg.Membership())
 	}
-	return t.take()
+	return actions
 }
 
 // Leave takes a leave of IGMPv2, which counts as CHANGE_TO_INCLUDE_MODE{}.
 func (t *Table) Leave(now time.Time, portName string, addr netip.Addr) []Action {
-	t.record(now, portName, igmp.Record{Type: igmp.ChangeToInclude, Group: addr})
-	return t.take()
+	return t.Report(now, portName, []igmp.Record{{Type: igmp.ChangeToInclude, Group: addr}})
 }
 
-func (t *Table) record(now time.Time, portName string, r igmp.Record) *group {
+// groupAt is a group's state on a port, nil where it has none.
+func (t *Table) groupAt(portName string, addr netip.Addr) *group {
+	if p := t.ports[portName]; p != nil {
+		return p.groups[addr]
+	}
+	return nil
+}
+
+// record applies one group record, within the limits.
+func (t *Table) record(now time.Time, portName string, r igmp.Record) {
 	p := t.ports[portName]
 	if p == nil || !p.Members || !IsPublic(r.Group) || r.Type < igmp.ModeIsInclude || r.Type > igmp.BlockOldSources {
-		return nil
+		return
 	}
 	g := p.groups[r.Group]
 	if g == nil {
 		leaving := r.Type == igmp.BlockOldSources || r.Type != igmp.ModeIsExclude && r.Type != igmp.ChangeToExclude && len(r.Sources) == 0
 		if leaving {
-			return nil
-		}
-		if len(p.groups) >= t.cfg.Limits.Groups {
-			t.dropped++
-			return nil
+			return
 		}
 		g = newGroup()
-		p.groups[r.Group] = g
 	}
-	if len(g.sources)+len(r.Sources) > t.cfg.Limits.Sources {
+	fresh := g.fresh(r.Sources)
+	if p.groups[r.Group] == nil && len(p.groups) >= t.cfg.Limits.Groups || len(g.sources)+fresh > t.cfg.Limits.Sources ||
+		p.sources+fresh > t.cfg.Limits.PortSources {
 		t.dropped++
-		return g
+		return
 	}
-	before := t.routes(now, r.Group)
+	p.groups[r.Group] = g
+	had := len(g.sources)
 	askGroup, askSources := g.report(now, t.times(), r)
+	p.sources += len(g.sources) - had
 	if p.querier.is(now) {
 		if askGroup {
 			g.askGroup(now, t.times())
@@ -79,16 +98,25 @@ func (t *Table) record(now time.Time, portName string, r igmp.Record) *group {
 		if len(askSources) > 0 {
 			g.askSources(now, t.times(), askSources)
 		}
-		for _, q := range g.dueQueries(now, t.times(), r.Group) {
+	}
+}
+
+// reported does what follows of a report for a group: queries, timers, and who has to know.
+func (t *Table) reported(now time.Time, portName string, addr netip.Addr, before []Route) {
+	g := t.groupAt(portName, addr)
+	if g == nil {
+		return
+	}
+	if p := t.ports[portName]; p.querier.is(now) {
+		for _, q := range g.dueQueries(now, t.times(), addr) {
 			t.ask(p, q)
 		}
 	}
 	t.arm(g.next())
-	if !slices.EqualFunc(before, t.routes(now, r.Group), Route.equal) {
+	if !slices.EqualFunc(before, t.routes(now, addr), Route.equal) {
 		t.act(Changed{})
 	}
-	t.tellUpstream(now, r.Group)
-	return g
+	t.tellUpstream(now, addr)
 }
 
 // Query takes another router's query: it may win the election, and it lowers timers (RFC 3376 sections 6.6.1 and 6.6.2).

@@ -335,23 +335,6 @@ func TestQuerier(t *testing.T) {
 	}
 }
 
-func TestPublicBounds(t *testing.T) {
-	cfg := testConfig()
-	cfg.Limits = Limits{Groups: 2, Sources: 3}
-	table := New(cfg)
-	table.SetPort(start, Port{Name: "lan", Address: own, Members: true})
-	for i := range 5 {
-		table.V2Report(start, "lan", netip.AddrFrom4([4]byte{225, 0, 0, byte(i)}))
-	}
-	if n := len(table.ports["lan"].groups); n != 2 || table.Dropped() != 3 {
-		t.Fatalf("%d groups, %d dropped", n, table.Dropped())
-	}
-	table.Report(start, "lan", []igmp.Record{{Type: igmp.AllowNewSources, Group: netip.MustParseAddr("225.0.0.0"), Sources: sources("abcd")}})
-	if n := len(table.ports["lan"].groups[netip.MustParseAddr("225.0.0.0")].sources); n != 0 {
-		t.Fatalf("%d sources", n)
-	}
-}
-
 func TestOnlyPublicGroupsTakePlainReports(t *testing.T) {
 	table, now := newTable(t)
 	for _, g := range []string{"224.0.0.5", "232.0.0.1", "239.80.80.80", "10.0.0.1", "ff02::1"} {

@@ -142,7 +142,8 @@ func (t *Table) restorePublic(now time.Time, e PublicEntry) {
 		p = &port{Port: Port{Name: e.Port}, groups: make(map[netip.Addr]*group)}
 		t.ports[e.Port] = p
 	}
-	if !IsPublic(e.Group) || len(p.groups) >= t.cfg.Limits.Groups || len(e.Wanted)+len(e.Blocked) > t.cfg.Limits.Sources {
+	if !IsPublic(e.Group) || len(p.groups) >= t.cfg.Limits.Groups || len(e.Wanted)+len(e.Blocked) > t.cfg.Limits.Sources ||
+		p.sources+len(e.Wanted)+len(e.Blocked) > t.cfg.Limits.PortSources || p.groups[e.Group] != nil {
 		t.dropped++
 		return
 	}
@@ -158,6 +159,7 @@ func (t *Table) restorePublic(now time.Time, e PublicEntry) {
 		}
 	}
 	p.groups[e.Group] = g
+	p.sources += len(g.sources)
 	t.arm(until)
 	t.act(Changed{})
 }

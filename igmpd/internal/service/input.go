@@ -46,15 +46,15 @@ func (s *Service) packet(now time.Time, p Packet) {
 		s.act(s.table.Query(now, p.Port, p.Source, m))
 	case igmp.V1Report:
 		if s.plain(now, p, m.Group) {
-			s.act(s.table.V1Report(now, p.Port, m.Group))
+			s.public(now, p, func() []membership.Action { return s.table.V1Report(now, p.Port, m.Group) })
 		}
 	case igmp.V2Report:
 		if s.plain(now, p, m.Group) {
-			s.act(s.table.V2Report(now, p.Port, m.Group))
+			s.public(now, p, func() []membership.Action { return s.table.V2Report(now, p.Port, m.Group) })
 		}
 	case igmp.Leave:
 		if s.plain(now, p, m.Group) {
-			s.act(s.table.Leave(now, p.Port, m.Group))
+			s.public(now, p, func() []membership.Action { return s.table.Leave(now, p.Port, m.Group) })
 		}
 	case igmp.Report:
 		s.report(now, port, p, m)
@@ -84,6 +84,19 @@ func (s *Service) plain(now time.Time, p Packet, group netip.Addr) bool {
 	return true
 }
 
+// public lets a report of public groups take effect while the port's share of the time lasts. Nobody has to show a key for such
+// a report, so a host may send as many as it likes.
+func (s *Service) public(now time.Time, p Packet, do func() []membership.Action) {
+	share := &s.ports[p.Port].public
+	if !share.ready(now) {
+		s.refuse(now, p, admission.RateLimited, join.Join{Requester: p.Source}, "reports of public groups take too much time")
+		return
+	}
+	began := time.Now()
+	s.act(do())
+	share.spend(began, time.Now())
+}
+
 // report takes the plain records and the extended joins of a report.
 func (s *Service) report(now time.Time, port *port, p Packet, m igmp.Report) {
 	joins, err := join.FromReport(m)
@@ -104,7 +117,7 @@ func (s *Service) report(now time.Time, port *port, p Packet, m igmp.Report) {
 		}
 	}
 	if len(public) > 0 {
-		s.act(s.table.Report(now, p.Port, public))
+		s.public(now, p, func() []membership.Action { return s.table.Report(now, p.Port, public) })
 	}
 	for i, j := range joins {
 		switch {

@@ -59,6 +59,8 @@ type Service struct {
 	pending    int                      // joins in relays
 	relayAt    time.Time                // when they are sent
 
+	ticks, states, saves share // of the loop's time
+
 	changed   bool      // forwarding state
 	holdUntil time.Time // the kernel's state is left alone until then
 	forward   *latest[kernel.State]
@@ -76,6 +78,7 @@ type port struct {
 	config.Interface
 	PortState
 	admission *admission.Port
+	public    share // of the loop's time, for reports of public groups
 }
 
 // New makes a Service and takes over the snapshot in the state directory. One that cannot be read is put aside: the kernel's
@@ -98,7 +101,7 @@ func New(o Options) (*Service, error) {
 	}
 	s.checker = admission.New(o.Config.Admission.Limits(), s.cache, s.portTo, now)
 	for _, i := range o.Config.Interfaces {
-		s.ports[i.Name] = &port{Interface: i, PortState: PortState{Name: i.Name}}
+		s.ports[i.Name] = &port{Interface: i, PortState: PortState{Name: i.Name}, public: share{burst: shareBurst}}
 	}
 	if err := s.restore(now); err != nil {
 		return nil, err
@@ -164,7 +167,7 @@ func (s *Service) loop(ctx context.Context) {
 		case a := <-s.fetcher.Answers():
 			s.answer(time.Now(), a)
 		case <-timer.C:
-			s.act(s.table.Tick(time.Now()))
+			s.tick(time.Now())
 		case <-tick.C:
 			s.housekeep(time.Now())
 		case call := <-s.calls:
@@ -174,9 +177,21 @@ func (s *Service) loop(ctx context.Context) {
 	}
 }
 
+// tick lets timers of groups run out.
+func (s *Service) tick(now time.Time) {
+	if next := s.table.Next(); next.IsZero() || next.After(now) || !s.ticks.ready(now) {
+		return
+	}
+	s.act(s.table.Tick(now))
+	s.ticks.spend(now, time.Now())
+}
+
 // next is when the loop has to look again though nothing comes in.
 func (s *Service) next() time.Time {
 	next := s.table.Next()
+	if !next.IsZero() {
+		next = later(next, s.ticks.next())
+	}
 	earlier := func(at time.Time) {
 		if next.IsZero() || at.Before(next) {
 			next = at
@@ -189,9 +204,16 @@ func (s *Service) next() time.Time {
 		earlier(s.saveAt)
 	}
 	if s.changed {
-		earlier(s.holdUntil)
+		earlier(later(s.holdUntil, s.states.next()))
 	}
 	return next
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 // settle carries out what has come together: questions for keys, relays, a new forwarding state.
@@ -202,9 +224,11 @@ func (s *Service) settle(now time.Time) {
 	if s.pending > 0 && (!now.Before(s.relayAt) || s.pending >= relayBatchMax) {
 		s.sendRelays()
 	}
-	if s.changed && !now.Before(s.holdUntil) {
+	if s.changed && !now.Before(s.holdUntil) && s.states.ready(now) {
 		s.changed = false
+		began := time.Now()
 		s.forward.put(s.state(now))
+		s.states.spend(began, time.Now())
 		s.saveSoon(now, snapshotSoon)
 	}
 	if !s.saveAt.IsZero() && !now.Before(s.saveAt) {

@@ -29,9 +29,9 @@ type snapshot struct {
 	Stamps     []admission.Stamp   `json:"stamps"`
 }
 
-// saveSoon makes sure that a snapshot is written within d.
+// saveSoon makes sure that a snapshot is written within d, or when its share of the time allows.
 func (s *Service) saveSoon(now time.Time, d time.Duration) {
-	if at := now.Add(d); s.saveAt.IsZero() || at.Before(s.saveAt) {
+	if at := later(now.Add(d), s.saves.next()); s.saveAt.IsZero() || at.Before(s.saveAt) {
 		s.saveAt = at
 	}
 }
@@ -39,11 +39,13 @@ func (s *Service) saveSoon(now time.Time, d time.Duration) {
 // save hands the state to the writer.
 func (s *Service) save(now time.Time) {
 	s.saveAt = time.Time{}
+	began := time.Now()
 	data, err := json.Marshal(snapshot{snapshotVersion, s.BootID, s.table.Snapshot(now), s.checker.Stamps()})
 	if err != nil {
 		s.stats.warn(now, "snapshot", "err", err)
 		return
 	}
+	s.saves.spend(began, time.Now())
 	s.snapshots.put(data)
 }
 

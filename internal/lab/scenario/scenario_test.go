@@ -3,6 +3,8 @@ package scenario
 import (
 	"bytes"
 	"net/netip"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -124,6 +126,21 @@ func TestStaticPlanNeedsNoBus(t *testing.T) {
 func TestDurationHasAMinimum(t *testing.T) {
 	if _, err := Multicast(t.Context(), nil, Options{Duration: time.Second}); err == nil || !strings.Contains(err.Error(), "at least") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// The gate's demo has to last long enough.
+func TestGateLastsLongEnough(t *testing.T) {
+	text, err := os.ReadFile("../../../.ci/run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`(?m)^make demo DURATION=(\S+)$`).FindSubmatch(text)
+	if found == nil {
+		t.Fatal("the gate has no demo")
+	}
+	if d, err := time.ParseDuration(string(found[1])); err != nil || d < MinDuration {
+		t.Errorf("the gate's demo lasts %s, at least %v are needed: %v", found[1], MinDuration, err)
 	}
 }
 

@@ -6,11 +6,9 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
-
-	"github.com/manycast/manycast/cli/internal/cmdutil"
 )
 
-func newExec(f *cmdutil.Factory) *cobra.Command {
+func newExec(t *tools) *cobra.Command {
 	var name string
 	cmd := &cobra.Command{
 		Use:   "exec NODE -- COMMAND [ARG]...",
@@ -19,7 +17,7 @@ func newExec(f *cmdutil.Factory) *cobra.Command {
   manycast lab exec users -- curl -s --interface 10.1.0.11 http://192.0.2.80/`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := store(f)
+			s, err := t.store()
 			if err != nil {
 				return err
 			}

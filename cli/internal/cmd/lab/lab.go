@@ -13,8 +13,18 @@ import (
 	"github.com/manycast/manycast/internal/lab"
 )
 
+// tools are what the verbs work with.
+type tools struct {
+	*cmdutil.Factory
+	store func() (*lab.Store, error)
+}
+
 // New returns `manycast lab`.
 func New(f *cmdutil.Factory) *cobra.Command {
+	return newCommand(&tools{f, func() (*lab.Store, error) { return store(f) }})
+}
+
+func newCommand(t *tools) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lab",
 		Short: "Run networks of the real daemons in network namespaces",
@@ -23,8 +33,8 @@ func New(f *cmdutil.Factory) *cobra.Command {
 A topology says what there is: routers, servers, users, links, switches, processes. What a lab makes lies below ` + lab.DefaultRoot + `
 and in namespaces of its own names; down removes all of it, also after a crash.`,
 	}
-	cmd.AddCommand(newList(f), newUp(f), newDown(f), newStatus(f), newExec(f), newRun(f))
-	cmd.AddCommand(newApp(f), newClient(f), newIntruder(f), newWatch(f))
+	cmd.AddCommand(newList(t), newUp(t), newDown(t), newStatus(t), newExec(t), newRun(t))
+	cmd.AddCommand(newApp(t.Factory), newClient(t.Factory), newIntruder(t.Factory), newWatch(t.Factory))
 	return cmd
 }
 

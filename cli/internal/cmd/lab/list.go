@@ -9,13 +9,13 @@ import (
 	"github.com/manycast/manycast/internal/lab"
 )
 
-func newList(f *cmdutil.Factory) *cobra.Command {
+func newList(t *tools) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the topologies, and the labs of each that are up",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			s, err := store(f)
+			s, err := t.store()
 			if err != nil {
 				return err
 			}
@@ -35,26 +35,29 @@ func newList(f *cmdutil.Factory) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				t, err := lab.ParseTopology(source.Text)
+				topology, err := lab.ParseTopology(source.Text)
 				if err != nil {
 					return err
 				}
-				r := row{t.Name, up[t.Name], t.About}
+				r := row{topology.Name, up[topology.Name], topology.About}
 				rows = append(rows, r)
 				table.Rows = append(table.Rows, []string{r.Name, strings.Join(r.Up, ", "), r.About})
 			}
-			return f.Print(rows, table)
+			return t.Print(rows, table)
 		},
 	}
 }
 
-// labsUp are the labs that are up, by topology. A damaged one is of none.
+// labsUp are the labs that are up, by topology; none is an empty list. A damaged one is of none.
 func labsUp(s *lab.Store) (map[string][]string, error) {
 	names, err := s.List()
 	if err != nil {
 		return nil, err
 	}
 	up := map[string][]string{}
+	for _, topology := range lab.Topologies() {
+		up[topology] = []string{}
+	}
 	for _, name := range names {
 		if l, err := s.Open(name); err == nil {
 			up[l.Topology().Name] = append(up[l.Topology().Name], name)

@@ -13,51 +13,56 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/manycast/manycast/cli/internal/cmdutil"
 	"github.com/manycast/manycast/internal/lab/report"
 	"github.com/manycast/manycast/internal/lab/scenario"
 )
 
-func newRun(f *cmdutil.Factory) *cobra.Command {
+func newRun(t *tools) *cobra.Command {
 	o := scenario.Options{}
 	var file string
 	cmd := &cobra.Command{
 		Use:   "run SCENARIO",
 		Short: "Run a scenario: users at work while the network changes under them",
 		Long: `Run a scenario: bring its lab up, let users work while the network changes under them, take it down, check and report.
-The exit status is 0 only if all checks hold.`,
+The exit status is 0 only if all checks hold. It takes ` + scenario.MinDuration.String() + ` at least, so that a killed server can be found and every phase be seen.`,
 		Example:   "  sudo manycast lab run multicast --duration 20s --clients 60 --report report.json",
 		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: scenario.Names,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
-			s, err := store(f)
+			s, err := t.store()
 			if err != nil {
 				return err
 			}
-			o.Progress = scenario.NewProgress(f.Out, isTerminal(f.Out))
+			o.Progress = scenario.NewProgress(t.Out, isTerminal(t.Out))
 			r, err := scenario.Multicast(ctx, s, o)
-			if r != nil {
-				summary(f.Out, r)
-				if file != "" {
-					err = errors.Join(err, writeReport(file, r))
-				}
-				if err == nil && !r.OK() {
-					err = errors.New("not all checks hold")
-				}
+			if r == nil {
+				return err
 			}
-			return err
+			return errors.Join(err, finish(t.Out, r, file))
 		},
 	}
 	flags := cmd.Flags()
-	flags.DurationVar(&o.Duration, "duration", 20*time.Second, "how long the users work")
+	flags.DurationVar(&o.Duration, "duration", 20*time.Second, fmt.Sprintf("how long the users work, at least %v", scenario.MinDuration))
 	flags.IntVar(&o.Clients, "clients", 60, "users")
 	flags.StringVar(&file, "report", "", "file for the report, in JSON")
 	flags.StringVar(&o.Name, "name", "", "name of the lab (default: the topology's)")
 	flags.BoolVar(&o.Static, "static", false, "portions from a file and unsigned joins: only the phases that need no bus")
 	flags.StringToStringVar(&o.Set, "set", nil, "vars of the topology to set, such as accelerator=false")
 	return cmd
+}
+
+// finish shows and keeps what was found; it is an error where not all checks hold.
+func finish(out io.Writer, r *report.Report, file string) (err error) {
+	summary(out, r)
+	if file != "" {
+		err = writeReport(file, r)
+	}
+	if !r.OK() {
+		err = errors.Join(err, errors.New("not all checks hold"))
+	}
+	return err
 }
 
 func isTerminal(w io.Writer) bool {

@@ -9,13 +9,13 @@ import (
 	"github.com/manycast/manycast/internal/lab"
 )
 
-func newStatus(f *cmdutil.Factory) *cobra.Command {
+func newStatus(t *tools) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status [LAB]",
 		Short: "Show the nodes and processes of labs that are up",
 		Args:  cobra.MaximumNArgs(1), ValidArgsFunction: topologies,
 		RunE: func(_ *cobra.Command, args []string) error {
-			s, err := store(f)
+			s, err := t.store()
 			if err != nil {
 				return err
 			}
@@ -39,7 +39,7 @@ func newStatus(f *cmdutil.Factory) *cobra.Command {
 					table.Rows = append(table.Rows, []string{name, p.Node, p.Process, fmt.Sprint(p.PID), yesNo(p.Running), p.Log})
 				}
 			}
-			return f.Print(all, table)
+			return t.Print(all, table)
 		},
 	}
 }

@@ -8,11 +8,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/manycast/manycast/cli/internal/cmdutil"
 	"github.com/manycast/manycast/internal/lab"
 )
 
-func newUp(f *cmdutil.Factory) *cobra.Command {
+func newUp(t *tools) *cobra.Command {
 	var name string
 	var set map[string]string
 	cmd := &cobra.Command{
@@ -22,7 +21,7 @@ func newUp(f *cmdutil.Factory) *cobra.Command {
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: topologies,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := store(f)
+			s, err := t.store()
 			if err != nil {
 				return err
 			}
@@ -37,7 +36,7 @@ func newUp(f *cmdutil.Factory) *cobra.Command {
 				return err
 			}
 			defer l.Close()
-			fmt.Fprintf(f.Out, "lab %s is up: manycast lab status; manycast lab exec NODE -- COMMAND; manycast lab down %s\n", l.Name(), l.Name())
+			fmt.Fprintf(t.Out, "lab %s is up: manycast lab status; manycast lab exec NODE -- COMMAND; manycast lab down %s\n", l.Name(), l.Name())
 			return nil
 		},
 	}
@@ -53,18 +52,18 @@ func topology(arg string) (lab.Source, error) {
 	return lab.BuiltIn(arg)
 }
 
-func newDown(f *cmdutil.Factory) *cobra.Command {
+func newDown(t *tools) *cobra.Command {
 	return &cobra.Command{
 		Use:   "down LAB",
 		Short: "Remove a lab, also what a crash left of one",
 		Args:  cobra.ExactArgs(1), ValidArgsFunction: topologies,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := store(f)
+			s, err := t.store()
 			if err != nil {
 				return err
 			}
 			removed, err := s.Down(cmd.Context(), args[0])
-			fmt.Fprintf(f.Out, "lab %s: %s\n", args[0], removed)
+			fmt.Fprintf(t.Out, "lab %s: %s\n", args[0], removed)
 			return err
 		},
 	}

@@ -97,14 +97,7 @@ func run(ctx context.Context, cfg config.Config, source keys.Source, keep bool) 
 	if err != nil {
 		return err
 	}
-	tasks := []daemon.Task{s, daemon.Func("status socket", func(ctx context.Context) error {
-		return service.ServeSocket(ctx, cfg.StateDir, s, log)
-	})}
-	if cfg.Metrics.Listen != "" {
-		tasks = append(tasks, daemon.Func("metrics", func(ctx context.Context) error {
-			return service.ServeMetrics(ctx, cfg.Metrics.Listen, s)
-		}))
-	}
+	tasks := []daemon.Task{s}
 	if len(cfg.Bus.URLs) > 0 {
 		c, err := bus.Connect(bus.Config{URLs: cfg.Bus.URLs, Credentials: cfg.Bus.Credentials, Name: "igmpd " + cfg.Name, Log: log})
 		if err != nil {
@@ -113,5 +106,19 @@ func run(ctx context.Context, cfg config.Config, source keys.Source, keep bool) 
 		defer c.Close()
 		tasks = append(tasks, daemon.Func("bus", func(ctx context.Context) error { return service.ServeBus(ctx, c, cfg.Name, s) }))
 	}
-	return daemon.Run(ctx, log, tasks...)
+	edges, err := listen(cfg, s, log)
+	if err != nil {
+		return err
+	}
+	return daemon.Run(ctx, log, append(tasks, edges...)...)
+}
+
+// listen opens what others ask at, before anybody is told that igmpd is ready.
+func listen(cfg config.Config, s *service.Service, log *slog.Logger) ([]daemon.Task, error) {
+	status, err := service.ListenStatus(cfg.StateDir, s, log)
+	if err != nil || cfg.Metrics.Listen == "" {
+		return []daemon.Task{status}, err
+	}
+	metrics, err := service.ListenMetrics(cfg.Metrics.Listen, s)
+	return []daemon.Task{status, metrics}, err
 }

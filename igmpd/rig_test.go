@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -93,11 +94,18 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// pin writes the group's record as `manycast group export` does.
-func (r *rig) pin() {
-	text, err := record.Marshal(record.Record{Name: "shop.example.net.", Address: group, Owner: "ops@example.net", Private: true, Keys: []record.Key{groupRec}})
+// pin writes the group's record as `manycast group export` does; without sessions it is open at any time.
+func (r *rig) pin(sessions ...record.Session) {
+	r.t.Helper()
+	text, err := record.Marshal(record.Record{
+		Name: "shop.example.net.", Address: group, Owner: "ops@example.net", Private: true, Keys: []record.Key{groupRec}, Sessions: sessions,
+	})
+	path := filepath.Join(r.dir, "groups.yaml")
 	if err == nil {
-		err = os.WriteFile(filepath.Join(r.dir, "groups.yaml"), text, 0o600)
+		err = os.WriteFile(path+".new", text, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path) // a router may be reading it
 	}
 	if err != nil {
 		r.t.Fatal(err)
@@ -150,11 +158,16 @@ func (r *rig) start(node *testnet.Node, name string) *testnet.Process {
 }
 
 func (r *rig) igmpd(node *testnet.Node, args ...string) *testnet.Process {
+	return r.igmpdWith(node, nil, args...)
+}
+
+// igmpdWith runs igmpd with variables added to its environment.
+func (r *rig) igmpdWith(node *testnet.Node, env []string, args ...string) *testnet.Process {
 	self, err := os.Executable()
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return node.Start(append([]string{"env", daemonEnv + "=1", self}, args...)...)
+	return node.Start(slices.Concat([]string{"env", daemonEnv + "=1"}, env, []string{self}, args)...)
 }
 
 func (r *rig) startBoth() {

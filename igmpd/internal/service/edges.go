@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/manycast/manycast/internal/bus"
+	"github.com/manycast/manycast/internal/daemon"
 	igmpdv1 "github.com/manycast/manycast/proto/igmpd/v1"
 )
 
@@ -29,20 +30,25 @@ type Reporter interface {
 	Status(context.Context) (*igmpdv1.Status, error)
 }
 
-// ServeSocket gives the status as JSON to whoever connects to <stateDir>/status.sock, until ctx is done. The socket is 0600.
-func ServeSocket(ctx context.Context, stateDir string, r Reporter, log *slog.Logger) error {
+// ListenStatus makes the task that gives the status as JSON to whoever connects to <stateDir>/status.sock, which is 0600. The
+// socket takes connections when ListenStatus returns.
+func ListenStatus(stateDir string, r Reporter, log *slog.Logger) (daemon.Task, error) {
 	path := filepath.Join(stateDir, "status.sock")
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("status socket: %w", err)
+		return nil, fmt.Errorf("status socket: %w", err)
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
-		return fmt.Errorf("status socket: %w", err)
+		return nil, fmt.Errorf("status socket: %w", err)
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
 		l.Close()
-		return fmt.Errorf("status socket: %w", err)
+		return nil, fmt.Errorf("status socket: %w", err)
 	}
+	return daemon.Func("status socket", func(ctx context.Context) error { return serveStatus(ctx, l, r, log) }), nil
+}
+
+func serveStatus(ctx context.Context, l net.Listener, r Reporter, log *slog.Logger) error {
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	for {
 		c, err := l.Accept()
@@ -50,7 +56,7 @@ func ServeSocket(ctx context.Context, stateDir string, r Reporter, log *slog.Log
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
-			return fmt.Errorf("status socket: %w", err)
+			return err
 		}
 		go func() {
 			defer c.Close()
@@ -92,20 +98,22 @@ func ServeBus(ctx context.Context, c *bus.Conn, name string, r Reporter) error {
 	return nil
 }
 
-// ServeMetrics serves Prometheus metrics on addr until ctx is done.
-func ServeMetrics(ctx context.Context, addr string, r Reporter) error {
+// ListenMetrics makes the task that serves Prometheus metrics on addr, which takes connections when ListenMetrics returns.
+func ListenMetrics(addr string, r Reporter) (daemon.Task, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collector{r})
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return fmt.Errorf("metrics: %w", err)
+		return nil, fmt.Errorf("metrics.listen: %w", err)
 	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: statusTimeout}
-	defer context.AfterFunc(ctx, func() { server.Close() })()
-	if err := server.Serve(l); ctx.Err() == nil {
-		return fmt.Errorf("metrics: %w", err)
-	}
-	return nil
+	return daemon.Func("metrics", func(ctx context.Context) error {
+		defer context.AfterFunc(ctx, func() { server.Close() })()
+		if err := server.Serve(l); ctx.Err() == nil {
+			return err
+		}
+		return nil
+	}), nil
 }

@@ -70,24 +70,23 @@ func TestStatusSocket(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil { // left by a process that was killed
 		t.Fatal(err)
 	}
-	background(t, func(ctx context.Context) error {
-		return ServeSocket(ctx, dir, reporter{}, slog.New(slog.DiscardHandler))
-	})
-	eventually(t, func() error {
-		c, err := net.Dial("unix", path)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		st := &igmpdv1.Status{}
-		if err := json.NewDecoder(c).Decode(st); err != nil {
-			return err
-		}
-		if st.Admitted != 7 || st.Refused["unsigned"] != 3 {
-			t.Errorf("status %v", st)
-		}
-		return nil
-	})
+	task, err := ListenStatus(dir, reporter{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("unix", path) // before anything serves
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	background(t, task.Run)
+	st := &igmpdv1.Status{}
+	if err := json.NewDecoder(c).Decode(st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Admitted != 7 || st.Refused["unsigned"] != 3 {
+		t.Errorf("status %v", st)
+	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("socket %v, %v", info.Mode(), err)
 	}
@@ -95,18 +94,24 @@ func TestStatusSocket(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	addr := freeAddress(t)
-	background(t, func(ctx context.Context) error { return ServeMetrics(ctx, addr, reporter{}) })
-	var text string
-	eventually(t, func() error {
-		r, err := http.Get("http://" + addr + "/metrics")
-		if err != nil {
-			return err
-		}
-		defer r.Body.Close()
-		data, err := io.ReadAll(r.Body)
-		text = string(data)
-		return err
-	})
+	task, err := ListenMetrics(addr, reporter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ListenMetrics(addr, reporter{}); err == nil || !strings.Contains(err.Error(), "metrics.listen") {
+		t.Errorf("an address in use: %v", err)
+	}
+	background(t, task.Run)
+	r, err := http.Get("http://" + addr + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	data, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(data)
 	for _, want := range []string{
 		"manycast_igmpd_joins_admitted_total 7", `manycast_igmpd_joins_refused_total{reason="unsigned"} 3`,
 		`manycast_igmpd_members{group="239.80.80.80"} 2`, "manycast_igmpd_packets_no_owner_total 5",

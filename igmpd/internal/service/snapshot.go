@@ -58,8 +58,11 @@ func (s *Service) runSnapshots(ctx context.Context) {
 			return
 		}
 		err := writeFile(s.snapshotPath(), data)
-		if err != nil && last == nil {
+		switch {
+		case err != nil && last == nil:
 			s.Log.Error("snapshot not written: a restart would begin with an older one", "err", err)
+		case err == nil && last != nil:
+			s.Log.Info("snapshot written again")
 		}
 		last = err
 	}

@@ -60,6 +60,9 @@ func holderCommand() *cobra.Command {
 		Short: "Hold the kernel's multicast routing sockets, so that forwarding outlives igmpd",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := daemon.Require(holderNeeds()...); err != nil {
+				return err
+			}
 			log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 			return daemon.Run(cmd.Context(), log, daemon.Func("holder", holder.New(socket, log).Run))
 		},
@@ -71,6 +74,9 @@ func holderCommand() *cobra.Command {
 func run(ctx context.Context, cfg config.Config, source keys.Source, keep bool) error {
 	log, err := daemon.Logger(cfg.Log.Level, os.Stderr)
 	if err != nil {
+		return err
+	}
+	if err := daemon.Require(routerNeeds(cfg)...); err != nil {
 		return err
 	}
 	lock, err := daemon.Lock(cfg.StateDir)

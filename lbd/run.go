@@ -20,12 +20,27 @@ import (
 	"github.com/manycast/manycast/lbd/internal/store"
 )
 
+var (
+	directorNeeds = []daemon.Need{
+		{Capability: daemon.NetAdmin, To: "attach programs to interfaces"},
+		{Capability: daemon.BPF, To: "load them"},
+	}
+	agentNeeds = []daemon.Need{
+		{Capability: daemon.NetAdmin, To: "attach programs to interfaces, add VIPs, set ARP's sysctls and close connections"},
+		{Capability: daemon.NetRaw, To: "send joins and hear queries"},
+		{Capability: daemon.BPF, To: "load programs"},
+	}
+)
+
 // servicesCache is the file in a state directory that keeps the bus' services.
 const servicesCache = "services.yaml"
 
 func runDirector(ctx context.Context, cfg config.Director, keep bool, stderr io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if err := daemon.Require(directorNeeds...); err != nil {
+		return err
+	}
 	b, err := newBase("director", cfg.Name, cfg.StateDir, cfg.Services, cfg.Log, cfg.Bus, stderr)
 	if err != nil {
 		return err
@@ -60,6 +75,9 @@ func runDirector(ctx context.Context, cfg config.Director, keep bool, stderr io.
 func runAgent(ctx context.Context, cfg config.Agent, keep bool, stderr io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if err := daemon.Require(agentNeeds...); err != nil {
+		return err
+	}
 	b, err := newBase("agent", cfg.Name, cfg.StateDir, cfg.Services, cfg.Log, cfg.Bus, stderr)
 	if err != nil {
 		return err

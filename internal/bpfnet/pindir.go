@@ -1,7 +1,9 @@
 package bpfnet
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,8 +30,19 @@ func PinDir(path string) error {
 	if rest := strings.TrimPrefix(path, above); strings.Contains(rest, ".") {
 		return fmt.Errorf("pin directory %s: names on a bpffs cannot hold a dot; choose another name", path)
 	}
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	if err := os.MkdirAll(path, 0o700); errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("pin directory: %w: make it as root, for user id %d, below directories of mode 0711: install -d -m 0700 -o %[2]d %s", err, os.Geteuid(), path)
+	} else if err != nil {
 		return fmt.Errorf("pin directory: %w", err)
 	}
 	return nil
+}
+
+// RemovePinDir removes an empty directory for pins. One that lies in somebody else's directory was made by them and stays.
+func RemovePinDir(path string) error {
+	err := os.Remove(path)
+	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	return fmt.Errorf("remove pin directory: %w", err)
 }

@@ -27,7 +27,7 @@ func (l *Lab) Command(ctx context.Context, node string, argv ...string) *exec.Cm
 
 // environment is the topology's, rendered for a node, and a PATH that begins with the daemons.
 func (l *Lab) environment(node string) ([]string, error) {
-	env := []string{"MANYCAST_LAB=" + l.name, "PATH=" + l.store.Bin + ":" + os.Getenv("PATH")}
+	env := []string{"MANYCAST_LAB=" + l.name, "PATH=" + l.Bin() + ":" + os.Getenv("PATH")}
 	for name, value := range l.topology.Env {
 		text, err := render("env", value, l.data(node))
 		if err != nil {
@@ -42,7 +42,7 @@ func (l *Lab) program(name string) string {
 	if strings.Contains(name, "/") {
 		return name
 	}
-	if path := filepath.Join(l.store.Bin, name); isFile(path) {
+	if path := filepath.Join(l.Bin(), name); isFile(path) {
 		return path
 	}
 	return name

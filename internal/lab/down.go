@@ -53,12 +53,10 @@ func (s *Store) Down(ctx context.Context, name string) (Removed, error) {
 		}
 		r.Namespaces++
 	}
-	for mounted(l.BPFFS()) {
-		if err := unix.Unmount(l.BPFFS(), unix.MNT_DETACH); err != nil {
-			errs = append(errs, fmt.Errorf("unmount %s: %w", l.BPFFS(), err))
-			break
-		}
-		r.Mounts++
+	for _, path := range []string{l.BPFFS(), l.boundBin()} {
+		n, err := unmount(path)
+		r.Mounts += n
+		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return r, fmt.Errorf("lab %s is not wholly down: %w", name, err)
@@ -121,6 +119,21 @@ func (l *Lab) killInside(space string, r *Removed) error {
 		r.Killed++
 	}
 	return nil
+}
+
+// unmount takes all mounts off a path and counts them. It asks the kernel what is mounted: what is bound there may be of the
+// file system around it.
+func unmount(path string) (n int, err error) {
+	for {
+		err := unix.Unmount(path, unix.MNT_DETACH)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+			return n, nil
+		}
+		if err != nil {
+			return n, fmt.Errorf("unmount %s: %w", path, err)
+		}
+		n++
+	}
 }
 
 // Leftovers lists what a lab has on the machine: after Down it is empty.

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"testing"
 	"testing/fstest"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/manycast/manycast/internal/testnet"
 )
@@ -189,5 +192,55 @@ func TestNetWhatFailsIsTakenDown(t *testing.T) {
 				t.Errorf("left: %v %v", names, err)
 			}
 		})
+	}
+}
+
+// unprivileged is the small lab with a user; the teller of b has two capabilities and writes down what it is.
+func unprivileged() string {
+	return strings.NewReplacer("name: small\n", "name: small\nuser: 60880\n",
+		`echo "$COLOUR" >colour && cat note >>colour;`, `id -u >who; id -G >>who; grep -E "^(Cap|NoNewPrivs)" /proc/self/status >>who; cat note >>who;`,
+		"files: {note: note}", "files: {note: note}\n        capabilities: [net_admin, net_raw]",
+		"run: [ping, -c1, -W5, 10.8.0.1]", `run: [sh, -c, "id -u >step; grep CapEff /proc/self/status >>step"]`).Replace(small)
+}
+
+func TestNetProcessesHaveJustTheirCapabilities(t *testing.T) {
+	testnet.New(t)
+	root, err := os.MkdirTemp("", "labs") // the test's own directory is closed to the user
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root) })
+	bin := filepath.Join(t.TempDir(), "bin") // as closed as a home directory
+	if err := errors.Join(os.Chmod(root, 0o755), os.Mkdir(bin, 0o755), os.Symlink("/bin/sleep", filepath.Join(bin, "sleep"))); err != nil {
+		t.Fatal(err)
+	}
+	s := &Store{Root: root, Bin: bin}
+	name := fmt.Sprintf("t%d-%d", os.Getpid(), labs.Add(1))
+	t.Cleanup(func() { s.Down(context.Background(), name) }) //nolint:errcheck // checked below
+	l, err := s.Up(t.Context(), Source{[]byte(unprivileged()), fstest.MapFS{"note": {Data: []byte("read\n")}}}, name, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	const two = "0000000000003000\n"
+	want := "60880\n60880\nCapInh:\t" + two + "CapPrm:\t" + two + "CapEff:\t" + two + "CapBnd:\t" + two + "CapAmb:\t" + two + "NoNewPrivs:\t1\nread\n"
+	testnet.Eventually(t, 5*time.Second, func() bool {
+		got, _ := os.ReadFile(filepath.Join(l.Dir("b"), "who"))
+		return string(got) == want
+	}, "user and capabilities of the process")
+	if got, err := os.ReadFile(filepath.Join(l.Dir("a"), "step")); string(got) != "60880\nCapEff:\t0000000000000000\n" {
+		t.Errorf("a step ran as %q, %v", got, err)
+	}
+	if err := os.WriteFile(filepath.Join(l.Bin(), "x"), nil, 0o600); !errors.Is(err, unix.EROFS) {
+		t.Errorf("write beside the binaries: %v", err)
+	}
+
+	// The binaries survive, and nothing else of the lab does.
+	if removed, err := s.Down(t.Context(), name); err != nil || removed.Mounts != 2 {
+		t.Errorf("down: %v, %v", removed, err)
+	}
+	nothingLeft(t, s, name)
+	if _, err := os.Lstat(filepath.Join(bin, "sleep")); err != nil {
+		t.Error(err)
 	}
 }

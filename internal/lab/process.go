@@ -40,9 +40,12 @@ func (l *Lab) Start(ctx context.Context, node, name string) error {
 		return err
 	}
 	defer notify.Close()
+	if err := l.give(notify.path); err != nil {
+		return err
+	}
 
 	// The process outlives this command: neither its context nor its terminal is ours.
-	cmd := l.Command(context.Background(), node, argv...)
+	cmd := l.Command(context.Background(), node, l.unprivileged(p.Capabilities, argv)...)
 	if cmd.Err != nil {
 		return cmd.Err
 	}

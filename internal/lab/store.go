@@ -70,9 +70,6 @@ func (l *Lab) LogPath(node, process string) string {
 	return filepath.Join(l.Dir("logs"), node+"-"+process+".log")
 }
 
-// Bin is the directory of the daemons' binaries.
-func (l *Lab) Bin() string { return l.store.Bin }
-
 // namespace is the name of a node's namespace. Dots keep labs apart whose names begin alike.
 func namespace(lab, node string) string { return namespacePrefix(lab) + node }
 

@@ -93,7 +93,7 @@ func (l *Lab) data(node string) TemplateData {
 		maps.Copy(vars, n.Vars)
 	}
 	return TemplateData{
-		Lab: l.Dir(""), Dir: l.Dir(node), Bin: l.store.Bin, BPFFS: l.BPFFS(), Node: node, Vars: vars, topology: l.topology,
+		Lab: l.Dir(""), Dir: l.Dir(node), Bin: l.Bin(), BPFFS: l.BPFFS(), Node: node, Vars: vars, topology: l.topology,
 	}
 }
 
@@ -127,6 +127,9 @@ func (l *Lab) writeFiles(templates fs.FS) error {
 		if err := os.MkdirAll(l.Dir(n.Name), 0o700); err != nil {
 			return err
 		}
+		if err := l.give(l.Dir(n.Name)); err != nil {
+			return err
+		}
 		for _, p := range n.Processes {
 			for _, name := range slices.Sorted(maps.Keys(p.Files)) {
 				if err := l.writeFile(templates, n.Name, name, p.Files[name]); err != nil {
@@ -147,5 +150,9 @@ func (l *Lab) writeFile(templates fs.FS, node, name, templateName string) error 
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(l.Dir(node), name), []byte(out), 0o600)
+	path := filepath.Join(l.Dir(node), name)
+	if err := os.WriteFile(path, []byte(out), 0o600); err != nil {
+		return err
+	}
+	return l.give(path)
 }

@@ -21,6 +21,7 @@ type Topology struct {
 	Vars       map[string]string `yaml:"vars"`    // for the templates
 	Sysctls    map[string]string `yaml:"sysctls"` // of every node, set before its interfaces are made
 	Env        map[string]string `yaml:"env"`     // of every command, templates
+	User       int               `yaml:"user"`    // user and group id of processes and of what steps run; 0: all is root's
 	Management Management        `yaml:"management"`
 	Nodes      []Node            `yaml:"nodes"`
 	Links      []Link            `yaml:"links"`
@@ -56,6 +57,8 @@ type Process struct {
 	Command []string          `yaml:"command"`
 	Files   map[string]string `yaml:"files"` // name in the node's directory -> template's name
 	Ready   string            `yaml:"ready"` // notify (default): READY=1 as services tell systemd | none
+
+	Capabilities []string `yaml:"capabilities"` // all that it has, "net_admin"; root's processes have all and name none
 }
 
 // Step starts processes ("node/process", side by side) or runs a command to its end; a command that fails ends Up.
@@ -183,6 +186,9 @@ func (t *Topology) Address(node, ifname string) (netip.Prefix, error) {
 	return netip.Prefix{}, fmt.Errorf("no address on %s:%s", node, ifname)
 }
 
+// ownDirs are beside the nodes' directories.
+var ownDirs = []string{"bin", "bpf", "logs", "notify"}
+
 var nameRE = regexp.MustCompile(`^[a-z][a-z0-9-]{0,14}$`)
 
 func checkName(lab string) error {
@@ -201,6 +207,9 @@ func (t *Topology) validate() error {
 		if !nameRE.MatchString(name) {
 			return fmt.Errorf("node %q: want up to 15 of a-z, 0-9, -", name)
 		}
+		if slices.Contains(ownDirs, name) {
+			return fmt.Errorf("node %s: the lab's own directory has that name", name)
+		}
 		if seen[name] {
 			return fmt.Errorf("node or switch %s is there twice", name)
 		}
@@ -214,7 +223,7 @@ func (t *Topology) validate() error {
 			return fmt.Errorf("management prefix %s: want an IPv4 /24 and at most 200 nodes", m.Prefix)
 		}
 	}
-	return errors.Join(t.validateInterfaces(), t.validateSteps())
+	return errors.Join(t.validateInterfaces(), t.validateSteps(), t.validatePrivileges())
 }
 
 // namespaces are the names of all nodes and switches.

@@ -84,6 +84,9 @@ func (l *Lab) build(ctx context.Context, templates fs.FS) error {
 	if err := unix.Mount("bpf", l.BPFFS(), "bpf", 0, "mode=0700"); err != nil {
 		return fmt.Errorf("mount bpffs: %w", err)
 	}
+	if err := l.admit(); err != nil {
+		return err
+	}
 	if err := l.buildNetwork(ctx); err != nil {
 		return err
 	}
@@ -237,7 +240,7 @@ func (l *Lab) step(ctx context.Context, step Step) error {
 			return err
 		}
 		l.store.notice("%s: %s", step.On, strings.Join(argv, " "))
-		out, err := l.Command(ctx, step.On, argv...).CombinedOutput()
+		out, err := l.Command(ctx, step.On, l.unprivileged(nil, argv)...).CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("%s: %s: %w: %s", step.On, strings.Join(argv, " "), err, lastLines(string(out), 5))
 		}

@@ -25,6 +25,7 @@ type (
 		MasksLen uint32
 		Pad      uint32
 		Masks    [maxMasks]uint32
+		End      uint64
 	}
 )
 

@@ -13,8 +13,10 @@ import (
 	"github.com/miekg/dns"
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/manycast/manycast/dnsd/internal/zone"
+	"github.com/manycast/manycast/internal/daemon"
 )
 
 const (
@@ -103,7 +105,17 @@ func listenTCP(address string) (net.Listener, error) {
 }
 
 func describe(address string, err error) error {
-	return fmt.Errorf("listen on %s: %w (another DNS server there, or no CAP_NET_BIND_SERVICE?)", address, err)
+	switch {
+	case errors.Is(err, unix.EACCES):
+		if e := daemon.Require(daemon.Need{Capability: daemon.NetBindService, To: "listen on ports below 1024"}); e != nil {
+			err = e
+		}
+	case errors.Is(err, unix.EADDRINUSE):
+		err = fmt.Errorf("%w: another DNS server is there: stop it, or listen on another address", err)
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		err = fmt.Errorf("%w: it is no address of this machine", err)
+	}
+	return fmt.Errorf("listen on %s: %w", address, err)
 }
 
 // Addrs are the addresses listened on: for each of Listen TCP and UDP, then those of TLSListen.

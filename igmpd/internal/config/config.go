@@ -103,7 +103,7 @@ func Default() Config {
 	}
 	return Config{
 		StateDir: "/var/lib/manycast/igmpd",
-		Holder:   "/run/manycast/igmpd-holder.sock",
+		Holder:   "/run/manycast/igmpd/holder.sock",
 		Name:     name,
 		Log:      Log{Level: "info"},
 		Querier: Querier{

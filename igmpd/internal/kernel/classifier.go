@@ -238,7 +238,7 @@ func removePins(dir string) error {
 	for _, pin := range pins {
 		errs = append(errs, bpfnet.RemovePin(pin))
 	}
-	return errors.Join(append(errs, ignoreMissing(os.Remove(dir)))...)
+	return errors.Join(append(errs, bpfnet.RemovePinDir(dir))...)
 }
 
 func ignoreMissing(err error) error {

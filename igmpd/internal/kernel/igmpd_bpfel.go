@@ -45,6 +45,7 @@ type igmpdSteerPlan struct {
 	MasksLen uint32
 	Pad      uint32
 	Masks    [32]uint32
+	End      uint64
 }
 
 type igmpdTraffic struct {

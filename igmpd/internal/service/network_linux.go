@@ -62,7 +62,7 @@ func OpenNetwork(names []string, log *slog.Logger) (Network, error) {
 
 func needs(err error) error {
 	if errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("%w: run as root or with CAP_NET_RAW and CAP_NET_ADMIN", err)
+		return fmt.Errorf("%w: needs CAP_NET_RAW", err)
 	}
 	return err
 }

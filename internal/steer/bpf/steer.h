@@ -46,6 +46,7 @@ struct steer_plan {
 	__u32 masks_len;
 	__u32 pad;
 	__u32 masks[STEER_MASKS]; /* host order, most specific first */
+	__u64 end; /* a pointer that ran through masks is still inside: else only a loader with CAP_PERFMON passes the verifier */
 };
 
 struct steer_line {

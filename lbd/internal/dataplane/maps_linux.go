@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/manycast/manycast/internal/bpfnet"
 )
 
 // portMapKey is struct port_key of bpf/packet.h. Addresses and ports are in network byte order.
@@ -54,7 +56,7 @@ func loadPinned(spec *ebpf.CollectionSpec, dir, lasting string, log *slog.Logger
 		coll, err = ebpf.NewCollectionWithOptions(spec, opts)
 	}
 	if errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("load BPF objects, pinned in %s: %w (needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)", dir, err)
+		return nil, fmt.Errorf("load BPF objects, pinned in %s: %w: needs CAP_BPF and CAP_NET_ADMIN, and the directory has to be this user's", dir, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("load BPF objects, pinned in %s: %w", dir, err)
@@ -67,11 +69,7 @@ func isPinned(name string) bool { return !strings.HasPrefix(name, ".") }
 
 // removePins removes the pinned maps and their directory.
 func removePins(spec *ebpf.CollectionSpec, dir string) error {
-	err := unpinMaps(spec, dir, "")
-	if e := os.Remove(dir); e != nil {
-		err = errors.Join(err, fmt.Errorf("remove pin directory: %w", e))
-	}
-	return err
+	return errors.Join(unpinMaps(spec, dir, ""), bpfnet.RemovePinDir(dir))
 }
 
 // fitting is name if the map pinned under it has the layout of spec, else "".

@@ -48,7 +48,7 @@ func Open(ifname string, requester netip.Addr) (Socket, error) {
 func explain(err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("%w: run as root or give the program CAP_NET_RAW", err)
+		return fmt.Errorf("%w: needs CAP_NET_RAW", err)
 	case errors.Is(err, unix.EADDRNOTAVAIL):
 		return fmt.Errorf("%w: set `address` to an address of this machine", err)
 	}

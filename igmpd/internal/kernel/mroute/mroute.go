@@ -110,7 +110,7 @@ type Socket struct {
 func Open(table uint32) (*Socket, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_IGMP)
 	if err != nil {
-		return nil, fmt.Errorf("raw IGMP socket (needs CAP_NET_RAW and CAP_NET_ADMIN): %w", err)
+		return nil, fmt.Errorf("raw IGMP socket (needs CAP_NET_RAW): %w", err)
 	}
 	if err := initTable(fd, table); err != nil {
 		unix.Close(fd)
@@ -121,7 +121,7 @@ func Open(table uint32) (*Socket, error) {
 
 func initTable(fd int, table uint32) error {
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, mrtTable, int(table)); err != nil {
-		return fmt.Errorf("choose multicast routing table %d (needs CONFIG_IP_MROUTE_MULTIPLE_TABLES): %w", table, err)
+		return fmt.Errorf("choose multicast routing table %d (needs CONFIG_IP_MROUTE_MULTIPLE_TABLES and CAP_NET_ADMIN): %w", table, err)
 	}
 	if err := filterUpcalls(fd); err != nil {
 		return err

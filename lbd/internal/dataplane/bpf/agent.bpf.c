@@ -211,52 +211,47 @@ static __always_inline bool set_mss(struct __sk_buff *skb, __u32 l4, __u32 off, 
 	return !err && !bpf_skb_store_bytes(skb, off + 2, &mss, sizeof(mss), 0);
 }
 
+/* The options stay in the packet: on the stack, at an offset that varies, only a loader with CAP_PERFMON may read them. */
 struct walk {
-	__u8 options[TCP_OPTIONS_MAX];
-	__u32 length; /* of the options, bytes */
-	__u32 at;     /* where the walk is; at the MSS option once it is found */
+	struct __sk_buff *skb;
+	__u32 at;  /* where the walk is; at the MSS option once it is found */
+	__u32 end; /* of the options */
 	bool found;
 };
 
 /* step goes over one option; 1 ends the walk, as do options that make no sense. */
 static long step(__u32 i, struct walk *w)
 {
-	__u32 at = w->at;
-	__u8 kind, length;
+	struct {
+		__u8 kind, length;
+	} option;
 
-	if (at > TCP_OPTIONS_MAX - TCP_MSS_LENGTH || at + TCP_MSS_LENGTH > w->length)
+	if (w->at + TCP_MSS_LENGTH > w->end || bpf_skb_load_bytes(w->skb, w->at, &option, sizeof(option)))
 		return 1;
-	kind = w->options[at];
-	length = w->options[at + 1];
-	if (kind == 1) { /* no operation */
-		w->at = at + 1;
+	if (option.kind == 1) { /* no operation */
+		w->at++;
 		return 0;
 	}
-	if (kind == 0 || length < 2)
+	if (option.kind == 0 || option.length < 2)
 		return 1;
-	if (kind == TCP_MSS_KIND && length == TCP_MSS_LENGTH) {
+	if (option.kind == TCP_MSS_KIND && option.length == TCP_MSS_LENGTH) {
 		w->found = true;
 		return 1;
 	}
-	w->at = at + length;
+	w->at += option.length;
 	return 0;
 }
 
 /* clamp_mss finds the MSS option of a segment whose header is so long, and lowers its value. */
 static __always_inline void clamp_mss(struct __sk_buff *skb, __u32 l4, __u32 header)
 {
-	struct walk w = { .length = header - sizeof(struct tcphdr) };
-	__u32 at;
+	struct walk w = { .skb = skb, .at = l4 + sizeof(struct tcphdr), .end = l4 + header };
 	__be16 was;
 
-	if (w.length < TCP_MSS_LENGTH || w.length > TCP_OPTIONS_MAX ||
-	    bpf_skb_load_bytes(skb, l4 + sizeof(struct tcphdr), w.options, w.length))
-		return;
 	bpf_loop(TCP_OPTIONS_MAX, step, &w, 0);
-	at = l4 + sizeof(struct tcphdr) + w.at;
-	if (!w.found || bpf_skb_load_bytes(skb, at + 2, &was, sizeof(was)))
+	if (!w.found || bpf_skb_load_bytes(skb, w.at + 2, &was, sizeof(was)))
 		return;
-	if (bpf_ntohs(was) > mss_max && set_mss(skb, l4, at, was, bpf_htons(mss_max)))
+	if (bpf_ntohs(was) > mss_max && set_mss(skb, l4, w.at, was, bpf_htons(mss_max)))
 		COUNT(clamped, 1);
 }
 

@@ -86,6 +86,42 @@ func TestNetAgentServesStaticPortions(t *testing.T) {
 	}
 }
 
+// TestNetUnhealthyAgentLeaves: without a bus, too, a failing application takes its server out of its groups, and back.
+func TestNetUnhealthyAgentLeaves(t *testing.T) {
+	n := testnet.New(t)
+	router, server := n.Node("r"), n.Node("s1")
+	n.Link(router, "down", "10.9.0.1/24", server, "eth0", "10.9.0.2/24")
+	reports := listen(t, router, "down")
+	app := filepath.Join(t.TempDir(), "application")
+	last := func(leave bool) func() bool {
+		return func() bool {
+			all := reports.joins()
+			return len(all) > 0 && all[len(all)-1].Leave == leave
+		}
+	}
+	agent := server.Start(lbd(t, "agent", fmt.Sprintf("name = \"s1\"\ninterface = \"eth0\"\nbpffs = %q\nstate_dir = %q\n[keys]\nunsigned = true\n"+
+		"[health]\ntype = \"command\"\ntarget = \"test -e %s\"\ninterval = \"50ms\"\nfailures = 2\nsuccesses = 2\n",
+		filepath.Join(n.BPFFS(), "agent"), t.TempDir(), app))...)
+	testnet.Eventually(t, 10*time.Second, func() bool { return strings.Contains(agent.Output(), "unhealthy") }, "a verdict")
+	if all := reports.joins(); len(all) > 0 {
+		t.Errorf("joins though its application has not been there: %+v", all)
+	}
+	for range 2 {
+		if err := os.WriteFile(app, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		testnet.Eventually(t, 5*time.Second, last(false), "a join")
+		if err := os.Remove(app); err != nil {
+			t.Fatal(err)
+		}
+		testnet.Eventually(t, 5*time.Second, last(true), "a leave")
+	}
+	agent.Signal(syscall.SIGTERM)
+	if err := agent.Wait(); err != nil {
+		t.Fatalf("clean stop: %v\n%s", err, agent.Output())
+	}
+}
+
 // TestNetDirectorStartsAndStops runs the director as a process of its own.
 func TestNetDirectorStartsAndStops(t *testing.T) {
 	n := testnet.New(t)

@@ -114,8 +114,9 @@ func runAgent(ctx context.Context, cfg config.Agent, keep bool, stderr io.Writer
 	}
 	var tasks []daemon.Task
 	if !cfg.Keys.Unsigned {
-		c.HasKey = ring.Has
-		tasks = append(tasks, agent.NewKeys(cfg.Keys.Dir, cfg.Keys.Member, keys, ring, b.log))
+		k := agent.NewKeys(cfg.Keys.Dir, cfg.Keys.Member, keys, ring, b.log)
+		c.HasKey, c.KeysRead = ring.Has, k.Ready()
+		tasks = append(tasks, k)
 	}
 	tasks = append(tasks, agent.NewLoop(c))
 	tasks, err = withMetrics(tasks, cfg.Metrics.Listen, metrics.NewCounters("agent", plane.Counters))

@@ -24,6 +24,7 @@ type Core struct {
 	link   netip.Prefix // where the groups are joined
 	settle time.Duration
 
+	healthy  bool                        // the application, as far as known
 	specs    map[string]service.Service  // nil before the first SetServices
 	held     map[string]alloc.Allocation // executed, by service; kept also while the service is not known
 	closings []closing
@@ -78,6 +79,21 @@ func (c *Core) SetServices(now time.Time, services []service.Service) []Action {
 	}
 	c.specs = specs
 	return []Action{c.apply()}
+}
+
+// SetHealthy tells how the application is. Static portions are joined while it is healthy, and not before that is known: after
+// a restart the routers have the joins of the last run. Of allocated ones the leader takes care.
+func (c *Core) SetHealthy(healthy bool) []Action {
+	if healthy == c.healthy {
+		return nil
+	}
+	c.healthy = healthy
+	for _, s := range c.specs {
+		if s.Static() {
+			return []Action{c.apply()}
+		}
+	}
+	return nil
 }
 
 // Registers are the services that a leader allocates and that this server is known to be in, in order of names.
@@ -217,7 +233,7 @@ func (c *Core) apply() Apply {
 		if before, ok := c.leaving(name); ok && len(owner)+len(standby) == 0 {
 			e, own, standby = before.Epoch, portion.Set{Permit: before.Portions(c.name)}, before.StandbyPortions(c.name)
 		}
-		if len(own.Permit)+len(standby) > 0 {
+		if (c.healthy || !s.Static()) && len(own.Permit)+len(standby) > 0 {
 			out.Join = append(out.Join, joiner.Membership{
 				Group: s.Group, Epoch: e, Owner: own, Standby: portion.Set{Permit: standby},
 			})

@@ -166,3 +166,25 @@ func TestRestartFindsOutThatUsersMoved(t *testing.T) {
 		}
 	}
 }
+
+// TestUnhealthyServerLeavesItsStaticPortions, and comes back; a leader would not see to it.
+func TestUnhealthyServerLeavesItsStaticPortions(t *testing.T) {
+	static := web
+	static.Servers = []service.Server{
+		{Name: "s1", Portions: []portion.Portion{portion.MustParse("0.0.0.0/0.0.0.1")}},
+		{Name: "s2", Portions: []portion.Portion{portion.MustParse("0.0.0.1/0.0.0.1")}},
+	}
+	c := NewCore("s2", nil, netip.MustParsePrefix("10.3.2.0/24"), settle)
+	if a := applied(t, c.SetServices(start, []service.Service{static})); len(a.Join) != 0 || !a.Accept[0].Accept.Contains(odd) {
+		t.Errorf("before the first probe: %+v, want no join, and packets taken that still come", a)
+	}
+	for _, healthy := range []bool{true, false, true} {
+		a := applied(t, c.SetHealthy(healthy))
+		if joins := len(a.Join) == 1 && a.Join[0].Owner.Contains(odd); joins != healthy {
+			t.Errorf("healthy %t: joins %+v", healthy, a.Join)
+		}
+	}
+	if again := c.SetHealthy(true); len(again) != 0 {
+		t.Errorf("no news: %+v", again)
+	}
+}

@@ -26,6 +26,7 @@ type Keys struct {
 	ring   *joiner.Keyring
 	log    *slog.Logger
 
+	ready   chan struct{}
 	own     *keyfile.Member
 	sealed  map[string][]byte // not opened yet
 	told    string            // the last error, told once
@@ -40,14 +41,14 @@ const (
 
 // NewKeys returns Keys that have yet to run; bucket may be nil.
 func NewKeys(dir, member string, bucket store.Bucket, ring *joiner.Keyring, log *slog.Logger) *Keys {
-	return &Keys{dir: dir, member: member, bucket: bucket, ring: ring, log: log, sealed: map[string][]byte{}}
+	return &Keys{dir: dir, member: member, bucket: bucket, ring: ring, log: log, ready: make(chan struct{}), sealed: map[string][]byte{}}
 }
 
 // String names the task.
 func (k *Keys) String() string { return "keys" }
 
-// Ready is nil: joins wait for their keys by themselves.
-func (k *Keys) Ready() <-chan struct{} { return nil }
+// Ready is closed when the directory was read once: what is missing in the ring then is missing indeed.
+func (k *Keys) Ready() <-chan struct{} { return k.ready }
 
 // Run works until ctx is done.
 func (k *Keys) Run(ctx context.Context) error {
@@ -61,6 +62,7 @@ func (k *Keys) Run(ctx context.Context) error {
 	tick := time.NewTicker(keysEvery)
 	defer tick.Stop()
 	k.look()
+	close(k.ready)
 	for {
 		select {
 		case <-ctx.Done():

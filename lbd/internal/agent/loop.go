@@ -47,6 +47,7 @@ type Config struct {
 	Close     Closer
 	Health    Health
 	HasKey    func(group netip.Addr) bool // joins could be signed; nil: they need not be
+	KeysRead  <-chan struct{}             // closed when HasKey can tell; nil: it always can
 	Buckets   *store.Buckets
 	Announcer announce.Announcer
 	Log       *slog.Logger
@@ -68,6 +69,7 @@ type Loop struct {
 	registrar *registrar // nil without a bus
 	messages  chan announce.Message
 	closed    chan closeResult
+	verdicts  chan verdict
 	timer     *time.Timer
 	ready     chan struct{}
 	isReady   bool
@@ -85,7 +87,7 @@ type closeResult struct {
 func NewLoop(cfg Config) *Loop {
 	l := &Loop{
 		cfg: cfg, core: NewCore(cfg.Name, cfg.Serve, cfg.Link, cfg.Settle), shelf: shelf{cfg.StateDir},
-		messages: make(chan announce.Message, 1024), closed: make(chan closeResult, 16), ready: make(chan struct{}),
+		messages: make(chan announce.Message, 1024), closed: make(chan closeResult, 16), verdicts: make(chan verdict), ready: make(chan struct{}),
 	}
 	if cfg.Buckets != nil {
 		l.registrar = newRegistrar(cfg.Buckets.Servers, &allocv1.Registration{
@@ -148,10 +150,10 @@ func (l *Loop) serve(ctx context.Context, joinerEnded <-chan error) error {
 		defer stop()
 		in.allocations, in.restore = l.cfg.Buckets.Allocations.Watch(working), time.After(askWait)
 		l.work.Go(func() { l.registrar.run(ctx, l.cfg.Keep) })
-		l.work.Go(func() { l.cfg.Health(ctx, l.health) })
 	} else {
 		in.services = l.cfg.Services
 	}
+	l.work.Go(func() { l.watchHealth(ctx) })
 	for {
 		done, err := l.turn(working, &in)
 		if done || err != nil {
@@ -197,6 +199,8 @@ func (l *Loop) turn(ctx context.Context, in *inputs) (done bool, err error) {
 		actions = l.message(m)
 	case r := <-l.closed:
 		actions = l.core.Closed(r.Service, r.Epoch, r.connections)
+	case v := <-l.verdicts:
+		actions = l.health(v)
 	case <-l.timer.C:
 		actions = l.core.Tick(time.Now())
 	}
@@ -234,15 +238,6 @@ func (l *Loop) restore(in *inputs) {
 
 // able reports whether what is allocated of a service could be joined: without the group's key its users would reach nobody.
 func (l *Loop) able(s service.Service) bool { return l.cfg.HasKey == nil || l.cfg.HasKey(s.Group) }
-
-func (l *Loop) health(healthy bool, why error) {
-	if healthy {
-		l.cfg.Log.Info("application is healthy")
-	} else {
-		l.cfg.Log.Warn("application is unhealthy, leaving the pool", "err", why)
-	}
-	l.registrar.setHealthy(healthy)
-}
 
 // hear takes what leaders say. A message too many is lost like one on the way: the bucket has what counts.
 func (l *Loop) hear(m announce.Message) {

@@ -33,10 +33,12 @@ type registrar struct {
 
 	mu       sync.Mutex
 	services []service.Service
+	judged   bool // healthy says something
 	healthy  bool
 }
 
 // newRegistrar returns a registrar that has yet to run. A server that is not able to serve a service registers as unhealthy.
+// Before the first setHealthy nothing is renewed: the registration of a run that ended just before stays, and moves nobody.
 func newRegistrar(b store.Bucket, p *allocv1.Registration, able func(service.Service) bool, log *slog.Logger) *registrar {
 	return &registrar{bucket: b, proto: p, able: able, log: log, kick: make(chan struct{}, 1)}
 }
@@ -52,8 +54,8 @@ func (r *registrar) setServices(services []service.Service) {
 func (r *registrar) setHealthy(healthy bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if healthy != r.healthy {
-		r.healthy = healthy
+	if !r.judged || healthy != r.healthy {
+		r.judged, r.healthy = true, healthy
 		r.renewNow()
 	}
 }
@@ -72,12 +74,14 @@ func (r *registrar) run(ctx context.Context, keep bool) {
 	var registered []string
 	for n := 0; ; n++ {
 		r.mu.Lock()
-		services, healthy := r.services, r.healthy
+		services, judged, healthy := r.services, r.judged, r.healthy
 		r.mu.Unlock()
 		names := make([]string, len(services))
 		for i, s := range services {
 			names[i] = s.Name
-			r.renew(ctx, s, healthy && r.able(s))
+			if judged {
+				r.renew(ctx, s, healthy && r.able(s))
+			}
 		}
 		for _, name := range registered {
 			if !slices.Contains(names, name) {
@@ -85,7 +89,7 @@ func (r *registrar) run(ctx context.Context, keep bool) {
 			}
 		}
 		registered = names
-		if n%lookEvery == 0 {
+		if judged && n%lookEvery == 0 {
 			r.look(ctx, names)
 		}
 		select {

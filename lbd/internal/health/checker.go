@@ -37,12 +37,12 @@ func (c *Checker) Run(ctx context.Context, report func(healthy bool, why error))
 	tick := time.NewTicker(c.config.Interval)
 	defer tick.Stop()
 	state := NewState(c.config)
-	for first := true; ; first = false {
+	for {
 		err := c.probe(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if state.Result(err == nil) || first {
+		if state.Result(err == nil) {
 			report(state.Healthy(), err)
 		}
 		select {

@@ -16,10 +16,11 @@ import (
 func TestStateFollowsThresholds(t *testing.T) {
 	// Each letter is one probe: . success, x failure; the verdict after it is below: H healthy, - unhealthy.
 	tests := []struct{ name, probes, verdicts string }{
-		{"starts unhealthy until proven", "..", "-H"},
-		{"a single failure is forgiven", "..x.xx.", "-HHHHHH"},
-		{"failures in a row count", "..xxx", "-HHH-"},
-		{"recovery takes successes in a row", "..xxx.x..", "-HHH----H"},
+		{"the first probe decides", ".", "H"},
+		{"the first probe decides against", "x..", "--H"},
+		{"a single failure is forgiven", ".x.xx.", "HHHHHH"},
+		{"failures in a row count", ".xxx", "HHH-"},
+		{"recovery takes successes in a row", ".xxx.x..", "HHH----H"},
 		{"never healthy", "x.x.x", "-----"},
 	}
 	for _, tt := range tests {
@@ -28,8 +29,9 @@ func TestStateFollowsThresholds(t *testing.T) {
 			var got strings.Builder
 			for _, p := range tt.probes {
 				before := s.Healthy()
-				if changed := s.Result(p == '.'); changed != (before != s.Healthy()) {
-					t.Errorf("changed %t, verdict %t after %t", changed, s.Healthy(), before)
+				first := got.Len() == 0
+				if isNew := s.Result(p == '.'); isNew != (first || before != s.Healthy()) {
+					t.Errorf("new: %t, verdict %t after %t", isNew, s.Healthy(), before)
 				}
 				got.WriteByte(map[bool]byte{true: 'H', false: '-'}[s.Healthy()])
 			}
@@ -152,7 +154,7 @@ func (s *script) Probe(ctx context.Context) error {
 func TestCheckerReportsChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		down := errors.New("down")
-		s := &script{answers: []error{nil, nil, down, nil, down, down, down, nil}}
+		s := &script{answers: []error{nil, down, nil, down, down, down, nil}}
 		c := &Checker{config: Config{Interval: time.Second, Timeout: 500 * time.Millisecond, Failures: 3, Successes: 2}, prober: s}
 		ctx, cancel := context.WithCancel(t.Context())
 		begin := time.Now()
@@ -164,11 +166,11 @@ func TestCheckerReportsChanges(t *testing.T) {
 			}
 			got = append(got, time.Since(begin).String()+" "+verdict)
 		})
-		time.Sleep(8500 * time.Millisecond) // the bubble's clock
+		time.Sleep(7500 * time.Millisecond) // the bubble's clock
 		synctest.Wait()
 		cancel()
 		synctest.Wait()
-		want := "0s unhealthy, 1s healthy, 6s unhealthy: down, 8s healthy"
+		want := "0s healthy, 5s unhealthy: down, 7s healthy"
 		if joined := strings.Join(got, ", "); joined != want {
 			t.Errorf("reports: %s\nwant: %s", joined, want)
 		}

@@ -1,15 +1,16 @@
 package health
 
-// State is what is known of the application from the results of its probes. An application is unhealthy until it has shown
-// otherwise.
+// State is what is known of the application from the results of its probes. The first one decides: an agent that starts anew
+// beside an application that goes on must not take it out of the pool.
 type State struct {
 	failures  int // that many in a row change healthy to unhealthy
 	successes int // that many in a row change unhealthy to healthy
+	probed    bool
 	healthy   bool
 	against   int // results in a row that speak against healthy
 }
 
-// NewState returns an unhealthy state with the thresholds of c.
+// NewState returns the state before the first probe, unhealthy, with the thresholds of c.
 func NewState(c Config) *State {
 	return &State{failures: c.Failures, successes: c.Successes}
 }
@@ -17,8 +18,12 @@ func NewState(c Config) *State {
 // Healthy is the present verdict.
 func (s *State) Healthy() bool { return s.healthy }
 
-// Result takes the result of one probe and tells whether the verdict changed.
-func (s *State) Result(ok bool) (changed bool) {
+// Result takes the result of one probe and tells whether the verdict is new.
+func (s *State) Result(ok bool) (isNew bool) {
+	if !s.probed {
+		s.probed, s.healthy = true, ok
+		return true
+	}
 	if ok == s.healthy {
 		s.against = 0
 		return false

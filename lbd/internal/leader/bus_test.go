@@ -33,7 +33,7 @@ func TestOverTheBus(t *testing.T) {
 	put(t, admin.Services, "web", service.ToProto(services[0]))
 
 	r.director("d1")
-	s1, s2 := r.agent("s1", 1), r.agent("s2", 3)
+	s1, s2 := r.agent("s1", 1, healthy).plane, r.agent("s2", 3, healthy).plane
 	r.wait("first allocation", func() bool { return accepted(s1) == 64 && accepted(s2) == 192 })
 
 	put(t, admin.Operator, "web.s2", &allocv1.Operator{Drained: true})
@@ -136,19 +136,41 @@ func (r *rig) director(name string) {
 	r.start(l.Run)
 }
 
-func (r *rig) agent(name string, weight int) *dataplane.FakeAgent {
+// healthy is an agent.Health.
+func healthy(_ context.Context, report func(bool, error)) { report(true, nil) }
+
+// served is what an agent drives.
+type served struct {
+	plane  *dataplane.FakeAgent
+	joiner *fakeJoiner
+}
+
+// joined counts the slots whose users the agent joins for.
+func (s served) joined() int {
+	n := 0
+	for _, m := range s.joiner.current() {
+		for i := range 256 {
+			if m.Owner.Contains(userOf(i)) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func (r *rig) agent(name string, weight int, h agent.Health) served {
 	conn := r.connect("agent")
 	buckets := store.OnBus(conn)
-	plane := dataplane.NewFakeAgent()
+	s := served{dataplane.NewFakeAgent(), &fakeJoiner{}}
 	l := agent.NewLoop(agent.Config{
 		Name: name, Address: netip.MustParseAddr("10.0.0.1"), Weight: weight, Serve: []string{"web"}, StateDir: r.t.TempDir(),
-		Settle: 10 * time.Millisecond, Keep: true, Plane: plane, Joiner: &fakeJoiner{}, Close: (&connections{}).close,
-		Health:   func(_ context.Context, report func(bool, error)) { report(true, nil) },
+		Settle: 10 * time.Millisecond, Keep: true, Plane: s.plane, Joiner: s.joiner, Close: (&connections{}).close,
+		Health:   h,
 		Services: store.WatchServices(r.t.Context(), buckets.Services, "", r.log),
 		Buckets:  &buckets, Announcer: announce.NewBus(conn, r.log), Log: r.log,
 	})
 	r.start(l.Run)
-	return plane
+	return s
 }
 
 // wait polls until ok or 15 s have passed.

@@ -31,7 +31,8 @@ type cluster struct {
 	buckets store.Buckets
 	channel *announce.Fake
 	agents  map[string]*server
-	hasKey  func() bool // nil: always
+	hasKey  func() bool   // nil: always
+	late    time.Duration // keys and the first probe of agents take that long
 	log     *slog.Logger
 }
 
@@ -157,11 +158,14 @@ func (c *cluster) server(name string, weight int, keep bool) *server {
 	s.plane, s.joiner = dataplane.NewFakeAgent(), &fakeJoiner{}
 	ctx, cancel := context.WithCancel(c.t.Context())
 	log := c.log.With("agent", name)
+	late, keysRead, started := c.late, make(chan struct{}), time.Now()
+	time.AfterFunc(late, func() { close(keysRead) })
 	l := agent.NewLoop(agent.Config{
 		Name: name, Address: netip.MustParseAddr("10.0.0.1"), Weight: weight, Serve: []string{"web"}, StateDir: s.state,
-		HasKey: func(netip.Addr) bool { return c.hasKey == nil || c.hasKey() },
+		HasKey: func(netip.Addr) bool { return time.Since(started) >= late && (c.hasKey == nil || c.hasKey()) }, KeysRead: keysRead,
 		Settle: 100 * time.Millisecond, Keep: keep, Plane: s.plane, Joiner: s.joiner, Close: s.conns.close,
 		Health: func(ctx context.Context, report func(bool, error)) {
+			time.Sleep(late)
 			report(true, nil)
 			s.health = report
 			<-ctx.Done()

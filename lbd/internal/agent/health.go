@@ -1,0 +1,39 @@
+package agent
+
+import "context"
+
+// verdict is what the health checker says.
+type verdict struct {
+	healthy bool
+	why     error
+}
+
+// watchHealth hands the checker's verdicts to the loop, the first when the keys are known, too: no registration says that this
+// server cannot serve only because it has just started.
+func (l *Loop) watchHealth(ctx context.Context) {
+	if l.cfg.KeysRead != nil {
+		select {
+		case <-l.cfg.KeysRead:
+		case <-ctx.Done():
+			return
+		}
+	}
+	l.cfg.Health(ctx, func(healthy bool, why error) {
+		select {
+		case l.verdicts <- verdict{healthy, why}:
+		case <-ctx.Done():
+		}
+	})
+}
+
+func (l *Loop) health(v verdict) []Action {
+	if v.healthy {
+		l.cfg.Log.Info("application is healthy")
+	} else {
+		l.cfg.Log.Warn("application is unhealthy, leaving the pool", "err", v.why)
+	}
+	if l.registrar != nil {
+		l.registrar.setHealthy(v.healthy)
+	}
+	return l.core.SetHealthy(v.healthy)
+}

@@ -20,7 +20,14 @@ const (
 type Cache struct {
 	ttlMax  time.Duration
 	entries map[netip.Addr]*entry
-	wanted  []netip.Addr
+	wanted  []Question
+}
+
+// Question asks for a group's record. One that has been there before is asked for ahead of all others: anybody may make up
+// groups, and must not keep the keys of those in use from being renewed.
+type Question struct {
+	Group netip.Addr
+	Known bool
 }
 
 // entry is a group's record, or that there is none, until its time is over.
@@ -29,6 +36,7 @@ type entry struct {
 	used    bool // since it was fetched or last asked for
 	found   bool
 	failed  bool // nobody could say
+	known   bool // it was found once, and nobody has said since that there is none
 	record  record.Record
 	fetched time.Time
 	until   time.Time // zero: never answered
@@ -75,7 +83,7 @@ func (c *Cache) Key(now time.Time, group netip.Addr, id uint32) admission.Key {
 func (c *Cache) ask(group netip.Addr, e *entry) {
 	if !e.asking {
 		e.asking = true
-		c.wanted = append(c.wanted, group)
+		c.wanted = append(c.wanted, Question{group, e.known})
 	}
 }
 
@@ -90,8 +98,8 @@ func (c *Cache) evict(now time.Time) bool {
 	return false
 }
 
-// Wanted returns the groups to be asked for, each once until Put has its answer.
-func (c *Cache) Wanted() []netip.Addr {
+// Wanted returns the questions to be asked, each once until Put has its answer.
+func (c *Cache) Wanted() []Question {
 	w := c.wanted
 	c.wanted = nil
 	return w
@@ -115,13 +123,13 @@ func (c *Cache) Put(now time.Time, a Answer) {
 	switch {
 	case a.Err == nil:
 		ttl := min(max(a.TTL, ttlMin), c.ttlMax)
-		*e = entry{found: true, record: a.Record, fetched: now, until: now.Add(ttl), refresh: now.Add(ttl * 3 / 4)}
+		*e = entry{found: true, known: true, record: a.Record, fetched: now, until: now.Add(ttl), refresh: now.Add(ttl * 3 / 4)}
 	case errors.Is(a.Err, record.ErrNone):
 		*e = entry{fetched: now, until: now.Add(negativeTTL)}
 	case e.found && now.Before(e.until):
 		e.fetched, e.refresh = now, now.Add(failureTTL)
 	default:
-		*e = entry{failed: true, fetched: now, until: now.Add(failureTTL)}
+		*e = entry{failed: true, known: e.known, fetched: now, until: now.Add(failureTTL)}
 	}
 }
 

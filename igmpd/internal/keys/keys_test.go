@@ -49,7 +49,7 @@ func TestCacheAsksOnceAndKeepsToItsTime(t *testing.T) {
 			t.Fatalf("status %d before the answer", got)
 		}
 	}
-	if w := c.Wanted(); len(w) != 1 || w[0] != group || len(c.Wanted()) != 0 {
+	if w := c.Wanted(); len(w) != 1 || w[0] != (Question{Group: group}) || len(c.Wanted()) != 0 {
 		t.Fatalf("asked for %v", w)
 	}
 	c.Put(start, Answer{Group: group, Record: r, TTL: 10 * time.Second})
@@ -230,9 +230,57 @@ func TestFetcher(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { f.Run(ctx); close(done) }()
-	f.Ask(group)
+	f.Ask(Question{Group: group})
 	if a := <-f.Answers(); a.Err != nil || a.Group != group || a.TTL != time.Minute {
 		t.Fatalf("answer %+v", a)
+	}
+	cancel()
+	<-done
+}
+
+// slowSource tells which groups it was asked for, and answers when it is let.
+type slowSource struct {
+	asked chan netip.Addr
+	let   chan struct{}
+}
+
+func (s slowSource) Fetch(ctx context.Context, g netip.Addr) (record.Record, time.Duration, error) {
+	s.asked <- g
+	select {
+	case <-s.let:
+	case <-ctx.Done():
+	}
+	return record.Record{}, 0, record.ErrNone
+}
+
+func TestGroupsInUseAreAskedForFirst(t *testing.T) {
+	c := NewCache(time.Hour)
+	if c.Key(start, group, 1); c.Wanted()[0].Known {
+		t.Fatal("a new group is known")
+	}
+	c.Put(start, Answer{Group: group, Record: testRecord(t, 1, ""), TTL: time.Minute})
+	c.Key(start, group, 1)
+	c.Tick(start.Add(50 * time.Second))
+	q := c.Wanted()
+	if len(q) != 1 || !q[0].Known {
+		t.Fatalf("questions %v, want the renewal of a known group", q)
+	}
+
+	source := slowSource{asked: make(chan netip.Addr, 3*fetchesMax), let: make(chan struct{})}
+	f := NewFetcher(source)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { f.Run(ctx); close(done) }()
+	for i := range 2 * fetchesMax {
+		f.Ask(Question{Group: netip.AddrFrom4([4]byte{239, 1, 0, byte(i)})})
+	}
+	for range fetchesMax {
+		<-source.asked
+	}
+	f.Ask(q[0])
+	source.let <- struct{}{}
+	if g := <-source.asked; g != group {
+		t.Errorf("%v is asked for before the group in use", g)
 	}
 	cancel()
 	<-done

@@ -218,8 +218,8 @@ func later(a, b time.Time) time.Time {
 
 // settle carries out what has come together: questions for keys, relays, a new forwarding state.
 func (s *Service) settle(now time.Time) {
-	for _, g := range s.cache.Wanted() {
-		s.fetcher.Ask(g)
+	for _, q := range s.cache.Wanted() {
+		s.fetcher.Ask(q)
 	}
 	if s.pending > 0 && (!now.Before(s.relayAt) || s.pending >= relayBatchMax) {
 		s.sendRelays()

@@ -43,7 +43,7 @@ func (s *Service) packet(now time.Time, p Packet) {
 	}
 	switch m := msg.(type) {
 	case igmp.Query:
-		s.act(s.table.Query(now, p.Port, p.Source, m))
+		s.public(now, p, func() []membership.Action { return s.table.Query(now, p.Port, p.Source, m) })
 	case igmp.V1Report:
 		if s.plain(now, p, m.Group) {
 			s.public(now, p, func() []membership.Action { return s.table.V1Report(now, p.Port, m.Group) })
@@ -84,12 +84,12 @@ func (s *Service) plain(now time.Time, p Packet, group netip.Addr) bool {
 	return true
 }
 
-// public lets a report of public groups take effect while the port's share of the time lasts. Nobody has to show a key for such
-// a report, so a host may send as many as it likes.
+// public lets a report of public groups, or a query, take effect while the port's share of the time lasts. Nobody has to show a
+// key for them, so a host may send as many as it likes; and each query toward a root is answered for all groups.
 func (s *Service) public(now time.Time, p Packet, do func() []membership.Action) {
 	share := &s.ports[p.Port].public
 	if !share.ready(now) {
-		s.refuse(now, p, admission.RateLimited, join.Join{Requester: p.Source}, "reports of public groups take too much time")
+		s.refuse(now, p, admission.RateLimited, join.Join{Requester: p.Source}, "reports of public groups and queries take too much time")
 		return
 	}
 	began := time.Now()

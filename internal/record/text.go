@@ -79,7 +79,7 @@ func (r *Record) set(field, value string) (err error) {
 		r.Private, err = parseFlag(value)
 	case "key":
 		var k Key
-		k, err = parseKey(value)
+		k, err = ParseKey(value)
 		r.Keys = append(r.Keys, k)
 	case "session":
 		var s Session
@@ -101,7 +101,8 @@ func parseFlag(text string) (private bool, err error) {
 	return text == "private", nil
 }
 
-func parseKey(text string) (Key, error) {
+// ParseKey reads what String writes.
+func ParseKey(text string) (Key, error) {
 	f := strings.Fields(text)
 	if len(f) != 3 || f[1] != "ed25519" {
 		return Key{}, fmt.Errorf("key %.80q: want \"ID ed25519 BASE64\"", text)

@@ -28,6 +28,8 @@ const (
 	clockSlack = time.Minute
 )
 
+var errNobody = errors.New("nobody would have the private key: name members with --member or --member-key, or keep it with --key-out FILE")
+
 type createOptions struct {
 	*tools
 	name            string
@@ -36,6 +38,7 @@ type createOptions struct {
 	address         string
 	lasting         time.Duration
 	sessions        []string
+	until           time.Time // in place of lasting
 	recipients      recipients
 	ttl             time.Duration
 	random          func() uint32
@@ -80,7 +83,7 @@ func (o *createOptions) run(ctx context.Context) error {
 		return err
 	}
 	if o.private && o.recipients.none() {
-		return errors.New("nobody would have the private key: name members with --member or --member-key, or keep it with --key-out FILE")
+		return errNobody
 	}
 	reg, err := o.flags.Open(o.ttl, o.Now)
 	if err != nil {
@@ -91,33 +94,42 @@ func (o *createOptions) run(ctx context.Context) error {
 		return err
 	}
 	defer to.close()
-	g, err := keyfile.NewGroup(r.Name, r.Address)
-	if err != nil {
+	if err := o.setUp(ctx, reg, &r, to); err != nil {
 		return err
-	}
-	g.NotBefore = o.Now().Add(-clockSlack).UTC().Truncate(time.Second)
-	r.Keys = []record.Key{g.Public()}
-	if err := o.publish(ctx, reg, &r); err != nil {
-		return err
-	}
-	g.Address = r.Address
-	if err := to.hand(ctx, g); err != nil {
-		return errors.Join(err, withdraw(ctx, reg, r))
 	}
 	v := newView(r)
 	v.Members = to.names()
 	return o.Print(v, v.details())
 }
 
+// setUp makes the key pair, publishes the record and hands the private key over: all of it, or nothing.
+func (o *createOptions) setUp(ctx context.Context, reg *registry.Registry, r *record.Record, to *handover) error {
+	g, err := keyfile.NewGroup(r.Name, r.Address)
+	if err != nil {
+		return err
+	}
+	g.NotBefore = o.Now().Add(-clockSlack).UTC().Truncate(time.Second)
+	r.Keys = []record.Key{g.Public()}
+	if err := o.publish(ctx, reg, r); err != nil {
+		return err
+	}
+	g.Address = r.Address
+	if err := to.hand(ctx, g); err != nil {
+		return errors.Join(err, withdraw(ctx, reg, *r))
+	}
+	return nil
+}
+
 // record is what the flags say; the address is the zero Addr where one is to be found.
 func (o *createOptions) record() (record.Record, error) {
 	r := record.Record{Name: o.name, Owner: o.owner, Private: o.private}
+	r.Until = o.until
 	var err error
 	if r.Sessions, err = record.ParseSessions(strings.Join(o.sessions, ",")); err != nil {
 		return r, err
 	}
 	if o.lasting < 0 || o.lasting > 0 && o.lasting < time.Second {
-		return r, fmt.Errorf("--for %s: want a second or more", o.lasting)
+		return r, fmt.Errorf("for %s: want a second or more", o.lasting)
 	}
 	if o.lasting > 0 {
 		r.Until = o.Now().Add(o.lasting).UTC().Truncate(time.Second)
@@ -127,10 +139,10 @@ func (o *createOptions) record() (record.Record, error) {
 	}
 	probe := r // all but the keys can be checked before anything is asked
 	probe.Keys = []record.Key{record.NewKey(make([]byte, 32))}
-	probe.Address = pick(pool(o.private, o.lasting > 0), 1)
+	probe.Address = pick(pool(o.private, !r.Until.IsZero()), 1)
 	if o.address != "" {
 		if r.Address, err = netip.ParseAddr(o.address); err != nil {
-			return r, fmt.Errorf("--address: %w", err)
+			return r, fmt.Errorf("address: %w", err)
 		}
 		if err := allowed(r.Address, o.private); err != nil {
 			return r, err

@@ -40,7 +40,7 @@ A group's record has its name, address, owner, public keys, public/private flag 
 with a join that a key of that record verifies.`,
 	}
 	t.flags.Add(cmd.PersistentFlags())
-	cmd.AddCommand(newCreate(t), newList(t), newShow(t), newExport(t), newRoll(t), newDelete(t))
+	cmd.AddCommand(newCreate(t), newApply(t), newList(t), newShow(t), newExport(t), newRoll(t), newDelete(t))
 	return cmd
 }
 

@@ -101,13 +101,20 @@ func (b *bench) startDNS(config string) {
 // run is `manycast group ARGS`.
 func (b *bench) run(args ...string) (stdout string, err error) {
 	b.t.Helper()
+	stdout, _, err = b.runWith("", "json", args...)
+	return stdout, err
+}
+
+// runWith is the same with an input and an output format.
+func (b *bench) runWith(in, format string, args ...string) (stdout, stderr string, err error) {
+	b.t.Helper()
 	var out, errs bytes.Buffer
-	f := &cmdutil.Factory{Out: &out, Err: &errs, Now: time.Now, Output: "json"}
+	f := &cmdutil.Factory{In: strings.NewReader(in), Out: &out, Err: &errs, Now: time.Now, Output: format}
 	cmd := newCommand(f, b.open)
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.SetArgs(append(args, "--dns", b.address, "--tsig", b.tsig))
 	err = cmd.ExecuteContext(b.t.Context())
-	return out.String(), err
+	return out.String(), errs.String(), err
 }
 
 func (b *bench) must(args ...string) view {

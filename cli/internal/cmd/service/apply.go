@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
@@ -87,21 +85,9 @@ func (o applyOptions) run(ctx context.Context) error {
 }
 
 func (o applyOptions) read() ([]service.Service, error) {
-	in, name := o.factory.In, "standard input"
-	if o.file != "-" {
-		file, err := os.Open(o.file)
-		if err != nil {
-			return nil, fmt.Errorf("services: %w", err)
-		}
-		defer file.Close()
-		in, name = file, o.file
-	}
-	data, err := io.ReadAll(io.LimitReader(in, maxFile+1))
+	data, name, err := o.factory.ReadInput(o.file, maxFile)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("%s: more than %d bytes", name, maxFile)
+		return nil, fmt.Errorf("services: %w", err)
 	}
 	specs, err := service.Parse(data)
 	if err != nil {

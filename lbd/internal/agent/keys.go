@@ -29,7 +29,7 @@ type Keys struct {
 	ready   chan struct{}
 	own     *keyfile.Member
 	sealed  map[string][]byte // not opened yet
-	told    string            // the last error, told once
+	told    map[string]string // the last error of the member's key and of the groups', told once
 	inForce []uint32          // IDs of the keys in the ring
 }
 
@@ -41,7 +41,10 @@ const (
 
 // NewKeys returns Keys that have yet to run; bucket may be nil.
 func NewKeys(dir, member string, bucket store.Bucket, ring *joiner.Keyring, log *slog.Logger) *Keys {
-	return &Keys{dir: dir, member: member, bucket: bucket, ring: ring, log: log, ready: make(chan struct{}), sealed: map[string][]byte{}}
+	return &Keys{
+		dir: dir, member: member, bucket: bucket, ring: ring, log: log,
+		ready: make(chan struct{}), sealed: map[string][]byte{}, told: map[string]string{},
+	}
 }
 
 // String names the task.
@@ -95,7 +98,7 @@ func (k *Keys) receive() bool {
 		m, err := keyfile.ReadMember(k.member)
 		if err != nil {
 			if !errors.Is(err, fs.ErrNotExist) {
-				k.tell(err)
+				k.tell("member", err)
 			}
 			return false
 		}
@@ -122,7 +125,7 @@ func (k *Keys) receive() bool {
 // load puts the directory's keys into the ring, the one in force first of its group.
 func (k *Keys) load() {
 	groups, err := keyfile.ReadGroups(k.dir)
-	k.tell(err)
+	k.tell("groups", err)
 	now := time.Now()
 	groups = slices.DeleteFunc(groups, func(g keyfile.Group) bool { return g.NotBefore.After(now) })
 	slices.SortStableFunc(groups, func(a, b keyfile.Group) int {
@@ -143,13 +146,13 @@ func (k *Keys) load() {
 }
 
 // tell logs an error that stays only once.
-func (k *Keys) tell(err error) {
+func (k *Keys) tell(whose string, err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()
 	}
-	if text != "" && text != k.told {
+	if text != "" && text != k.told[whose] {
 		k.log.Warn("keys that cannot be used", "err", err)
 	}
-	k.told = text
+	k.told[whose] = text
 }

@@ -3,10 +3,12 @@ package agent
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,11 +28,15 @@ func signable(ring *joiner.Keyring) bool {
 }
 
 func startKeys(t *testing.T, bucket store.Bucket) (dir, member string, ring *joiner.Keyring, stop func()) {
+	return startKeysLogging(t, bucket, io.Discard)
+}
+
+func startKeysLogging(t *testing.T, bucket store.Bucket, log io.Writer) (dir, member string, ring *joiner.Keyring, stop func()) {
 	home := t.TempDir()
 	dir, member, ring = filepath.Join(home, "groups"), filepath.Join(home, "member.key"), &joiner.Keyring{}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- NewKeys(dir, member, bucket, ring, slog.New(slog.DiscardHandler)).Run(ctx) }()
+	go func() { ended <- NewKeys(dir, member, bucket, ring, slog.New(slog.NewTextHandler(log, nil))).Run(ctx) }()
 	return dir, member, ring, func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -106,5 +112,20 @@ func TestKeyPutThereByHand(t *testing.T) {
 			t.Error("the key in the directory does not sign")
 		}
 		stop()
+	})
+}
+
+func TestUnusableMemberKeyIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		_, member, _, stop := startKeysLogging(t, store.NewMemory(0), &log)
+		if err := os.WriteFile(member, []byte("not a key"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		stop()
+		if n := strings.Count(log.String(), "cannot be used"); n != 1 {
+			t.Errorf("told %d times:\n%s", n, log.String())
+		}
 	})
 }

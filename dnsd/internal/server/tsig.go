@@ -98,6 +98,7 @@ func newReplays(start time.Time) *replays {
 func (r *replays) once(t *dns.TSIG, now time.Time, do func() int) (rcode int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.start = min(r.start, now.Unix()) // the clock was ahead then: who has the right time is not to be refused
 	if int64(t.TimeSigned) < r.start {
 		return dns.RcodeRefused
 	}

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"iter"
 	"net/netip"
 	"time"
 
@@ -182,22 +183,58 @@ func (t *Tally) Phases() []Phase {
 		}
 		return &Phase{}
 	}
-	silent := map[netip.Addr]time.Time{} // since when the user has not been answered
 	for _, e := range t.requests {
-		since, waits := silent[e.User]
-		if !waits || e.Start.Before(since) {
-			since = e.Start
+		if !e.OK && !t.inDetection(e) {
+			at(e.Start).RequestsFailed++
 		}
-		if !e.OK {
-			silent[e.User] = since
-			if !t.inDetection(e) {
-				at(e.Start).RequestsFailed++
-			}
-			continue
-		}
-		delete(silent, e.User)
+	}
+	for since, e := range t.waits() {
 		p := at(since)
 		p.BlackoutMS = max(p.BlackoutMS, e.End.Sub(since).Milliseconds())
 	}
 	return phases
+}
+
+// waits are all answers, with the time since when the user had been without one, over failures.
+func (t *Tally) waits() iter.Seq2[time.Time, traffic.Event] {
+	return func(yield func(since time.Time, answered traffic.Event) bool) {
+		silent := map[netip.Addr]time.Time{}
+		for _, e := range t.requests {
+			since, waits := silent[e.User]
+			if !waits || e.Start.Before(since) {
+				since = e.Start
+			}
+			if !e.OK {
+				silent[e.User] = since
+				continue
+			}
+			delete(silent, e.User)
+			if !yield(since, e) {
+				return
+			}
+		}
+	}
+}
+
+// Waited are the users who waited longer than limit for an answer, and were not waiting for a dead server: a network that drops
+// their packets for a moment makes no request fail, but has them wait until the packet is sent again.
+func (t *Tally) Waited(limit time.Duration) (waited []traffic.Event) {
+	for since, e := range t.waits() {
+		if e.End.Sub(since) > limit && !t.bereft(e.User, since, e.End) {
+			e.Start = since
+			waited = append(waited, e)
+		}
+	}
+	return waited
+}
+
+// bereft: from start to end there was a time when the user's server was dead and nobody had found that.
+func (t *Tally) bereft(user netip.Addr, start, end time.Time) bool {
+	for _, d := range t.Deaths {
+		isOver := !d.Found.IsZero() && start.After(d.Found)
+		if t.Timeline.Owner(user, d.At) == d.Server && end.After(d.At) && !isOver {
+			return true
+		}
+	}
+	return false
 }

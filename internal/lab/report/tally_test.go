@@ -117,6 +117,32 @@ func TestPhasesHaveFailuresAndBlackouts(t *testing.T) {
 	}
 }
 
+func TestLongWaitsAreFound(t *testing.T) {
+	tests := []struct {
+		name   string
+		events []traffic.Event
+		want   int
+	}{
+		{"short", []traffic.Event{request(bob, "s1", 2, 2.4)}, 0},
+		{"answered late", []traffic.Event{request(bob, "s1", 2, 3)}, 1},
+		{"over failures", []traffic.Event{request(bob, "", 12, 12.3), request(bob, "s1", 12.3, 12.6)}, 1},
+		{"for a dead server", []traffic.Event{request(alice, "s1", 19.9, 23.4)}, 0},
+		{"after it was found", []traffic.Event{request(alice, "s1", 23.1, 24.1)}, 1},
+		{"not for a dead server", []traffic.Event{request(bob, "s1", 20.5, 21.5)}, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tl := tally()
+			for _, e := range tt.events {
+				tl.Add(e)
+			}
+			if got := tl.Waited(500 * time.Millisecond); len(got) != tt.want {
+				t.Errorf("%d waits, want %d: %+v", len(got), tt.want, got)
+			}
+		})
+	}
+}
+
 func TestStrangersAndShares(t *testing.T) {
 	tl := tally()
 	tl.Add(request(alice, "s1", 1, 1.1))

@@ -16,6 +16,10 @@ import (
 // shareTolerance is how far a server's part of the answers may be from its part of the users.
 const shareTolerance = 0.05
 
+// longestWait is how long an answer may take, but for users of a dead server: less than the second after which a SYN is sent
+// again, or a network that forwards nothing for a while would pass.
+const longestWait = 700 * time.Millisecond
+
 func (m *multicast) check(name string, ok bool, format string, args ...any) {
 	c := report.Check{Name: name, OK: ok, Detail: fmt.Sprintf(format, args...)}
 	m.checks = append(m.checks, c)
@@ -91,6 +95,8 @@ func (m *multicast) report() *report.Report {
 	m.check("no request failed", r.Requests.Total > 0 && r.Requests.Failed == 0, "%d of %d%s", r.Requests.Failed, r.Requests.Total, m.examples(failed))
 	m.check("no connection was broken", r.Connections.Opened > 0 && r.Connections.Broken == 0, "%d of %d%s",
 		r.Connections.Broken, r.Connections.Opened, m.examples(broken))
+	waited := m.tally.Waited(longestWait)
+	m.check("nobody waits long", r.Requests.Total > 0 && len(waited) == 0, "%d answers took longer than %v%s", len(waited), longestWait, m.examples(waited))
 	strangers := m.tally.Strangers()
 	m.check("only owners answer", r.Requests.Total > 0 && len(strangers) == 0, "%d answers by others%s", len(strangers), m.examples(strangers))
 	if !m.o.Static {

@@ -190,11 +190,15 @@ func (l *Loop) turn(ctx context.Context, in *inputs) (done bool, err error) {
 			in.allocations = nil
 		}
 		if e.Synced {
-			l.restore(in)
+			if err := l.restore(ctx, in); err != nil {
+				return true, err
+			}
 		}
 		actions = l.stored(e)
 	case <-in.restore:
-		l.restore(in)
+		if err := l.restore(ctx, in); err != nil {
+			return true, err
+		}
 	case m := <-l.messages:
 		actions = l.message(m)
 	case r := <-l.closed:
@@ -221,10 +225,13 @@ func (l *Loop) setTimer() {
 }
 
 // restore takes the allocations of an earlier run up again, unless the bus has newer ones: then others may serve our users,
-// on the same link. Until then the data plane does what it did before.
-func (l *Loop) restore(in *inputs) {
+// on the same link. Until then the data plane does what it did before. It fails where another server has our name.
+func (l *Loop) restore(ctx context.Context, in *inputs) error {
 	if in.restore == nil {
-		return
+		return nil
+	}
+	if err := l.registrar.checkName(ctx, l.cfg.Serve); err != nil {
+		return err
 	}
 	in.restore, in.services = nil, l.cfg.Services
 	kept, err := l.shelf.load()
@@ -234,6 +241,7 @@ func (l *Loop) restore(in *inputs) {
 	for name, a := range kept {
 		l.core.Restore(time.Now(), name, a)
 	}
+	return nil
 }
 
 // able reports whether what is allocated of a service could be joined: without the group's key its users would reach nobody.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/manycast/manycast/lbd/internal/dataplane"
 	"github.com/manycast/manycast/lbd/internal/joiner"
 	"github.com/manycast/manycast/lbd/internal/store"
+	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
 )
 
 // brokenJoiner ends when its link does.
@@ -64,4 +67,63 @@ func TestLoopEndsWithItsJoiner(t *testing.T) {
 			t.Error("the server is registered still")
 		}
 	})
+}
+
+// TestNameOfAnotherServer: an agent does not start beside one at another address that has its name and lives; what a dead one
+// left, or an earlier run here, is no hindrance.
+func TestNameOfAnotherServer(t *testing.T) {
+	for name, test := range map[string]struct {
+		address string
+		alive   bool
+		starts  bool
+	}{
+		"alive":          {"10.3.2.99", true, false},
+		"dead":           {"10.3.2.99", false, true},
+		"an earlier run": {"10.3.2.20", true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				buckets, plane := store.NewMemories(), dataplane.NewFakeAgent()
+				other := newRegistrar(buckets.Servers, &allocv1.Registration{Name: "s1", Address: test.address, BootId: 1},
+					func(service.Service) bool { return true }, slog.New(slog.DiscardHandler))
+				other.setServices([]service.Service{web})
+				other.setHealthy(true)
+				others, kill := context.WithCancel(ctx)
+				go other.run(others, true)
+				time.Sleep(time.Second)
+				if !test.alive {
+					kill()
+				}
+				services := make(chan []service.Service, 1)
+				services <- []service.Service{web}
+				l := NewLoop(Config{
+					Name: "s1", Address: netip.MustParseAddr("10.3.2.20"), Serve: []string{"web"}, StateDir: t.TempDir(), Services: services,
+					Plane: plane, Joiner: brokenJoiner{make(chan error)}, Buckets: &buckets, Announcer: announce.NewFake(),
+					Health: func(ctx context.Context, report func(bool, error)) { report(true, nil); <-ctx.Done() },
+					Log:    slog.New(slog.DiscardHandler),
+				})
+				ended := make(chan error, 1)
+				go func() { ended <- l.serve(ctx, nil) }()
+				time.Sleep(5 * time.Second)
+				synctest.Wait()
+				select {
+				case err := <-ended:
+					if test.starts || err == nil || !strings.Contains(err.Error(), test.address) {
+						t.Errorf("ended with %v", err)
+					}
+				default:
+					if !test.starts {
+						t.Error("started")
+					}
+				}
+				if isSet := len(plane.Sets()) > 0; isSet != test.starts {
+					t.Errorf("data plane set: %t", isSet)
+				}
+				kill()
+				cancel()
+				time.Sleep(3 * time.Second) // whoever owns users waits for others to take them
+			})
+		})
+	}
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -120,6 +121,41 @@ func (r *registrar) renew(ctx context.Context, s service.Service, healthy bool) 
 	if err != nil && ctx.Err() == nil && !errors.Is(err, bus.ErrAway) {
 		r.log.Warn("not registered", "service", s.Name, "err", err)
 	}
+}
+
+// checkName returns an error when an agent at another address is registered under this name in one of the services and alive: it
+// would serve the users that are allocated to the name, as we would. What cannot be asked is taken for free; look comes later.
+func (r *registrar) checkName(ctx context.Context, services []string) error {
+	for _, name := range services {
+		first, other := r.registered(ctx, name)
+		if other == nil {
+			continue
+		}
+		wait := time.NewTimer(2*renewEvery + renewTimeout)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return nil
+		}
+		if second, other := r.registered(ctx, name); other != nil && second > first {
+			return fmt.Errorf("another agent, at %s, is registered as server %s of service %s and alive: give each server a `name` of its own",
+				other.GetAddress(), other.GetName(), name)
+		}
+	}
+	return nil
+}
+
+// registered returns the registration under this name, if it is one of another address.
+func (r *registrar) registered(ctx context.Context, service string) (revision uint64, other *allocv1.Registration) {
+	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
+	defer cancel()
+	e, err := r.bucket.Get(ctx, r.key(service))
+	var p allocv1.Registration
+	if err != nil || proto.Unmarshal(e.Value, &p) != nil || p.GetAddress() == r.proto.GetAddress() {
+		return 0, nil
+	}
+	return e.Revision, &p
 }
 
 // look tells when another agent registers under the same name: both would serve the same users.

@@ -71,7 +71,11 @@ type change struct {
 // switched keep their plans; Set again. What is out of force is cleaned up in the background.
 func (m *Maps) Set(plans map[netip.Addr]*Plan) error {
 	cleanErr := m.collect(false)
-	changes, err := m.prepare(plans)
+	var changes []change
+	err := m.makeRoom(plans)
+	if err == nil {
+		changes, err = m.prepare(plans)
+	}
 	if err == nil {
 		err = m.write(changes)
 	}
@@ -92,6 +96,20 @@ func (m *Maps) Set(plans map[netip.Addr]*Plan) error {
 
 // Remove removes all groups, and waits until nothing of them is left.
 func (m *Maps) Remove() error { return errors.Join(m.Set(nil), m.settle()) }
+
+// makeRoom removes the groups that are not wanted before the new ones come, where the maps have no room for both.
+func (m *Maps) makeRoom(plans map[netip.Addr]*Plan) error {
+	all := len(m.installed)
+	for group := range plans {
+		if _, known := m.installed[group]; !known {
+			all++
+		}
+	}
+	if all <= len(m.numbers) {
+		return nil
+	}
+	return m.removeOthers(plans)
+}
 
 // prepare reserves a generation, and for a new group a number, for each plan that differs from what is installed.
 func (m *Maps) prepare(plans map[netip.Addr]*Plan) ([]change, error) {

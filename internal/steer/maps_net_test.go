@@ -287,3 +287,38 @@ func bpffs(t *testing.T) string {
 	})
 	return dir
 }
+
+// All groups that there is room for are there; others come in their place in one Set.
+func TestNetGroupsChangeWhereThereIsNoRoomForMore(t *testing.T) {
+	o, m := load(t, "", 1<<10)
+	plan, err := Compile([]Claim{{Owner: 7, Set: portion.Set{Permit: []portion.Portion{portion.All4()}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plans := map[netip.Addr]*Plan{}
+	add := func(i int) { plans[netip.AddrFrom4([4]byte{239, 2, byte(i >> 8), byte(i)})] = plan }
+	for i := range MaxGroups {
+		add(i)
+	}
+	if err := m.Set(plans); err != nil {
+		t.Fatal(err)
+	}
+	for g := range plans {
+		delete(plans, g)
+		if len(plans) == MaxGroups-3 {
+			break
+		}
+	}
+	for i := range 3 {
+		add(MaxGroups + i)
+	}
+	if err := m.Set(plans); err != nil {
+		t.Fatal(err)
+	}
+	user := netip.MustParseAddr("192.0.2.1")
+	for g := range plans {
+		if got := owners(t, o, g, []netip.Addr{user}); got[0] != 7 {
+			t.Fatalf("group %v: owner %d", g, got[0])
+		}
+	}
+}

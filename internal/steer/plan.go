@@ -22,6 +22,9 @@ const (
 // MaxOwner is the highest owner number.
 const MaxOwner Owner = slotOwner
 
+// MaxGroups is how many groups the maps have room for; steer.h has the same.
+const MaxGroups = 1023
+
 // Plan answers who owns a user. It is immutable. Some bits of the address are an index into a table of slots; a slot says
 // whether its users have overrides of one address or lie in masked portions beside the slot's own owner.
 type Plan struct {

@@ -35,7 +35,7 @@ type Limits struct {
 	Groups      int         // public groups a port, default 4096
 	Sources     int         // sources of a public group on a port, default 1024
 	PortSources int         // sources of all public groups on a port, default 16384
-	Private     int         // private groups, default 1024
+	Private     int         // private groups, default steer.MaxGroups
 	Requesters  int         // requesters of a private group, default 1024
 	Owners      steer.Owner // owner numbers, default 4095
 }
@@ -49,7 +49,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Groups, 4096)
 	set(&l.Sources, 1024)
 	set(&l.PortSources, 16384)
-	set(&l.Private, 1024)
+	set(&l.Private, steer.MaxGroups)
 	set(&l.Requesters, 1024)
 	if l.Owners == 0 {
 		l.Owners = 4095

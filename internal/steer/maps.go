@@ -1,6 +1,7 @@
 package steer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -68,7 +69,7 @@ type change struct {
 
 // Set makes plans the plans of all groups: new ones are added, changed ones switched in one step, others removed. Plans that
 // are in the maps already are not touched. Every lookup sees one plan as a whole. After an error, groups that could not be
-// switched keep their plans; Set again. What is out of force is cleaned up in the background.
+// switched keep their plans, all others are switched; Set again. What is out of force is cleaned up in the background.
 func (m *Maps) Set(plans map[netip.Addr]*Plan) error {
 	cleanErr := m.collect(false)
 	var changes []change
@@ -77,19 +78,15 @@ func (m *Maps) Set(plans map[netip.Addr]*Plan) error {
 		changes, err = m.prepare(plans)
 	}
 	if err == nil {
-		err = m.write(changes)
-	}
-	if err == nil {
-		err = m.switchTo(changes)
+		changes, err = m.write(changes)
+		err = errors.Join(err, m.switchTo(changes))
 	}
 	for _, c := range changes {
 		if is, known := m.installed[c.group]; is != c.to { // not in force
 			m.retire(c.to, !known)
 		}
 	}
-	if err == nil {
-		err = m.removeOthers(plans)
-	}
+	err = errors.Join(err, m.removeOthers(plans))
 	m.cleaner.start()
 	return errors.Join(err, cleanErr)
 }
@@ -183,31 +180,51 @@ func (m *Maps) freeGeneration(lines int) (uint32, error) {
 	return uint32(best), nil
 }
 
-// write writes the new generations, which no lookup sees yet.
-func (m *Maps) write(changes []change) error {
+// write writes the new generations, which no lookup sees yet. It returns those that may be switched to: a plan that does not
+// fit keeps no other from its turn, and small ones come first.
+func (m *Maps) write(changes []change) ([]change, error) {
+	slices.SortStableFunc(changes, func(a, b change) int { return cmp.Compare(a.plan.Entries(), b.plan.Entries()) })
+	var written []change
 	var fresh []uint32
+	var errs []error
 	for _, c := range changes {
 		isFresh, err := m.writeTable(c.to.generation, c.lines)
-		if isFresh {
-			fresh = append(fresh, c.to.generation)
-		}
 		if err == nil {
 			err = m.writePlan(c)
 		}
 		if err != nil {
-			m.dropTables(fresh)
-			return fmt.Errorf("steer group %s: %w", c.group, err)
+			m.dropTables([]uint32{c.to.generation})
+			_, known := m.installed[c.group]
+			m.retire(c.to, !known)
+			errs = append(errs, fmt.Errorf("steer group %s: %w", c.group, err))
+			continue
+		}
+		written = append(written, c)
+		if isFresh {
+			fresh = append(fresh, c.to.generation)
 		}
 	}
-	if len(fresh) == 0 {
+	if err := m.putTables(fresh); err != nil {
+		for _, c := range written {
+			_, known := m.installed[c.group]
+			m.retire(c.to, !known)
+		}
+		return nil, errors.Join(append(errs, err)...)
+	}
+	return written, errors.Join(errs...)
+}
+
+// putTables puts slot tables that this process made into steer_slots.
+func (m *Maps) putTables(generations []uint32) error {
+	if len(generations) == 0 {
 		return nil
 	}
-	fds := make([]uint32, len(fresh))
-	for i, g := range fresh {
+	fds := make([]uint32, len(generations))
+	for i, g := range generations {
 		fds[i] = uint32(m.tables[g].FD())
 	}
-	if _, err := m.slots.BatchUpdate(fresh, fds, nil); err != nil {
-		m.dropTables(fresh)
+	if _, err := m.slots.BatchUpdate(generations, fds, nil); err != nil {
+		m.dropTables(generations)
 		return fmt.Errorf("steer slot tables: %w", err)
 	}
 	return nil

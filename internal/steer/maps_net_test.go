@@ -322,3 +322,24 @@ func TestNetGroupsChangeWhereThereIsNoRoomForMore(t *testing.T) {
 		}
 	}
 }
+
+// A group whose plan does not fit is its own trouble.
+func TestNetPlanThatDoesNotFitKeepsNoOtherBack(t *testing.T) {
+	ps := moving(t)
+	o, m := load(t, "", uint32(ps[1].Entries()-1))
+	r := rand.New(rand.NewPCG(9, 10))
+	for number := range uint64(3) {
+		small := mustCompile(t, slots(r, 4, 2, number))
+		plans := map[netip.Addr]*Plan{group: ps[1], netip.MustParseAddr("239.0.0.0"): small, netip.MustParseAddr("239.0.0.2"): small}
+		if err := m.Set(plans); !errors.Is(err, unix.E2BIG) {
+			t.Fatalf("more entries than the map takes: %v", err)
+		}
+		at := probes(nil, r, 200)
+		for _, g := range []string{"239.0.0.0", "239.0.0.2"} {
+			checkProgram(t, o, netip.MustParseAddr(g), small, at)
+		}
+		if got := owners(t, o, group, at[:1]); got[0] != noGroup {
+			t.Fatalf("a plan that does not fit is in force: owner %d", got[0])
+		}
+	}
+}

@@ -1,12 +1,15 @@
 package membership
 
 import (
+	"encoding/binary"
+	"errors"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/manycast/manycast/internal/igmp"
+	"github.com/manycast/manycast/internal/portion"
 )
 
 func TestPublicBounds(t *testing.T) {
@@ -66,5 +69,24 @@ func TestOneReportOfManyRecords(t *testing.T) {
 	actions := table.Report(now, "lan", slices.Repeat([]igmp.Record{record(igmp.ChangeToInclude, "")}, 180))
 	if got := queries(actions); got != "Q(G,abc)" {
 		t.Errorf("asked %q, want once", got)
+	}
+}
+
+func TestEntriesOfAGroupAreBounded(t *testing.T) {
+	table := New(testConfig())
+	for i, requester := range []netip.Addr{s1, s2, netip.MustParseAddr("10.3.0.13")} {
+		var own portion.Set
+		for n := range uint32(12000) {
+			var b [4]byte
+			binary.BigEndian.PutUint32(b[:], (uint32(i)<<14|n)*2654435761) // anywhere
+			own.Permit = append(own.Permit, portion.Portion{Addr: netip.AddrFrom4(b), Mask: netip.AddrFrom4([4]byte{255, 255, 255, 255})})
+		}
+		_, err := table.Join(start, "lan", extended(start, requester, 1, 1, own))
+		if full := errors.Is(err, ErrComplex); full != (i == 2) {
+			t.Fatalf("requester %d: %v", i, err)
+		}
+	}
+	if n := table.Private()[private].Plan.Entries(); n == 0 || n > entriesMax {
+		t.Fatalf("%d entries", n)
 	}
 }

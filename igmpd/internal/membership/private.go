@@ -140,15 +140,27 @@ func (g *privateGroup) overlap(requester netip.Addr, next member) error {
 	return nil
 }
 
+// entriesMax is how many masked portions and single users a group's plan may need beside its slots. The kernel's maps have room
+// for four times as many in all (STEER_MAX_ENTRIES), while old and new plans are both there: one group must not take it all.
+const entriesMax = 32768
+
 // compile makes the plan of the members' sets, with the retired ones below them where that is not too much.
 func (g *privateGroup) compile() (*steer.Plan, error) {
 	now := claims(g.members)
 	if len(g.retired) > 0 {
-		if plan, err := steer.Compile(append(claims(g.retired), now...)); err == nil {
+		if plan, err := compileClaims(append(claims(g.retired), now...)); err == nil {
 			return plan, nil
 		}
 	}
-	return steer.Compile(now)
+	return compileClaims(now)
+}
+
+func compileClaims(claims []steer.Claim) (*steer.Plan, error) {
+	plan, err := steer.Compile(claims)
+	if err == nil && plan.Entries() > entriesMax {
+		err = fmt.Errorf("%d entries, at most %d: use coarser portions", plan.Entries(), entriesMax)
+	}
+	return plan, err
 }
 
 func claims(members map[netip.Addr]*member) []steer.Claim {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/manycast/manycast/internal/igmp"
 	"github.com/manycast/manycast/internal/join"
+	"github.com/manycast/manycast/internal/portion"
 	"github.com/manycast/manycast/internal/testnet"
 )
 
@@ -41,8 +42,8 @@ vip: 192.0.2.80
 group: 239.80.80.80
 ports: [tcp/80]
 servers:
-  - {name: s1, address: 10.9.0.2, portions: [0.0.0.0/0.0.0.1]}
-  - {name: s2, address: 10.9.0.3, portions: [0.0.0.1/0.0.0.1]}
+  - {name: s1, address: 10.9.0.2, portions: [0.0.0.0/0.0.0.1], deny: [10.1.0.4]}
+  - {name: s2, address: 10.9.0.3, portions: [0.0.0.1/0.0.0.1, 10.1.0.4]}
 `
 
 // TestNetAgentServesStaticPortions runs the agent as a process of its own, without a bus: it joins, owns the VIP, and leaves
@@ -59,7 +60,8 @@ func TestNetAgentServesStaticPortions(t *testing.T) {
 	testnet.Eventually(t, 10*time.Second, func() bool {
 		return slices.ContainsFunc(reports.joins(), func(s join.Signed) bool {
 			return !s.Leave && s.Group == netip.MustParseAddr("239.80.80.80") && s.Requester == netip.MustParseAddr("10.9.0.2") &&
-				s.Owner.Contains(netip.MustParseAddr("10.1.0.2")) && !s.Owner.Contains(netip.MustParseAddr("10.1.0.3"))
+				s.Owner.Contains(netip.MustParseAddr("10.1.0.2")) && !s.Owner.Contains(netip.MustParseAddr("10.1.0.3")) &&
+				slices.Equal(s.Owner.Deny, []portion.Portion{portion.MustParse("10.1.0.4")})
 		})
 	}, "a join with the portions of the file")
 	if out, err := server.Run("ip", "-4", "addr", "show", "dev", "lo"); err != nil || !strings.Contains(out, "192.0.2.80/32") {

@@ -74,6 +74,25 @@ func (c cube) contains(a words) bool { return a.and(c.mask) == c.addr }
 func (c cube) overlaps(o cube) bool  { return c.addr.xor(o.addr).and(c.mask).and(o.mask).isZero() }
 func (c cube) covers(o cube) bool    { return c.mask.andNot(o.mask).isZero() && c.overlaps(o) }
 
+// without returns what cs have outside d, in cubes that do not overlap where cs do not.
+func without(cs []cube, d cube) []cube {
+	var out []cube
+	for _, c := range cs {
+		if !c.overlaps(d) {
+			out = append(out, c)
+			continue
+		}
+		for rest := d.mask.andNot(c.mask); !rest.isZero(); {
+			b := bit(rest.top())
+			rest = rest.andNot(b)
+			c.mask = c.mask.or(b)
+			out = append(out, cube{c.addr.or(b.andNot(d.addr)), c.mask})
+			c.addr = c.addr.or(b.and(d.addr))
+		}
+	}
+	return out
+}
+
 // cubes returns the valid portions of one family.
 func cubes(ps []Portion, is4 bool) []cube {
 	var cs []cube

@@ -1,6 +1,7 @@
 package portion
 
 import (
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -16,6 +17,24 @@ type Set struct {
 func (s Set) Contains(a netip.Addr) bool {
 	in := func(p Portion) bool { return p.Contains(a) }
 	return slices.ContainsFunc(s.Permit, in) && !slices.ContainsFunc(s.Deny, in)
+}
+
+// Share returns how much of the IPv4 space is in s: 0..1. It is for sets of our own: its work is not bounded.
+func (s Set) Share() float64 {
+	var apart []cube // the permitted addresses, each in one cube only
+	permit, deny := cubes(s.Permit, true), cubes(s.Deny, true)
+	for i, p := range permit {
+		rest := []cube{p}
+		for _, d := range slices.Concat(deny, permit[:i]) {
+			rest = without(rest, d)
+		}
+		apart = append(apart, rest...)
+	}
+	sum := 0.0
+	for _, c := range apart {
+		sum += 1 / float64(uint64(1)<<bits.OnesCount32(uint32(c.mask.lo)))
+	}
+	return sum
 }
 
 // Empty reports whether no address is in s. A set that is too entangled for the bound of work (see Overlap) is taken as

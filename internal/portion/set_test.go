@@ -46,6 +46,21 @@ func everyone(yield func(netip.Addr) bool) {
 	}
 }
 
+func TestShareAgainstBruteForce(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for range 3000 {
+		s, n := smallSet(r, 6, 5), 0
+		for at := range everyone {
+			if s.Contains(at) {
+				n++
+			}
+		}
+		if got, want := s.Share(), float64(n)/256; got != want {
+			t.Fatalf("%v: share %v, want %v", s, got, want)
+		}
+	}
+}
+
 func TestSetAgainstBruteForce(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 3000 {

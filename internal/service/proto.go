@@ -5,7 +5,6 @@ import (
 	"net/netip"
 
 	"github.com/manycast/manycast/internal/alloc"
-	"github.com/manycast/manycast/internal/portion"
 	servicev1 "github.com/manycast/manycast/proto/service/v1"
 )
 
@@ -20,9 +19,7 @@ func ToProto(s Service) *servicev1.Service {
 	}
 	for _, server := range s.Servers {
 		sp := &servicev1.Server{Name: server.Name, Address: server.Address.String(), Weight: uint32(server.Weight)}
-		for _, portion := range server.Portions {
-			sp.Portions = append(sp.Portions, portion.String())
-		}
+		sp.Portions, sp.Deny = portionTexts(server.Portions), portionTexts(server.Deny)
 		p.Servers = append(p.Servers, sp)
 	}
 	return p
@@ -63,12 +60,11 @@ func serverFromProto(p *servicev1.Server) (Server, error) {
 	if s.Address, err = netip.ParseAddr(p.GetAddress()); err != nil {
 		return Server{}, fmt.Errorf("server %q: address: %w", s.Name, err)
 	}
-	for _, text := range p.GetPortions() {
-		portion, err := portion.Parse(text)
-		if err != nil {
-			return Server{}, fmt.Errorf("server %q: %w", s.Name, err)
-		}
-		s.Portions = append(s.Portions, portion)
+	if s.Portions, err = parsePortions(p.GetPortions()); err != nil {
+		return Server{}, fmt.Errorf("server %q: %w", s.Name, err)
+	}
+	if s.Deny, err = parsePortions(p.GetDeny()); err != nil {
+		return Server{}, fmt.Errorf("server %q: deny: %w", s.Name, err)
 	}
 	return s, nil
 }

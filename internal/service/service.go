@@ -66,7 +66,11 @@ type Server struct {
 	Address  netip.Addr
 	Weight   int // 0..alloc.MaxWeight
 	Portions []portion.Portion
+	Deny     []portion.Portion // parts of Portions that the server leaves to others, single senders for instance (Fig 7B)
 }
+
+// Users are the senders whose packets the server takes.
+func (s Server) Users() portion.Set { return portion.Set{Permit: s.Portions, Deny: s.Deny} }
 
 // Static reports whether the service itself says which server has which portions.
 func (s Service) Static() bool {

@@ -26,6 +26,16 @@ servers:
   - {name: s2, address: 10.4.0.12, weight: 3, portions: [0.0.0.1/0.0.0.3, 0.0.0.3/0.0.0.3]}
 `
 
+const denying = `
+name: web
+vip: 192.0.2.80
+group: 239.80.80.80
+ports: [tcp/80]
+servers:
+  - {name: s1, address: 10.3.0.11, portions: [0.0.0.0/0], deny: [10.1.0.12, 10.1.0.14]}
+  - {name: s2, address: 10.4.0.12, portions: [10.1.0.12, 10.1.0.14]}
+`
+
 var byAddress = cmpopts.EquateComparable(netip.Addr{})
 
 func TestDefaults(t *testing.T) {
@@ -47,6 +57,25 @@ func TestRoundTrips(t *testing.T) {
 	if !want[0].Static() || want[0].Servers[0].Weight != 1 || want[0].Servers[1].Weight != 3 {
 		t.Fatalf("%+v", want)
 	}
+	roundTrip(t, want)
+}
+
+func TestDenyLeavesSingleSendersToAnother(t *testing.T) {
+	services, err := Parse([]byte(denying))
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, two := services[0].Servers[0].Users(), services[0].Servers[1].Users()
+	for address, first := range map[string]bool{"10.1.0.12": false, "10.1.0.13": true, "10.1.0.14": false} {
+		if a := netip.MustParseAddr(address); one.Contains(a) != first || two.Contains(a) == first {
+			t.Errorf("%s: s1 %t, s2 %t", a, one.Contains(a), two.Contains(a))
+		}
+	}
+	roundTrip(t, services)
+}
+
+func roundTrip(t *testing.T, want []Service) {
+	t.Helper()
 	text, err := Marshal(want...)
 	if err != nil {
 		t.Fatal(err)
@@ -93,6 +122,10 @@ func TestRefused(t *testing.T) {
 		"address twice":       {replace(static, "10.4.0.12", "10.3.0.11"), "same address"},
 		"weight":              {replace(static, "weight: 3", "weight: -3"), "weight -3"},
 		"portion":             {replace(static, "0.0.0.0/0.0.0.1", "10.0.0.0/99"), "10.0.0.0/99"},
+		"denied, nobody's":    {replace(denying, "[10.1.0.12, 10.1.0.14]}\n  - {name: s2", "[10.1.0.12, 10.1.0.14, 10.1.0.16]}\n  - {name: s2"), "10.1.0.16"},
+		"permitted twice":     {replace(denying, "deny: [10.1.0.12, 10.1.0.14]", "deny: [10.1.0.12]"), "10.1.0.14"},
+		"deny alone":          {web + "servers: [{name: s1, address: 10.3.0.11, deny: [10.1.0.12]}]", "deny without portions"},
+		"denied portion":      {replace(denying, "deny: [10.1.0.12", "deny: [10.1.0.312"), "deny"},
 		"not YAML":            {"name: [", "document 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -114,6 +147,7 @@ func TestServicesShareAVIPByPort(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add(web)
 	f.Add(static)
+	f.Add(denying)
 	f.Fuzz(func(t *testing.T, text string) {
 		services, err := Parse([]byte(text))
 		if err != nil {

@@ -107,6 +107,9 @@ func (s Service) checkServers() error {
 		if server.Weight < 0 || server.Weight > alloc.MaxWeight {
 			return fmt.Errorf("server %s: weight %d: want 0 to %d", server.Name, server.Weight, alloc.MaxWeight)
 		}
+		if len(server.Deny) > 0 && len(server.Portions) == 0 {
+			return fmt.Errorf("server %s: deny without portions: it has nobody to leave to others", server.Name)
+		}
 	}
 	return nil
 }
@@ -119,7 +122,7 @@ func (s Service) checkPortions() error {
 	sets := make(map[string]portion.Set, len(s.Servers))
 	for _, server := range s.Servers {
 		if len(server.Portions) > 0 {
-			sets[server.Name] = portion.Set{Permit: server.Portions}
+			sets[server.Name] = server.Users()
 		}
 	}
 	if err := portion.CheckPartition(sets); err != nil {

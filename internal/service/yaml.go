@@ -33,6 +33,7 @@ type serverDocument struct {
 	Address  string   `yaml:"address" json:"address"`
 	Weight   *int     `yaml:"weight,omitempty" json:"weight,omitempty"`
 	Portions []string `yaml:"portions,omitempty,flow" json:"portions,omitempty"`
+	Deny     []string `yaml:"deny,omitempty,flow" json:"deny,omitempty"`
 }
 
 // MaxDocuments bounds how many services one file may hold.
@@ -112,11 +113,10 @@ func toDocument(s Service) document {
 		d.Ports = append(d.Ports, p.String())
 	}
 	for _, server := range s.Servers {
-		sd := serverDocument{Name: server.Name, Address: server.Address.String(), Weight: &server.Weight}
-		for _, p := range server.Portions {
-			sd.Portions = append(sd.Portions, p.String())
-		}
-		d.Servers = append(d.Servers, sd)
+		d.Servers = append(d.Servers, serverDocument{
+			Name: server.Name, Address: server.Address.String(), Weight: &server.Weight,
+			Portions: portionTexts(server.Portions), Deny: portionTexts(server.Deny),
+		})
 	}
 	return d
 }
@@ -164,14 +164,33 @@ func (d serverDocument) server() (Server, error) {
 	if s.Address, err = address("address", d.Address); err != nil {
 		return Server{}, fmt.Errorf("server %q: %w", d.Name, err)
 	}
-	for _, text := range d.Portions {
-		p, err := portion.Parse(text)
-		if err != nil {
-			return Server{}, fmt.Errorf("server %q: %w", d.Name, err)
-		}
-		s.Portions = append(s.Portions, p)
+	if s.Portions, err = parsePortions(d.Portions); err != nil {
+		return Server{}, fmt.Errorf("server %q: %w", d.Name, err)
+	}
+	if s.Deny, err = parsePortions(d.Deny); err != nil {
+		return Server{}, fmt.Errorf("server %q: deny: %w", d.Name, err)
 	}
 	return s, nil
+}
+
+func portionTexts(portions []portion.Portion) []string {
+	var texts []string
+	for _, p := range portions {
+		texts = append(texts, p.String())
+	}
+	return texts
+}
+
+func parsePortions(texts []string) ([]portion.Portion, error) {
+	var portions []portion.Portion
+	for _, text := range texts {
+		p, err := portion.Parse(text)
+		if err != nil {
+			return nil, err
+		}
+		portions = append(portions, p)
+	}
+	return portions, nil
 }
 
 func address(key, text string) (netip.Addr, error) {

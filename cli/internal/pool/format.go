@@ -6,7 +6,6 @@ import (
 
 	"github.com/manycast/manycast/cli/internal/cmdutil"
 	"github.com/manycast/manycast/internal/alloc"
-	"github.com/manycast/manycast/internal/portion"
 )
 
 // Percent writes a fraction as "33.6%".
@@ -44,12 +43,3 @@ func YesNo(b bool) string {
 
 // Details is a table of names and values, one a line.
 func Details(lines [][]string) cmdutil.Table { return cmdutil.Table{Header: lines[0], Rows: lines[1:]} }
-
-// Fraction returns how much of the IPv4 source space portions are that do not overlap: 0..1.
-func Fraction(ps []portion.Portion) float64 {
-	sum := 0.0
-	for _, p := range ps {
-		sum += 1 / float64(uint64(1)<<p.MaskBits())
-	}
-	return sum
-}

@@ -102,7 +102,7 @@ func (s *Service) Server(name string) (Server, bool) {
 // Share returns how much of the source space the server owns now: 0..1.
 func (s *Service) Share(name string) float64 {
 	if s.Spec.Static() {
-		return Fraction(s.portions(name))
+		return s.users(name).Share()
 	}
 	if s.Committed.Zero() {
 		return 0
@@ -110,22 +110,22 @@ func (s *Service) Share(name string) float64 {
 	return float64(s.Committed.Counts()[name]) / float64(s.Committed.Slots.Count())
 }
 
-// Portions returns what the server owns, in as few portions as they can be written.
-func (s *Service) Portions(name string) []portion.Portion {
+// Users returns whom the server owns; an allocation in as few portions as it can be written.
+func (s *Service) Users(name string) portion.Set {
 	if s.Spec.Static() {
-		return s.portions(name)
+		return s.users(name)
 	}
-	return s.Committed.Portions(name)
+	return portion.Set{Permit: s.Committed.Portions(name)}
 }
 
-// portions are those that the service itself gives to the server.
-func (s *Service) portions(name string) []portion.Portion {
+// users are those that the service itself gives to the server.
+func (s *Service) users(name string) portion.Set {
 	for _, m := range s.Spec.Servers {
 		if m.Name == name {
-			return m.Portions
+			return m.Users()
 		}
 	}
-	return nil
+	return portion.Set{}
 }
 
 // Specs returns all services without their pools.

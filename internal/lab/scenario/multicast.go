@@ -142,10 +142,8 @@ func (m *multicast) follow() (stop func() error, err error) {
 func staticOwner(s service.Service) func(netip.Addr) string {
 	return func(user netip.Addr) string {
 		for _, server := range s.Servers {
-			for _, p := range server.Portions {
-				if p.Contains(user) {
-					return server.Name
-				}
+			if server.Users().Contains(user) {
+				return server.Name
 			}
 		}
 		return ""

@@ -70,7 +70,7 @@ func (c *Core) Restore(now time.Time, name string, a alloc.Allocation) {
 func (c *Core) SetServices(now time.Time, services []service.Service) []Action {
 	specs := map[string]service.Service{}
 	for _, s := range services {
-		if c.serves(s.Name) && (len(c.serve) > 0 || c.staticPortions(s) != nil) {
+		if c.serves(s.Name) && (len(c.serve) > 0 || len(c.static(s).Permit) > 0) {
 			specs[s.Name] = s
 		}
 	}
@@ -222,15 +222,15 @@ func (c *Core) apply() Apply {
 	for _, name := range slices.Sorted(maps.Keys(c.specs)) {
 		s := c.specs[name]
 		var e epoch.Epoch
-		owner, standby := c.staticPortions(s), []portion.Portion(nil)
+		own, standby := c.static(s), []portion.Portion(nil)
 		if a := c.held[name]; !s.Static() && !a.Zero() {
-			e, owner, standby = a.Epoch, a.Portions(c.name), a.StandbyPortions(c.name)
+			e, own, standby = a.Epoch, portion.Set{Permit: a.Portions(c.name)}, a.StandbyPortions(c.name)
 		}
-		own := portion.Set{Permit: owner}
 		out.Accept = append(out.Accept, dataplane.AgentService{
-			VIP: s.VIP, Group: s.Group, Ports: s.Ports, Accept: portion.Set{Permit: append(c.lingering(name), owner...)}, Leased: !s.Static(),
+			VIP: s.VIP, Group: s.Group, Ports: s.Ports, Leased: !s.Static(),
+			Accept: portion.Set{Permit: append(c.lingering(name), own.Permit...), Deny: own.Deny},
 		})
-		if before, ok := c.leaving(name); ok && len(owner)+len(standby) == 0 {
+		if before, ok := c.leaving(name); ok && len(own.Permit)+len(standby) == 0 {
 			e, own, standby = before.Epoch, portion.Set{Permit: before.Portions(c.name)}, before.StandbyPortions(c.name)
 		}
 		if (c.healthy || !s.Static()) && len(own.Permit)+len(standby) > 0 {
@@ -278,11 +278,12 @@ func (c *Core) elsewhere(server netip.Addr) bool {
 	return c.link.IsValid() && server.IsValid() && !c.link.Contains(server)
 }
 
-func (c *Core) staticPortions(s service.Service) []portion.Portion {
+// static are the users that the service itself gives to this server.
+func (c *Core) static(s service.Service) portion.Set {
 	for _, server := range s.Servers {
 		if server.Name == c.name {
-			return server.Portions
+			return server.Users()
 		}
 	}
-	return nil
+	return portion.Set{}
 }

@@ -188,3 +188,22 @@ func TestUnhealthyServerLeavesItsStaticPortions(t *testing.T) {
 		t.Errorf("no news: %+v", again)
 	}
 }
+
+func TestDeniedSendersAreNeitherJoinedNorAccepted(t *testing.T) {
+	static := web
+	all := []portion.Portion{portion.All4()}
+	static.Servers = []service.Server{
+		{Name: "s2", Portions: all, Deny: []portion.Portion{portion.Host(odd)}}, {Name: "s1", Portions: []portion.Portion{portion.Host(odd)}},
+	}
+	c := NewCore("s2", nil, netip.MustParsePrefix("10.3.2.0/24"), settle)
+	c.SetServices(start, []service.Service{static})
+	a := applied(t, c.SetHealthy(true))
+	if len(a.Accept) != 1 || len(a.Join) != 1 {
+		t.Fatalf("%+v", a)
+	}
+	for what, set := range map[string]portion.Set{"accepts": a.Accept[0].Accept, "joins": a.Join[0].Owner} {
+		if set.Contains(odd) || !set.Contains(even) {
+			t.Errorf("%s %v", what, set)
+		}
+	}
+}

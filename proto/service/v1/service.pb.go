@@ -242,6 +242,7 @@ type Server struct {
 	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	Weight        uint32                 `protobuf:"varint,3,opt,name=weight,proto3" json:"weight,omitempty"`
 	Portions      []string               `protobuf:"bytes,4,rep,name=portions,proto3" json:"portions,omitempty"` // "10.0.0.0/8", "0.0.0.3/0.0.0.255"
+	Deny          []string               `protobuf:"bytes,5,rep,name=deny,proto3" json:"deny,omitempty"`         // less these
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -304,6 +305,13 @@ func (x *Server) GetPortions() []string {
 	return nil
 }
 
+func (x *Server) GetDeny() []string {
+	if x != nil {
+		return x.Deny
+	}
+	return nil
+}
+
 var File_proto_service_v1_service_proto protoreflect.FileDescriptor
 
 const file_proto_service_v1_service_proto_rawDesc = "" +
@@ -324,12 +332,13 @@ const file_proto_service_v1_service_proto_rawDesc = "" +
 	"\x06number\x18\x02 \x01(\rR\x06number\"+\n" +
 	"\x05Slots\x12\x0e\n" +
 	"\x02by\x18\x01 \x01(\tR\x02by\x12\x12\n" +
-	"\x04bits\x18\x02 \x01(\rR\x04bits\"j\n" +
+	"\x04bits\x18\x02 \x01(\rR\x04bits\"~\n" +
 	"\x06Server\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
 	"\x06weight\x18\x03 \x01(\rR\x06weight\x12\x1a\n" +
-	"\bportions\x18\x04 \x03(\tR\bportionsB9Z7github.com/manycast/manycast/proto/service/v1;servicev1b\x06proto3"
+	"\bportions\x18\x04 \x03(\tR\bportions\x12\x12\n" +
+	"\x04deny\x18\x05 \x03(\tR\x04denyB9Z7github.com/manycast/manycast/proto/service/v1;servicev1b\x06proto3"
 
 var (
 	file_proto_service_v1_service_proto_rawDescOnce sync.Once

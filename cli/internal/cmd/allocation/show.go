@@ -57,6 +57,7 @@ type owner struct {
 	Fraction        float64           `json:"fraction"`
 	StandbySlots    int               `json:"standby_slots"`
 	Portions        []portion.Portion `json:"portions,omitempty"`
+	Denied          []portion.Portion `json:"denied_portions,omitempty"` // parts of the portions that others own
 	StandbyPortions []portion.Portion `json:"standby_portions,omitempty"`
 }
 
@@ -113,7 +114,8 @@ func (o showOptions) shown(svc *pool.Service) shown {
 	for _, name := range names {
 		w := owner{Name: name, Slots: counts[name], Fraction: svc.Share(name), StandbySlots: standby[name]}
 		if o.portions {
-			w.Portions = svc.Portions(name)
+			users := svc.Users(name)
+			w.Portions, w.Denied = users.Permit, users.Deny
 			if !a.Static {
 				w.StandbyPortions = committed.StandbyPortions(name)
 			}
@@ -158,6 +160,9 @@ func portionTable(all []shown) cmdutil.Table {
 		for _, w := range a.Servers {
 			for _, p := range w.Portions {
 				table.Rows = append(table.Rows, []string{a.Service, a.epoch(), w.Name, "owner", p.String()})
+			}
+			for _, p := range w.Denied {
+				table.Rows = append(table.Rows, []string{a.Service, a.epoch(), w.Name, "denied", p.String()})
 			}
 			for _, p := range w.StandbyPortions {
 				table.Rows = append(table.Rows, []string{a.Service, a.epoch(), w.Name, "standby", p.String()})

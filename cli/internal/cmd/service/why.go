@@ -87,7 +87,7 @@ func explain(svc *pool.Service, addr netip.Addr, moves []*allocv1.Move) (whyAnsw
 	a := whyAnswer{Service: svc.Spec.Name, Source: addr.String()}
 	if svc.Spec.Static() {
 		for _, m := range svc.Servers {
-			if p, ok := covering(svc.Portions(m.Name), addr); ok {
+			if p, ok := covering(svc.Users(m.Name), addr); ok {
 				a.Server, a.Portion, a.JoinedAs = m.Name, p.String(), p.String()
 			}
 		}
@@ -99,7 +99,7 @@ func explain(svc *pool.Service, addr netip.Addr, moves []*allocv1.Move) (whyAnsw
 		if err != nil {
 			return a, err
 		}
-		joined, _ := covering(svc.Portions(ans.Owner), addr)
+		joined, _ := covering(svc.Users(ans.Owner), addr)
 		a.Server, a.Slot, a.Slots = ans.Owner, &ans.Slot, svc.Committed.Slots.String()
 		a.Portion, a.JoinedAs = ans.Portion.String(), joined.String()
 		a.Standby, a.Epoch = ans.Standby, svc.Committed.Epoch.String()
@@ -129,12 +129,12 @@ func began(svc *pool.Service, moves []*allocv1.Move) (*time.Time, string) {
 	return &since, reason
 }
 
-func covering(ps []portion.Portion, addr netip.Addr) (portion.Portion, bool) {
-	i := slices.IndexFunc(ps, func(p portion.Portion) bool { return p.Contains(addr) })
-	if i < 0 {
+func covering(users portion.Set, addr netip.Addr) (portion.Portion, bool) {
+	i := slices.IndexFunc(users.Permit, func(p portion.Portion) bool { return p.Contains(addr) })
+	if i < 0 || !users.Contains(addr) {
 		return portion.Portion{}, false
 	}
-	return ps[i], true
+	return users.Permit[i], true
 }
 
 func (a whyAnswer) table(now time.Time, svc *pool.Service) cmdutil.Table {

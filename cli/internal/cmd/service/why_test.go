@@ -3,6 +3,7 @@ package service_test
 import (
 	"encoding/json"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,7 +64,14 @@ func TestWhy(t *testing.T) {
 func TestWhyOfStaticService(t *testing.T) {
 	b := cmdtest.Start(t)
 	b.Service("name: fixed\nvip: 192.0.2.90\ngroup: 239.80.80.90\nports: [udp/53]\nservers:\n" +
-		"- {name: s1, address: 10.0.1.1, portions: [0.0.0.0/0.0.0.1]}\n- {name: s2, address: 10.0.2.1, portions: [0.0.0.1/0.0.0.1]}\n")
+		"- {name: s1, address: 10.0.1.1, portions: [0.0.0.0/0.0.0.1], deny: [198.51.100.8]}\n" +
+		"- {name: s2, address: 10.0.2.1, portions: [0.0.0.1/0.0.0.1, 198.51.100.8]}\n")
 	cmdtest.Golden(t, "why-static", b.OK("service", "why", "198.51.100.7"))
+	if out := b.OK("service", "why", "198.51.100.8"); !strings.Contains(out, "s2, 10.0.2.1") || !strings.Contains(out, "198.51.100.8, static") {
+		t.Errorf("a sender that s1 denies:\n%s", out)
+	}
+	if out := b.OK("allocation", "show", "fixed", "--portions"); !strings.Contains(out, "denied") {
+		t.Errorf("allocation show does not tell of the denied sender:\n%s", out)
+	}
 	b.Refused([]string{"no server"}, "service", "why", "2001:db8::1")
 }

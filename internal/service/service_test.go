@@ -1,12 +1,15 @@
 package service
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"net/netip"
+	"google.golang.org/protobuf/proto"
+
+	servicev1 "github.com/manycast/manycast/proto/service/v1"
 )
 
 const web = `
@@ -160,6 +163,37 @@ func FuzzParse(f *testing.F) {
 		again, err := Parse(out)
 		if err != nil || !cmp.Equal(services, again, byAddress, cmpopts.EquateEmpty()) {
 			t.Fatalf("%v\n%s\nbecame\n%s", err, text, out)
+		}
+	})
+}
+
+func FuzzFromProto(f *testing.F) {
+	for _, text := range []string{web, static} {
+		services, err := Parse([]byte(text))
+		if err != nil {
+			f.Fatal(err)
+		}
+		data, err := proto.Marshal(ToProto(services[0]))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var p servicev1.Service
+		if proto.Unmarshal(data, &p) != nil {
+			return
+		}
+		s, err := FromProto(&p)
+		if err != nil {
+			return
+		}
+		if err := ValidateAll([]Service{s}); err != nil {
+			t.Fatalf("taken from the bus, refused from a file: %v", err)
+		}
+		again, err := FromProto(ToProto(s))
+		if err != nil || !cmp.Equal(s, again, byAddress, cmpopts.EquateEmpty()) {
+			t.Fatalf("%+v became %+v, %v", s, again, err)
 		}
 	})
 }

@@ -8,12 +8,15 @@ type verdict struct {
 	why     error
 }
 
-// watchHealth hands the checker's verdicts to the loop, the first when the keys are known, too: no registration says that this
-// server cannot serve only because it has just started.
+// watchHealth hands the checker's verdicts to the loop, the first when the application can be asked at the VIP and the keys are
+// known: no registration says that this server cannot serve only because it has just started.
 func (l *Loop) watchHealth(ctx context.Context) {
-	if l.cfg.KeysRead != nil {
+	for _, known := range []<-chan struct{}{l.ready, l.cfg.KeysRead} {
+		if known == nil {
+			continue
+		}
 		select {
-		case <-l.cfg.KeysRead:
+		case <-known:
 		case <-ctx.Done():
 			return
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -58,11 +59,38 @@ func (s shelf) load() (map[string]alloc.Allocation, error) {
 	return kept, errors.Join(bad...)
 }
 
+// keep puts on disk what is not there yet. What cannot be written is tried again: an older allocation in its place would serve
+// the wrong users after a restart without a bus.
+func (l *Loop) keep() {
+	var failed error
+	for name, a := range l.unkept {
+		if err := l.shelf.keep(name, a); err != nil {
+			failed = err
+			continue
+		}
+		delete(l.unkept, name)
+	}
+	switch {
+	case failed == nil && !l.keepAt.IsZero():
+		l.keepAt = time.Time{}
+		l.cfg.Log.Info("allocations are kept again")
+	case failed != nil:
+		if l.keepAt.IsZero() {
+			l.cfg.Log.Error("allocation is executed, but a restart without a bus would not know it; trying again", "err", failed)
+		}
+		l.keepAt = time.Now().Add(retryAfter)
+	}
+}
+
 func readAllocation(path string) (alloc.Allocation, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return alloc.Allocation{}, err
 	}
+	return decodeAllocation(data)
+}
+
+func decodeAllocation(data []byte) (alloc.Allocation, error) {
 	var p allocv1.Allocation
 	if err := proto.Unmarshal(data, &p); err != nil {
 		return alloc.Allocation{}, err

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/announce"
@@ -75,6 +76,8 @@ type Loop struct {
 	isReady   bool
 	retry     *Apply // what could not be applied
 	retryAt   time.Time
+	unkept    map[string]alloc.Allocation // what is not on disk yet
+	keepAt    time.Time                   // when to try again; zero: all is on disk
 	work      sync.WaitGroup
 }
 
@@ -86,7 +89,7 @@ type closeResult struct {
 // NewLoop returns a Loop that has yet to run.
 func NewLoop(cfg Config) *Loop {
 	l := &Loop{
-		cfg: cfg, core: NewCore(cfg.Name, cfg.Serve, cfg.Link, cfg.Settle), shelf: shelf{cfg.StateDir},
+		cfg: cfg, core: NewCore(cfg.Name, cfg.Serve, cfg.Link, cfg.Settle), shelf: shelf{cfg.StateDir}, unkept: map[string]alloc.Allocation{},
 		messages: make(chan announce.Message, 1024), closed: make(chan closeResult, 16), verdicts: make(chan verdict), ready: make(chan struct{}),
 	}
 	if cfg.Buckets != nil {
@@ -207,6 +210,9 @@ func (l *Loop) turn(ctx context.Context, in *inputs) (done bool, err error) {
 		actions = l.health(v)
 	case <-l.timer.C:
 		actions = l.core.Tick(time.Now())
+		if !l.keepAt.IsZero() && !time.Now().Before(l.keepAt) {
+			l.keep()
+		}
 	}
 	l.carryOut(ctx, actions)
 	return in.stop == nil && in.deadline != nil && !l.core.Owns(), nil
@@ -216,6 +222,9 @@ func (l *Loop) setTimer() {
 	next := l.core.Next()
 	if l.retry != nil && (next.IsZero() || l.retryAt.Before(next)) {
 		next = l.retryAt
+	}
+	if !l.keepAt.IsZero() && (next.IsZero() || l.keepAt.Before(next)) {
+		next = l.keepAt
 	}
 	if next.IsZero() {
 		l.timer.Stop()
@@ -289,9 +298,8 @@ func (l *Loop) carryOut(ctx context.Context, actions []Action) {
 		case Apply:
 			l.apply(ctx, a)
 		case Keep:
-			if err := l.shelf.keep(a.Service, a.Allocation); err != nil {
-				l.cfg.Log.Warn("a restart without a bus would not know it", "err", err)
-			}
+			l.unkept[a.Service] = a.Allocation
+			l.keep()
 		case Send:
 			l.send(a.Message)
 		case Close:

@@ -18,11 +18,18 @@ import (
 	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
 )
 
-// brokenJoiner ends when its link does.
+// brokenJoiner ends when its link does, or the agent.
 type brokenJoiner struct{ failed chan error }
 
 func (b brokenJoiner) Set(context.Context, []joiner.Membership) error { return nil }
-func (b brokenJoiner) Run(context.Context) error                      { return <-b.failed }
+func (b brokenJoiner) Run(ctx context.Context) error {
+	select {
+	case err := <-b.failed:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}
 
 // TestLoopEndsWithItsJoiner: an agent whose link is gone ends and takes its registration back, so that others take over.
 func TestLoopEndsWithItsJoiner(t *testing.T) {

@@ -149,10 +149,11 @@ func (a *agent) Set(services []AgentService) error {
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
-	if err := errors.Join(a.Renew(), a.write(services, plans)); err != nil {
+	if err := a.write(services, plans); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
-	if err := errors.Join(a.attach(), a.host.undoExcept(changes)); err != nil {
+	// Not before: what a dead agent's plan held is others' now.
+	if err := errors.Join(a.Renew(), a.attach(), a.host.undoExcept(changes)); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
 	return nil

@@ -72,6 +72,16 @@ func (c *Core) Lead(now time.Time, term uint64, until time.Time) []Action {
 // dead for having been silent before.
 func (c *Core) Watching(now time.Time) { c.watching = now }
 
+// Missed tells that nothing was heard for that long, because nobody listened: renewals wait to be heard, and who is heard last
+// of them is not dead.
+func (c *Core) Missed(gap time.Duration) {
+	for _, p := range c.pools {
+		for _, m := range p.members {
+			m.seen = m.seen.Add(gap)
+		}
+	}
+}
+
 // SetServices makes services all that there are.
 func (c *Core) SetServices(now time.Time, services []service.Service) []Action {
 	for _, p := range c.pools {

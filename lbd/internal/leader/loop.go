@@ -113,7 +113,11 @@ func (l *Loop) Run(ctx context.Context) error {
 		case <-tick.C:
 			actions = append(l.reread(ctx), l.core.Tick(time.Now())...)
 		}
+		began := time.Now()
 		l.carryOut(ctx, actions)
+		if gap := time.Since(began); gap > tickEvery {
+			l.core.Missed(gap) // the bus was slow
+		}
 	}
 }
 

@@ -18,7 +18,7 @@ const shareTolerance = 0.05
 
 // longestWait is how long an answer may take, but for users of a dead server: less than the second after which a SYN is sent
 // again, or a network that forwards nothing for a while would pass.
-const longestWait = 700 * time.Millisecond
+const longestWait = 950 * time.Millisecond
 
 func (m *multicast) check(name string, ok bool, format string, args ...any) {
 	c := report.Check{Name: name, OK: ok, Detail: fmt.Sprintf(format, args...)}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -138,7 +139,10 @@ func (l *loader) registration(e bus.Entry) error {
 		return fmt.Errorf("it says that it is of server %q in service %q", p.GetName(), p.GetService())
 	}
 	m := l.server(p.GetService(), p.GetName())
-	m.Registered, m.Healthy, m.Address = true, p.GetHealthy(), p.GetAddress()
+	m.Registered, m.Healthy = true, p.GetHealthy()
+	if a, err := netip.ParseAddr(p.GetAddress()); err == nil && a.Zone() == "" {
+		m.Address = a.String()
+	}
 	m.Own = int(min(p.GetWeight(), alloc.MaxWeight))
 	m.Weight = m.Own
 	if l.renewed == nil {

@@ -105,9 +105,21 @@ func askSocket(path string, timeout time.Duration) (*igmpdv1.Status, error) {
 	if err != nil {
 		return nil, fmt.Errorf("status from %s: %w", path, err)
 	}
+	st, err := decodeStatus(data)
+	if err != nil {
+		return nil, fmt.Errorf("status from %s: %w", path, err)
+	}
+	return st, nil
+}
+
+// decodeStatus reads what a status socket says.
+func decodeStatus(data []byte) (*igmpdv1.Status, error) {
 	st := &igmpdv1.Status{}
 	if err := json.Unmarshal(data, st); err != nil {
-		return nil, fmt.Errorf("status from %s: %w", path, err)
+		return nil, err
+	}
+	if slices.Contains(st.Groups, nil) || slices.Contains(st.Joins, nil) || slices.Contains(st.LastRefusals, nil) {
+		return nil, errors.New("an entry is null")
 	}
 	return st, nil
 }

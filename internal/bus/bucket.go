@@ -12,11 +12,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// BucketConfig names a key-value bucket. It is made when it is not there and the role may make it.
+// BucketConfig names one of Buckets.
 type BucketConfig struct {
-	Name    string
-	TTL     time.Duration // of an entry since its last write; whole seconds, 0: for ever
-	History uint8         // revisions kept of a key, 1..64; 0 means 1
+	Name string
 }
 
 // Bucket is a key-value bucket that outlives the daemons. Keys are words joined by dots.
@@ -38,17 +36,8 @@ type Entry struct {
 	Synced   bool      // a mark without a key: all that was there when the watch began has been sent
 }
 
-// Bucket returns a handle at once; the bus is asked at the first use. What cfg leaves open is as the suite keeps that bucket.
-func (c *Conn) Bucket(cfg BucketConfig) *Bucket {
-	defaults := bucketDefaults(cfg.Name)
-	if cfg.TTL == 0 {
-		cfg.TTL = defaults.TTL
-	}
-	if cfg.History == 0 {
-		cfg.History = max(defaults.History, 1)
-	}
-	return &Bucket{c: c, cfg: cfg}
-}
+// Bucket returns a handle at once; the bus is asked at the first use.
+func (c *Conn) Bucket(cfg BucketConfig) *Bucket { return &Bucket{c: c, cfg: cfg} }
 
 func (b *Bucket) open(ctx context.Context) (jetstream.KeyValue, error) {
 	if !b.c.nc.IsConnected() {
@@ -61,9 +50,7 @@ func (b *Bucket) open(ctx context.Context) (jetstream.KeyValue, error) {
 	}
 	kv, err := b.c.js.KeyValue(ctx, b.cfg.Name)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		kv, err = b.c.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
-			Bucket: b.cfg.Name, TTL: b.cfg.TTL, History: b.cfg.History, Storage: jetstream.FileStorage,
-		})
+		return nil, ErrNoBucket
 	}
 	if err != nil {
 		return nil, classify(err)

@@ -27,6 +27,8 @@ var (
 	ErrExists = errors.New("exists already")
 	// ErrConflict: Update was given a revision that is not the newest.
 	ErrConflict = errors.New("changed meanwhile")
+	// ErrNoBucket: this bus was not set up for the suite, or the bucket was deleted.
+	ErrNoBucket = errors.New("the bus has no such bucket: `manycast bus init` makes it")
 	// ErrDenied: the credentials' role may not do that, or there are none.
 	ErrDenied = errors.New("not permitted")
 )

@@ -331,41 +331,6 @@ func TestServerSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestDamagedStore(t *testing.T) {
-	s := newTestServer(t)
-	ctx := t.Context()
-	if _, err := s.connect("admin").Bucket(BucketConfig{Name: BucketServices}).Put(ctx, "web", []byte("1")); err != nil {
-		t.Fatal(err)
-	}
-	s.end()
-	err := filepath.Walk(filepath.Join(s.cfg.DataDir, "jetstream"), func(path string, info os.FileInfo, err error) error {
-		if err == nil && !info.IsDir() {
-			return os.WriteFile(path, []byte("damaged"), 0o600)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Either it refuses with the directory's name, or it serves again: what it may not do is hang or panic.
-	run, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	srv := NewServer(s.cfg)
-	done := make(chan error, 1)
-	go func() { done <- srv.Run(run) }()
-	select {
-	case <-srv.Ready():
-		cancel()
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
-	case err := <-done:
-		if err == nil || !strings.Contains(err.Error(), s.cfg.DataDir) {
-			t.Fatalf("damaged store: %v", err)
-		}
-	}
-}
-
 // TestListIsWholeOrFails: a connection that ends in the middle of a list makes an error, not the end of the list.
 func TestListIsWholeOrFails(t *testing.T) {
 	s := newTestServer(t)

@@ -32,6 +32,7 @@ type Server struct {
 	cfg   ServerConfig
 	ready chan struct{}
 	once  sync.Once // of ready
+	kept  kept      // as on the disk
 }
 
 // NewServer makes a Server; Run starts it.
@@ -43,8 +44,8 @@ func (s *Server) String() string { return "bus" }
 // Ready is closed when clients can connect and all buckets are there.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
-// Run serves until ctx is done. Errors: the directory is in use, not writable or full, the port is taken. A disk that fills up
-// later makes writes fail; when there is room again the server starts anew, on the same port.
+// Run serves until ctx is done. Errors: the directory is in use, not writable, full or damaged, the port is taken. What is damaged
+// is left as it is. A disk that fills up later makes writes fail; when there is room again the server starts anew, on the same port.
 func (s *Server) Run(ctx context.Context) error {
 	lock, err := daemon.Lock(s.cfg.DataDir)
 	if err != nil {
@@ -65,6 +66,9 @@ func (s *Server) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.inspect(); err != nil {
+		return err
+	}
 	ns, err := server.NewServer(opts)
 	if err != nil {
 		return fmt.Errorf("bus: %w", err)
@@ -72,10 +76,11 @@ func (s *Server) serve(ctx context.Context) error {
 	stuck := make(chan struct{}, 1)
 	ns.SetLogger(natsLog{s.cfg.Log, stuck}, false, false)
 	go ns.Start()
-	defer func() {
+	stop := sync.OnceFunc(func() {
 		ns.Shutdown()
 		ns.WaitForShutdown()
-	}()
+	})
+	defer stop()
 	if !ns.ReadyForConnections(10 * time.Second) {
 		return fmt.Errorf("bus: not ready after 10 s on %s: is the port free, is %s writable and whole?", s.cfg.Listen, s.cfg.DataDir)
 	}
@@ -85,12 +90,14 @@ func (s *Server) serve(ctx context.Context) error {
 	s.cfg.Log.Info("bus serves", "url", ns.ClientURL(), "data", s.cfg.DataDir)
 	s.cfg.Listen = ns.Addr().String() // the port stays when it was any
 	s.once.Do(func() { close(s.ready) })
-	select {
-	case <-ctx.Done():
-	case <-stuck:
+	if s.watchRevisions(ctx, ns, stuck) {
 		s.cfg.Log.Error("bus cannot write: nothing new is kept until there is room", "data", s.cfg.DataDir)
 		s.waitForRoom(ctx)
+		return nil
 	}
+	s.noteRevisions(ns)
+	stop()
+	s.noteSums()
 	return nil
 }
 
@@ -138,7 +145,7 @@ func (s *Server) options() (*server.Options, error) {
 		ServerName: "manycast-bus", Host: host, Port: int(port), Nkeys: users,
 		JetStream: true, StoreDir: filepath.Join(s.cfg.DataDir, "jetstream"),
 		NoSigs: true, NoSystemAccount: false, MaxPayload: 1 << 20, PingInterval: 2 * time.Second, MaxPingsOut: 2,
-		SyncInterval: 10 * time.Second,
+		SyncAlways: true, // a power loss takes nothing that was acknowledged; registrations are exempt, see makeBuckets
 	}
 	if port == 0 {
 		opts.Port = server.RANDOM_PORT
@@ -221,26 +228,10 @@ func (s *Server) makeBuckets(ctx context.Context, url string) error {
 	if err := c.WaitConnected(ctx); err != nil {
 		return err
 	}
-	for _, name := range Buckets() {
-		if _, err := c.Bucket(bucketDefaults(name)).open(ctx); err != nil {
-			return fmt.Errorf("bus bucket %s: %w: is %s full or damaged?", name, err, s.cfg.DataDir)
-		}
+	if _, err := c.makeBuckets(ctx, 0, []string{BucketServers}); err != nil {
+		return fmt.Errorf("%w: is %s full?", err, s.cfg.DataDir)
 	}
 	return nil
-}
-
-// bucketDefaults are how each bucket is kept.
-func bucketDefaults(name string) BucketConfig {
-	cfg := BucketConfig{Name: name}
-	switch name {
-	case BucketLeases:
-		cfg.TTL = 2 * time.Second
-	case BucketServers:
-		cfg.TTL = time.Hour // a server's registration is remembered; that it is renewed is what says that it lives
-	case BucketMoves:
-		cfg.History = 64
-	}
-	return cfg
 }
 
 // natsLog hands the server's log lines on. One of them is the only sign that a stream takes no more writes.

@@ -64,7 +64,7 @@ func holderCommand() *cobra.Command {
 				return err
 			}
 			log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-			return daemon.Run(cmd.Context(), log, daemon.Func("holder", holder.New(socket, log).Run))
+			return daemon.Run(cmd.Context(), log, holder.New(socket, log))
 		},
 	}
 	cmd.Flags().StringVar(&socket, "socket", config.Default().Holder, "unix socket")

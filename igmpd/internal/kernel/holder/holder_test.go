@@ -42,15 +42,12 @@ func start(t *testing.T, change func(*Server)) string {
 			t.Errorf("Run: %v", err)
 		}
 	})
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		if c, err := Dial(path); err == nil {
-			c.Close()
-			return path
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the holder does not listen")
-		}
+	select {
+	case <-s.Ready():
+	case <-time.After(5 * time.Second):
+		t.Fatal("the holder does not listen")
 	}
+	return path
 }
 
 func dial(t *testing.T, path string) *Client {

@@ -32,12 +32,20 @@ type Server struct {
 
 	mu     sync.Mutex
 	tables map[uint32]*os.File
+
+	ready chan struct{}
 }
 
 // New makes the server of a unix socket's path.
 func New(path string, log *slog.Logger) *Server {
-	return &Server{path: path, open: openTable, uid: uint32(os.Geteuid()), log: log, tables: map[uint32]*os.File{}}
+	return &Server{path: path, open: openTable, uid: uint32(os.Geteuid()), log: log, tables: map[uint32]*os.File{}, ready: make(chan struct{})}
 }
+
+// Ready is closed when igmpd finds the socket.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// String names the task.
+func (s *Server) String() string { return "holder" }
 
 func openTable(table uint32) (*os.File, error) {
 	s, err := mroute.Open(table)
@@ -47,7 +55,7 @@ func openTable(table uint32) (*os.File, error) {
 	return s.File(), nil
 }
 
-// Run serves until ctx ends. The tables, and with them forwarding, end with the process, not with Run.
+// Run serves, once, until ctx ends. The tables, and with them forwarding, end with the process, not with Run.
 func (s *Server) Run(ctx context.Context) error {
 	lock, err := lockPath(s.path)
 	if err != nil {
@@ -67,6 +75,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	s.log.Info("holder listens", "socket", s.path)
+	close(s.ready)
 	return s.accept(ctx, l)
 }
 

@@ -63,11 +63,13 @@ func (b *Bucket) open(ctx context.Context) (jetstream.KeyValue, error) {
 func (b *Bucket) do(ctx context.Context, what, key string, op func(context.Context, jetstream.KeyValue) error) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
+	ctx, done := b.c.denied.until(ctx, ofBucket(b.cfg.Name, key))
+	defer done()
 	kv, err := b.open(ctx)
 	if err == nil {
 		err = classify(op(ctx, kv))
 	}
-	if err != nil {
+	if err = because(ctx, err); err != nil {
 		return fmt.Errorf("%s %s/%s: %w", what, b.cfg.Name, key, err)
 	}
 	return nil
@@ -219,14 +221,16 @@ func (b *Bucket) Watch(ctx context.Context) <-chan Entry {
 func (b *Bucket) watchOnce(ctx context.Context, again <-chan struct{}, known map[string]bool, out chan<- Entry) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	ctx, done := b.c.denied.until(ctx, ofBucket(b.cfg.Name, ""))
+	defer done()
 	late := time.AfterFunc(5*time.Second, cancel) // a bus that restarts may swallow the request
 	kv, err := b.open(ctx)
 	if err != nil {
-		return err
+		return because(ctx, err)
 	}
 	w, err := kv.WatchAll(ctx)
 	if err != nil {
-		return classify(err)
+		return because(ctx, classify(err))
 	}
 	defer func() { _ = w.Stop() }()
 	if !late.Stop() {

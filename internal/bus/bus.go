@@ -43,9 +43,10 @@ type Config struct {
 
 // Conn is one client's connection. All its methods may be called from several goroutines.
 type Conn struct {
-	nc  *nats.Conn
-	js  jetstream.JetStream
-	log *slog.Logger
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	log    *slog.Logger
+	denied denials
 
 	mu          sync.Mutex
 	reconnected chan struct{} // closed and replaced at every (re)connect
@@ -86,6 +87,9 @@ func Connect(cfg Config) (*Conn, error) {
 			}
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			if c.denied.tell(role, err) {
+				return
+			}
 			subject := ""
 			if sub != nil {
 				subject = sub.Subject
@@ -203,9 +207,11 @@ func (c *Conn) Request(ctx context.Context, subject string, request, answer prot
 	if err != nil {
 		return fmt.Errorf("request %s: %w", subject, err)
 	}
+	ctx, done := c.denied.until(ctx, func(denied string) bool { return denied == subject })
+	defer done()
 	reply, err := c.nc.RequestWithContext(ctx, subject, data)
 	if err != nil {
-		return fmt.Errorf("request %s: %w", subject, classify(err))
+		return fmt.Errorf("request %s: %w", subject, because(ctx, classify(err)))
 	}
 	return decodeReply(subject, reply, answer)
 }
@@ -217,6 +223,8 @@ func (c *Conn) RequestMany(ctx context.Context, subject string, request proto.Me
 	if err != nil {
 		return fmt.Errorf("request %s: %w", subject, err)
 	}
+	ctx, done := c.denied.until(ctx, func(denied string) bool { return denied == subject })
+	defer done()
 	box := c.nc.NewInbox()
 	sub, err := c.nc.SubscribeSync(box)
 	if err != nil {
@@ -232,6 +240,8 @@ func (c *Conn) RequestMany(ctx context.Context, subject string, request proto.Me
 		switch {
 		case errors.Is(err, nats.ErrNoResponders):
 			return fmt.Errorf("request %s: %w: nobody answers", subject, ErrNotFound)
+		case errors.Is(context.Cause(ctx), ErrDenied):
+			return fmt.Errorf("request %s: %w", subject, context.Cause(ctx))
 		case ctx.Err() != nil:
 			return errors.Join(failed...)
 		case err != nil:

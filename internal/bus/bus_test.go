@@ -186,12 +186,25 @@ func TestRolesAreKeptApart(t *testing.T) {
 		t.Fatalf("a director allocates: %v", err)
 	}
 	// An agent that turns may neither allocate nor put its key in another member's place.
-	for _, bucket := range []string{BucketAllocations, BucketMembers, BucketKeys, BucketServices} {
-		short, cancelShort := context.WithTimeout(t.Context(), 500*time.Millisecond)
-		if _, err := agent.Bucket(BucketConfig{Name: bucket}).Put(short, "web", []byte("y")); err == nil {
-			t.Errorf("an agent wrote to %s", bucket)
+	for _, bucket := range []string{BucketAllocations, BucketMembers, BucketKeys, BucketServices, BucketLeases} {
+		began := time.Now()
+		_, err := agent.Bucket(BucketConfig{Name: bucket}).Put(ctx, "web", []byte("y"))
+		if !errors.Is(err, ErrDenied) || errors.Is(err, ErrAway) || !strings.Contains(err.Error(), "role agent") {
+			t.Errorf("an agent wrote to %s: %v", bucket, err)
 		}
-		cancelShort()
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("it took %v to say so", took)
+		}
+	}
+	if err := agent.Request(ctx, "igmpd.status", wrapperspb.String(""), &wrapperspb.StringValue{}); !errors.Is(err, ErrDenied) {
+		t.Errorf("an agent asked a router: %v", err)
+	}
+	err := agent.RequestMany(ctx, "igmpd.status", wrapperspb.String(""), 0, func(Msg) {})
+	if !errors.Is(err, ErrDenied) {
+		t.Errorf("an agent asked all routers: %v", err)
+	}
+	if _, err := director.Bucket(BucketConfig{Name: BucketKeys}).List(ctx); !errors.Is(err, ErrDenied) {
+		t.Errorf("a director read the keys: %v", err)
 	}
 	e, err := director.Bucket(BucketConfig{Name: BucketAllocations}).Get(ctx, "web")
 	if err != nil || string(e.Value) != "x" {

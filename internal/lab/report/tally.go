@@ -11,7 +11,8 @@ import (
 // Death is a server that was killed, and when that was found.
 type Death struct {
 	Server string
-	At     time.Time
+	At     time.Time // the killing began
+	Gone   time.Time // and ended; until then the server may still take a connection
 	Found  time.Time // zero: it was not
 }
 
@@ -109,7 +110,7 @@ func (t *Tally) Connections() (c Connections, broken []traffic.Event) {
 
 func (t *Tally) lost(server string, e traffic.Event) bool {
 	for _, d := range t.Deaths {
-		if d.Server == server && !e.Start.After(d.At) && e.End.After(d.At) {
+		if d.Server == server && !e.Start.After(d.Gone) && e.End.After(d.At) {
 			return true
 		}
 	}

@@ -34,7 +34,7 @@ func tally() *Tally {
 			{at(10), "1.2", owners(map[netip.Addr]string{alice: "s2", bob: "s1"})},
 			{at(23), "1.3", owners(map[netip.Addr]string{alice: "s1", bob: "s1"})},
 		},
-		Deaths: []Death{{Server: "s2", At: at(20), Found: at(23)}},
+		Deaths: []Death{{Server: "s2", At: at(20), Gone: at(20.2), Found: at(23)}},
 		Spans:  []Span{{"equal", at(0), at(10)}, {"moved", at(10), at(20)}, {"killed", at(20), at(30)}},
 	}
 }
@@ -64,6 +64,8 @@ func TestConnectionsAreJudged(t *testing.T) {
 		{"reset long before the move", closed(alice, "s1", traffic.Reset, 1, 5), Connections{Broken: 1}},
 		{"lost with the server", closed(alice, "s2", traffic.Timeout, 12, 21), Connections{LostWithServer: 1}},
 		{"reset by the dead server's successor", closed(alice, "s2", traffic.Reset, 12, 23.1), Connections{LostWithServer: 1}},
+		{"opened while the server was being killed", closed(alice, "", traffic.Timeout, 20.1, 22), Connections{LostWithServer: 1}},
+		{"opened with nobody", closed(alice, "", traffic.Timeout, 20.3, 22), Connections{Broken: 1}},
 		{"another server's timeout", closed(bob, "s1", traffic.Timeout, 12, 21), Connections{Broken: 1}},
 	}
 	for _, tt := range tests {

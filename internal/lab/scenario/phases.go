@@ -134,8 +134,9 @@ func (m *multicast) killServer(ctx context.Context) error {
 	if err := m.lab.KillNode(victim); err != nil {
 		return err
 	}
+	gone := time.Now()
 	m.mu.Lock()
-	m.tally.Deaths = append(m.tally.Deaths, report.Death{Server: victim, At: at})
+	m.tally.Deaths = append(m.tally.Deaths, report.Death{Server: victim, At: at, Gone: gone})
 	m.mu.Unlock()
 	found, err := m.await(ctx, victim+" has nothing", func(c map[string]int) bool { return c[victim] == 0 })
 	if err != nil {

@@ -109,14 +109,22 @@ func (a Allocation) portions(server string, of []uint16) []portion.Portion {
 	if !ok {
 		return nil
 	}
+	return a.PortionsOf(func(slot int) bool { return of[slot] == want })
+}
+
+// PortionsOf returns the slots that want says yes to, in as few portions as they can be written.
+func (a Allocation) PortionsOf(want func(slot int) bool) []portion.Portion {
 	var ps []portion.Portion
-	for i, o := range of {
-		if o == want {
+	for i := range a.Owner {
+		if want(i) {
 			ps = append(ps, a.Slots.Portion(i))
 		}
 	}
 	return portion.Minimize(ps)
 }
+
+// OwnerOf returns the server that owns the slot.
+func (a Allocation) OwnerOf(slot int) string { return a.Servers[a.Owner[slot]] }
 
 // Answer says why a user reaches its server.
 type Answer struct {

@@ -15,9 +15,11 @@ import (
 // Action is one of Apply, Keep, Send, Close and Warn.
 type Action interface{ action() }
 
-// Apply makes this all that the server accepts and joins, first the one, then the other.
+// Apply makes this all that the server accepts and joins: first the one, then what it has ceased to accept is told, then the
+// other.
 type Apply struct {
 	Accept []dataplane.AgentService
+	Ceased []announce.Ceased
 	Join   []joiner.Membership
 }
 

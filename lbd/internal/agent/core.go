@@ -28,6 +28,7 @@ type Core struct {
 	specs    map[string]service.Service  // nil before the first SetServices
 	held     map[string]alloc.Allocation // executed, by service; kept also while the service is not known
 	closings []closing
+	begins   map[string]*beginning // by service
 }
 
 // closing is a Close to come: routers get the time to switch, so that no packet of a moved user finds its connection gone
@@ -45,7 +46,7 @@ type closing struct {
 func NewCore(name string, serve []string, link netip.Prefix, settle time.Duration) *Core {
 	return &Core{
 		name: name, serve: serve, link: link, settle: settle,
-		held: map[string]alloc.Allocation{},
+		held: map[string]alloc.Allocation{}, begins: map[string]*beginning{},
 	}
 }
 
@@ -109,10 +110,11 @@ func (c *Core) Registers() []service.Service {
 
 // Announced prepares for an allocation and says so. With the handover "reset" there is nothing to set up: being able to
 // answer is all.
-func (c *Core) Announced(name string, a alloc.Allocation) []Action {
+func (c *Core) Announced(name string, a, previous alloc.Allocation) []Action {
 	if _, ok := c.specs[name]; !ok || a.Epoch.Less(c.held[name].Epoch) {
 		return nil
 	}
+	c.expect(name, a.Epoch, previous)
 	return []Action{Send{announce.Prepared{Service: name, Epoch: a.Epoch, Server: c.name}}}
 }
 
@@ -130,11 +132,18 @@ func (c *Core) Committed(now time.Time, name string, a alloc.Allocation) []Actio
 	if s, ok := c.specs[name]; !ok || s.Static() {
 		return []Action{Keep{name, a}}
 	}
+	c.begin(now, name, before, a)
 	if !c.loses(before, a) {
-		return []Action{c.apply(), Keep{name, a}, Send{announce.Done{Service: name, Epoch: a.Epoch, Server: c.name}}}
+		out := []Action{c.apply(), Keep{name, a}}
+		if !c.begins[name].waits() {
+			out = append(out, c.done(name, a.Epoch, 0))
+		}
+		return out
 	}
 	c.closings = append(c.closings, closing{service: name, epoch: a.Epoch, before: before, at: now.Add(c.settle)})
-	return []Action{c.apply(), Keep{name, a}}
+	apply := c.apply()
+	apply.Ceased = []announce.Ceased{{Service: name, Epoch: a.Epoch, Server: c.name}}
+	return []Action{apply, Keep{name, a}}
 }
 
 // stale warns of an allocation from a bus that has forgotten.
@@ -161,10 +170,16 @@ func (c *Core) loses(before, after alloc.Allocation) bool {
 	return false
 }
 
-// Tick lets time pass: connections are closed whose time has come, after the server has ceased to take their portions.
+// Tick lets time pass: connections are closed whose time has come, after the server has ceased to take their portions, and
+// what no loser has answered for is taken.
 func (c *Core) Tick(now time.Time) []Action {
 	var out []Action
 	lingering := false
+	for name, b := range c.begins {
+		if b.waits() && !now.Before(b.until) {
+			out, lingering = append(out, c.begun(name)...), true
+		}
+	}
 	c.closings = slices.DeleteFunc(c.closings, func(d closing) bool {
 		if now.Before(d.at) {
 			return false
@@ -198,12 +213,21 @@ func (c *Core) Next() time.Time {
 			next = d.at
 		}
 	}
+	for _, b := range c.begins {
+		if b.waits() && (next.IsZero() || b.until.Before(next)) {
+			next = b.until
+		}
+	}
 	return next
 }
 
 // Closed tells that a Close has closed so many connections.
 func (c *Core) Closed(name string, e epoch.Epoch, connections int) []Action {
-	return []Action{Send{announce.Done{Service: name, Epoch: e, Server: c.name, Closed: connections}}}
+	return []Action{c.done(name, e, connections)}
+}
+
+func (c *Core) done(name string, e epoch.Epoch, connections int) Action {
+	return Send{announce.Done{Service: name, Epoch: e, Server: c.name, Closed: connections}}
 }
 
 // Owns reports whether the server owns anything that a leader could give to another one.
@@ -228,7 +252,7 @@ func (c *Core) apply() Apply {
 		}
 		out.Accept = append(out.Accept, dataplane.AgentService{
 			VIP: s.VIP, Group: s.Group, Ports: s.Ports, Leased: !s.Static(),
-			Accept: portion.Set{Permit: append(c.lingering(name), own.Permit...), Deny: own.Deny},
+			Accept: portion.Set{Permit: append(c.lingering(name), c.taken(name, own.Permit)...), Deny: own.Deny},
 		})
 		if before, ok := c.leaving(name); ok && len(own.Permit)+len(standby) == 0 {
 			e, own, standby = before.Epoch, portion.Set{Permit: before.Portions(c.name)}, before.StandbyPortions(c.name)
@@ -245,22 +269,15 @@ func (c *Core) apply() Apply {
 // lingering are the portions of the service that this server lost to servers on other links and still takes.
 func (c *Core) lingering(name string) []portion.Portion {
 	after := c.held[name]
-	var out []portion.Portion
-	seen := map[int]bool{}
-	for _, d := range c.closings {
-		before := d.before
-		if d.service != name || before.Zero() || before.Slots != after.Slots {
-			continue
+	return after.PortionsOf(func(slot int) bool {
+		winner := after.OwnerOf(slot)
+		if winner == c.name || !c.elsewhere(after.Address(winner)) {
+			return false
 		}
-		for i, o := range before.Owner {
-			winner := after.Servers[after.Owner[i]]
-			if !seen[i] && before.Servers[o] == c.name && winner != c.name && c.elsewhere(after.Address(winner)) {
-				seen[i] = true
-				out = append(out, before.Slots.Portion(i))
-			}
-		}
-	}
-	return portion.Minimize(out)
+		return slices.ContainsFunc(c.closings, func(d closing) bool {
+			return d.service == name && d.before.Slots == after.Slots && d.before.OwnerOf(slot) == c.name
+		})
+	})
 }
 
 // leaving returns what the server had of a service before it lost all: the join stays until routers have those of the winners.
@@ -271,11 +288,6 @@ func (c *Core) leaving(name string) (alloc.Allocation, bool) {
 		}
 	}
 	return alloc.Allocation{}, false
-}
-
-// elsewhere reports whether a server is known to be on another link.
-func (c *Core) elsewhere(server netip.Addr) bool {
-	return c.link.IsValid() && server.IsValid() && !c.link.Contains(server)
 }
 
 // static are the users that the service itself gives to this server.

@@ -9,6 +9,7 @@ import (
 	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/internal/portion"
 	"github.com/manycast/manycast/internal/service"
+	"github.com/manycast/manycast/lbd/internal/announce"
 )
 
 var (
@@ -206,4 +207,85 @@ func TestDeniedSendersAreNeitherJoinedNorAccepted(t *testing.T) {
 			t.Errorf("%s %v", what, set)
 		}
 	}
+}
+
+// accepted is what the agent takes after the actions.
+func accepted(t *testing.T, actions []Action) portion.Set {
+	t.Helper()
+	return applied(t, actions).Accept[0].Accept
+}
+
+func TestWinnerWaitsForTheLoserOfItsLink(t *testing.T) {
+	e := allocation(2, s2, s3).Epoch
+	moves := map[string]func(*Core) []Action{
+		"the loser says so":               func(c *Core) []Action { return c.CeasedBy("web", e, "s3") },
+		"the loser does not, and is dead": func(c *Core) []Action { return c.Tick(start.Add(settle)) },
+	}
+	for name, end := range moves {
+		t.Run(name, func(t *testing.T) {
+			c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
+			c.SetServices(start, []service.Service{web})
+			c.Announced("web", allocation(2, s1, s2), allocation(1, s1, s3)) // s2 is new: nothing is held
+			c.Announced("web", allocation(2, s1, s2), allocation(1, s1, s3)) // said twice
+			before := c.Committed(start, "web", allocation(2, s1, s2))
+			if took := accepted(t, before); !took.Empty() {
+				t.Errorf("at the commit: takes %v, and so does s3 perhaps", took)
+			}
+			if join := applied(t, before).Join; len(join) != 1 || !join[0].Owner.Contains(odd) {
+				t.Errorf("at the commit: joins %+v, want odd users: routers need not wait", join)
+			}
+			if early := c.CeasedBy("web", epoch.Epoch{Term: 1, Number: 1}, "s3"); early != nil {
+				t.Errorf("word of another epoch: %+v", early)
+			}
+			after := end(c)
+			if took := accepted(t, after); !took.Contains(odd) || took.Contains(even) {
+				t.Errorf("then: takes %v, want odd users", took)
+			}
+			if dones(after) != 1 {
+				t.Errorf("then: %+v, want one Done", after)
+			}
+			if again := c.CeasedBy("web", e, "s3"); again != nil {
+				t.Errorf("said again: %+v", again)
+			}
+		})
+	}
+}
+
+func TestWordOfTheLoserBeforeTheCommit(t *testing.T) {
+	c := newS2(t)
+	c.Committed(start, "web", allocation(2, s3, s3))
+	c.Tick(start.Add(settle))
+	c.Announced("web", allocation(3, s3, s2), allocation(2, s3, s3))
+	c.CeasedBy("web", allocation(3, s3, s2).Epoch, "s3")
+	if took := accepted(t, c.Committed(start, "web", allocation(3, s3, s2))); !took.Contains(odd) {
+		t.Errorf("takes %v, want odd users", took)
+	}
+}
+
+func TestWinnerOnAnotherLinkBeginsAtOnce(t *testing.T) {
+	c := newS2(t)
+	c.Committed(start, "web", allocation(2, s1, s1))
+	c.Tick(start.Add(settle))
+	if took := accepted(t, c.Committed(start.Add(time.Second), "web", allocation(3, s1, s2))); !took.Contains(odd) {
+		t.Errorf("takes %v, want odd users", took)
+	}
+}
+
+func TestLoserSaysThatItHasCeased(t *testing.T) {
+	c := newS2(t)
+	a := applied(t, c.Committed(start, "web", allocation(2, s2, s3)))
+	if want := (announce.Ceased{Service: "web", Epoch: allocation(2, s2, s3).Epoch, Server: "s2"}); len(a.Ceased) != 1 || a.Ceased[0] != want {
+		t.Errorf("tells %+v, want %+v", a.Ceased, want)
+	}
+}
+
+func dones(actions []Action) (n int) {
+	for _, a := range actions {
+		if s, ok := a.(Send); ok {
+			if _, ok := s.Message.(announce.Done); ok {
+				n++
+			}
+		}
+	}
+	return n
 }

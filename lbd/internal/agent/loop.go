@@ -259,7 +259,7 @@ func (l *Loop) able(s service.Service) bool { return l.cfg.HasKey == nil || l.cf
 // hear takes what leaders say. A message too many is lost like one on the way: the bucket has what counts.
 func (l *Loop) hear(m announce.Message) {
 	switch m.(type) {
-	case announce.Announce, announce.Commit:
+	case announce.Announce, announce.Commit, announce.Ceased:
 		select {
 		case l.messages <- m:
 		default:
@@ -270,9 +270,11 @@ func (l *Loop) hear(m announce.Message) {
 func (l *Loop) message(m announce.Message) []Action {
 	switch m := m.(type) {
 	case announce.Announce:
-		return l.core.Announced(m.Service, m.Allocation)
+		return l.core.Announced(m.Service, m.Allocation, m.Previous)
 	case announce.Commit:
 		return l.core.Committed(time.Now(), m.Service, m.Allocation)
+	case announce.Ceased:
+		return l.core.CeasedBy(m.Service, m.Epoch, m.Server)
 	}
 	return nil
 }
@@ -315,6 +317,9 @@ func (l *Loop) apply(ctx context.Context, a Apply) {
 	l.retry = nil
 	err := l.cfg.Plane.Set(a.Accept)
 	if err == nil {
+		for _, m := range a.Ceased {
+			l.send(m)
+		}
 		err = l.cfg.Joiner.Set(ctx, a.Join)
 	}
 	if err != nil {

@@ -9,13 +9,14 @@ import (
 	"github.com/manycast/manycast/internal/epoch"
 )
 
-// Message is one of Announce, Prepared, Commit and Done.
+// Message is one of Announce, Prepared, Commit, Ceased and Done.
 type Message interface{ message() }
 
 // Announce tells all agents an allocation before it is executed.
 type Announce struct {
 	Service    string
 	Allocation alloc.Allocation
+	Previous   alloc.Allocation // what it replaces
 }
 
 // Prepared answers Announce: this server will execute the epoch as soon as it is committed.
@@ -31,6 +32,13 @@ type Commit struct {
 	Allocation alloc.Allocation
 }
 
+// Ceased says that a server takes the portions no more that it lost to servers on its own link: they may begin.
+type Ceased struct {
+	Service string
+	Epoch   epoch.Epoch
+	Server  string
+}
+
 // Done ends a server's part: it has joined and has closed the connections of lost portions.
 type Done struct {
 	Service string
@@ -42,6 +50,7 @@ type Done struct {
 func (Announce) message() {}
 func (Prepared) message() {}
 func (Commit) message()   {}
+func (Ceased) message()   {}
 func (Done) message()     {}
 
 // Announcer carries messages to all who listen.

@@ -17,6 +17,7 @@ const (
 	subjectAnnounce = "lbd.announce"
 	subjectPrepared = "lbd.prepared"
 	subjectCommit   = "lbd.commit"
+	subjectCeased   = "lbd.ceased"
 	subjectDone     = "lbd.done"
 )
 
@@ -37,7 +38,7 @@ func (b *Bus) Send(m Message) error {
 	return b.conn.Publish(subject, p)
 }
 
-// Listen subscribes to all four subjects.
+// Listen subscribes to all five subjects.
 func (b *Bus) Listen(handle func(Message)) (stop func(), err error) {
 	return b.conn.Subscribe("lbd.*", func(msg bus.Msg) {
 		m, err := decode(msg.Subject, msg.Data)
@@ -54,11 +55,15 @@ func (b *Bus) Listen(handle func(Message)) (stop func(), err error) {
 func encode(m Message) (subject string, p proto.Message) {
 	switch m := m.(type) {
 	case Announce:
-		return subjectAnnounce, &allocv1.Announce{Allocation: alloc.ToProto(m.Service, m.Allocation)}
+		return subjectAnnounce, &allocv1.Announce{
+			Allocation: alloc.ToProto(m.Service, m.Allocation), Previous: alloc.ToProto(m.Service, m.Previous),
+		}
 	case Prepared:
 		return subjectPrepared, &allocv1.Prepared{Service: m.Service, Epoch: alloc.EpochToProto(m.Epoch), Server: m.Server}
 	case Commit:
 		return subjectCommit, &allocv1.Commit{Allocation: alloc.ToProto(m.Service, m.Allocation)}
+	case Ceased:
+		return subjectCeased, &allocv1.Ceased{Service: m.Service, Epoch: alloc.EpochToProto(m.Epoch), Server: m.Server}
 	case Done:
 		return subjectDone, &allocv1.Done{
 			Service: m.Service, Epoch: alloc.EpochToProto(m.Epoch), Server: m.Server, ConnectionsClosed: uint32(m.Closed),
@@ -78,7 +83,11 @@ func decode(subject string, data []byte) (Message, error) {
 			return nil, err
 		}
 		a, err := allocation(p.GetAllocation())
-		return Announce{p.GetAllocation().GetService(), a}, err
+		if err != nil {
+			return nil, err
+		}
+		previous, err := alloc.FromProto(p.GetPrevious())
+		return Announce{p.GetAllocation().GetService(), a, previous}, err
 	case subjectCommit:
 		var p allocv1.Commit
 		if err := proto.Unmarshal(data, &p); err != nil {
@@ -90,6 +99,10 @@ func decode(subject string, data []byte) (Message, error) {
 		var p allocv1.Prepared
 		err := proto.Unmarshal(data, &p)
 		return Prepared{p.GetService(), alloc.EpochFromProto(p.GetEpoch()), p.GetServer()}, err
+	case subjectCeased:
+		var p allocv1.Ceased
+		err := proto.Unmarshal(data, &p)
+		return Ceased{p.GetService(), alloc.EpochFromProto(p.GetEpoch()), p.GetServer()}, err
 	case subjectDone:
 		var p allocv1.Done
 		err := proto.Unmarshal(data, &p)

@@ -20,7 +20,7 @@ func messages(t testing.TB) []Message {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return []Message{Announce{"web", a}, Prepared{"web", a.Epoch, "s1"}, Commit{"web", a}, Done{"web", a.Epoch, "s2", 17}}
+	return []Message{Announce{"web", a, a}, Announce{"web", a, alloc.Allocation{}}, Ceased{"web", a.Epoch, "s1"}, Prepared{"web", a.Epoch, "s1"}, Commit{"web", a}, Done{"web", a.Epoch, "s2", 17}}
 }
 
 func TestMessagesRoundTrip(t *testing.T) {
@@ -41,7 +41,7 @@ func TestMessagesRoundTrip(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	subjects := []string{subjectAnnounce, subjectPrepared, subjectCommit, subjectDone, "lbd.other"}
+	subjects := []string{subjectAnnounce, subjectPrepared, subjectCommit, subjectCeased, subjectDone, "lbd.other"}
 	for i, m := range messages(f) {
 		_, p := encode(m)
 		data, err := proto.Marshal(p)

@@ -157,7 +157,7 @@ func (p *pool) saved(now time.Time) []Action {
 		patience := p.core.timing.PrepareTimeout
 		r.phase, r.waiting = preparing, setOf(r.agents)
 		r.began, r.again, r.deadline = now, now.Add(patience/2), now.Add(patience)
-		return []Action{Send{announce.Announce{Service: p.name, Allocation: r.next}}}
+		return []Action{Send{announce.Announce{Service: p.name, Allocation: r.next, Previous: p.state.Committed}}}
 	case r.phase == savingCommitted && p.state.Committed.Epoch == r.next.Epoch:
 		p.round = nil
 		p.tails = append(p.tails, &tail{
@@ -196,7 +196,7 @@ func (p *pool) checkPrepared(now time.Time) []Action {
 			return nil
 		}
 		r.again = time.Time{}
-		return []Action{Send{announce.Announce{Service: p.name, Allocation: r.next}}}
+		return []Action{Send{announce.Announce{Service: p.name, Allocation: r.next, Previous: p.state.Committed}}}
 	}
 	missing := slices.Sorted(maps.Keys(r.waiting))
 	for _, name := range missing {

@@ -410,6 +410,7 @@ func (x *Lease) GetHolder() string {
 type Announce struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Allocation    *Allocation            `protobuf:"bytes,1,opt,name=allocation,proto3" json:"allocation,omitempty"`
+	Previous      *Allocation            `protobuf:"bytes,2,opt,name=previous,proto3" json:"previous,omitempty"` // what it replaces: who loses what
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -447,6 +448,13 @@ func (*Announce) Descriptor() ([]byte, []int) {
 func (x *Announce) GetAllocation() *Allocation {
 	if x != nil {
 		return x.Allocation
+	}
+	return nil
+}
+
+func (x *Announce) GetPrevious() *Allocation {
+	if x != nil {
+		return x.Previous
 	}
 	return nil
 }
@@ -557,6 +565,67 @@ func (x *Commit) GetAllocation() *Allocation {
 	return nil
 }
 
+// Ceased says that a server takes the portions no more that it lost to servers on its own link (subject lbd.ceased).
+type Ceased struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Epoch         *Epoch                 `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Server        string                 `protobuf:"bytes,3,opt,name=server,proto3" json:"server,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ceased) Reset() {
+	*x = Ceased{}
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ceased) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ceased) ProtoMessage() {}
+
+func (x *Ceased) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ceased.ProtoReflect.Descriptor instead.
+func (*Ceased) Descriptor() ([]byte, []int) {
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Ceased) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Ceased) GetEpoch() *Epoch {
+	if x != nil {
+		return x.Epoch
+	}
+	return nil
+}
+
+func (x *Ceased) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
 // Done ends an agent's part of a reallocation (subject lbd.done).
 type Done struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
@@ -570,7 +639,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[9]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -582,7 +651,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[9]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -595,7 +664,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{9}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Done) GetService() string {
@@ -636,7 +705,7 @@ type Moves struct {
 
 func (x *Moves) Reset() {
 	*x = Moves{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[10]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -648,7 +717,7 @@ func (x *Moves) String() string {
 func (*Moves) ProtoMessage() {}
 
 func (x *Moves) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[10]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -661,7 +730,7 @@ func (x *Moves) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Moves.ProtoReflect.Descriptor instead.
 func (*Moves) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{10}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Moves) GetMoves() []*Move {
@@ -689,7 +758,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[11]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -701,7 +770,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[11]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -714,7 +783,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{11}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Move) GetService() string {
@@ -812,11 +881,12 @@ const file_proto_alloc_v1_alloc_proto_rawDesc = "" +
 	"\x06weight\x18\x02 \x01(\rH\x00R\x06weight\x88\x01\x01B\t\n" +
 	"\a_weight\"\x1f\n" +
 	"\x05Lease\x12\x16\n" +
-	"\x06holder\x18\x01 \x01(\tR\x06holder\"I\n" +
+	"\x06holder\x18\x01 \x01(\tR\x06holder\"\x84\x01\n" +
 	"\bAnnounce\x12=\n" +
 	"\n" +
 	"allocation\x18\x01 \x01(\v2\x1d.manycast.alloc.v1.AllocationR\n" +
-	"allocation\"l\n" +
+	"allocation\x129\n" +
+	"\bprevious\x18\x02 \x01(\v2\x1d.manycast.alloc.v1.AllocationR\bprevious\"l\n" +
 	"\bPrepared\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12.\n" +
 	"\x05epoch\x18\x02 \x01(\v2\x18.manycast.alloc.v1.EpochR\x05epoch\x12\x16\n" +
@@ -824,7 +894,11 @@ const file_proto_alloc_v1_alloc_proto_rawDesc = "" +
 	"\x06Commit\x12=\n" +
 	"\n" +
 	"allocation\x18\x01 \x01(\v2\x1d.manycast.alloc.v1.AllocationR\n" +
-	"allocation\"\x97\x01\n" +
+	"allocation\"j\n" +
+	"\x06Ceased\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12.\n" +
+	"\x05epoch\x18\x02 \x01(\v2\x18.manycast.alloc.v1.EpochR\x05epoch\x12\x16\n" +
+	"\x06server\x18\x03 \x01(\tR\x06server\"\x97\x01\n" +
 	"\x04Done\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12.\n" +
 	"\x05epoch\x18\x02 \x01(\v2\x18.manycast.alloc.v1.EpochR\x05epoch\x12\x16\n" +
@@ -856,7 +930,7 @@ func file_proto_alloc_v1_alloc_proto_rawDescGZIP() []byte {
 	return file_proto_alloc_v1_alloc_proto_rawDescData
 }
 
-var file_proto_alloc_v1_alloc_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_proto_alloc_v1_alloc_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_proto_alloc_v1_alloc_proto_goTypes = []any{
 	(*Epoch)(nil),        // 0: manycast.alloc.v1.Epoch
 	(*Allocation)(nil),   // 1: manycast.alloc.v1.Allocation
@@ -867,27 +941,30 @@ var file_proto_alloc_v1_alloc_proto_goTypes = []any{
 	(*Announce)(nil),     // 6: manycast.alloc.v1.Announce
 	(*Prepared)(nil),     // 7: manycast.alloc.v1.Prepared
 	(*Commit)(nil),       // 8: manycast.alloc.v1.Commit
-	(*Done)(nil),         // 9: manycast.alloc.v1.Done
-	(*Moves)(nil),        // 10: manycast.alloc.v1.Moves
-	(*Move)(nil),         // 11: manycast.alloc.v1.Move
-	(*v1.Slots)(nil),     // 12: manycast.service.v1.Slots
+	(*Ceased)(nil),       // 9: manycast.alloc.v1.Ceased
+	(*Done)(nil),         // 10: manycast.alloc.v1.Done
+	(*Moves)(nil),        // 11: manycast.alloc.v1.Moves
+	(*Move)(nil),         // 12: manycast.alloc.v1.Move
+	(*v1.Slots)(nil),     // 13: manycast.service.v1.Slots
 }
 var file_proto_alloc_v1_alloc_proto_depIdxs = []int32{
 	0,  // 0: manycast.alloc.v1.Allocation.epoch:type_name -> manycast.alloc.v1.Epoch
-	12, // 1: manycast.alloc.v1.Allocation.slots:type_name -> manycast.service.v1.Slots
+	13, // 1: manycast.alloc.v1.Allocation.slots:type_name -> manycast.service.v1.Slots
 	1,  // 2: manycast.alloc.v1.State.committed:type_name -> manycast.alloc.v1.Allocation
 	1,  // 3: manycast.alloc.v1.State.prepared:type_name -> manycast.alloc.v1.Allocation
 	1,  // 4: manycast.alloc.v1.Announce.allocation:type_name -> manycast.alloc.v1.Allocation
-	0,  // 5: manycast.alloc.v1.Prepared.epoch:type_name -> manycast.alloc.v1.Epoch
-	1,  // 6: manycast.alloc.v1.Commit.allocation:type_name -> manycast.alloc.v1.Allocation
-	0,  // 7: manycast.alloc.v1.Done.epoch:type_name -> manycast.alloc.v1.Epoch
-	11, // 8: manycast.alloc.v1.Moves.moves:type_name -> manycast.alloc.v1.Move
-	0,  // 9: manycast.alloc.v1.Move.epoch:type_name -> manycast.alloc.v1.Epoch
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	1,  // 5: manycast.alloc.v1.Announce.previous:type_name -> manycast.alloc.v1.Allocation
+	0,  // 6: manycast.alloc.v1.Prepared.epoch:type_name -> manycast.alloc.v1.Epoch
+	1,  // 7: manycast.alloc.v1.Commit.allocation:type_name -> manycast.alloc.v1.Allocation
+	0,  // 8: manycast.alloc.v1.Ceased.epoch:type_name -> manycast.alloc.v1.Epoch
+	0,  // 9: manycast.alloc.v1.Done.epoch:type_name -> manycast.alloc.v1.Epoch
+	12, // 10: manycast.alloc.v1.Moves.moves:type_name -> manycast.alloc.v1.Move
+	0,  // 11: manycast.alloc.v1.Move.epoch:type_name -> manycast.alloc.v1.Epoch
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_proto_alloc_v1_alloc_proto_init() }
@@ -902,7 +979,7 @@ func file_proto_alloc_v1_alloc_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_alloc_v1_alloc_proto_rawDesc), len(file_proto_alloc_v1_alloc_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,93 @@
+package agent
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/internal/portion"
+)
+
+// beginning is the winner's side of a move on one link, where loser and winner both see the users' packets: the winner takes
+// nothing of a loser until it has ceased. It knows of the move from the announcement, as a new server knows no allocation before.
+type beginning struct {
+	epoch    epoch.Epoch
+	previous alloc.Allocation // what the epoch replaces; zero: not known
+	ceased   map[string]bool  // losers that have said so, perhaps before the commit came here
+	losers   map[string]bool  // set at the commit; those on this link that have not
+	until    time.Time        // then a loser that has not answered is taken for dead
+}
+
+func (b *beginning) waits() bool { return b != nil && len(b.losers) > 0 }
+
+// expect remembers what an announced epoch replaces.
+func (c *Core) expect(name string, e epoch.Epoch, previous alloc.Allocation) {
+	if b := c.begins[name]; b == nil || b.epoch.Less(e) {
+		c.begins[name] = &beginning{epoch: e, previous: previous, ceased: map[string]bool{}}
+	}
+}
+
+// begin is the commit: from now on the losers of this link are waited for.
+func (c *Core) begin(now time.Time, name string, before, a alloc.Allocation) {
+	b := c.begins[name]
+	if b == nil || b.epoch != a.Epoch {
+		b = &beginning{epoch: a.Epoch, previous: before, ceased: map[string]bool{}}
+		c.begins[name] = b
+	}
+	b.until, b.losers = now.Add(c.settle), map[string]bool{}
+	if b.previous.Zero() || b.previous.Slots != a.Slots {
+		return
+	}
+	for slot := range a.Owner {
+		loser := b.previous.OwnerOf(slot)
+		if a.OwnerOf(slot) == c.name && loser != c.name && !b.ceased[loser] && !c.elsewhere(b.previous.Address(loser)) {
+			b.losers[loser] = true
+		}
+	}
+}
+
+// CeasedBy tells that a server takes no more what it lost in that epoch.
+func (c *Core) CeasedBy(name string, e epoch.Epoch, server string) []Action {
+	b := c.begins[name]
+	if b == nil || b.epoch != e {
+		return nil
+	}
+	b.ceased[server] = true
+	if !b.losers[server] {
+		return nil
+	}
+	delete(b.losers, server)
+	if b.waits() {
+		return []Action{c.apply()}
+	}
+	return append([]Action{c.apply()}, c.begun(name)...)
+}
+
+// begun ends the waiting for losers.
+func (c *Core) begun(name string) []Action {
+	b := c.begins[name]
+	b.losers = nil
+	for _, d := range c.closings {
+		if d.service == name && d.epoch == b.epoch {
+			return nil // its Close ends in Done
+		}
+	}
+	return []Action{c.done(name, b.epoch, 0)}
+}
+
+// taken is what of the server's own portions it takes already.
+func (c *Core) taken(name string, own []portion.Portion) []portion.Portion {
+	b, a := c.begins[name], c.held[name]
+	if !b.waits() || b.epoch != a.Epoch {
+		return own
+	}
+	return a.PortionsOf(func(slot int) bool {
+		return a.OwnerOf(slot) == c.name && !b.losers[b.previous.OwnerOf(slot)]
+	})
+}
+
+// elsewhere reports whether a server is known to be on another link.
+func (c *Core) elsewhere(server netip.Addr) bool {
+	return c.link.IsValid() && server.IsValid() && !c.link.Contains(server)
+}

@@ -53,7 +53,7 @@ demo: ## three servers behind one address, in network namespaces, as root
 	@$(MAKE) --no-print-directory build
 	bin/manycast lab run multicast --duration $(DURATION) --clients $(CLIENTS) --report report.json
 
-bench: ## table and bench.json, as root
+bench: build ## table and bench.json, as root
 	@tools/setup test
 	go run ./tools/bench
 

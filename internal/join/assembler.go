@@ -79,6 +79,10 @@ func (a *Assembler) Add(now time.Time, s Signed) (Set, bool, error) {
 			return Set{}, false, fmt.Errorf("part %d of %d at %v of %v: %w", s.Part, s.Parts, s.Epoch, s.Requester, ErrMixed)
 		}
 	}
+	if p == nil && s.Parts == 1 && s.portions() <= a.limits.Portions { // the usual set needs no room to wait in
+		delete(a.pending, key)
+		return Set{Join: s.Join, Signed: []Signed{s}}, true, nil
+	}
 	if p == nil {
 		if _, replaced := a.pending[key]; !replaced && s.Parts > 1 && a.full(now) {
 			return Set{}, false, fmt.Errorf("part %d of %d of %v: %w", s.Part, s.Parts, s.Requester, ErrFull)

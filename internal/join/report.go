@@ -3,6 +3,7 @@ package join
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/manycast/manycast/internal/igmp"
 )
@@ -89,18 +90,15 @@ func IsJoin(e igmp.Extension) bool {
 // ErrVersion; the joins returned beside it are good. Foreign extensions are ignored.
 func FromReport(r igmp.Report) ([]Signed, error) {
 	var joins []Signed
-	var records map[recordKey]bool
+	var records recordSet
 	var first error
 	failed := 0
 	for i, e := range r.Extensions {
 		if !IsJoin(e) {
 			continue
 		}
-		if records == nil {
-			records = recordsOf(r)
-		}
 		s, err := Decode(e.Value)
-		if err == nil && !records[s.recordKey()] {
+		if err == nil && !records.has(r.Records, s.recordKey()) {
 			err = fmt.Errorf("%w: no record %v of %v without sources", ErrMalformed, s.Record().Type, s.Group)
 		}
 		if err == nil {
@@ -120,12 +118,26 @@ func FromReport(r igmp.Report) ([]Signed, error) {
 	return joins, first
 }
 
-func recordsOf(r igmp.Report) map[recordKey]bool {
-	records := make(map[recordKey]bool, min(len(r.Records), 64))
-	for _, rec := range r.Records {
-		if len(rec.Sources) == 0 && rec.Group.Is4() {
-			records[recordKey{rec.Type, rec.Group.As4()}] = true
+// recordSet finds a report's records without sources: few by looking at each, many by a map that is made at the first look.
+type recordSet map[recordKey]bool
+
+const fewRecords = 8
+
+func (set *recordSet) has(records []igmp.Record, k recordKey) bool {
+	if len(records) <= fewRecords {
+		return slices.ContainsFunc(records, func(r igmp.Record) bool { return plain(r) && keyOf(r) == k })
+	}
+	if *set == nil {
+		*set = make(recordSet)
+		for _, r := range records {
+			if plain(r) {
+				(*set)[keyOf(r)] = true
+			}
 		}
 	}
-	return records
+	return (*set)[k]
 }
+
+func plain(r igmp.Record) bool { return len(r.Sources) == 0 && r.Group.Is4() }
+
+func keyOf(r igmp.Record) recordKey { return recordKey{r.Type, r.Group.As4()} }

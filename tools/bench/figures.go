@@ -2,9 +2,11 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -19,75 +21,74 @@ type result struct {
 	Ratio        float64 `json:"ratio"` // value / against_value
 }
 
-// A figure names a metric of a benchmark and the benchmark of the same suite that it is compared with.
+// compare sets a value beside another of the same run. Beside nothing there is no ratio.
+func compare(value float64, unit, against string, other float64) result {
+	r := result{Value: value, Unit: unit, Against: against, AgainstValue: other}
+	if other != 0 {
+		r.Ratio = value / other
+	}
+	return r
+}
+
+func (r result) named(format string, args ...any) result {
+	r.Name = fmt.Sprintf(format, args...)
+	return r
+}
+
+// A figure names a metric of a benchmark and another one of the same benchmark that it is compared with. The benchmark measures
+// both in turns, so that what else the machine does hits both alike.
 type figure struct {
-	name, bench     string
-	against, versus string // words, and the benchmark
-	metric          string // "ns/op" unless said; all others are rates, where more is better
+	name, unit      string
+	metric          string
+	against, versus string // words, and the metric
 }
 
-// A suite is one package's benchmarks, run together so that ratios hold on a noisy machine.
+// A suite is one benchmark of a package.
 type suite struct {
-	pkg, run, benchtime string
-	figures             []figure
+	pkg, bench, benchtime string
+	figures               []figure
 }
 
-// figures of one run: benchmark -> metric -> best value.
-type measured map[string]map[string]float64
+// run of a benchmark: its metrics.
+type metrics map[string]float64
 
 // parse reads the lines of `go test -bench`: name, count, then pairs of value and metric.
-func parse(r io.Reader) measured {
-	all, procs := measured{}, regexp.MustCompile(`-\d+$`)
+func parse(r io.Reader, bench string) (runs []metrics) {
+	name := regexp.MustCompile(`^Benchmark` + regexp.QuoteMeta(bench) + `(-\d+)?$`)
 	for lines := bufio.NewScanner(r); lines.Scan(); {
 		words := strings.Fields(lines.Text())
-		if len(words) < 4 || !strings.HasPrefix(words[0], "Benchmark") {
+		if len(words) < 4 || !name.MatchString(words[0]) {
 			continue
 		}
-		name := procs.ReplaceAllString(strings.TrimPrefix(words[0], "Benchmark"), "")
-		if all[name] == nil {
-			all[name] = map[string]float64{}
-		}
+		m := metrics{}
 		for i := 2; i+1 < len(words); i += 2 {
-			v, err := strconv.ParseFloat(words[i], 64)
-			if err != nil {
-				break
+			if v, err := strconv.ParseFloat(words[i], 64); err == nil {
+				m[words[i+1]] = v
 			}
-			best(all[name], words[i+1], v)
 		}
+		runs = append(runs, m)
 	}
-	return all
+	return runs
 }
 
-// best keeps the least time or the highest rate of several runs.
-func best(metrics map[string]float64, metric string, v float64) {
-	old, ok := metrics[metric]
-	lessIsBetter := strings.HasSuffix(metric, "/op") || metric == "ms" || metric == "ns"
-	if !ok || lessIsBetter && v < old || !lessIsBetter && v > old {
-		metrics[metric] = v
-	}
-}
-
-// results looks the suite's figures up.
-func (s suite) results(m measured) ([]result, error) {
+// results takes each figure from the run whose ratio is the median: value and comparison are of one run.
+func (s suite) results(runs []metrics) ([]result, error) {
 	var rows []result
 	for _, f := range s.figures {
-		metric := f.metric
-		if metric == "" {
-			metric = "ns/op"
-		}
-		v, ok := m[f.bench][metric]
-		if !ok {
-			return nil, fmt.Errorf("no %s of benchmark %s", metric, f.bench)
-		}
-		r := result{Name: f.name, Value: v, Unit: metric}
-		if f.versus != "" {
-			a, ok := m[f.versus][metric]
-			if !ok || a == 0 {
-				return nil, fmt.Errorf("no %s of benchmark %s", metric, f.versus)
+		var of []result
+		for _, m := range runs {
+			v, ok := m[f.metric]
+			a, okA := m[f.versus]
+			if !ok || !okA || a == 0 {
+				return nil, fmt.Errorf("benchmark %s: no %s or %s", s.bench, f.metric, f.versus)
 			}
-			r.Against, r.AgainstValue, r.Ratio = f.against, a, v/a
+			of = append(of, compare(v, f.unit, f.against, a).named("%s", f.name))
 		}
-		rows = append(rows, r)
+		if len(of) == 0 {
+			return nil, fmt.Errorf("benchmark %s did not run", s.bench)
+		}
+		slices.SortFunc(of, func(a, b result) int { return cmp.Compare(a.Ratio, b.Ratio) })
+		rows = append(rows, of[len(of)/2])
 	}
 	return rows, nil
 }

@@ -1,12 +1,23 @@
 package main
 
-// suites are all figures of docs/performance.md.
+// suites are the figures that are benchmarks of packages.
 func suites() []suite {
 	return []suite{
-		{pkg: "./igmpd/internal/kernel", run: "Forward", benchtime: "500ms", figures: []figure{
-			{name: "forwarding by the kernel's table, sender included", bench: "Forward/table", against: "sender alone", versus: "Forward/sender"},
-			{name: "forwarding by the accelerator, sender included", bench: "Forward/accelerator", against: "kernel's table", versus: "Forward/table"},
-			{name: "forwarding by source entries, sender included", bench: "Forward/source", against: "kernel's table", versus: "Forward/table"},
+		{pkg: "./igmpd/internal/service", bench: "Admission", benchtime: "1s", figures: []figure{
+			{name: "signed joins checked, one core", unit: "joins/s", metric: "joins/s", against: "raw Ed25519 verify", versus: "verifies/s"},
+		}},
+		{pkg: "./igmpd/internal/kernel", bench: "Forward", benchtime: "1s", figures: []figure{
+			{name: "packet of nobody's user, sender included", unit: "ns", metric: "ns/unowned", against: "sender alone", versus: "ns/sender"},
+			{name: "packet by the kernel's table, sender included", unit: "ns", metric: "ns/table", against: "sender alone", versus: "ns/sender"},
+			{name: "packet by the accelerator, sender included", unit: "ns", metric: "ns/accelerator", against: "sender alone", versus: "ns/sender"},
+			{name: "packet by source entries, sender included", unit: "ns", metric: "ns/source", against: "sender alone", versus: "ns/sender"},
+			{name: "packet by the accelerator, sender included", unit: "ns", metric: "ns/accelerator", against: "kernel's table", versus: "ns/table"},
+			{name: "packet by source entries, sender included", unit: "ns", metric: "ns/source", against: "kernel's table", versus: "ns/table"},
+		}},
+		{pkg: "./internal/steer", bench: "NetLookup", benchtime: "1x", figures: []figure{
+			{name: "steering lookup, 1 M sources, 4,096 slots", unit: "ns", metric: "ns/slots", against: "empty program", versus: "ns/empty"},
+			{name: "steering lookup, overrides for 1 % of users", unit: "ns", metric: "ns/overrides", against: "slots alone", versus: "ns/slots"},
+			{name: "steering lookup, one portion that is no slot", unit: "ns", metric: "ns/prefix", against: "slots alone", versus: "ns/slots"},
 		}},
 	}
 }

@@ -17,7 +17,8 @@ import (
 
 // News is something that the bus said about a service: a committed allocation, or its moves so far.
 type News struct {
-	At         time.Time         `json:"at"`
+	At         time.Time         `json:"at"`      // when it was heard
+	Written    time.Time         `json:"written"` // when the bus wrote it
 	Allocation *alloc.Allocation `json:"allocation,omitempty"`
 	Moves      []report.Move     `json:"moves,omitempty"`
 }
@@ -49,7 +50,7 @@ func Watch(ctx context.Context, c *bus.Conn, service string, now func() time.Tim
 		if n == nil {
 			continue
 		}
-		n.At = now()
+		n.At, n.Written = now(), e.Created
 		if err := enc.Encode(n); err != nil {
 			return fmt.Errorf("news of %s: %w", service, err)
 		}

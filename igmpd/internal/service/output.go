@@ -74,7 +74,15 @@ func (s *Service) sendRelays() {
 		}
 		s.stats.relayed += uint64(len(joins))
 	}
-	clear(s.relays)
+	s.dropRelays()
+}
+
+// dropRelays empties the queues and keeps their room for the next joins.
+func (s *Service) dropRelays() {
+	for name, joins := range s.relays {
+		clear(joins)
+		s.relays[name] = joins[:0]
+	}
 	s.pending = 0
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 // beginning is the winner's side of a move on one link, where loser and winner both see the users' packets: the winner takes
-// nothing of a loser until it has ceased. It knows of the move from the announcement, as a new server knows no allocation before.
+// nothing of its losers until all have ceased, and begins in one step. It knows of the move from the announcement, as a new server knows no allocation before.
 type beginning struct {
 	epoch    epoch.Epoch
 	previous alloc.Allocation // what the epoch replaces; zero: not known
@@ -35,7 +35,7 @@ func (c *Core) begin(now time.Time, name string, before, a alloc.Allocation) {
 		b = &beginning{epoch: a.Epoch, previous: before, ceased: map[string]bool{}}
 		c.begins[name] = b
 	}
-	b.until, b.losers = now.Add(c.settle), map[string]bool{}
+	b.until, b.losers = now.Add(c.settle/2), map[string]bool{} // routers have the other half, before losers elsewhere end
 	if b.previous.Zero() || b.previous.Slots != a.Slots {
 		return
 	}
@@ -59,7 +59,7 @@ func (c *Core) CeasedBy(name string, e epoch.Epoch, server string) []Action {
 	}
 	delete(b.losers, server)
 	if b.waits() {
-		return []Action{c.apply()}
+		return nil
 	}
 	return append([]Action{c.apply()}, c.begun(name)...)
 }

@@ -133,12 +133,12 @@ func (c *Core) Committed(now time.Time, name string, a alloc.Allocation) []Actio
 		return []Action{Keep{name, a}}
 	}
 	c.begin(now, name, before, a)
-	if !c.loses(before, a) {
-		out := []Action{c.apply(), Keep{name, a}}
-		if !c.begins[name].waits() {
-			out = append(out, c.done(name, a.Epoch, 0))
-		}
-		return out
+	switch {
+	case c.loses(before, a):
+	case c.begins[name].waits(): // one step for all that is won: a second one right after would have to wait for the first
+		return []Action{Keep{name, a}}
+	default:
+		return []Action{c.apply(), Keep{name, a}, c.done(name, a.Epoch, 0)}
 	}
 	c.closings = append(c.closings, closing{service: name, epoch: a.Epoch, before: before, at: now.Add(c.settle)})
 	apply := c.apply()

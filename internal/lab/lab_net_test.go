@@ -216,7 +216,7 @@ func TestNetProcessesHaveJustTheirCapabilities(t *testing.T) {
 	}
 	s := &Store{Root: root, Bin: bin}
 	name := fmt.Sprintf("t%d-%d", os.Getpid(), labs.Add(1))
-	t.Cleanup(func() { s.Down(context.Background(), name) }) //nolint:errcheck // checked below
+	t.Cleanup(func() { s.Down(context.Background(), name) })
 	l, err := s.Up(t.Context(), Source{[]byte(unprivileged()), fstest.MapFS{"note": {Data: []byte("read\n")}}}, name, nil)
 	if err != nil {
 		t.Fatal(err)

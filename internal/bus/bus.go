@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -291,23 +290,4 @@ func classify(err error) error {
 		return ErrNotFound
 	}
 	return err
-}
-
-// readCredentials reads a seed that nobody else may read, and the role that its file is named for.
-func readCredentials(path string) (seed []byte, role string, err error) {
-	if path == "" {
-		return nil, "", errors.New("bus: no credentials: set bus.credentials to a file that `manycast bus` made at its first start")
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, "", fmt.Errorf("bus credentials: %w", err)
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, "", fmt.Errorf("bus credentials %s may be read by others (mode %04o): chmod 600 it", path, info.Mode().Perm())
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, "", fmt.Errorf("bus credentials: %w", err)
-	}
-	return parseCredentials(path, data)
 }

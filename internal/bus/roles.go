@@ -1,13 +1,9 @@
 package bus
 
 import (
-	"bytes"
-	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nkeys"
 )
 
 // Buckets of the suite, see the table of owners in ARCHITECTURE.md.
@@ -81,42 +77,4 @@ func (r role) permissions() *server.Permissions {
 		Subscribe: &server.SubjectPermission{Allow: slices.Concat(r.subscribe, []string{inbox(r.name) + ".>"})},
 		Response:  &server.ResponsePermission{MaxMsgs: 1, Expires: server.DEFAULT_ALLOW_RESPONSE_EXPIRATION},
 	}
-}
-
-// A credential file has the role in a comment line and the seed below it.
-const rolePrefix = "# manycast bus, role "
-
-func formatCredentials(role string, seed []byte) []byte {
-	return fmt.Appendf(nil, "%s%s\n%s\n", rolePrefix, role, seed)
-}
-
-func parseCredentials(path string, data []byte) (seed []byte, role string, err error) {
-	for line := range bytes.Lines(data) {
-		line = bytes.TrimSpace(line)
-		if name, ok := strings.CutPrefix(string(line), rolePrefix); ok {
-			role = name
-		} else if len(line) > 0 && line[0] != '#' {
-			seed = line
-		}
-	}
-	if role == "" || strings.ContainsAny(role, " .*>\t") {
-		return nil, "", fmt.Errorf("bus credentials %s: no line %q", path, rolePrefix+"NAME")
-	}
-	if _, err := nkeys.FromSeed(seed); err != nil {
-		return nil, "", fmt.Errorf("bus credentials %s: no nkey seed in it: %w", path, err)
-	}
-	return seed, role, nil
-}
-
-// signer gives the public key and the function that signs the server's nonce.
-func signer(seed []byte) (public string, sign func([]byte) ([]byte, error), err error) {
-	kp, err := nkeys.FromSeed(seed)
-	if err != nil {
-		return "", nil, err
-	}
-	public, err = kp.PublicKey()
-	if err != nil {
-		return "", nil, err
-	}
-	return public, kp.Sign, nil
 }

@@ -4,18 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nkeys"
 
 	"github.com/manycast/manycast/internal/daemon"
 )
@@ -62,33 +59,45 @@ func (s *Server) Run(ctx context.Context) error {
 
 // serve serves until ctx is done or the server has to start anew.
 func (s *Server) serve(ctx context.Context) error {
-	opts, err := s.options()
+	users, roles, err := s.users()
 	if err != nil {
 		return err
 	}
+	l, err := s.listen()
+	if err != nil {
+		return err
+	}
+	defer l.Close()
 	if err := s.inspect(); err != nil {
 		return err
 	}
-	ns, err := server.NewServer(opts)
+	ns, err := server.NewServer(s.options(users))
 	if err != nil {
 		return fmt.Errorf("bus: %w", err)
 	}
 	stuck := make(chan struct{}, 1)
 	ns.SetLogger(natsLog{s.cfg.Log, stuck}, false, false)
 	go ns.Start()
+	gate := gate{log: s.cfg.Log, role: roles, dial: ns.InProcessConn}
+	open, shut := context.WithCancel(context.Background())
+	var clients sync.WaitGroup
 	stop := sync.OnceFunc(func() {
+		shut()
+		clients.Wait()
 		ns.Shutdown()
 		ns.WaitForShutdown()
 	})
 	defer stop()
 	if !ns.ReadyForConnections(10 * time.Second) {
-		return fmt.Errorf("bus: not ready after 10 s on %s: is the port free, is %s writable and whole?", s.cfg.Listen, s.cfg.DataDir)
+		return fmt.Errorf("bus: not ready after 10 s: is %s writable?", s.cfg.DataDir)
 	}
-	if err := s.makeBuckets(ctx, ns.ClientURL()); err != nil {
+	clients.Go(func() { gate.serve(open, l) })
+	url := "nats://" + l.Addr().String()
+	if err := s.makeBuckets(ctx, url); err != nil {
 		return err
 	}
-	s.cfg.Log.Info("bus serves", "url", ns.ClientURL(), "data", s.cfg.DataDir)
-	s.cfg.Listen = ns.Addr().String() // the port stays when it was any
+	s.cfg.Log.Info("bus serves", "url", url, "data", s.cfg.DataDir)
+	s.cfg.Listen = l.Addr().String() // the port stays when it was any
 	s.once.Do(func() { close(s.ready) })
 	if s.watchRevisions(ctx, ns, stuck) {
 		s.cfg.Log.Error("bus cannot write: nothing new is kept until there is room", "data", s.cfg.DataDir)
@@ -125,93 +134,47 @@ func (s *Server) waitForRoom(ctx context.Context) {
 	}
 }
 
-func (s *Server) options() (*server.Options, error) {
-	host, portText, err := net.SplitHostPort(s.cfg.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("bus: listen address %q: want host:port: %w", s.cfg.Listen, err)
-	}
-	port, err := strconv.ParseUint(portText, 10, 16)
-	if err != nil {
-		return nil, fmt.Errorf("bus: port %q: want a number up to 65535", portText)
-	}
-	if err := probeListen(s.cfg.Listen); err != nil {
-		return nil, err
-	}
-	users, err := s.users()
-	if err != nil {
-		return nil, err
-	}
-	opts := &server.Options{
-		ServerName: "manycast-bus", Host: host, Port: int(port), Nkeys: users,
+// options are of a server that listens to nobody: the gate brings it its clients.
+func (s *Server) options(users []*server.NkeyUser) *server.Options {
+	return &server.Options{
+		ServerName: "manycast-bus", DontListen: true, Nkeys: users,
 		JetStream: true, StoreDir: filepath.Join(s.cfg.DataDir, "jetstream"),
 		NoSigs: true, NoSystemAccount: false, MaxPayload: 1 << 20, PingInterval: 2 * time.Second, MaxPingsOut: 2,
 		SyncAlways: true, // a power loss takes nothing that was acknowledged; registrations are exempt, see makeBuckets
 	}
-	if port == 0 {
-		opts.Port = server.RANDOM_PORT
-	}
-	return opts, nil
 }
 
-// probeListen gives a taken port its plain error; the library's start would only time out.
-func probeListen(addr string) error {
-	l, err := net.Listen("tcp", addr)
+func (s *Server) listen() (net.Listener, error) {
+	if _, _, err := net.SplitHostPort(s.cfg.Listen); err != nil {
+		return nil, fmt.Errorf("bus: listen address %q: want host:port: %w", s.cfg.Listen, err)
+	}
+	l, err := net.Listen("tcp", s.cfg.Listen)
 	if err != nil {
-		return fmt.Errorf("bus: %w: is another bus running? name another port with --listen", err)
+		return nil, fmt.Errorf("bus: %w: is another bus running? name another port with --listen", err)
 	}
-	return l.Close()
+	return l, nil
 }
 
-// CredentialsPath is where the role's credentials are kept below the bus' data directory.
-func CredentialsPath(dataDir, role string) string { return filepath.Join(dataDir, "creds", role+".nk") }
-
-// users reads the roles' credentials, and makes those that are missing (mode 0600).
-func (s *Server) users() ([]*server.NkeyUser, error) {
-	if err := os.MkdirAll(filepath.Join(s.cfg.DataDir, "creds"), 0o700); err != nil {
-		return nil, fmt.Errorf("bus credentials: %w", err)
-	}
-	users := make([]*server.NkeyUser, 0, len(roles()))
+// users reads the roles' credentials, and makes those that are missing (mode 0600). byKey are the roles by public key.
+func (s *Server) users() (users []*server.NkeyUser, byKey map[string]string, err error) {
+	byKey = map[string]string{}
 	for _, r := range roles() {
 		path := CredentialsPath(s.cfg.DataDir, r.name)
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			if err := makeCredentials(path, r.name); err != nil {
-				return nil, err
-			}
+		made, err := ensureCredentials(path, r.name)
+		if err != nil {
+			return nil, nil, err
+		}
+		if made {
 			s.cfg.Log.Info("bus credentials made", "role", r.name, "file", path)
 		}
-		seed, name, err := readCredentials(path)
+		public, err := publicKey(path, r.name)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		if name != r.name {
-			return nil, fmt.Errorf("bus credentials %s are of role %s: want %s", path, name, r.name)
-		}
-		public, _, err := signer(seed)
-		if err != nil {
-			return nil, fmt.Errorf("bus credentials %s: %w", path, err)
-		}
+		byKey[public] = r.name
 		users = append(users, &server.NkeyUser{Nkey: public, Permissions: r.permissions()})
 	}
-	return users, nil
-}
-
-func makeCredentials(path, role string) error {
-	kp, err := nkeys.CreateUser()
-	if err != nil {
-		return fmt.Errorf("bus credentials: %w", err)
-	}
-	seed, err := kp.Seed()
-	if err != nil {
-		return fmt.Errorf("bus credentials: %w", err)
-	}
-	temp := path + ".new"
-	if err := os.WriteFile(temp, formatCredentials(role, seed), 0o600); err != nil {
-		return fmt.Errorf("bus credentials: %w", err)
-	}
-	if err := os.Rename(temp, path); err != nil {
-		return fmt.Errorf("bus credentials: %w", err)
-	}
-	return nil
+	return users, byKey, nil
 }
 
 // makeBuckets makes the suite's buckets, so that the roles need no right to.

@@ -26,8 +26,8 @@ func (s *Store) Load(ctx context.Context) (*Snapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.f.Timeout)
 	defer cancel()
 	snap, err := s.load(ctx)
-	if errors.Is(err, bus.ErrAway) { // the bus answers nothing to a role that may not ask
-		return nil, fmt.Errorf("%w; or %s are not an operator's credentials: name those with --credentials", err, s.f.Credentials)
+	if errors.Is(err, bus.ErrDenied) {
+		return nil, fmt.Errorf("%w: %s are not an operator's credentials: name those with --credentials", err, s.f.Credentials)
 	}
 	return snap, err
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/lab"
 	"github.com/manycast/manycast/internal/lab/probe"
-	"github.com/manycast/manycast/internal/lab/report"
 	"github.com/manycast/manycast/internal/lab/scenario"
 )
 
@@ -33,7 +32,7 @@ type world struct {
 
 	mu      sync.Mutex
 	epochs  []allocation
-	moves   []report.Move
+	moves   []scenario.Move
 	changed chan struct{} // closed and replaced at news
 }
 

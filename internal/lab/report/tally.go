@@ -170,7 +170,8 @@ func (t *Tally) Shares(servers []string, users []netip.Addr, from, to time.Time)
 	return shares
 }
 
-// Phases counts failures and the longest blackout of each phase. What began in a phase belongs to it.
+// Phases counts failures and the longest blackout of each phase. What began in a phase belongs to it; a wait that was going on
+// when its server died belongs to the phase of the death.
 func (t *Tally) Phases() []Phase {
 	phases := make([]Phase, len(t.Spans))
 	for i, s := range t.Spans {
@@ -190,7 +191,7 @@ func (t *Tally) Phases() []Phase {
 		}
 	}
 	for since, e := range t.waits() {
-		p := at(since)
+		p := at(t.waitBegan(e, since))
 		p.BlackoutMS = max(p.BlackoutMS, e.End.Sub(since).Milliseconds())
 	}
 	return phases
@@ -238,4 +239,14 @@ func (t *Tally) bereft(user netip.Addr, start, end time.Time) bool {
 		}
 	}
 	return false
+}
+
+// waitBegan is when the user of e began to wait for something out of the ordinary.
+func (t *Tally) waitBegan(e traffic.Event, since time.Time) time.Time {
+	for _, d := range t.Deaths {
+		if since.Before(d.At) && e.End.After(d.At) && t.Timeline.Owner(e.User, d.At) == d.Server {
+			return d.At
+		}
+	}
+	return since
 }

@@ -110,10 +110,11 @@ func TestPhasesHaveFailuresAndBlackouts(t *testing.T) {
 		request(alice, "s1", 1, 1.05), request(bob, "s1", 2, 2.1),
 		request(bob, "", 12, 14), request(bob, "s1", 14, 14.5), // 2.5 s without an answer, begun in the second phase
 		request(alice, "", 20.5, 22.5), request(alice, "s1", 22.5, 23.5),
+		request(alice, "s1", 19.9, 23.1), request(bob, "s1", 19.8, 22.9), // of the dead server's user, and of another's
 	} {
 		tl.Add(e)
 	}
-	want := []Phase{{"equal", 0, 100}, {"moved", 1, 2500}, {"killed", 0, 3000}}
+	want := []Phase{{"equal", 0, 100}, {"moved", 1, 3100}, {"killed", 0, 3200}}
 	if diff := cmp.Diff(want, tl.Phases()); diff != "" {
 		t.Error(diff)
 	}

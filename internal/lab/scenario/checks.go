@@ -29,6 +29,7 @@ func (m *multicast) check(name string, ok bool, format string, args ...any) {
 // checkShares compares each server's part of the answers with its part of the users.
 func (m *multicast) checkShares(phase string, from, to time.Time) {
 	m.mu.Lock()
+	m.tally.Timeline = m.web.eras()
 	shares := m.tally.Shares(m.servers, m.users, from, to)
 	m.mu.Unlock()
 	ok := true
@@ -82,9 +83,12 @@ func (m *multicast) checkLeftovers(downErr error) {
 func (m *multicast) report() *report.Report {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r := &report.Report{Scenario: "multicast", PerServer: m.tally.PerServer(m.servers), Moves: m.moves, Joins: joins(m.ledgers), Phases: m.tally.Phases()}
-	if r.Moves == nil {
-		r.Moves = []report.Move{}
+	m.tally.Timeline = m.web.eras()
+	r := &report.Report{
+		Scenario: "multicast", PerServer: m.tally.PerServer(m.servers), Moves: []report.Move{}, Joins: joins(m.ledgers), Phases: m.tally.Phases(),
+	}
+	for _, v := range m.web.all() {
+		r.Moves = append(r.Moves, v.Move)
 	}
 	if n := len(m.tally.Spans); n > 0 {
 		r.DurationS = math.Round(m.tally.Spans[n-1].End.Sub(m.began).Seconds()*1000) / 1000
@@ -100,21 +104,12 @@ func (m *multicast) report() *report.Report {
 	strangers := m.tally.Strangers()
 	m.check("only owners answer", r.Requests.Total > 0 && len(strangers) == 0, "%d answers by others%s", len(strangers), m.examples(strangers))
 	if !m.o.Static {
-		m.checkMoves()
+		m.checkMoves(m.tally.Spans)
+		m.checkSecondStays()
 	}
 	m.check("joins were admitted", r.Joins.Admitted > 0, "%d", r.Joins.Admitted)
 	r.Checks = m.checks
 	return r
-}
-
-// checkMoves: what moved is what had to, and every change of the scenario is among the moves.
-func (m *multicast) checkMoves() {
-	ok := len(m.moves) >= 4
-	var worst float64
-	for _, v := range m.moves {
-		worst = max(worst, math.Abs(v.FractionMoved-v.FractionNeeded))
-	}
-	m.check("moved is needed", ok && worst < 1e-9, "%d moves, the largest difference %.6f of the source space", len(m.moves), worst)
 }
 
 // examples shows the first few events of a list.

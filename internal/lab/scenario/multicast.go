@@ -7,16 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/lab"
 	"github.com/manycast/manycast/internal/lab/report"
 	"github.com/manycast/manycast/internal/lab/traffic"
-	"github.com/manycast/manycast/internal/service"
 )
 
 // Names are the scenarios that there are.
@@ -48,12 +46,11 @@ type multicast struct {
 	checks  []report.Check
 	began   time.Time
 
-	mu         sync.Mutex
-	tally      report.Tally
-	allocation alloc.Allocation
-	moves      []report.Move
-	done       map[string]time.Time // when the last agent was done with an epoch
-	changed    chan struct{}        // closed and replaced at news
+	web    *follower // the service that the users work with
+	second *follower // another on the same VIP
+
+	mu    sync.Mutex
+	tally report.Tally
 }
 
 // Multicast brings the lab of that name up, runs all phases and takes it down again. The report is there whenever the users
@@ -81,8 +78,9 @@ func Multicast(ctx context.Context, s *lab.Store, o Options) (*report.Report, er
 	defer l.Close()
 	m := &multicast{
 		o: o, store: s, lab: l, vars: l.Topology().Vars, servers: []string{"s1", "s2", "s3"}, routers: []string{"r1", "r2"},
-		ledgers: map[string]*ledger{}, done: map[string]time.Time{}, changed: make(chan struct{}),
+		ledgers: map[string]*ledger{},
 	}
+	m.web, m.second = newFollower(m.vars["service"], o.Progress.Note), newFollower(m.vars["second"], o.Progress.Note)
 	err = m.run(ctx)
 	o.Progress.Phase("down")
 	removed, downErr := s.Down(context.WithoutCancel(ctx), l.Name())
@@ -102,11 +100,15 @@ func (m *multicast) run(ctx context.Context) (err error) {
 	for _, a := range addresses[:m.o.Clients] {
 		m.users = append(m.users, a.Addr())
 	}
-	stop, err := m.follow()
+	watchers, err := m.follow()
+	defer func() {
+		for _, w := range watchers {
+			err = errors.Join(err, w.stop())
+		}
+	}()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, stop()) }()
 	m.o.Progress.Phase("ready")
 	if err := m.waitReady(ctx); err != nil {
 		return err
@@ -122,100 +124,23 @@ func (m *multicast) run(ctx context.Context) (err error) {
 	return errors.Join(err, sniffed(), m.count(context.WithoutCancel(ctx)))
 }
 
-// follow learns of allocations: from the bus, or once from the static file.
-func (m *multicast) follow() (stop func() error, err error) {
-	if m.o.Static {
-		services, err := service.Load(filepath.Join(m.lab.Dir("r1"), "services.yaml"))
-		if err != nil {
-			return nil, err
-		}
-		m.tally.Timeline = report.Timeline{{Epoch: "static", Owner: staticOwner(services[0])}}
-		return func() error { return nil }, nil
-	}
-	h, err := startHelper(m.lab, "ctl", m.hear, "manycast", "lab", "watch", "--service", m.vars["service"])
-	if err != nil {
-		return nil, err
-	}
-	return h.stop, nil
-}
-
-func staticOwner(s service.Service) func(netip.Addr) string {
-	return func(user netip.Addr) string {
-		for _, server := range s.Servers {
-			if server.Users().Contains(user) {
-				return server.Name
-			}
-		}
-		return ""
-	}
-}
-
-func (m *multicast) hear(n News) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if n.Moves != nil {
-		m.moves = n.Moves
-		m.done[n.Moves[len(n.Moves)-1].Epoch] = n.At
-	}
-	if a := n.Allocation; a != nil && a.Epoch != m.allocation.Epoch {
-		m.allocation = *a
-		m.tally.Timeline = append(m.tally.Timeline, report.Era{At: n.At, Epoch: a.Epoch.String(), Owner: func(u netip.Addr) string {
-			answer, err := a.Why(u)
-			if err != nil {
-				return ""
-			}
-			return answer.Owner
-		}})
-		m.o.Progress.Note("epoch %v: %s", a.Epoch, slots(*a, m.servers))
-	}
-	close(m.changed)
-	m.changed = make(chan struct{})
-}
-
-func slots(a alloc.Allocation, servers []string) string {
-	var parts []string
-	counts := a.Counts()
-	for _, s := range servers {
-		parts = append(parts, fmt.Sprintf("%s %d", s, counts[s]))
-	}
-	return strings.Join(parts, ", ") + " slots"
-}
-
-// await waits until the allocation is as wanted and all agents are done with it, and returns when they were.
-func (m *multicast) await(ctx context.Context, what string, want func(counts map[string]int) bool) (time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	for {
-		m.mu.Lock()
-		a, changed := m.allocation, m.changed
-		done, isDone := m.done[a.Epoch.String()]
-		m.mu.Unlock()
-		if !a.Zero() && isDone && want(a.Counts()) {
-			return done, nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return time.Time{}, fmt.Errorf("no allocation in which %s came within 10 s; it is: %s", what, slots(a, m.servers))
-		}
-	}
-}
-
 // waitReady waits until every user is answered by its owner.
 func (m *multicast) waitReady(ctx context.Context) error {
 	if !m.o.Static {
-		everybody := func(c map[string]int) bool { return c["s1"] > 0 && c["s2"] > 0 && c["s3"] > 0 }
-		if _, err := m.await(ctx, "all servers serve", everybody); err != nil {
-			return err
+		for f, pool := range map[*follower][]string{m.web: m.servers, m.second: secondPool} {
+			everybody := func(c map[string]int) bool {
+				return !slices.ContainsFunc(pool, func(s string) bool { return c[s] == 0 })
+			}
+			if _, err := f.await(ctx, "all servers serve", everybody); err != nil {
+				return err
+			}
 		}
 	}
 	deadline := time.Now().Add(15 * time.Second)
 	for _, u := range m.users {
 		for {
 			server, err := m.get(ctx, u)
-			m.mu.Lock()
-			want := m.tally.Timeline.Owner(u, time.Now())
-			m.mu.Unlock()
+			want := m.web.owner(u)
 			if err == nil && server == want {
 				break
 			}

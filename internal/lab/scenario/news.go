@@ -20,7 +20,13 @@ type News struct {
 	At         time.Time         `json:"at"`      // when it was heard
 	Written    time.Time         `json:"written"` // when the bus wrote it
 	Allocation *alloc.Allocation `json:"allocation,omitempty"`
-	Moves      []report.Move     `json:"moves,omitempty"`
+	Moves      []Move            `json:"moves,omitempty"`
+}
+
+// Move is one reallocation and why it was made.
+type Move struct {
+	report.Move
+	Reason string `json:"reason"`
 }
 
 // Watch writes the news of a service to out, one JSON object a line, until ctx is done.
@@ -80,10 +86,10 @@ func movesNews(value []byte) (*News, error) {
 	}
 	n := &News{}
 	for _, m := range p.GetMoves() {
-		n.Moves = append(n.Moves, report.Move{
+		n.Moves = append(n.Moves, Move{report.Move{
 			Epoch: alloc.EpochFromProto(m.GetEpoch()).String(), FractionMoved: m.GetFractionMoved(), FractionNeeded: m.GetFractionNeeded(),
 			ConnectionsAffected: int(m.GetConnectionsAffected()), MS: m.GetMs(),
-		})
+		}, m.GetReason()})
 	}
 	return n, nil
 }

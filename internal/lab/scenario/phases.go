@@ -2,7 +2,6 @@ package scenario
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -25,15 +24,26 @@ type phase struct {
 	static bool // it needs no bus
 }
 
+// The phases' names, as the report has them.
+const (
+	phaseEqual     = "equal"
+	phaseWeights   = "weights changed"
+	phaseDrained   = "one server drained"
+	phaseKilled    = "one server killed"
+	phaseIntruders = "intruders"
+	phaseRouters   = "igmpd killed and restarted"
+	phaseBack      = "back"
+)
+
 func (m *multicast) plan() []phase {
 	all := []phase{
-		{"equal", 3, m.udp, true},
-		{"weights changed", 3, m.changeWeights, false},
-		{"one server drained", 3, m.drain, false},
-		{"one server killed", 5, m.killServer, false},
-		{"intruders", 2, m.intrude, false},
-		{"igmpd killed and restarted", 3, m.restartRouters, true},
-		{"back", 4, m.back, false},
+		{phaseEqual, 3, m.equal, true},
+		{phaseWeights, 3, m.changeWeights, false},
+		{phaseDrained, 3, m.drain, false},
+		{phaseKilled, 5, m.killServer, false},
+		{phaseIntruders, 2, m.intrude, false},
+		{phaseRouters, 3, m.restartRouters, true},
+		{phaseBack, 4, m.back, false},
 	}
 	if m.o.Static {
 		all = slices.DeleteFunc(all, func(p phase) bool { return !p.static })
@@ -53,7 +63,11 @@ func (m *multicast) phases(ctx context.Context) error {
 		share += p.weight
 		start, end := time.Now(), m.began.Add(m.o.Duration*time.Duration(share)/time.Duration(total))
 		m.o.Progress.Phase(p.name)
-		if err := p.act(ctx); err != nil {
+		err := p.act(ctx)
+		if err == nil {
+			err = m.askSecond(ctx, p.name)
+		}
+		if err != nil {
 			m.span(p.name, start)
 			return fmt.Errorf("phase %s: %w", p.name, err)
 		}
@@ -109,11 +123,19 @@ func (m *multicast) cli(ctx context.Context, args ...string) error {
 
 func (m *multicast) member(server string) string { return m.vars["service"] + "/" + server }
 
+// equal asks by UDP and looks at the second service's joins; nothing is changed.
+func (m *multicast) equal(ctx context.Context) error {
+	if err := m.udp(ctx); err != nil || m.o.Static {
+		return err
+	}
+	return m.checkSecondJoins(ctx)
+}
+
 func (m *multicast) changeWeights(ctx context.Context) error {
 	if err := m.cli(ctx, "server", "weight", m.member("s1"), "2"); err != nil {
 		return err
 	}
-	_, err := m.await(ctx, "s1 has half", func(c map[string]int) bool { return c["s1"] == c["s2"]+c["s3"] })
+	_, err := m.web.await(ctx, "s1 has half", func(c map[string]int) bool { return c["s1"] == c["s2"]+c["s3"] })
 	return err
 }
 
@@ -121,7 +143,7 @@ func (m *multicast) drain(ctx context.Context) error {
 	if err := m.cli(ctx, "server", "drain", m.member("s1")); err != nil {
 		return err
 	}
-	_, err := m.await(ctx, "s1 has nothing", func(c map[string]int) bool { return c["s1"] == 0 })
+	_, err := m.web.await(ctx, "s1 has nothing", func(c map[string]int) bool { return c["s1"] == 0 })
 	return err
 }
 
@@ -138,7 +160,7 @@ func (m *multicast) killServer(ctx context.Context) error {
 	m.mu.Lock()
 	m.tally.Deaths = append(m.tally.Deaths, report.Death{Server: victim, At: at, Gone: gone})
 	m.mu.Unlock()
-	found, err := m.await(ctx, victim+" has nothing", func(c map[string]int) bool { return c[victim] == 0 })
+	found, err := m.web.await(ctx, victim+" has nothing", func(c map[string]int) bool { return c[victim] == 0 })
 	if err != nil {
 		return err
 	}
@@ -152,7 +174,7 @@ func (m *multicast) killServer(ctx context.Context) error {
 
 // intrude lets each kind of intruder try once and looks whether the router beside it refused for the right reason.
 func (m *multicast) intrude(ctx context.Context) error {
-	key, err := m.groupKey("s3")
+	key, err := m.groupKey("s3", m.vars["group"])
 	if err != nil {
 		return err
 	}
@@ -203,11 +225,14 @@ func (m *multicast) awaitRefusal(ctx context.Context, kind intruder.Kind, reason
 	}
 }
 
-// groupKey is the file of the group's private key that a server was handed.
-func (m *multicast) groupKey(server string) (string, error) {
-	files, err := filepath.Glob(filepath.Join(m.lab.Dir(server), "groups", "*.key"))
-	if err != nil || len(files) == 0 {
-		return "", fmt.Errorf("%s was handed no group key: %w", server, errors.Join(err))
+// groupKey is the file of a group's private key that a server was handed.
+func (m *multicast) groupKey(server, group string) (string, error) {
+	files, err := filepath.Glob(filepath.Join(m.lab.Dir(server), "groups", group+"-*.key"))
+	if err != nil {
+		return "", err
+	}
+	if len(files) == 0 {
+		return "", fmt.Errorf("%s was handed no key of group %s", server, group)
 	}
 	return files[0], nil
 }
@@ -244,7 +269,7 @@ func (m *multicast) back(ctx context.Context) error {
 	if err := m.lab.Restore("s2"); err != nil {
 		return err
 	}
-	for _, p := range []string{"app", "agent"} {
+	for _, p := range []string{"app", "names", "agent"} {
 		if err := m.lab.Start(ctx, "s2", p); err != nil {
 			return err
 		}
@@ -254,7 +279,7 @@ func (m *multicast) back(ctx context.Context) error {
 			return err
 		}
 	}
-	_, err := m.await(ctx, "all have the same", func(c map[string]int) bool {
+	_, err := m.web.await(ctx, "all have the same", func(c map[string]int) bool {
 		counts := slices.Collect(maps.Values(c))
 		return len(counts) == len(m.servers) && slices.Max(counts)-slices.Min(counts) <= 1
 	})

@@ -18,7 +18,9 @@ type counters struct {
 	Admitted uint64            `json:"admitted"`
 	Refused  map[string]uint64 `json:"refused"`
 	Joins    []struct {
+		Group     string `json:"group"`
 		Requester string `json:"requester"`
+		KeyID     string `json:"key_id"`
 	} `json:"joins"`
 }
 

@@ -68,7 +68,7 @@ func TestNewsOfTheBus(t *testing.T) {
 	if n, err := allocationNews(nil); n != nil || err != nil {
 		t.Errorf("nothing committed: %+v, %v", n, err)
 	}
-	value, err = proto.Marshal(&allocv1.Moves{Moves: []*allocv1.Move{{Epoch: alloc.EpochToProto(a.Epoch), FractionMoved: 0.5, FractionNeeded: 0.25, ConnectionsAffected: 7, Ms: 1.5}}})
+	value, err = proto.Marshal(&allocv1.Moves{Moves: []*allocv1.Move{{Epoch: alloc.EpochToProto(a.Epoch), FractionMoved: 0.5, FractionNeeded: 0.25, ConnectionsAffected: 7, Ms: 1.5, Reason: "s2 joined"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func TestNewsOfTheBus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []report.Move{{Epoch: a.Epoch.String(), FractionMoved: 0.5, FractionNeeded: 0.25, ConnectionsAffected: 7, MS: 1.5}}
+	want := []Move{{report.Move{Epoch: a.Epoch.String(), FractionMoved: 0.5, FractionNeeded: 0.25, ConnectionsAffected: 7, MS: 1.5}, "s2 joined"}}
 	if diff := cmp.Diff(want, n.Moves); diff != "" {
 		t.Error(diff)
 	}

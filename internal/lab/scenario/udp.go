@@ -10,29 +10,52 @@ import (
 	"time"
 
 	"golang.org/x/net/ipv4"
+
+	"github.com/manycast/manycast/internal/lab/report"
 )
 
 // udp lets every user send a datagram to the VIP and one to the group itself: its owner has to answer both.
 func (m *multicast) udp(ctx context.Context) error {
 	for _, name := range []string{"vip", "group"} {
-		to := m.vars[name]
-		var wrong []string
-		for _, u := range m.users {
-			m.mu.Lock()
-			want := m.tally.Timeline.Owner(u, time.Now())
-			m.mu.Unlock()
-			server, err := m.ask(ctx, u, net.JoinHostPort(to, "80"))
-			if err != nil || server != want {
-				wrong = append(wrong, fmt.Sprintf("%v: %q for %s, %v", u, server, want, err))
-			}
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
+		wrong, err := m.askAll(ctx, net.JoinHostPort(m.vars[name], "80"), m.web)
+		if err != nil {
+			return err
 		}
-		detail := strings.Join(wrong[:min(3, len(wrong))], "; ")
-		m.check("UDP to the "+name, len(wrong) == 0, "%d of %d users answered by their owner %s", len(m.users)-len(wrong), len(m.users), detail)
+		m.check("UDP to the "+name, len(wrong) == 0, "%d of %d users answered by their owner%s", len(m.users)-len(wrong), len(m.users), some(wrong))
 	}
 	return nil
+}
+
+// askAll lets every user send a datagram and says who was not answered by its owner. Around a move both may answer for a moment:
+// whoever got the other one's answer, or none, asks again until that moment is over.
+func (m *multicast) askAll(ctx context.Context, to string, f *follower) (wrong []string, err error) {
+	deadline := time.Now().Add(report.Settle)
+	for _, u := range m.users {
+		for {
+			want := f.owner(u)
+			server, err := m.ask(ctx, u, to)
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			if err == nil && server == want {
+				break
+			}
+			if time.Now().After(deadline) {
+				wrong = append(wrong, fmt.Sprintf("%v: %q for %s, %v", u, server, want, err))
+				break
+			}
+		}
+	}
+	return wrong, nil
+}
+
+// some are the first few of a list, to go behind a text.
+func some(list []string) string {
+	text := strings.Join(list[:min(3, len(list))], "; ")
+	if text != "" {
+		text = ": " + text
+	}
+	return text
 }
 
 // ask sends a datagram and returns the server that answers first. The answer comes from the VIP, whatever it was sent to.

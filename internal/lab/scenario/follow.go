@@ -1,0 +1,153 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/lab/report"
+	"github.com/manycast/manycast/internal/service"
+)
+
+// follower knows who owns which user of one service: from the bus as it changes, or once from the static file.
+type follower struct {
+	service string
+	note    func(format string, args ...any)
+
+	mu         sync.Mutex
+	timeline   report.Timeline // grows at its end only
+	allocation alloc.Allocation
+	moves      []Move
+	done       map[string]time.Time // when the last agent was done with an epoch
+	changed    chan struct{}        // closed and replaced at news
+}
+
+func newFollower(service string, note func(format string, args ...any)) *follower {
+	return &follower{service: service, note: note, done: map[string]time.Time{}, changed: make(chan struct{})}
+}
+
+// follow learns of the allocations of all services.
+func (m *multicast) follow() (stop []*helper, err error) {
+	if m.o.Static {
+		services, err := service.Load(filepath.Join(m.lab.Dir("r1"), "services.yaml"))
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range services {
+			for _, f := range []*follower{m.web, m.second} {
+				if f.service == s.Name {
+					f.timeline = report.Timeline{{Epoch: "static", Owner: staticOwner(s)}}
+				}
+			}
+		}
+		return nil, nil
+	}
+	for _, f := range []*follower{m.web, m.second} {
+		h, err := startHelper(m.lab, "ctl", f.hear, "manycast", "lab", "watch", "--service", f.service)
+		if err != nil {
+			return stop, err
+		}
+		stop = append(stop, h)
+	}
+	return stop, nil
+}
+
+func staticOwner(s service.Service) func(netip.Addr) string {
+	return func(user netip.Addr) string {
+		for _, server := range s.Servers {
+			if server.Users().Contains(user) {
+				return server.Name
+			}
+		}
+		return ""
+	}
+}
+
+func (f *follower) hear(n News) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n.Moves != nil {
+		f.moves = n.Moves
+		for _, v := range n.Moves {
+			if _, known := f.done[v.Epoch]; !known {
+				f.done[v.Epoch] = n.At
+			}
+		}
+	}
+	if a := n.Allocation; a != nil && a.Epoch != f.allocation.Epoch {
+		f.allocation = *a
+		f.timeline = append(f.timeline, report.Era{At: n.At, Epoch: a.Epoch.String(), Owner: func(u netip.Addr) string {
+			answer, err := a.Why(u)
+			if err != nil {
+				return ""
+			}
+			return answer.Owner
+		}})
+		f.note("%s, epoch %v: %s", f.service, a.Epoch, slots(*a))
+	}
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+func slots(a alloc.Allocation) string {
+	var parts []string
+	counts := a.Counts()
+	for _, s := range a.Servers {
+		parts = append(parts, fmt.Sprintf("%s %d", s, counts[s]))
+	}
+	return strings.Join(parts, ", ") + " slots"
+}
+
+// eras are all eras so far.
+func (f *follower) eras() report.Timeline {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.timeline
+}
+
+// owner is who owns the user now.
+func (f *follower) owner(user netip.Addr) string { return f.eras().Owner(user, time.Now()) }
+
+// between are the moves that the last agent was done with from start to end.
+func (f *follower) between(start, end time.Time) (moves []Move) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, v := range f.moves {
+		if done := f.done[v.Epoch]; !done.Before(start) && done.Before(end) {
+			moves = append(moves, v)
+		}
+	}
+	return moves
+}
+
+// all are the moves so far.
+func (f *follower) all() []Move {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.moves
+}
+
+// await waits until the allocation is as wanted and all agents are done with it, and returns when they were.
+func (f *follower) await(ctx context.Context, what string, want func(counts map[string]int) bool) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for {
+		f.mu.Lock()
+		a, changed := f.allocation, f.changed
+		done, isDone := f.done[a.Epoch.String()]
+		f.mu.Unlock()
+		if !a.Zero() && isDone && want(a.Counts()) {
+			return done, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return time.Time{}, fmt.Errorf("%s: no allocation in which %s came within 10 s; it is: %s", f.service, what, slots(a))
+		}
+	}
+}

@@ -62,7 +62,10 @@ func (r role) permissions() *server.Permissions {
 	if r.all {
 		return nil
 	}
-	pub := slices.Concat(r.publish, []string{"$JS.API.INFO", "$JS.FC.>"})
+	pub := slices.Clone(r.publish)
+	if len(r.read) > 0 {
+		pub = append(pub, "$JS.FC.>")
+	}
 	for _, b := range r.read {
 		stream := "KV_" + b
 		pub = append(pub, "$JS.API.STREAM.INFO."+stream, "$JS.API.CONSUMER.CREATE."+stream, "$JS.API.CONSUMER.CREATE."+stream+".>",

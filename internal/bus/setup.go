@@ -41,25 +41,34 @@ func (c *Conn) MakeBuckets(ctx context.Context, replicas int) (made []string, er
 // makeBuckets does not wait for the disk when it writes to the buckets in lazy: many clients renew their entries there.
 func (c *Conn) makeBuckets(ctx context.Context, replicas int, lazy []string) (made []string, err error) {
 	for _, name := range Buckets() {
-		cfg := streamOf(name)
-		cfg.Replicas = max(replicas, 1)
-		if slices.Contains(lazy, name) {
-			cfg.PersistMode = jetstream.AsyncPersistMode
-		}
-		stream, err := c.js.Stream(ctx, cfg.Name)
-		switch {
-		case errors.Is(err, jetstream.ErrStreamNotFound):
-			if _, err = c.js.CreateStream(ctx, cfg); err == nil {
-				made = append(made, name)
-			}
-		case err == nil && replicas > 0 && stream.CachedInfo().Config.Replicas != replicas:
-			cfg = stream.CachedInfo().Config
-			cfg.Replicas = replicas
-			_, err = c.js.UpdateStream(ctx, cfg)
-		}
+		isNew, err := c.makeBucket(ctx, name, replicas, slices.Contains(lazy, name))
 		if err != nil {
-			return made, fmt.Errorf("bus bucket %s: %w", name, classify(err))
+			return made, fmt.Errorf("bus bucket %s: %w", name, err)
+		}
+		if isNew {
+			made = append(made, name)
 		}
 	}
 	return made, nil
+}
+
+func (c *Conn) makeBucket(ctx context.Context, name string, replicas int, lazy bool) (made bool, err error) {
+	ctx, done := c.denied.until(ctx, ofBucket(name, ""))
+	defer done()
+	cfg := streamOf(name)
+	cfg.Replicas = max(replicas, 1)
+	if lazy {
+		cfg.PersistMode = jetstream.AsyncPersistMode
+	}
+	stream, err := c.js.Stream(ctx, cfg.Name)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		_, err = c.js.CreateStream(ctx, cfg)
+		made = err == nil
+	case err == nil && replicas > 0 && stream.CachedInfo().Config.Replicas != replicas:
+		cfg = stream.CachedInfo().Config
+		cfg.Replicas = replicas
+		_, err = c.js.UpdateStream(ctx, cfg)
+	}
+	return made, because(ctx, classify(err))
 }

@@ -21,7 +21,8 @@ func New(f *cmdutil.Factory) *cobra.Command {
 		Long: `Run the embedded bus: one NATS server with JetStream.
 
 At its first start it makes credentials, one file a role, in DIR/creds; give each daemon the file of its role, and nobody else.
-On more than one machine point bus.urls of the daemons at a NATS cluster instead.`,
+Before each start it looks through DIR, and does not serve when something is missing or damaged: it changes nothing then.
+On more than one machine point bus.urls of the daemons at a NATS cluster instead: see nats-config and init.`,
 		Example: "  manycast bus --data /var/lib/manycast/bus --listen 127.0.0.1:4222",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -36,7 +37,7 @@ On more than one machine point bus.urls of the daemons at a NATS cluster instead
 	cmd.Flags().StringVar(&cfg.DataDir, "data", cmdutil.DefaultDataDir, "data directory: the store, and credentials in creds/")
 	cmd.Flags().StringVar(&cfg.Listen, "listen", "127.0.0.1:4222", "host:port to serve on")
 	cmd.Flags().StringVar(&level, "log", level, "log level: debug, info, warn or error")
-	cmd.AddCommand(newStatus(f))
+	cmd.AddCommand(newStatus(f), newInit(f), newNATSConfig(f))
 	return cmd
 }
 

@@ -254,16 +254,22 @@ func (c *Core) apply() Apply {
 			VIP: s.VIP, Group: s.Group, Ports: s.Ports, Leased: !s.Static(),
 			Accept: portion.Set{Permit: append(c.lingering(name), c.taken(name, own.Permit)...), Deny: own.Deny},
 		})
-		if before, ok := c.leaving(name); ok && len(own.Permit)+len(standby) == 0 {
-			e, own, standby = before.Epoch, portion.Set{Permit: before.Portions(c.name)}, before.StandbyPortions(c.name)
-		}
-		if (c.healthy || !s.Static()) && len(own.Permit)+len(standby) > 0 {
+		if c.joins(s) {
 			out.Join = append(out.Join, joiner.Membership{
 				Group: s.Group, Epoch: e, Owner: own, Standby: portion.Set{Permit: standby},
 			})
 		}
 	}
 	return out
+}
+
+// joins reports whether the server is to be a member of the service's group. One that is in the pool is, also without users:
+// by its joins routers know its port, and snooping switches bring it the first packet of what it wins next.
+func (c *Core) joins(s service.Service) bool {
+	if s.Static() {
+		return c.healthy && len(c.static(s).Permit) > 0
+	}
+	return !c.held[s.Name].Zero()
 }
 
 // lingering are the portions of the service that this server lost to servers on other links and still takes.
@@ -278,16 +284,6 @@ func (c *Core) lingering(name string) []portion.Portion {
 			return d.service == name && d.before.Slots == after.Slots && d.before.OwnerOf(slot) == c.name
 		})
 	})
-}
-
-// leaving returns what the server had of a service before it lost all: the join stays until routers have those of the winners.
-func (c *Core) leaving(name string) (alloc.Allocation, bool) {
-	for _, d := range c.closings {
-		if d.service == name && !d.before.Zero() {
-			return d.before, true
-		}
-	}
-	return alloc.Allocation{}, false
 }
 
 // static are the users that the service itself gives to this server.

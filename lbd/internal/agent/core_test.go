@@ -107,14 +107,26 @@ func TestUnknownAddressIsTakenForANeighbours(t *testing.T) {
 	}
 }
 
-func TestLoserOfAllLeavesAfterTheWinnersJoins(t *testing.T) {
+func TestServerWithoutUsersStaysAMember(t *testing.T) {
 	c := newS2(t)
 	a := applied(t, c.Committed(start, "web", allocation(2, s1, s1)))
-	if len(a.Join) != 1 || a.Join[0].Epoch.Number != 1 || !a.Join[0].Owner.Contains(odd) {
-		t.Errorf("at the commit: joins %+v, want those of epoch 1.1", a.Join)
+	if len(a.Join) != 1 || a.Join[0].Epoch.Number != 2 || !a.Join[0].Owner.Empty() {
+		t.Errorf("at the commit: joins %+v, want nobody at epoch 1.2", a.Join)
 	}
-	if after := applied(t, c.Tick(start.Add(settle))); len(after.Join) != 0 || !after.Accept[0].Accept.Empty() {
-		t.Errorf("after settle: %+v, want no join and nobody accepted", after)
+	after := applied(t, c.Tick(start.Add(settle)))
+	if len(after.Join) != 1 || !after.Join[0].Owner.Empty() || !after.Accept[0].Accept.Empty() {
+		t.Errorf("after settle: %+v, want to be a member that takes nobody", after)
+	}
+}
+
+func TestNewServerIsAMemberBeforeItWins(t *testing.T) {
+	c := NewCore("s9", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
+	if first := applied(t, c.SetServices(start, []service.Service{web})); len(first.Join) != 0 {
+		t.Errorf("joins %+v before it knows an epoch", first.Join)
+	}
+	a := applied(t, c.Committed(start, "web", allocation(7, s1, s2)))
+	if len(a.Join) != 1 || !a.Join[0].Owner.Empty() || a.Join[0].Epoch.Number != 7 {
+		t.Errorf("joins %+v, want nobody at epoch 1.7", a.Join)
 	}
 }
 

@@ -70,8 +70,8 @@ func TestDrainedServerKeepsNothing(t *testing.T) {
 		if n := len(c.agents["s2"].conns.users); n != 0 {
 			t.Errorf("%d connections are left at s2", n)
 		}
-		if len(c.agents["s2"].joiner.current()) != 0 {
-			t.Error("s2 is still in the group")
+		if m := c.agents["s2"].joiner.current(); len(m) != 1 || !m[0].Owner.Empty() {
+			t.Errorf("drained s2 joins %+v, want to be a member without users", m)
 		}
 		put(t, c.buckets.Operator, "web.s2", &allocv1.Operator{})
 		c.wait(time.Second)

@@ -12,7 +12,7 @@ import (
 	"github.com/manycast/manycast/lbd/internal/joiner"
 )
 
-// Action is one of Apply, Keep, Send, Close and Warn.
+// Action is one of Apply, Prepare, Keep, Send, Close and Warn.
 type Action interface{ action() }
 
 // Apply makes this all that the server accepts and joins: first the one, then what it has ceased to accept is told, then the
@@ -22,6 +22,9 @@ type Apply struct {
 	Ceased []announce.Ceased
 	Join   []joiner.Membership
 }
+
+// Prepare readies the data plane for what the server will accept.
+type Prepare struct{ Accept []dataplane.AgentService }
 
 // Keep puts a service's allocation on disk, to be had again after a restart without a bus.
 type Keep struct {
@@ -47,8 +50,9 @@ type Warn struct {
 	Text    string
 }
 
-func (Apply) action() {}
-func (Keep) action()  {}
-func (Send) action()  {}
-func (Close) action() {}
-func (Warn) action()  {}
+func (Apply) action()   {}
+func (Prepare) action() {}
+func (Keep) action()    {}
+func (Send) action()    {}
+func (Close) action()   {}
+func (Warn) action()    {}

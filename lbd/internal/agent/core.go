@@ -108,14 +108,17 @@ func (c *Core) Registers() []service.Service {
 	return out
 }
 
-// Announced prepares for an allocation and says so. With the handover "reset" there is nothing to set up: being able to
-// answer is all.
+// Announced prepares for an allocation and says so.
 func (c *Core) Announced(name string, a, previous alloc.Allocation) []Action {
 	if _, ok := c.specs[name]; !ok || a.Epoch.Less(c.held[name].Epoch) {
 		return nil
 	}
 	c.expect(name, a.Epoch, previous)
-	return []Action{Send{announce.Prepared{Service: name, Epoch: a.Epoch, Server: c.name}}}
+	held := c.held[name]
+	c.held[name] = a
+	then := c.apply()
+	c.held[name] = held
+	return []Action{Prepare{then.Accept}, Send{announce.Prepared{Service: name, Epoch: a.Epoch, Server: c.name}}}
 }
 
 // Committed executes an allocation, told by the leader or found in the bucket: whatever comes first counts, the other and

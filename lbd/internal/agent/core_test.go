@@ -289,6 +289,21 @@ func TestLoserSaysThatItHasCeased(t *testing.T) {
 	}
 }
 
+func TestAnnouncedIsPreparedBeforeItIsAnswered(t *testing.T) {
+	c := newS2(t)
+	actions := c.Announced("web", allocation(2, s1, s2), allocation(1, s2, s2))
+	p, ok := actions[0].(Prepare)
+	if !ok || len(actions) != 2 || p.Accept[0].Accept.Contains(even) || !p.Accept[0].Accept.Contains(odd) {
+		t.Fatalf("%+v, want to prepare for odd users, then to say so", actions)
+	}
+	if again := applied(t, c.SetServices(start, nil)); len(again.Accept) != 0 {
+		t.Fatalf("%+v", again)
+	}
+	if now := accepted(t, c.SetServices(start, []service.Service{web})); !now.Contains(even) {
+		t.Errorf("an announcement alone changed what is accepted: %v", now)
+	}
+}
+
 func dones(actions []Action) (n int) {
 	for _, a := range actions {
 		if s, ok := a.(Send); ok {

@@ -299,6 +299,10 @@ func (l *Loop) carryOut(ctx context.Context, actions []Action) {
 		switch a := action.(type) {
 		case Apply:
 			l.apply(ctx, a)
+		case Prepare:
+			if err := l.cfg.Plane.Prepare(a.Accept); err != nil {
+				l.cfg.Log.Warn("data plane not prepared: the next move takes longer", "err", err)
+			}
 		case Keep:
 			l.unkept[a.Service] = a.Allocation
 			l.keep()

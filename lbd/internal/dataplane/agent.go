@@ -24,6 +24,8 @@ type AgentPlane interface {
 	// Set makes services the complete set. The accepted users of a group switch in one step: no packet sees a mix. It fails,
 	// and changes nothing, when the services contradict each other.
 	Set(services []AgentService) error
+	// Prepare does what a Set of services would have to wait for, and changes nothing that packets meet.
+	Prepare(services []AgentService) error
 	// Renew says that the agent is alive, as Set does: users of leased services are taken for another AgentConfig.Hold, and no
 	// longer. It may be called beside Set and Counters.
 	Renew() error

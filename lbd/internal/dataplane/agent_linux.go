@@ -136,6 +136,21 @@ func mssMax(c AgentConfig) (uint16, error) {
 	return uint16(mtu - headers), nil
 }
 
+// Prepare reserves slot tables: where loser and winner are on one link, users wait for the winner's Set.
+func (a *agent) Prepare(services []AgentService) error {
+	if err := checkAgent(services); err != nil {
+		return err
+	}
+	plans, err := compile(services, a.config.Hold > 0)
+	if err == nil {
+		err = a.steer.Reserve(plans)
+	}
+	if err != nil {
+		return fmt.Errorf("agent: prepare: %w", err)
+	}
+	return nil
+}
+
 // Set puts VIPs and ARP settings in place, then the maps, then the programs; what is not wanted any more goes last.
 func (a *agent) Set(services []AgentService) error {
 	if err := checkAgent(services); err != nil {

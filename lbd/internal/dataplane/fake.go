@@ -30,6 +30,16 @@ func NewFakeAgent() *FakeAgent {
 	return &FakeAgent{fake: fake[AgentService, AgentCounters]{check: checkAgent}}
 }
 
+// Prepare checks as Set does.
+func (f *FakeAgent) Prepare(services []AgentService) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return errClosed
+	}
+	return f.check(services)
+}
+
 // Renew counts.
 func (f *FakeAgent) Renew() error {
 	f.mu.Lock()

@@ -149,42 +149,65 @@ func TestDamagedStoreIsRefused(t *testing.T) {
 	}
 }
 
-// TestWayOutOfDamage: what the error says can be done works.
+// TestWayOutOfDamage: what the error says can be done works, and terms go on.
 func TestWayOutOfDamage(t *testing.T) {
 	s := filledStore(t)
 	backup := t.TempDir()
+	move := func(from, to string) {
+		t.Helper()
+		for _, name := range []string{"jetstream", keptName} {
+			if err := os.Rename(filepath.Join(from, name), filepath.Join(to, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	lease := func() uint64 {
+		t.Helper()
+		b := s.connect("director").Bucket(BucketConfig{Name: BucketLeases})
+		revision, err := b.Create(t.Context(), fmt.Sprint("director", time.Now().UnixNano()), []byte("d1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return revision
+	}
+	services := func(want int) {
+		t.Helper()
+		all, err := s.connect("admin").Bucket(BucketConfig{Name: BucketServices}).List(t.Context())
+		if err != nil || len(all) != want {
+			t.Errorf("%d services, %v, want %d", len(all), err, want)
+		}
+	}
 	if err := os.CopyFS(backup, os.DirFS(s.cfg.DataDir)); err != nil {
 		t.Fatal(err)
 	}
+	s.start()
+	var highest uint64
+	for range 20 {
+		highest = lease()
+	}
+	s.end()
 	overwrite(t, filepath.Join(storeDir(s.cfg.DataDir), "KV_services/msgs/1.blk"), 40, "fifteen bytes..")
 	s.refused()
 
-	damaged := s.cfg.DataDir
-	s.cfg.DataDir = backup
-	for _, r := range roles() { // CopyFS does not keep modes
-		if err := os.Chmod(CredentialsPath(backup, r.name), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	move(s.cfg.DataDir, t.TempDir())
+	move(backup, s.cfg.DataDir)
 	s.start()
-	all, err := s.connect("admin").Bucket(BucketConfig{Name: BucketServices}).List(t.Context())
-	if err != nil || len(all) != 4 {
-		t.Errorf("%d services in the backup, %v", len(all), err)
+	services(4)
+	if term := lease(); term <= highest {
+		t.Errorf("term %d of the backup's, %d were there", term, highest)
+	} else {
+		highest = term
 	}
 	s.end()
 
-	s.cfg.DataDir = damaged
-	for _, name := range []string{"jetstream", keptName} {
-		if err := os.RemoveAll(filepath.Join(damaged, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	move(s.cfg.DataDir, t.TempDir())
 	s.start()
-	all, err = s.connect("admin").Bucket(BucketConfig{Name: BucketServices}).List(t.Context())
-	if err != nil || len(all) != 0 {
-		t.Errorf("%d services in a new store, %v", len(all), err)
+	services(0)
+	if term := lease(); term <= highest {
+		t.Errorf("term %d of a new bus, %d were there", term, highest)
 	}
 	s.end()
+	s.start() // and that is no damage
 }
 
 // TestEveryByteCounts: after a clean stop no byte of a block can change unseen; after a kill none of a record that its checksum

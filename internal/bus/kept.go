@@ -50,19 +50,23 @@ func readKept(dataDir string) (kept, error) {
 	return k, nil
 }
 
-// write replaces the file, so that a crash leaves the old one or the new one.
 func (k kept) write(dataDir string) error {
 	data, err := json.MarshalIndent(k, "", "  ")
 	if err != nil {
 		return err
 	}
 	path := filepath.Join(dataDir, keptName)
+	return replaceFile(path, append(data, '\n'))
+}
+
+// replaceFile writes a file so that a crash leaves the old one or the new one.
+func replaceFile(path string, data []byte) error {
 	temp := path + ".new"
 	f, err := os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(append(data, '\n'))
+	_, err = f.Write(data)
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return errors.Join(err, os.Remove(temp))
 	}
@@ -111,16 +115,19 @@ func blockSums(dir string) (map[string]string, error) {
 	return sums, nil
 }
 
-// lastRevisions asks the running server, without a connection, for kept.Last.
-func lastRevisions(ns *server.Server) (map[string]uint64, error) {
+// lastRevisions asks the running server, without a connection, for kept.Last, and for the highest term.
+func lastRevisions(ns *server.Server) (last map[string]uint64, term uint64, err error) {
 	info, err := ns.Jsz(&server.JSzOptions{Accounts: true, Streams: true})
 	if err != nil {
-		return nil, fmt.Errorf("bus: %w", err)
+		return nil, 0, fmt.Errorf("bus: %w", err)
 	}
-	last := map[string]uint64{}
+	last = map[string]uint64{}
 	for _, account := range info.AccountDetails {
 		for _, stream := range account.Streams {
 			bucket, ok := strings.CutPrefix(stream.Name, streamPrefix)
+			if bucket == BucketLeases {
+				term = stream.State.LastSeq
+			}
 			switch {
 			case !ok || !slices.Contains(Buckets(), bucket):
 			case expires(bucket):
@@ -130,7 +137,7 @@ func lastRevisions(ns *server.Server) (map[string]uint64, error) {
 			}
 		}
 	}
-	return last, nil
+	return last, term, nil
 }
 
 // inspect refuses a damaged store, and says how to go on.
@@ -140,9 +147,8 @@ func (s *Server) inspect() error {
 		err = checkStore(s.cfg.DataDir, k)
 	}
 	if err != nil {
-		return fmt.Errorf("bus: %s is damaged: %w. Nothing in it was changed. Put a copy of %s from a backup in its place; or, to begin "+
-			"anew with an empty bus and the same credentials, remove %s and %s",
-			s.cfg.DataDir, err, s.cfg.DataDir, filepath.Join(s.cfg.DataDir, "jetstream"), filepath.Join(s.cfg.DataDir, keptName))
+		return fmt.Errorf("bus: %s is damaged: %w. Nothing in it was changed. Move jetstream and %s away from there and put those of a "+
+			"backup in their place; or none, to begin anew with an empty bus", s.cfg.DataDir, err, keptName)
 	}
 	s.kept = k
 	if k.empty() {
@@ -177,7 +183,10 @@ func (s *Server) watchRevisions(ctx context.Context, ns *server.Server, stuck <-
 
 // noteRevisions writes down what the next start has to find. On a full disk the old file stays.
 func (s *Server) noteRevisions(ns *server.Server) {
-	last, err := lastRevisions(ns)
+	last, term, err := lastRevisions(ns)
+	if err == nil {
+		err = s.noteTerm(term)
+	}
 	if err == nil {
 		for bucket, revision := range s.kept.Last { // what vanished while it ran is missed at the next start
 			last[bucket] = max(last[bucket], revision)

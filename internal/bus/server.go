@@ -30,6 +30,7 @@ type Server struct {
 	ready chan struct{}
 	once  sync.Once // of ready
 	kept  kept      // as on the disk
+	term  uint64    // the highest, as on the disk
 }
 
 // NewServer makes a Server; Run starts it.
@@ -69,6 +70,9 @@ func (s *Server) serve(ctx context.Context) error {
 	}
 	defer l.Close()
 	if err := s.inspect(); err != nil {
+		return err
+	}
+	if s.term, err = readTerm(s.cfg.DataDir); err != nil {
 		return err
 	}
 	ns, err := server.NewServer(s.options(users))
@@ -191,7 +195,11 @@ func (s *Server) makeBuckets(ctx context.Context, url string) error {
 	if err := c.WaitConnected(ctx); err != nil {
 		return err
 	}
-	if _, err := c.makeBuckets(ctx, 0, []string{BucketServers}); err != nil {
+	_, err = c.makeBuckets(ctx, 0, []string{BucketServers})
+	if err == nil {
+		err = c.raiseTerms(ctx, s.term)
+	}
+	if err != nil {
 		return fmt.Errorf("%w: is %s full?", err, s.cfg.DataDir)
 	}
 	return nil

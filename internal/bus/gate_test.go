@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -104,7 +105,7 @@ func TestGateFilter(t *testing.T) {
 			var out bytes.Buffer
 			err := g.filter(bufio.NewReaderSize(strings.NewReader(c.in), controlLine), &out)
 			if c.refused != "" {
-				if _, ok := err.(errRefused); !ok || !strings.Contains(err.Error(), c.refused) {
+				if refused := errRefused(""); !errors.As(err, &refused) || !strings.Contains(err.Error(), c.refused) {
 					t.Fatalf("%v, want %q", err, c.refused)
 				}
 				return

@@ -51,7 +51,7 @@ test-net: ## tests in network namespaces, as root
 demo: ## three servers behind one address, in network namespaces, as root
 	@tools/setup demo
 	@$(MAKE) --no-print-directory build
-	bin/manycast lab run multicast --duration $(DURATION) --clients $(CLIENTS) --report report.json
+	bin/manycast lab run multicast --name demo --duration $(DURATION) --clients $(CLIENTS) --report report.json
 
 bench: build ## table and bench.json, as root
 	@tools/setup test

@@ -70,10 +70,10 @@ func (c *Core) begun(name string) []Action {
 	b.losers = nil
 	for _, d := range c.closings {
 		if d.service == name && d.epoch == b.epoch {
-			return nil // its Close ends in Done
+			return nil // it is kept, and its Close ends in Done
 		}
 	}
-	return []Action{c.done(name, b.epoch, 0)}
+	return []Action{Keep{name, c.held[name]}, c.done(name, b.epoch, 0)}
 }
 
 // taken is what of the server's own portions it takes already.

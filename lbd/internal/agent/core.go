@@ -138,8 +138,8 @@ func (c *Core) Committed(now time.Time, name string, a alloc.Allocation) []Actio
 	c.begin(now, name, before, a)
 	switch {
 	case c.loses(before, a):
-	case c.begins[name].waits(): // one step for all that is won: a second one right after would have to wait for the first
-		return []Action{Keep{name, a}}
+	case c.begins[name].waits(): // one step for all that is won, and no disk before it: the losers' word comes at once
+		return nil
 	default:
 		return []Action{c.apply(), Keep{name, a}, c.done(name, a.Epoch, 0)}
 	}

@@ -239,10 +239,8 @@ func TestWinnerWaitsForTheLoserOfItsLink(t *testing.T) {
 			c.SetServices(start, []service.Service{web})
 			c.Announced("web", allocation(2, s1, s2), allocation(1, s1, s3)) // s2 is new: nothing is held
 			c.Announced("web", allocation(2, s1, s2), allocation(1, s1, s3)) // said twice
-			for _, a := range c.Committed(start, "web", allocation(2, s1, s2)) {
-				if a, ok := a.(Apply); ok {
-					t.Errorf("at the commit: %+v, though s3 perhaps takes them", a)
-				}
+			if early := c.Committed(start, "web", allocation(2, s1, s2)); early != nil {
+				t.Errorf("at the commit: %+v, though s3 perhaps takes them, and its word may come now", early)
 			}
 			if early := c.CeasedBy("web", epoch.Epoch{Term: 1, Number: 1}, "s3"); early != nil {
 				t.Errorf("word of another epoch: %+v", early)
@@ -250,6 +248,9 @@ func TestWinnerWaitsForTheLoserOfItsLink(t *testing.T) {
 			after := end(c)
 			if took := accepted(t, after); !took.Contains(odd) || took.Contains(even) {
 				t.Errorf("then: takes %v, want odd users", took)
+			}
+			if k, ok := after[1].(Keep); !ok || k.Allocation.Epoch != e {
+				t.Errorf("then: %+v, want the allocation kept", after)
 			}
 			if dones(after) != 1 {
 				t.Errorf("then: %+v, want one Done", after)

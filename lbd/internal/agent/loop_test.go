@@ -98,9 +98,10 @@ func TestNameOfAnotherServer(t *testing.T) {
 				other.setHealthy(true)
 				others, kill := context.WithCancel(ctx)
 				go other.run(others, true)
-				time.Sleep(time.Second)
+				time.Sleep(time.Second + renewEvery/2) // between two renewals
 				if !test.alive {
 					kill()
+					synctest.Wait()
 				}
 				services := make(chan []service.Service, 1)
 				services <- []service.Service{web}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/manycast/manycast/internal/alloc"
@@ -52,6 +53,9 @@ func (c *Core) CeasedBy(name string, e epoch.Epoch, server string) []Action {
 	b := c.begins[name]
 	if b == nil || b.epoch != e {
 		return nil
+	}
+	if _, known := slices.BinarySearch(b.previous.Servers, server); !known {
+		return nil // nobody who could lose: names on the bus are not ours to collect
 	}
 	b.ceased[server] = true
 	if !b.losers[server] {

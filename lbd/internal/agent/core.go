@@ -114,11 +114,10 @@ func (c *Core) Announced(name string, a, previous alloc.Allocation) []Action {
 		return nil
 	}
 	c.expect(name, a.Epoch, previous)
-	held := c.held[name]
-	c.held[name] = a
-	then := c.apply()
-	c.held[name] = held
-	return []Action{Prepare{then.Accept}, Send{announce.Prepared{Service: name, Epoch: a.Epoch, Server: c.name}}}
+	then := *c
+	then.held = maps.Clone(c.held)
+	then.held[name] = a
+	return []Action{Prepare{then.apply().Accept}, Send{announce.Prepared{Service: name, Epoch: a.Epoch, Server: c.name}}}
 }
 
 // Committed executes an allocation, told by the leader or found in the bucket: whatever comes first counts, the other and

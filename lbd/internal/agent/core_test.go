@@ -245,6 +245,9 @@ func TestWinnerWaitsForTheLoserOfItsLink(t *testing.T) {
 			if early := c.CeasedBy("web", epoch.Epoch{Term: 1, Number: 1}, "s3"); early != nil {
 				t.Errorf("word of another epoch: %+v", early)
 			}
+			if c.CeasedBy("web", e, "stranger"); len(c.begins["web"].ceased) != 0 {
+				t.Error("a name that had nothing to lose is remembered")
+			}
 			after := end(c)
 			if took := accepted(t, after); !took.Contains(odd) || took.Contains(even) {
 				t.Errorf("then: takes %v, want odd users", took)

@@ -232,6 +232,7 @@ type Registration struct {
 	Weight        uint32                 `protobuf:"varint,4,opt,name=weight,proto3" json:"weight,omitempty"`
 	Healthy       bool                   `protobuf:"varint,5,opt,name=healthy,proto3" json:"healthy,omitempty"`
 	BootId        uint64                 `protobuf:"fixed64,6,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"` // another one at each start of the agent
+	Load          *Load                  `protobuf:"bytes,7,opt,name=load,proto3" json:"load,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -308,6 +309,175 @@ func (x *Registration) GetBootId() uint64 {
 	return 0
 }
 
+func (x *Registration) GetLoad() *Load {
+	if x != nil {
+		return x.Load
+	}
+	return nil
+}
+
+// Load is what a server says of its work for a service.
+type Load struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Connections   uint32                 `protobuf:"varint,1,opt,name=connections,proto3" json:"connections,omitempty"`        // established
+	Accepts       float64                `protobuf:"fixed64,2,opt,name=accepts,proto3" json:"accepts,omitempty"`               // new connections a second
+	Bytes         float64                `protobuf:"fixed64,3,opt,name=bytes,proto3" json:"bytes,omitempty"`                   // a second, both directions
+	Cpu           float64                `protobuf:"fixed64,4,opt,name=cpu,proto3" json:"cpu,omitempty"`                       // of the whole machine, 0 to 1
+	Memory        float64                `protobuf:"fixed64,5,opt,name=memory,proto3" json:"memory,omitempty"`                 // pressure, 0 to 1
+	Application   *float64               `protobuf:"fixed64,6,opt,name=application,proto3,oneof" json:"application,omitempty"` // given by the application; 1 is as much as it can bear
+	Queue         uint32                 `protobuf:"varint,7,opt,name=queue,proto3" json:"queue,omitempty"`                    // connections waiting to be accepted
+	Wanted        []string               `protobuf:"bytes,8,rep,name=wanted,proto3" json:"wanted,omitempty"`                   // portions that the server asks for (Fig 19)
+	Hot           []*Hot                 `protobuf:"bytes,9,rep,name=hot,proto3" json:"hot,omitempty"`                         // the heaviest portions of what it serves, the heaviest first
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Load) Reset() {
+	*x = Load{}
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Load) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Load) ProtoMessage() {}
+
+func (x *Load) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Load.ProtoReflect.Descriptor instead.
+func (*Load) Descriptor() ([]byte, []int) {
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Load) GetConnections() uint32 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
+func (x *Load) GetAccepts() float64 {
+	if x != nil {
+		return x.Accepts
+	}
+	return 0
+}
+
+func (x *Load) GetBytes() float64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Load) GetCpu() float64 {
+	if x != nil {
+		return x.Cpu
+	}
+	return 0
+}
+
+func (x *Load) GetMemory() float64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *Load) GetApplication() float64 {
+	if x != nil && x.Application != nil {
+		return *x.Application
+	}
+	return 0
+}
+
+func (x *Load) GetQueue() uint32 {
+	if x != nil {
+		return x.Queue
+	}
+	return 0
+}
+
+func (x *Load) GetWanted() []string {
+	if x != nil {
+		return x.Wanted
+	}
+	return nil
+}
+
+func (x *Load) GetHot() []*Hot {
+	if x != nil {
+		return x.Hot
+	}
+	return nil
+}
+
+// Hot is a portion of the sources with a large share of a server's load.
+type Hot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Portion       string                 `protobuf:"bytes,1,opt,name=portion,proto3" json:"portion,omitempty"`
+	Share         float64                `protobuf:"fixed64,2,opt,name=share,proto3" json:"share,omitempty"` // of the server's load, 0 to 1
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hot) Reset() {
+	*x = Hot{}
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hot) ProtoMessage() {}
+
+func (x *Hot) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hot.ProtoReflect.Descriptor instead.
+func (*Hot) Descriptor() ([]byte, []int) {
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Hot) GetPortion() string {
+	if x != nil {
+		return x.Portion
+	}
+	return ""
+}
+
+func (x *Hot) GetShare() float64 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
 // Operator is the value of bucket "operator" under service.name: what the operator wants of a server.
 type Operator struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -319,7 +489,7 @@ type Operator struct {
 
 func (x *Operator) Reset() {
 	*x = Operator{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[4]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -331,7 +501,7 @@ func (x *Operator) String() string {
 func (*Operator) ProtoMessage() {}
 
 func (x *Operator) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[4]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -344,7 +514,7 @@ func (x *Operator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operator.ProtoReflect.Descriptor instead.
 func (*Operator) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{4}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Operator) GetDrained() bool {
@@ -371,7 +541,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[5]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -383,7 +553,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[5]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -396,7 +566,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{5}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Lease) GetHolder() string {
@@ -417,7 +587,7 @@ type Announce struct {
 
 func (x *Announce) Reset() {
 	*x = Announce{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[6]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -429,7 +599,7 @@ func (x *Announce) String() string {
 func (*Announce) ProtoMessage() {}
 
 func (x *Announce) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[6]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -442,7 +612,7 @@ func (x *Announce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announce.ProtoReflect.Descriptor instead.
 func (*Announce) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{6}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Announce) GetAllocation() *Allocation {
@@ -471,7 +641,7 @@ type Prepared struct {
 
 func (x *Prepared) Reset() {
 	*x = Prepared{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[7]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -483,7 +653,7 @@ func (x *Prepared) String() string {
 func (*Prepared) ProtoMessage() {}
 
 func (x *Prepared) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[7]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -496,7 +666,7 @@ func (x *Prepared) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepared.ProtoReflect.Descriptor instead.
 func (*Prepared) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{7}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Prepared) GetService() string {
@@ -530,7 +700,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[8]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -542,7 +712,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[8]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -555,7 +725,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{8}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Commit) GetAllocation() *Allocation {
@@ -577,7 +747,7 @@ type Ceased struct {
 
 func (x *Ceased) Reset() {
 	*x = Ceased{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[9]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -589,7 +759,7 @@ func (x *Ceased) String() string {
 func (*Ceased) ProtoMessage() {}
 
 func (x *Ceased) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[9]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -602,7 +772,7 @@ func (x *Ceased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ceased.ProtoReflect.Descriptor instead.
 func (*Ceased) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{9}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Ceased) GetService() string {
@@ -639,7 +809,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[10]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -651,7 +821,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[10]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -664,7 +834,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{10}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Done) GetService() string {
@@ -705,7 +875,7 @@ type Moves struct {
 
 func (x *Moves) Reset() {
 	*x = Moves{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[11]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -717,7 +887,7 @@ func (x *Moves) String() string {
 func (*Moves) ProtoMessage() {}
 
 func (x *Moves) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[11]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -730,7 +900,7 @@ func (x *Moves) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Moves.ProtoReflect.Descriptor instead.
 func (*Moves) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{11}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Moves) GetMoves() []*Move {
@@ -758,7 +928,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[12]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +940,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[12]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +953,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{12}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Move) GetService() string {
@@ -868,14 +1038,29 @@ const file_proto_alloc_v1_alloc_proto_rawDesc = "" +
 	"\taddresses\x18\a \x03(\tR\taddresses\"\x7f\n" +
 	"\x05State\x12;\n" +
 	"\tcommitted\x18\x01 \x01(\v2\x1d.manycast.alloc.v1.AllocationR\tcommitted\x129\n" +
-	"\bprepared\x18\x02 \x01(\v2\x1d.manycast.alloc.v1.AllocationR\bprepared\"\xa1\x01\n" +
+	"\bprepared\x18\x02 \x01(\v2\x1d.manycast.alloc.v1.AllocationR\bprepared\"\xce\x01\n" +
 	"\fRegistration\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x16\n" +
 	"\x06weight\x18\x04 \x01(\rR\x06weight\x12\x18\n" +
 	"\ahealthy\x18\x05 \x01(\bR\ahealthy\x12\x17\n" +
-	"\aboot_id\x18\x06 \x01(\x06R\x06bootId\"L\n" +
+	"\aboot_id\x18\x06 \x01(\x06R\x06bootId\x12+\n" +
+	"\x04load\x18\a \x01(\v2\x17.manycast.alloc.v1.LoadR\x04load\"\x91\x02\n" +
+	"\x04Load\x12 \n" +
+	"\vconnections\x18\x01 \x01(\rR\vconnections\x12\x18\n" +
+	"\aaccepts\x18\x02 \x01(\x01R\aaccepts\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x01R\x05bytes\x12\x10\n" +
+	"\x03cpu\x18\x04 \x01(\x01R\x03cpu\x12\x16\n" +
+	"\x06memory\x18\x05 \x01(\x01R\x06memory\x12%\n" +
+	"\vapplication\x18\x06 \x01(\x01H\x00R\vapplication\x88\x01\x01\x12\x14\n" +
+	"\x05queue\x18\a \x01(\rR\x05queue\x12\x16\n" +
+	"\x06wanted\x18\b \x03(\tR\x06wanted\x12(\n" +
+	"\x03hot\x18\t \x03(\v2\x16.manycast.alloc.v1.HotR\x03hotB\x0e\n" +
+	"\f_application\"5\n" +
+	"\x03Hot\x12\x18\n" +
+	"\aportion\x18\x01 \x01(\tR\aportion\x12\x14\n" +
+	"\x05share\x18\x02 \x01(\x01R\x05share\"L\n" +
 	"\bOperator\x12\x18\n" +
 	"\adrained\x18\x01 \x01(\bR\adrained\x12\x1b\n" +
 	"\x06weight\x18\x02 \x01(\rH\x00R\x06weight\x88\x01\x01B\t\n" +
@@ -930,41 +1115,45 @@ func file_proto_alloc_v1_alloc_proto_rawDescGZIP() []byte {
 	return file_proto_alloc_v1_alloc_proto_rawDescData
 }
 
-var file_proto_alloc_v1_alloc_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_proto_alloc_v1_alloc_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_proto_alloc_v1_alloc_proto_goTypes = []any{
 	(*Epoch)(nil),        // 0: manycast.alloc.v1.Epoch
 	(*Allocation)(nil),   // 1: manycast.alloc.v1.Allocation
 	(*State)(nil),        // 2: manycast.alloc.v1.State
 	(*Registration)(nil), // 3: manycast.alloc.v1.Registration
-	(*Operator)(nil),     // 4: manycast.alloc.v1.Operator
-	(*Lease)(nil),        // 5: manycast.alloc.v1.Lease
-	(*Announce)(nil),     // 6: manycast.alloc.v1.Announce
-	(*Prepared)(nil),     // 7: manycast.alloc.v1.Prepared
-	(*Commit)(nil),       // 8: manycast.alloc.v1.Commit
-	(*Ceased)(nil),       // 9: manycast.alloc.v1.Ceased
-	(*Done)(nil),         // 10: manycast.alloc.v1.Done
-	(*Moves)(nil),        // 11: manycast.alloc.v1.Moves
-	(*Move)(nil),         // 12: manycast.alloc.v1.Move
-	(*v1.Slots)(nil),     // 13: manycast.service.v1.Slots
+	(*Load)(nil),         // 4: manycast.alloc.v1.Load
+	(*Hot)(nil),          // 5: manycast.alloc.v1.Hot
+	(*Operator)(nil),     // 6: manycast.alloc.v1.Operator
+	(*Lease)(nil),        // 7: manycast.alloc.v1.Lease
+	(*Announce)(nil),     // 8: manycast.alloc.v1.Announce
+	(*Prepared)(nil),     // 9: manycast.alloc.v1.Prepared
+	(*Commit)(nil),       // 10: manycast.alloc.v1.Commit
+	(*Ceased)(nil),       // 11: manycast.alloc.v1.Ceased
+	(*Done)(nil),         // 12: manycast.alloc.v1.Done
+	(*Moves)(nil),        // 13: manycast.alloc.v1.Moves
+	(*Move)(nil),         // 14: manycast.alloc.v1.Move
+	(*v1.Slots)(nil),     // 15: manycast.service.v1.Slots
 }
 var file_proto_alloc_v1_alloc_proto_depIdxs = []int32{
 	0,  // 0: manycast.alloc.v1.Allocation.epoch:type_name -> manycast.alloc.v1.Epoch
-	13, // 1: manycast.alloc.v1.Allocation.slots:type_name -> manycast.service.v1.Slots
+	15, // 1: manycast.alloc.v1.Allocation.slots:type_name -> manycast.service.v1.Slots
 	1,  // 2: manycast.alloc.v1.State.committed:type_name -> manycast.alloc.v1.Allocation
 	1,  // 3: manycast.alloc.v1.State.prepared:type_name -> manycast.alloc.v1.Allocation
-	1,  // 4: manycast.alloc.v1.Announce.allocation:type_name -> manycast.alloc.v1.Allocation
-	1,  // 5: manycast.alloc.v1.Announce.previous:type_name -> manycast.alloc.v1.Allocation
-	0,  // 6: manycast.alloc.v1.Prepared.epoch:type_name -> manycast.alloc.v1.Epoch
-	1,  // 7: manycast.alloc.v1.Commit.allocation:type_name -> manycast.alloc.v1.Allocation
-	0,  // 8: manycast.alloc.v1.Ceased.epoch:type_name -> manycast.alloc.v1.Epoch
-	0,  // 9: manycast.alloc.v1.Done.epoch:type_name -> manycast.alloc.v1.Epoch
-	12, // 10: manycast.alloc.v1.Moves.moves:type_name -> manycast.alloc.v1.Move
-	0,  // 11: manycast.alloc.v1.Move.epoch:type_name -> manycast.alloc.v1.Epoch
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	4,  // 4: manycast.alloc.v1.Registration.load:type_name -> manycast.alloc.v1.Load
+	5,  // 5: manycast.alloc.v1.Load.hot:type_name -> manycast.alloc.v1.Hot
+	1,  // 6: manycast.alloc.v1.Announce.allocation:type_name -> manycast.alloc.v1.Allocation
+	1,  // 7: manycast.alloc.v1.Announce.previous:type_name -> manycast.alloc.v1.Allocation
+	0,  // 8: manycast.alloc.v1.Prepared.epoch:type_name -> manycast.alloc.v1.Epoch
+	1,  // 9: manycast.alloc.v1.Commit.allocation:type_name -> manycast.alloc.v1.Allocation
+	0,  // 10: manycast.alloc.v1.Ceased.epoch:type_name -> manycast.alloc.v1.Epoch
+	0,  // 11: manycast.alloc.v1.Done.epoch:type_name -> manycast.alloc.v1.Epoch
+	14, // 12: manycast.alloc.v1.Moves.moves:type_name -> manycast.alloc.v1.Move
+	0,  // 13: manycast.alloc.v1.Move.epoch:type_name -> manycast.alloc.v1.Epoch
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_proto_alloc_v1_alloc_proto_init() }
@@ -973,13 +1162,14 @@ func file_proto_alloc_v1_alloc_proto_init() {
 		return
 	}
 	file_proto_alloc_v1_alloc_proto_msgTypes[4].OneofWrappers = []any{}
+	file_proto_alloc_v1_alloc_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_alloc_v1_alloc_proto_rawDesc), len(file_proto_alloc_v1_alloc_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -60,7 +60,7 @@ type Member struct {
 	Why     string   // of Unwell, in the member's words
 	Via     []string // interfaces by which it was heard within the dead interval, sorted
 	Heard   time.Time
-	Since   time.Time // of Health
+	Since   time.Time             // of Health
 	Loads   map[string]alloc.Load // by service, of its last report
 }
 

@@ -87,6 +87,14 @@ type Status struct {
 	Loads map[string]alloc.Load // by service
 }
 
+// Words of unwell members that mean something to others. Whoever is deaf hears nobody, but serves still; whoever is fenced says why
+// after the word.
+const (
+	Deaf    = "hears nobody"
+	Fenced  = "fenced"
+	Leaving = "leaving"
+)
+
 // Channel is the seam: channel.Channel on sockets, Hub in memory.
 type Channel interface {
 	// Send hands a message to all other members, without waiting. An error means that it certainly went to nobody.

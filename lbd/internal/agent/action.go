@@ -6,19 +6,22 @@ import (
 	"net/netip"
 
 	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/lbd/internal/announce"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
 	"github.com/manycast/manycast/lbd/internal/joiner"
 )
 
-// Action is one of Apply, Prepare, Keep, Send, Close and Warn.
+// Action is one of Apply, Prepare, Keep, Send, Takeover, Close and Warn.
 type Action interface{ action() }
 
 // Apply makes this all that the server accepts and joins: first the one, then what it has ceased to accept is told, then the
 // other.
 type Apply struct {
 	Accept []dataplane.AgentService
+	Revive bool // the data plane may have lapsed, and takes users again
+	Status *control.Status
 	Ceased []announce.Ceased
 	Join   []joiner.Membership
 }
@@ -35,6 +38,13 @@ type Keep struct {
 // Send hands a message to the Announcer.
 type Send struct{ Message announce.Message }
 
+// Takeover tells on the control channel that this server serves in the stead of a silent one.
+type Takeover struct {
+	Service string
+	Epoch   epoch.Epoch
+	From    string
+}
+
 // Close closes the TCP connections of users who are lost to this server. Core.Closed has to follow.
 type Close struct {
 	Service string
@@ -50,9 +60,10 @@ type Warn struct {
 	Text    string
 }
 
-func (Apply) action()   {}
-func (Prepare) action() {}
-func (Keep) action()    {}
-func (Send) action()    {}
-func (Close) action()   {}
-func (Warn) action()    {}
+func (Apply) action()    {}
+func (Prepare) action()  {}
+func (Keep) action()     {}
+func (Send) action()     {}
+func (Takeover) action() {}
+func (Close) action()    {}
+func (Warn) action()     {}

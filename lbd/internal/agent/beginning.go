@@ -36,6 +36,7 @@ func (c *Core) begin(now time.Time, name string, before, a alloc.Allocation) {
 		b = &beginning{epoch: a.Epoch, previous: before, ceased: map[string]bool{}}
 		c.begins[name] = b
 	}
+	b.previous = c.effective(b.previous)
 	b.until, b.losers = now.Add(c.settle/2), map[string]bool{} // routers have the other half, before losers elsewhere end
 	if b.previous.Zero() || b.previous.Slots != a.Slots {
 		return

@@ -24,18 +24,21 @@ type Core struct {
 	link   netip.Prefix // where the groups are joined
 	settle time.Duration
 
+	judged   bool                        // healthy says something
 	healthy  bool                        // the application, as far as known
 	specs    map[string]service.Service  // nil before the first SetServices
 	held     map[string]alloc.Allocation // executed, by service; kept also while the service is not known
 	closings []closing
 	begins   map[string]*beginning // by service
+	hearing  *hearing              // nil: there is no control channel
+	presence presence
 }
 
 // closing is a Close to come: routers get the time to switch, so that no packet of a moved user finds its connection gone
 // at a server that it still reaches.
 type closing struct {
 	service string
-	epoch   epoch.Epoch
+	epoch   epoch.Epoch      // zero: others have come back, and nobody waits for a Done
 	before  alloc.Allocation // what the allocation of that epoch replaced
 	at      time.Time
 }
@@ -83,18 +86,24 @@ func (c *Core) SetServices(now time.Time, services []service.Service) []Action {
 }
 
 // SetHealthy tells how the application is. Static portions are joined while it is healthy, and not before that is known: after
-// a restart the routers have the joins of the last run. Of allocated ones the leader takes care.
-func (c *Core) SetHealthy(healthy bool) []Action {
-	if healthy == c.healthy {
+// a restart the routers have the joins of the last run. Of allocated ones the leader takes care, and standbys before it where
+// there is a control channel.
+func (c *Core) SetHealthy(now time.Time, healthy bool) []Action {
+	if c.judged && healthy == c.healthy {
 		return nil
 	}
-	c.healthy = healthy
+	isNews := healthy != c.healthy
+	c.judged, c.healthy = true, healthy
+	if healthy {
+		c.presence.starting = false
+	}
+	out := c.settleIn(now)
 	for _, s := range c.specs {
-		if s.Static() {
+		if isNews && len(out) == 0 && s.Static() {
 			return []Action{c.apply()}
 		}
 	}
-	return nil
+	return out
 }
 
 // Registers are the services that a leader allocates and that this server is known to be in, in order of names.
@@ -114,6 +123,9 @@ func (c *Core) Announced(name string, a, previous alloc.Allocation) []Action {
 		return nil
 	}
 	c.expect(name, a.Epoch, previous)
+	if !c.takes() {
+		return nil // whoever is out is not to be counted on
+	}
 	then := *c
 	then.held = maps.Clone(c.held)
 	then.held[name] = a
@@ -126,7 +138,7 @@ func (c *Core) Committed(now time.Time, name string, a alloc.Allocation) []Actio
 	if !c.serves(name) || a.Zero() {
 		return nil
 	}
-	before := c.held[name]
+	before := c.effective(c.held[name])
 	if !before.Epoch.Less(a.Epoch) {
 		return c.stale(name, before, a)
 	}
@@ -161,6 +173,7 @@ func (c *Core) loses(before, after alloc.Allocation) bool {
 	if before.Zero() {
 		return false
 	}
+	after = c.effective(after)
 	if before.Slots != after.Slots {
 		return true
 	}
@@ -175,7 +188,7 @@ func (c *Core) loses(before, after alloc.Allocation) bool {
 // Tick lets time pass: connections are closed whose time has come, after the server has ceased to take their portions, and
 // what no loser has answered for is taken.
 func (c *Core) Tick(now time.Time) []Action {
-	var out []Action
+	out := append(c.settleIn(now), c.tellClaims(now)...)
 	lingering := false
 	for name, b := range c.begins {
 		if b.waits() && !now.Before(b.until) {
@@ -200,7 +213,7 @@ func (c *Core) Tick(now time.Time) []Action {
 
 // lost says which users are not this server's by the newest allocation.
 func (c *Core) lost(d closing) func(netip.AddrPort) bool {
-	a := c.held[d.service]
+	a := c.effective(c.held[d.service])
 	return func(user netip.AddrPort) bool {
 		addr := user.Addr().Unmap()
 		return addr.Is4() && a.Servers[a.Owner[a.Slots.Index(addr)]] != c.name
@@ -220,11 +233,19 @@ func (c *Core) Next() time.Time {
 			next = b.until
 		}
 	}
+	for _, at := range c.presenceTimes() {
+		if next.IsZero() || at.Before(next) {
+			next = at
+		}
+	}
 	return next
 }
 
 // Closed tells that a Close has closed so many connections.
 func (c *Core) Closed(name string, e epoch.Epoch, connections int) []Action {
+	if e == (epoch.Epoch{}) {
+		return nil
+	}
 	return []Action{c.done(name, e, connections)}
 }
 
@@ -244,7 +265,7 @@ func (c *Core) Owns() bool {
 
 // apply is what all services together want of the data plane and the routers.
 func (c *Core) apply() Apply {
-	var out Apply
+	out := Apply{Status: c.status()}
 	for _, name := range slices.Sorted(maps.Keys(c.specs)) {
 		s := c.specs[name]
 		var e epoch.Epoch
@@ -254,7 +275,7 @@ func (c *Core) apply() Apply {
 		}
 		out.Accept = append(out.Accept, dataplane.AgentService{
 			VIP: s.VIP, Group: s.Group, Ports: s.Ports, Leased: !s.Static(),
-			Accept: portion.Set{Permit: append(c.lingering(name), c.taken(name, own.Permit)...), Deny: own.Deny},
+			Accept: c.accept(s, own),
 		})
 		if c.joins(s) {
 			out.Join = append(out.Join, joiner.Membership{
@@ -263,6 +284,17 @@ func (c *Core) apply() Apply {
 		}
 	}
 	return out
+}
+
+// accept are the users that the server takes of the service, where own are its portions.
+func (c *Core) accept(s service.Service, own portion.Set) portion.Set {
+	switch {
+	case s.Static():
+		return own
+	case !c.takes():
+		return portion.Set{}
+	}
+	return portion.Set{Permit: slices.Concat(c.lingering(s.Name), c.taken(s.Name, own.Permit), c.standing(s.Name)), Deny: own.Deny}
 }
 
 // joins reports whether the server is to be a member of the service's group. One that is in the pool is, also without users:

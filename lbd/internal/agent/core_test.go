@@ -192,12 +192,12 @@ func TestUnhealthyServerLeavesItsStaticPortions(t *testing.T) {
 		t.Errorf("before the first probe: %+v, want no join, and packets taken that still come", a)
 	}
 	for _, healthy := range []bool{true, false, true} {
-		a := applied(t, c.SetHealthy(healthy))
+		a := applied(t, c.SetHealthy(start, healthy))
 		if joins := len(a.Join) == 1 && a.Join[0].Owner.Contains(odd); joins != healthy {
 			t.Errorf("healthy %t: joins %+v", healthy, a.Join)
 		}
 	}
-	if again := c.SetHealthy(true); len(again) != 0 {
+	if again := c.SetHealthy(start, true); len(again) != 0 {
 		t.Errorf("no news: %+v", again)
 	}
 }
@@ -210,7 +210,7 @@ func TestDeniedSendersAreNeitherJoinedNorAccepted(t *testing.T) {
 	}
 	c := NewCore("s2", nil, netip.MustParsePrefix("10.3.2.0/24"), settle)
 	c.SetServices(start, []service.Service{static})
-	a := applied(t, c.SetHealthy(true))
+	a := applied(t, c.SetHealthy(start, true))
 	if len(a.Accept) != 1 || len(a.Join) != 1 {
 		t.Fatalf("%+v", a)
 	}

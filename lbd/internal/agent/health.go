@@ -1,6 +1,9 @@
 package agent
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // verdict is what the health checker says.
 type verdict struct {
@@ -35,8 +38,9 @@ func (l *Loop) health(v verdict) []Action {
 	} else {
 		l.cfg.Log.Warn("application is unhealthy, leaving the pool", "err", v.why)
 	}
-	if l.registrar != nil {
+	actions := l.core.SetHealthy(time.Now(), v.healthy)
+	if l.registrar != nil && l.cfg.Channel == nil {
 		l.registrar.setHealthy(v.healthy)
 	}
-	return l.core.SetHealthy(v.healthy)
+	return actions
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/bus"
+	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/announce"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
@@ -41,6 +42,9 @@ type Config struct {
 	StateDir string
 	Settle   time.Duration
 	Keep     bool // at a clean stop everything stays as it is
+
+	Channel control.Channel                   // nil: there is none
+	Pause   func(restart time.Duration) error // says on the channel that the server is not silent before that is over
 
 	Services  <-chan []service.Service
 	Plane     dataplane.AgentPlane
@@ -79,6 +83,7 @@ type Loop struct {
 	unkept    map[string]alloc.Allocation // what is not on disk yet
 	keepAt    time.Time                   // when to try again; zero: all is on disk
 	work      sync.WaitGroup
+	channel   channel
 }
 
 type closeResult struct {
@@ -97,6 +102,7 @@ func NewLoop(cfg Config) *Loop {
 			Name: cfg.Name, Address: cfg.Address.String(), Weight: uint32(cfg.Weight), BootId: rand.Uint64(),
 		}, l.able, cfg.Log)
 	}
+	l.openChannel()
 	return l
 }
 
@@ -115,6 +121,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	go func() { joinerEnded <- l.cfg.Joiner.Run(joining) }()
 
 	err := l.serve(ctx, joinerEnded)
+	l.leaveChannel(ctx)
 
 	stopWork()
 	stopJoining()
@@ -155,6 +162,9 @@ func (l *Loop) serve(ctx context.Context, joinerEnded <-chan error) error {
 		l.work.Go(func() { l.registrar.run(ctx, l.cfg.Keep) })
 	} else {
 		in.services = l.cfg.Services
+	}
+	if l.cfg.Channel != nil {
+		defer l.cfg.Channel.Listen(l.channel.mail.Put)()
 	}
 	l.work.Go(func() { l.watchHealth(ctx) })
 	for {
@@ -208,13 +218,16 @@ func (l *Loop) turn(ctx context.Context, in *inputs) (done bool, err error) {
 		actions = l.core.Closed(r.Service, r.Epoch, r.connections)
 	case v := <-l.verdicts:
 		actions = l.health(v)
+	case <-l.channel.mail.Ready():
+		actions = l.heard()
+	case <-l.channel.lapsed: // checkAlive sees to it
 	case <-l.timer.C:
 		actions = l.core.Tick(time.Now())
 		if !l.keepAt.IsZero() && !time.Now().Before(l.keepAt) {
 			l.keep()
 		}
 	}
-	l.carryOut(ctx, actions)
+	l.carryOut(ctx, append(l.checkAlive(), actions...))
 	return in.stop == nil && in.deadline != nil && !l.core.Owns(), nil
 }
 
@@ -308,6 +321,8 @@ func (l *Loop) carryOut(ctx context.Context, actions []Action) {
 			l.keep()
 		case Send:
 			l.send(a.Message)
+		case Takeover:
+			l.tellTakeover(a)
 		case Close:
 			l.work.Go(func() { l.close(ctx, a) })
 		case Warn:
@@ -318,12 +333,17 @@ func (l *Loop) carryOut(ctx context.Context, actions []Action) {
 
 // apply makes the data plane drop what is lost and take what is won, then tells the routers.
 func (l *Loop) apply(ctx context.Context, a Apply) {
+	a.Revive = a.Revive || l.retry != nil && l.retry.Revive
 	l.retry = nil
 	err := l.cfg.Plane.Set(a.Accept)
+	if err == nil && (a.Revive || l.cfg.Channel == nil) {
+		err = l.cfg.Plane.Revive()
+	}
 	if err == nil {
 		for _, m := range a.Ceased {
 			l.send(m)
 		}
+		l.tellStatus(a.Status)
 		err = l.cfg.Joiner.Set(ctx, a.Join)
 	}
 	if err != nil {
@@ -337,12 +357,14 @@ func (l *Loop) apply(ctx context.Context, a Apply) {
 	if !l.isReady {
 		l.isReady = true
 		close(l.ready)
-		l.work.Go(func() { l.stayAlive(ctx) })
+		if l.cfg.Channel == nil {
+			l.work.Go(func() { l.stayAlive(ctx) })
+		}
 	}
 }
 
 // stayAlive tells the data plane that the agent is alive, from the first allocation applied until ctx is done. It is as far from
-// the loop as the registrar is: what the leader takes for alive goes on taking packets.
+// the loop as the registrar is: what the leader takes for alive goes on taking packets. On a control channel Beat does that.
 func (l *Loop) stayAlive(ctx context.Context) {
 	tick := time.NewTicker(aliveEvery)
 	defer tick.Stop()
@@ -353,7 +375,7 @@ func (l *Loop) stayAlive(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		err := l.cfg.Plane.Renew()
+		err := l.cfg.Plane.Revive()
 		if err != nil && !failed {
 			l.cfg.Log.Error("users will not be taken any more", "err", err)
 		}

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"errors"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -26,15 +27,25 @@ type AgentPlane interface {
 	Set(services []AgentService) error
 	// Prepare does what a Set of services would have to wait for, and changes nothing that packets meet.
 	Prepare(services []AgentService) error
-	// Renew says that the agent is alive, as Set does: users of leased services are taken for another AgentConfig.Hold, and no
-	// longer. It may be called beside Set and Counters.
+	// Revive says that the agent is alive: from now on users of leased services are taken for AgentConfig.Hold, and no longer.
+	// Like the next three it may be called beside Set and Counters.
+	Revive() error
+	// Renew does so where they are taken still; else it returns ErrLapsed: others may have them.
 	Renew() error
+	// Alive reports whether users of leased services are taken, be it by what a former agent said.
+	Alive() (bool, error)
+	// Pause is the last word before a planned restart: they are taken for d, and Renew does nothing any more. It returns
+	// ErrLapsed where they are not.
+	Pause(d time.Duration) error
 	// Counters are totals since the plane was first set up; they go on over a restart.
 	Counters() (AgentCounters, error)
 	// Close lets go of the plane. keep: packets go on and the next OpenAgent takes it over; else VIPs, ARP settings and programs
 	// are as they were before.
 	Close(keep bool) error
 }
+
+// ErrLapsed says that the users of leased services are not taken any more: nobody said in time that the agent is alive.
+var ErrLapsed = errors.New("the agent was not alive for too long")
 
 // AgentCounters count packets as the program sees them, where a super-packet (GRO) is one.
 type AgentCounters struct {

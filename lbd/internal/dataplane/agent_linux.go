@@ -4,13 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"time"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"github.com/manycast/manycast/internal/bpfnet"
 	"github.com/manycast/manycast/internal/steer"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // headers are the bytes of a segment that its MSS does not count: IPv4 and TCP without options (RFC 6691).
@@ -30,6 +29,7 @@ type agent struct {
 	steer  *steer.Maps
 	host   host
 	hooks  hooks
+	paused atomic.Bool
 }
 
 // OpenAgent loads the agent's programs in the caller's network namespace. Nothing on the interface changes before the first
@@ -79,41 +79,6 @@ func loadAgentPlane(c AgentConfig) (*agent, error) {
 		return nil, err
 	}
 	return a, nil
-}
-
-// takeOver goes on being alive if a former agent still counts as that: this one has to find out first what is its own. After
-// that time others may have its users.
-func (a *agent) takeOver() error {
-	var until uint64
-	if err := a.coll.Maps[agentMapAliveUntil].Lookup(uint32(0), &until); err != nil {
-		return fmt.Errorf("read BPF map: %w", err)
-	}
-	now, err := sinceBoot()
-	if err != nil || uint64(now) >= until {
-		return err
-	}
-	return a.Renew()
-}
-
-// sinceBoot is the clock of bpf_ktime_get_boot_ns: it goes on while the host sleeps.
-func sinceBoot() (time.Duration, error) {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
-		return 0, fmt.Errorf("clock: %w", err)
-	}
-	return time.Duration(t.Nano()), nil
-}
-
-// Renew writes until when the agent counts as alive.
-func (a *agent) Renew() error {
-	now, err := sinceBoot()
-	if err != nil {
-		return err
-	}
-	if err := a.coll.Maps[agentMapAliveUntil].Put(uint32(0), uint64(now+a.config.Hold)); err != nil {
-		return fmt.Errorf("agent: say that it is alive: %w", err)
-	}
-	return nil
 }
 
 // mssMax is what answers may announce at most, bytes.
@@ -167,8 +132,7 @@ func (a *agent) Set(services []AgentService) error {
 	if err := a.write(services, plans); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
-	// Not before: what a dead agent's plan held is others' now.
-	if err := errors.Join(a.Renew(), a.attach(), a.host.undoExcept(changes)); err != nil {
+	if err := errors.Join(a.attach(), a.host.undoExcept(changes)); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
 	return nil

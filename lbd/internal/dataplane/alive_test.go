@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"errors"
 	"path/filepath"
 	"testing"
 	"time"
@@ -53,6 +54,11 @@ func (s *aliveServer) set() {
 	s.do(func() error { return s.agent.Set(services) })
 }
 
+func (s *aliveServer) revive() {
+	s.t.Helper()
+	s.do(s.agent.Revive)
+}
+
 func (s *aliveServer) until() uint64 {
 	s.t.Helper()
 	var until uint64
@@ -87,14 +93,25 @@ func (s *aliveServer) wantTaken(what string, web, dns bool) {
 func TestNetLeasedUsersAreTakenWhileTheAgentIsAlive(t *testing.T) {
 	s := newAliveServer(t)
 	s.set()
+	s.wantTaken("not alive yet", false, true)
+	s.revive()
 	s.wantTaken("at the start", true, true)
 	s.setUntil(1)
 	s.wantTaken("long silent", false, true)
-	if c, err := s.agent.Counters(); err != nil || c.Lapsed != 1 || c.NotMine != 0 {
-		t.Errorf("counted %+v, error %v, want one lapsed", c, err)
+	if c, err := s.agent.Counters(); err != nil || c.Lapsed != 2 || c.NotMine != 0 {
+		t.Errorf("counted %+v, error %v, want two lapsed", c, err)
 	}
+	if err := s.agent.Renew(); !errors.Is(err, ErrLapsed) {
+		t.Errorf("renewed too late: error %v, want that it has lapsed", err)
+	}
+	s.wantTaken("renewed too late", false, true)
+	s.revive()
+	s.wantTaken("revived", true, true)
+	before := s.until()
 	s.do(s.agent.Renew)
-	s.wantTaken("renewed", true, true)
+	if after := s.until(); after <= before {
+		t.Errorf("renewed until %d, was until %d", after, before)
+	}
 }
 
 // TestNetNextAgentTakesTheTimeOver: a restart within the time loses nothing, even if the next agent has yet to learn what is its
@@ -102,6 +119,7 @@ func TestNetLeasedUsersAreTakenWhileTheAgentIsAlive(t *testing.T) {
 func TestNetNextAgentTakesTheTimeOver(t *testing.T) {
 	s := newAliveServer(t)
 	s.set()
+	s.revive()
 	before := s.until()
 	s.close(true)
 	s.open()
@@ -115,5 +133,29 @@ func TestNetNextAgentTakesTheTimeOver(t *testing.T) {
 	s.open()
 	s.wantTaken("restarted late", false, true)
 	s.set()
-	s.wantTaken("told what is its own", true, true)
+	s.wantTaken("told what is its own", false, true)
+	s.revive()
+	s.wantTaken("and that it may", true, true)
+}
+
+// TestNetPauseOutlivesTheRestart: what the former agent asked for is neither cut by its own renewals nor by its follower's start.
+func TestNetPauseOutlivesTheRestart(t *testing.T) {
+	s := newAliveServer(t)
+	s.set()
+	if err := s.agent.Pause(time.Hour); !errors.Is(err, ErrLapsed) {
+		t.Errorf("paused though never alive: error %v", err)
+	}
+	s.revive()
+	s.do(func() error { return s.agent.Pause(time.Hour) })
+	paused := s.until()
+	s.do(s.agent.Renew)
+	s.close(true)
+	s.open()
+	if after := s.until(); after != paused {
+		t.Errorf("alive until %d after the restart, want %d as the former agent said", after, paused)
+	}
+	s.do(s.agent.Renew)
+	if after := s.until(); after >= paused {
+		t.Errorf("alive until %d after a renewal, want sooner than %d", after, paused)
+	}
 }

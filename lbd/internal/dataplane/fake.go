@@ -2,8 +2,10 @@ package dataplane
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"sync"
+	"time"
 )
 
 // errClosed is what a fake says after Close.
@@ -22,12 +24,23 @@ func NewFakeDirector() *FakeDirector {
 // FakeAgent is an AgentPlane without a kernel: it checks as the real one does and records what was set.
 type FakeAgent struct {
 	fake[AgentService, AgentCounters]
+	hold     time.Duration // 0: alive for ever once revived
+	until    time.Time
+	revived  bool
+	paused   bool
 	renewals int
 }
 
-// NewFakeAgent returns a plane that has nothing set.
+// NewFakeAgent returns a plane that has nothing set, and takes leased users for ever.
 func NewFakeAgent() *FakeAgent {
 	return &FakeAgent{fake: fake[AgentService, AgentCounters]{check: checkAgent}}
+}
+
+// NewMortalAgent returns one that takes leased users for hold after each sign of life.
+func NewMortalAgent(hold time.Duration) *FakeAgent {
+	f := NewFakeAgent()
+	f.hold = hold
+	return f
 }
 
 // Prepare checks as Set does.
@@ -40,18 +53,81 @@ func (f *FakeAgent) Prepare(services []AgentService) error {
 	return f.check(services)
 }
 
-// Renew counts.
-func (f *FakeAgent) Renew() error {
+// Revive counts as a renewal, too.
+func (f *FakeAgent) Revive() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
 		return errClosed
 	}
-	f.renewals++
+	f.renewals, f.revived, f.until = f.renewals+1, true, time.Now().Add(f.hold)
 	return nil
 }
 
-// Renewals returns how often Renew was called.
+// Renew counts.
+func (f *FakeAgent) Renew() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.closed:
+		return errClosed
+	case f.paused:
+		return nil
+	case !f.alive():
+		return ErrLapsed
+	}
+	f.renewals, f.until = f.renewals+1, time.Now().Add(f.hold)
+	return nil
+}
+
+// Alive tells whether leased users are taken now.
+func (f *FakeAgent) Alive() (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.alive(), nil
+}
+
+func (f *FakeAgent) alive() bool {
+	return f.revived && (f.hold == 0 || time.Now().Before(f.until))
+}
+
+// Pause makes the fake live for d.
+func (f *FakeAgent) Pause(d time.Duration) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return errClosed
+	}
+	if !f.alive() {
+		return ErrLapsed
+	}
+	f.paused, f.until = true, time.Now().Add(d)
+	return nil
+}
+
+// Restart is what a next agent finds: all is set as it was, and lives as long as it was to live.
+func (f *FakeAgent) Restart() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed, f.paused = false, false
+}
+
+// Takes reports whether a packet for group from user goes to the application now.
+func (f *FakeAgent) Takes(group, user netip.Addr) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.sets) == 0 || f.closed && !f.kept {
+		return false
+	}
+	for _, s := range f.sets[len(f.sets)-1] {
+		if s.Group == group {
+			return s.Accept.Contains(user) && (!s.Leased || f.alive())
+		}
+	}
+	return false
+}
+
+// Renewals returns how often Revive and Renew were called.
 func (f *FakeAgent) Renewals() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

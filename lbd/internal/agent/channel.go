@@ -1,0 +1,158 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/control"
+	"github.com/manycast/manycast/lbd/internal/dataplane"
+	controlv1 "github.com/manycast/manycast/proto/control/v1"
+)
+
+// restartWithin is how long a planned restart may take before others count the server as silent.
+const restartWithin = 5 * time.Second
+
+// channel is the loop's side of the control channel.
+type channel struct {
+	mail   *control.Mailbox // nobody puts anything in where there is no channel
+	lapsed chan struct{}    // a heartbeat left too late
+
+	mu     sync.Mutex
+	status control.Status
+	ended  bool // the data plane is closed, or about to be
+	failed bool // to renew
+}
+
+// openChannel gives the channel its first word. Without one nothing is heard.
+func (l *Loop) openChannel() {
+	l.channel.mail, l.channel.lapsed = control.NewMailbox(1024), make(chan struct{}, 1)
+	if l.cfg.Channel == nil {
+		return
+	}
+	alive, err := l.cfg.Plane.Alive()
+	if err != nil {
+		l.cfg.Log.Warn("the data plane does not say whether it takes users: begins anew", "err", err)
+	}
+	l.core.Channel(l.cfg.Channel.Silence(), alive && err == nil)
+	l.tellStatus(l.core.status())
+}
+
+// Beat tells that a heartbeat has left: the data plane may go on for as long as others will not take the server for silent. Any
+// goroutine may call it at any time.
+func (l *Loop) Beat() {
+	c := &l.channel
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return
+	}
+	err := l.cfg.Plane.Renew()
+	if errors.Is(err, dataplane.ErrLapsed) {
+		select {
+		case c.lapsed <- struct{}{}:
+		default:
+		}
+		err = nil
+	}
+	if err != nil && !c.failed {
+		l.cfg.Log.Error("users will not be taken any more", "err", err)
+	}
+	c.failed = err != nil
+}
+
+// SetLoads is what the next reports say of the server's work. Any goroutine may call it at any time.
+func (l *Loop) SetLoads(loads map[string]alloc.Load) {
+	l.channel.mu.Lock()
+	defer l.channel.mu.Unlock()
+	l.channel.status.Loads = loads
+	if l.cfg.Channel != nil {
+		l.cfg.Channel.SetStatus(l.channel.status)
+	}
+}
+
+// tellStatus says how the server is, on the channel and in its registrations.
+func (l *Loop) tellStatus(s *control.Status) {
+	if s == nil {
+		return
+	}
+	l.channel.mu.Lock()
+	l.channel.status.OK, l.channel.status.Why = s.OK, s.Why
+	l.cfg.Channel.SetStatus(l.channel.status)
+	l.channel.mu.Unlock()
+	if l.registrar != nil && l.core.judged {
+		l.registrar.setHealthy(s.OK && l.core.healthy)
+	}
+}
+
+// checkAlive finds out that the data plane has ceased by itself, before anything else is done.
+func (l *Loop) checkAlive() []Action {
+	if l.cfg.Channel == nil || !l.core.takes() {
+		return nil
+	}
+	if alive, err := l.cfg.Plane.Alive(); err != nil || alive {
+		return nil
+	}
+	return l.core.Lapsed(time.Now())
+}
+
+// heard takes what came by the channel.
+func (l *Loop) heard() []Action {
+	members, messages := l.channel.mail.Take()
+	actions := l.core.Heard(time.Now(), members)
+	for _, m := range messages {
+		if m.Kind != control.KindTakeover {
+			continue
+		}
+		var t controlv1.Takeover
+		if err := proto.Unmarshal(m.Body, &t); err != nil {
+			l.cfg.Log.Warn("takeover is not understood", "from", m.From.Name, "err", err)
+			continue
+		}
+		actions = append(actions, l.core.TakenOver(time.Now(), m.From.Name, t.GetService(), alloc.EpochFromProto(t.GetEpoch()), t.GetFrom())...)
+	}
+	return actions
+}
+
+func (l *Loop) tellTakeover(t Takeover) {
+	l.cfg.Log.Warn("serves in the stead of a silent server", "service", t.Service, "epoch", t.Epoch, "silent", t.From)
+	body, err := proto.Marshal(&controlv1.Takeover{Service: t.Service, Epoch: alloc.EpochToProto(t.Epoch), From: t.From})
+	if err == nil {
+		err = l.cfg.Channel.Send(control.KindTakeover, body)
+	}
+	if err != nil {
+		l.cfg.Log.Warn("takeover not told", "silent", t.From, "err", err)
+	}
+}
+
+// leaveChannel is the last word: that the server will be back soon, or that others are to take what it has left.
+func (l *Loop) leaveChannel(ctx context.Context) {
+	if l.cfg.Channel == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if !l.cfg.Keep {
+		l.carryOut(ctx, l.core.Leave(time.Now()))
+	} else if err := l.pause(); err != nil {
+		l.cfg.Log.Warn("restart not told: others will take the users of this server", "err", err)
+	}
+	l.channel.mu.Lock()
+	defer l.channel.mu.Unlock()
+	l.channel.ended = true
+}
+
+// pause asks the others first: the data plane does not go on where they would take over.
+func (l *Loop) pause() error {
+	if !l.core.takes() {
+		return nil
+	}
+	if err := l.cfg.Pause(restartWithin); err != nil {
+		return err
+	}
+	return l.cfg.Plane.Pause(restartWithin)
+}

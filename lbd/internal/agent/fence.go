@@ -1,0 +1,141 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/manycast/manycast/internal/control"
+	"github.com/manycast/manycast/lbd/internal/damping"
+)
+
+// presence is whether a server on a control channel takes its users. Others take them when it says that it does not, so it
+// ceases before it says so, and says that it is back before it takes them again.
+type presence struct {
+	phase    phase
+	takesAt  time.Time // when it is returning
+	starting bool      // it took nobody before, and nothing is known of the application
+	fenced   time.Time // until then; zero: it is not
+	fencedBy string
+	leaving  bool
+	damper   damping.Damper
+}
+
+type phase int
+
+const (
+	present phase = iota
+	returning
+	absent
+)
+
+func newPresence(alive bool) presence {
+	p := presence{damper: damping.Damper{First: 5 * time.Second, Max: 5 * time.Minute, Forget: 10 * time.Minute}}
+	if !alive {
+		p.phase, p.starting = absent, true
+	}
+	return p
+}
+
+// takes reports whether the server takes what is allocated.
+func (c *Core) takes() bool { return c.presence.phase == present }
+
+// status is what the server says of itself; nil: there is nowhere to say it.
+func (c *Core) status() *control.Status {
+	if c.hearing == nil {
+		return nil
+	}
+	why := c.why()
+	return &control.Status{OK: why == "", Why: why}
+}
+
+// why says why others should take the server's users; empty: they should not.
+func (c *Core) why() string {
+	p := &c.presence
+	switch {
+	case p.leaving:
+		return control.Leaving
+	case !p.fenced.IsZero():
+		return control.Fenced + ": " + p.fencedBy
+	case p.starting:
+		return "starting"
+	case c.judged && !c.healthy:
+		return "the application does not answer"
+	}
+	return ""
+}
+
+// settleIn brings the presence to what is known, one step at a time.
+func (c *Core) settleIn(now time.Time) []Action {
+	p := &c.presence
+	if c.hearing == nil {
+		return nil
+	}
+	if !p.fenced.IsZero() && (!now.Before(p.fenced) || c.isAlone()) {
+		p.fenced = time.Time{}
+	}
+	switch isWell := c.why() == ""; {
+	case !isWell && p.phase != absent:
+		p.phase = absent
+	case isWell && p.phase == absent:
+		p.phase, p.takesAt = returning, now.Add(c.settle)
+	case p.phase == returning && !now.Before(p.takesAt):
+		p.phase = present
+		apply := c.apply()
+		apply.Revive = true
+		return []Action{apply}
+	default:
+		return nil
+	}
+	return []Action{c.apply()}
+}
+
+// isAlone reports whether no other server could take this one's users: then staying out helps nobody.
+func (c *Core) isAlone() bool {
+	for _, a := range c.held {
+		for _, name := range a.Servers {
+			m, known := c.hearing.members[name]
+			if name != c.name && known && (m.Health == control.Available || m.Health == control.Unknown) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Lapsed tells that the data plane has ceased by itself: for so long no heartbeat left.
+func (c *Core) Lapsed(now time.Time) []Action { return c.fence(now, "it was silent for too long") }
+
+// fence keeps a server out that others have taken for dead, longer each time.
+func (c *Core) fence(now time.Time, why string) []Action {
+	if c.hearing == nil || c.presence.phase != present {
+		return nil
+	}
+	p := &c.presence
+	p.phase, p.fenced, p.fencedBy = absent, p.damper.Fail(now), why
+	warn := Warn{Text: "takes nobody until " + p.fenced.Format(time.TimeOnly) + ", unless nobody else can: " + why}
+	return append([]Action{c.apply(), warn}, c.settleIn(now)...)
+}
+
+// Leave tells that the server ends: it takes nobody any more.
+func (c *Core) Leave(now time.Time) []Action {
+	c.presence.leaving = true
+	return c.settleIn(now)
+}
+
+// presenceTimes are when something is due of presence and takeovers.
+func (c *Core) presenceTimes() []time.Time {
+	var out []time.Time
+	if c.presence.phase == returning {
+		out = append(out, c.presence.takesAt)
+	}
+	if !c.presence.fenced.IsZero() {
+		out = append(out, c.presence.fenced)
+	}
+	if c.hearing != nil && c.takes() {
+		for _, said := range c.hearing.claims {
+			if !said.at.IsZero() {
+				out = append(out, said.at)
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,200 @@
+package agent
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/control"
+	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/internal/portion"
+)
+
+// hearing is what a server hears of the others on the control channel.
+type hearing struct {
+	silence time.Duration // after which a member counts as silent
+	members map[string]control.Member
+	gone    map[string]bool // who does not serve its users, as far as is heard
+	claims  map[ward]claim  // takeovers that were begun
+}
+
+// ward is an owner on this link whose users this server takes in its stead.
+type ward struct{ service, owner string }
+
+// claim is when a takeover is told; zero: it was.
+type claim struct{ at time.Time }
+
+// Channel tells that there is a control channel, before anything else. alive: the data plane has taken users up to now, as after
+// a planned restart; else the server is out until its application is known to answer.
+func (c *Core) Channel(silence time.Duration, alive bool) {
+	c.hearing = &hearing{silence: silence, members: map[string]control.Member{}, claims: map[ward]claim{}}
+	c.presence = newPresence(alive)
+}
+
+// Heard takes what is new of members of the channel.
+func (c *Core) Heard(now time.Time, members []control.Member) []Action {
+	isNews := false
+	for _, m := range members {
+		if m.Name == c.name {
+			continue
+		}
+		old, known := c.hearing.members[m.Name]
+		isNews = isNews || !known || old.Health != m.Health || old.Why != m.Why
+		c.hearing.members[m.Name] = m
+	}
+	if !isNews {
+		return nil
+	}
+	before := c.hearing.gone
+	c.hearing.gone = c.hearing.goneNow()
+	if maps.Equal(before, c.hearing.gone) {
+		return c.settleIn(now)
+	}
+	c.release(now, before)
+	c.claim(now)
+	return append([]Action{c.apply()}, c.settleIn(now)...)
+}
+
+// goneNow are the members that do not serve. Silence proves that of others only while somebody is heard: who hears nobody is cut
+// off. A member that says that it hears nobody itself goes on serving, until a leader gives its users to others.
+func (h *hearing) goneNow() map[string]bool {
+	isDeaf := true
+	for _, m := range h.members {
+		isDeaf = isDeaf && m.Health != control.Available && m.Health != control.Unwell
+	}
+	gone := map[string]bool{}
+	for name, m := range h.members {
+		switch m.Health {
+		case control.Silent:
+			gone[name] = !isDeaf
+		case control.Unwell:
+			gone[name] = m.Why != control.Deaf
+		}
+	}
+	maps.DeleteFunc(gone, func(_ string, isGone bool) bool { return !isGone })
+	return gone
+}
+
+// release plans to close the connections of those who are back: their users' packets go to them.
+func (c *Core) release(now time.Time, before map[string]bool) {
+	for _, name := range slices.Sorted(maps.Keys(c.held)) {
+		for owner := range c.owners(name) {
+			if before[owner] && !c.hearing.gone[owner] {
+				c.closings = append(c.closings, closing{service: name, at: now.Add(c.settle)})
+				break
+			}
+		}
+	}
+}
+
+// claim plans to tell of takeovers on this link, and forgets those that have ended. A moment passes before: who is cut off finds
+// one silent after the other, and takes nothing when all are.
+func (c *Core) claim(now time.Time) {
+	current := map[ward]claim{}
+	for name := range c.held {
+		for owner, isNear := range c.owners(name) {
+			if !isNear || !c.hearing.gone[owner] {
+				continue
+			}
+			w := ward{name, owner}
+			if said, ok := c.hearing.claims[w]; ok {
+				current[w] = said
+			} else if c.hearing.members[owner].Health == control.Silent {
+				current[w] = claim{now.Add(c.hearing.silence / 4)}
+			}
+		}
+	}
+	c.hearing.claims = current
+}
+
+// tellClaims says which takeovers have lasted: a silent owner that is alive after all yields.
+func (c *Core) tellClaims(now time.Time) []Action {
+	if c.hearing == nil || !c.takes() {
+		return nil
+	}
+	var out []Action
+	for w, said := range c.hearing.claims {
+		if said.at.IsZero() || now.Before(said.at) {
+			continue
+		}
+		c.hearing.claims[w] = claim{}
+		out = append(out, Takeover{Service: w.service, Epoch: c.held[w.service].Epoch, From: w.owner})
+	}
+	return out
+}
+
+// TakenOver tells that a server says that it serves in this one's stead. It counts of one on this link that stands by for it
+// and is well; elsewhere routers decide.
+func (c *Core) TakenOver(now time.Time, by, name string, _ epoch.Epoch, owner string) []Action {
+	a := c.held[name]
+	if c.hearing == nil || owner != c.name || a.Zero() || c.elsewhere(a.Address(by)) || c.hearing.members[by].Health == control.Unwell {
+		return nil
+	}
+	for slot := range a.Owner {
+		if a.OwnerOf(slot) == c.name && standbyOf(a, slot) == by {
+			return c.fence(now, by+" has taken over")
+		}
+	}
+	return nil
+}
+
+// owners are those that this server stands by for in a service, and whether they are on its link.
+func (c *Core) owners(name string) map[string]bool {
+	a := c.held[name]
+	me, ok := slices.BinarySearch(a.Servers, c.name)
+	out := map[string]bool{}
+	if !ok {
+		return out
+	}
+	seen := make([]bool, len(a.Servers))
+	for slot, s := range a.Standby {
+		if owner := a.Owner[slot]; int(s) == me && !seen[owner] {
+			seen[owner] = true
+			out[a.Servers[owner]] = !c.elsewhere(a.Address(a.Servers[owner]))
+		}
+	}
+	return out
+}
+
+// standing are the portions of others that this server takes: those of servers on other links at any time, for only a router can
+// have brought their packets here; those of servers on its own link while they do not.
+func (c *Core) standing(name string) []portion.Portion {
+	if c.hearing == nil {
+		return nil
+	}
+	a, owners := c.held[name], c.owners(name)
+	maps.DeleteFunc(owners, func(owner string, isNear bool) bool { return isNear && !c.hearing.gone[owner] })
+	if len(owners) == 0 {
+		return nil
+	}
+	return a.PortionsOf(func(slot int) bool {
+		_, takes := owners[a.OwnerOf(slot)]
+		return takes && standbyOf(a, slot) == c.name
+	})
+}
+
+// effective is the allocation as it is served: where the owner is gone, its standby is in its place.
+func (c *Core) effective(a alloc.Allocation) alloc.Allocation {
+	if c.hearing == nil || len(c.hearing.gone) == 0 || a.Zero() {
+		return a
+	}
+	gone := make([]bool, len(a.Servers))
+	for i, name := range a.Servers {
+		gone[i] = c.hearing.gone[name]
+	}
+	a.Owner = slices.Clone(a.Owner)
+	for slot, s := range a.Standby {
+		if gone[a.Owner[slot]] && s != alloc.None && !gone[s] {
+			a.Owner[slot] = s
+		}
+	}
+	return a
+}
+
+func standbyOf(a alloc.Allocation, slot int) string {
+	if s := a.Standby[slot]; s != alloc.None {
+		return a.Servers[s]
+	}
+	return ""
+}

@@ -1,0 +1,199 @@
+package agent
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/control"
+	"github.com/manycast/manycast/internal/service"
+)
+
+const silence = 250 * time.Millisecond
+
+// withStandbys adds standbys to an allocation.
+func withStandbys(a alloc.Allocation, even, odd uint16) alloc.Allocation {
+	a.Standby = []uint16{even, odd}
+	return a
+}
+
+// listening is the core of s2 (10.3.2.0/24), on a channel with all others available and a router. s1 is on another link, s3 on
+// this one.
+func listening(t *testing.T, a alloc.Allocation) *Core {
+	t.Helper()
+	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
+	c.Channel(silence, true)
+	c.SetServices(start, []service.Service{web})
+	c.SetHealthy(start, true)
+	for _, name := range []string{"s1", "s3", "r1"} {
+		c.Heard(start, []control.Member{{Name: name, Health: control.Available}})
+	}
+	c.Committed(start, "web", a)
+	return c
+}
+
+// turns tells the core that a member's health is another one now.
+func turns(c *Core, now time.Time, name string, h control.Health, why string) []Action {
+	return c.Heard(now, []control.Member{{Name: name, Health: h, Why: why}})
+}
+
+// takes is what the core would have the data plane take.
+func takes(c *Core) string {
+	accept := c.apply().Accept[0].Accept
+	out := ""
+	if accept.Contains(even) {
+		out += "even "
+	}
+	if accept.Contains(odd) {
+		out += "odd"
+	}
+	return out
+}
+
+func TestStandbyOfAnotherLinkIsTakenAtAnyTime(t *testing.T) {
+	c := listening(t, withStandbys(allocation(1, s1, s2), s2, s3))
+	if got := takes(c); got != "even odd" {
+		t.Errorf("takes %q, want even ones, too: only a router can have brought them", got)
+	}
+	c = newS2(t)
+	c.Committed(start, "web", withStandbys(allocation(2, s1, s2), s2, s3))
+	c.Tick(start.Add(settle))
+	if got := takes(c); got != "odd" {
+		t.Errorf("without a channel: takes %q, want its own", got)
+	}
+}
+
+func TestStandbyOfItsOwnLinkWaitsForSilence(t *testing.T) {
+	for name, h := range map[string]control.Member{
+		"silent": {Health: control.Silent}, "fenced": {Health: control.Unwell, Why: control.Fenced},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := listening(t, withStandbys(allocation(1, s3, s2), s2, s1))
+			if got := takes(c); got != "odd" {
+				t.Fatalf("takes %q, want its own: s3 takes the others", got)
+			}
+			if got := accepted(t, turns(c, start, "s3", h.Health, h.Why)); !got.Contains(even) || !got.Contains(odd) {
+				t.Errorf("takes %v, want all", got)
+			}
+			back := turns(c, start.Add(time.Second), "s3", control.Available, "")
+			if got := accepted(t, back); got.Contains(even) || !got.Contains(odd) {
+				t.Errorf("takes %v, want its own: s3 is back", got)
+			}
+			late := c.Tick(start.Add(time.Second + settle))
+			if closes(late) != 1 {
+				t.Fatalf("%+v, want the connections closed of those who go back", late)
+			}
+			for _, a := range late {
+				d, ok := a.(Close)
+				if ok && (!d.Lost(netip.AddrPortFrom(even, 4711)) || d.Lost(netip.AddrPortFrom(odd, 4711))) {
+					t.Error("closes the wrong connections")
+				}
+				if ok && len(c.Closed(d.Service, d.Epoch, 1)) != 0 {
+					t.Error("says Done for a move that never was")
+				}
+			}
+		})
+	}
+}
+
+func TestUnknownAndDeafOwnersAreLeftAlone(t *testing.T) {
+	c := listening(t, withStandbys(allocation(1, s3, s2), s2, s1))
+	turns(c, start, "s3", control.Unknown, "")
+	if got := takes(c); got != "odd" {
+		t.Errorf("unknown: takes %q, want its own", got)
+	}
+	turns(c, start, "s3", control.Unwell, control.Deaf)
+	if got := takes(c); got != "odd" {
+		t.Errorf("deaf: takes %q, want its own: s3 serves still, on the same link", got)
+	}
+}
+
+// TestWhoIsCutOffTakesNothing: others fall silent one after the other, and it is this server that hears nobody.
+func TestWhoIsCutOffTakesNothing(t *testing.T) {
+	c := listening(t, withStandbys(allocation(1, s3, s2), s2, s1))
+	now := start
+	for _, name := range []string{"s3", "s1", "r1"} {
+		now = now.Add(10 * time.Millisecond)
+		turns(c, now, name, control.Silent, "")
+	}
+	if got := takes(c); got != "odd" {
+		t.Errorf("takes %q, want its own", got)
+	}
+	for _, a := range c.Tick(now.Add(time.Second)) {
+		if _, ok := a.(Takeover); ok {
+			t.Error("tells a takeover that it did not keep")
+		}
+	}
+}
+
+func TestTakeoverIsToldOnceWhenItLasts(t *testing.T) {
+	c := listening(t, withStandbys(allocation(1, s3, s2), s2, s1))
+	turns(c, start, "s3", control.Silent, "")
+	due := c.Next()
+	if want := start.Add(silence / 4); !due.Equal(want) {
+		t.Fatalf("next at %v, want %v", due, want)
+	}
+	told := 0
+	for _, a := range append(c.Tick(due), c.Tick(due.Add(time.Second))...) {
+		if a, ok := a.(Takeover); ok {
+			told++
+			if a.From != "s3" || a.Service != "web" || a.Epoch.Number != 1 {
+				t.Errorf("tells %+v", a)
+			}
+		}
+	}
+	if told != 1 {
+		t.Errorf("told %d times, want once", told)
+	}
+}
+
+func TestShortSilenceIsNoTakeover(t *testing.T) {
+	c := listening(t, withStandbys(allocation(1, s3, s2), s2, s1))
+	turns(c, start, "s3", control.Silent, "")
+	turns(c, start.Add(50*time.Millisecond), "s3", control.Available, "")
+	for _, a := range c.Tick(start.Add(time.Second)) {
+		if _, ok := a.(Takeover); ok {
+			t.Error("tells that it has taken over from one that is back")
+		}
+	}
+}
+
+// TestEpochThatTidiesUpIsSeamless: the standby that serves already becomes the owner, and waits for no dead loser.
+func TestEpochThatTidiesUpIsSeamless(t *testing.T) {
+	before, after := withStandbys(allocation(1, s3, s2), s2, s1), withStandbys(allocation(2, s2, s2), s1, s1)
+	c := listening(t, before)
+	turns(c, start, "s3", control.Silent, "")
+	c.Announced("web", after, before)
+	if got := accepted(t, c.Committed(start, "web", after)); !got.Contains(even) || !got.Contains(odd) {
+		t.Errorf("takes %v, want all without a gap", got)
+	}
+}
+
+// TestEpochThatGivesThemToAThird: the standby is the loser then.
+func TestEpochThatGivesThemToAThird(t *testing.T) {
+	before, after := withStandbys(allocation(1, s3, s2), s2, s1), withStandbys(allocation(2, s1, s2), s2, s1)
+	c := listening(t, before)
+	turns(c, start, "s3", control.Silent, "")
+	a := applied(t, c.Committed(start, "web", after))
+	if len(a.Ceased) != 1 {
+		t.Errorf("tells %+v, want that it has ceased", a.Ceased)
+	}
+	if closes(c.Tick(start.Add(settle))) != 1 {
+		t.Error("the connections are not closed of users who went to s1")
+	}
+
+	// The winner's side, on one link: s2 wins what s3 served in the stead of s1, which is there too by its address.
+	near := withStandbys(allocation(1, s1, s2), s3, s1)
+	near.Addresses[0] = netip.MustParseAddr("10.3.2.10")
+	c = listening(t, near)
+	turns(c, start, "s1", control.Silent, "")
+	won := withStandbys(allocation(2, s2, s2), s3, s3)
+	c.Announced("web", won, near)
+	if early := c.Committed(start, "web", won); early != nil {
+		t.Errorf("%+v, though s3 serves them", early)
+	}
+	if got := accepted(t, c.CeasedBy("web", won.Epoch, "s3")); !got.Contains(even) {
+		t.Errorf("takes %v, want all", got)
+	}
+}

@@ -17,6 +17,9 @@ import (
 // restartWithin is how long a planned restart may take before others count the server as silent.
 const restartWithin = 5 * time.Second
 
+// aliveEvery is how often the data plane hears that the agent is alive, where there is no channel.
+const aliveEvery = 250 * time.Millisecond
+
 // channel is the loop's side of the control channel.
 type channel struct {
 	mail   *control.Mailbox // nobody puts anything in where there is no channel
@@ -40,6 +43,26 @@ func (l *Loop) openChannel() {
 	}
 	l.core.Channel(l.cfg.Channel.Silence(), alive && err == nil)
 	l.tellStatus(l.core.status())
+}
+
+// stayAlive tells the data plane that the agent is alive, from the first allocation applied until ctx is done. It is as far from
+// the loop as the registrar is: what the leader takes for alive goes on taking packets. On a control channel Beat does that.
+func (l *Loop) stayAlive(ctx context.Context) {
+	tick := time.NewTicker(aliveEvery)
+	defer tick.Stop()
+	failed := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := l.cfg.Plane.Revive()
+		if err != nil && !failed {
+			l.cfg.Log.Error("users will not be taken any more", "err", err)
+		}
+		failed = err != nil
+	}
 }
 
 // Beat tells that a heartbeat has left: the data plane may go on for as long as others will not take the server for silent. Any

@@ -188,7 +188,7 @@ func (c *Core) loses(before, after alloc.Allocation) bool {
 // Tick lets time pass: connections are closed whose time has come, after the server has ceased to take their portions, and
 // what no loser has answered for is taken.
 func (c *Core) Tick(now time.Time) []Action {
-	out := append(c.settleIn(now), c.tellClaims(now)...)
+	out := c.tickHearing(now)
 	lingering := false
 	for name, b := range c.begins {
 		if b.waits() && !now.Before(b.until) {

@@ -93,7 +93,7 @@ func (c *Core) isAlone() bool {
 	for _, a := range c.held {
 		for _, name := range a.Servers {
 			m, known := c.hearing.members[name]
-			if name != c.name && known && (m.Health == control.Available || m.Health == control.Unknown) {
+			if name != c.name && known && (m.health == control.Available || m.health == control.Unknown) {
 				return false
 			}
 		}
@@ -130,7 +130,13 @@ func (c *Core) presenceTimes() []time.Time {
 	if !c.presence.fenced.IsZero() {
 		out = append(out, c.presence.fenced)
 	}
-	if c.hearing != nil && c.takes() {
+	if c.hearing == nil {
+		return out
+	}
+	if end := c.hearing.recovers(); !end.IsZero() {
+		out = append(out, end)
+	}
+	if c.takes() {
 		for _, said := range c.hearing.claims {
 			if !said.at.IsZero() {
 				out = append(out, said.at)

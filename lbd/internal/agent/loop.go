@@ -59,11 +59,10 @@ type Config struct {
 }
 
 const (
-	retryAfter = time.Second            // what could not be applied is tried again
-	leaveWait  = time.Second            // a clean stop waits that long for others to take over
-	askWait    = time.Second            // a start waits that long for the bus before it takes up the last run's allocations
-	closeLimit = 5 * time.Second        // one round of closing connections
-	aliveEvery = 250 * time.Millisecond // the data plane hears that often that the agent is alive
+	retryAfter = time.Second     // what could not be applied is tried again
+	leaveWait  = time.Second     // a clean stop waits that long for others to take over
+	askWait    = time.Second     // a start waits that long for the bus before it takes up the last run's allocations
+	closeLimit = 5 * time.Second // one round of closing connections
 )
 
 // Loop feeds a Core and carries out its actions; a daemon's task. It owns the data plane and the joiner.
@@ -360,26 +359,6 @@ func (l *Loop) apply(ctx context.Context, a Apply) {
 		if l.cfg.Channel == nil {
 			l.work.Go(func() { l.stayAlive(ctx) })
 		}
-	}
-}
-
-// stayAlive tells the data plane that the agent is alive, from the first allocation applied until ctx is done. It is as far from
-// the loop as the registrar is: what the leader takes for alive goes on taking packets. On a control channel Beat does that.
-func (l *Loop) stayAlive(ctx context.Context) {
-	tick := time.NewTicker(aliveEvery)
-	defer tick.Stop()
-	failed := false
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		err := l.cfg.Plane.Revive()
-		if err != nil && !failed {
-			l.cfg.Log.Error("users will not be taken any more", "err", err)
-		}
-		failed = err != nil
 	}
 }
 

@@ -14,10 +14,21 @@ import (
 // hearing is what a server hears of the others on the control channel.
 type hearing struct {
 	silence time.Duration // after which a member counts as silent
-	members map[string]control.Member
+	members map[string]heard
+	deaf    bool            // nobody is heard
+	again   time.Time       // somebody is heard again
 	gone    map[string]bool // who does not serve its users, as far as is heard
 	claims  map[ward]claim  // takeovers that were begun
 }
+
+type heard struct {
+	health control.Health
+	why    string
+	since  time.Time
+}
+
+// recovery is how long those that fell silent to a deaf server have time to be heard again: each reports once a second.
+const recovery = 2 * time.Second
 
 // ward is an owner on this link whose users this server takes in its stead.
 type ward struct{ service, owner string }
@@ -28,7 +39,7 @@ type claim struct{ at time.Time }
 // Channel tells that there is a control channel, before anything else. alive: the data plane has taken users up to now, as after
 // a planned restart; else the server is out until its application is known to answer.
 func (c *Core) Channel(silence time.Duration, alive bool) {
-	c.hearing = &hearing{silence: silence, members: map[string]control.Member{}, claims: map[ward]claim{}}
+	c.hearing = &hearing{silence: silence, members: map[string]heard{}, claims: map[ward]claim{}}
 	c.presence = newPresence(alive)
 }
 
@@ -40,14 +51,33 @@ func (c *Core) Heard(now time.Time, members []control.Member) []Action {
 			continue
 		}
 		old, known := c.hearing.members[m.Name]
-		isNews = isNews || !known || old.Health != m.Health || old.Why != m.Why
-		c.hearing.members[m.Name] = m
+		if !known || old.health != m.Health || old.why != m.Why {
+			c.hearing.members[m.Name], isNews = heard{m.Health, m.Why, now}, true
+		}
 	}
 	if !isNews {
 		return nil
 	}
+	c.hearing.listen(now)
+	return c.reckon(now)
+}
+
+// listen finds out whether anybody is heard.
+func (h *hearing) listen(now time.Time) {
+	isDeaf := true
+	for _, m := range h.members {
+		isDeaf = isDeaf && m.health != control.Available && m.health != control.Unwell
+	}
+	if h.deaf && !isDeaf {
+		h.again = now
+	}
+	h.deaf = isDeaf
+}
+
+// reckon finds out who has gone and who is back, and does what follows.
+func (c *Core) reckon(now time.Time) []Action {
 	before := c.hearing.gone
-	c.hearing.gone = c.hearing.goneNow()
+	c.hearing.gone = c.hearing.goneNow(now)
 	if maps.Equal(before, c.hearing.gone) {
 		return c.settleIn(now)
 	}
@@ -58,22 +88,30 @@ func (c *Core) Heard(now time.Time, members []control.Member) []Action {
 
 // goneNow are the members that do not serve. Silence proves that of others only while somebody is heard: who hears nobody is cut
 // off. A member that says that it hears nobody itself goes on serving, until a leader gives its users to others.
-func (h *hearing) goneNow() map[string]bool {
-	isDeaf := true
-	for _, m := range h.members {
-		isDeaf = isDeaf && m.Health != control.Available && m.Health != control.Unwell
-	}
+func (h *hearing) goneNow(now time.Time) map[string]bool {
 	gone := map[string]bool{}
 	for name, m := range h.members {
-		switch m.Health {
-		case control.Silent:
-			gone[name] = !isDeaf
-		case control.Unwell:
-			gone[name] = m.Why != control.Deaf
+		isSilent := m.health == control.Silent && !h.deaf && !h.isRecovering(now, m)
+		if isSilent || m.health == control.Unwell && m.why != control.Deaf {
+			gone[name] = true
 		}
 	}
-	maps.DeleteFunc(gone, func(_ string, isGone bool) bool { return !isGone })
 	return gone
+}
+
+// isRecovering reports whether a member fell silent when all did, and may be heard again soon as others are.
+func (h *hearing) isRecovering(now time.Time, m heard) bool {
+	return m.since.Before(h.again) && now.Before(h.again.Add(recovery))
+}
+
+// recovers returns until when silence does not count of those of whom it does not; zero: it counts of all.
+func (h *hearing) recovers() time.Time {
+	for name, m := range h.members {
+		if m.health == control.Silent && !h.deaf && m.since.Before(h.again) && !h.gone[name] {
+			return h.again.Add(recovery)
+		}
+	}
+	return time.Time{}
 }
 
 // release plans to close the connections of those who are back: their users' packets go to them.
@@ -100,7 +138,7 @@ func (c *Core) claim(now time.Time) {
 			w := ward{name, owner}
 			if said, ok := c.hearing.claims[w]; ok {
 				current[w] = said
-			} else if c.hearing.members[owner].Health == control.Silent {
+			} else if c.hearing.members[owner].health == control.Silent {
 				current[w] = claim{now.Add(c.hearing.silence / 4)}
 			}
 		}
@@ -108,9 +146,20 @@ func (c *Core) claim(now time.Time) {
 	c.hearing.claims = current
 }
 
+// tickHearing lets time pass for what is heard.
+func (c *Core) tickHearing(now time.Time) []Action {
+	if c.hearing == nil {
+		return nil
+	}
+	if end := c.hearing.recovers(); !end.IsZero() && !now.Before(end) {
+		return append(c.reckon(now), c.tellClaims(now)...)
+	}
+	return append(c.settleIn(now), c.tellClaims(now)...)
+}
+
 // tellClaims says which takeovers have lasted: a silent owner that is alive after all yields.
 func (c *Core) tellClaims(now time.Time) []Action {
-	if c.hearing == nil || !c.takes() {
+	if !c.takes() {
 		return nil
 	}
 	var out []Action
@@ -128,7 +177,7 @@ func (c *Core) tellClaims(now time.Time) []Action {
 // and is well; elsewhere routers decide.
 func (c *Core) TakenOver(now time.Time, by, name string, _ epoch.Epoch, owner string) []Action {
 	a := c.held[name]
-	if c.hearing == nil || owner != c.name || a.Zero() || c.elsewhere(a.Address(by)) || c.hearing.members[by].Health == control.Unwell {
+	if c.hearing == nil || owner != c.name || a.Zero() || c.elsewhere(a.Address(by)) || c.hearing.members[by].health == control.Unwell {
 		return nil
 	}
 	for slot := range a.Owner {

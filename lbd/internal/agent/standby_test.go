@@ -127,6 +127,30 @@ func TestWhoIsCutOffTakesNothing(t *testing.T) {
 	}
 }
 
+// TestSilenceOfADeafServerCountsLater: whoever hears again does not hear all at once.
+func TestSilenceOfADeafServerCountsLater(t *testing.T) {
+	c := listening(t, withStandbys(allocation(1, s3, s2), s2, s1))
+	for _, name := range []string{"s3", "s1", "r1"} {
+		turns(c, start, name, control.Silent, "")
+	}
+	c.Tick(start.Add(settle)) // connections of those who were taken for a moment
+	now := start.Add(time.Minute)
+	turns(c, now, "r1", control.Available, "")
+	if got := takes(c); got != "odd" {
+		t.Errorf("takes %q, want its own: s3 had no time to be heard again", got)
+	}
+	now = now.Add(recovery)
+	if due := c.Next(); !due.Equal(now) {
+		t.Fatalf("next at %v, want %v", due, now)
+	}
+	if got := accepted(t, c.Tick(now)); !got.Contains(even) {
+		t.Errorf("takes %v, want all: s3 is silent still", got)
+	}
+	if due := c.Next(); !due.Equal(now.Add(silence / 4)) {
+		t.Errorf("next at %v, want the takeover told", due)
+	}
+}
+
 func TestTakeoverIsToldOnceWhenItLasts(t *testing.T) {
 	c := listening(t, withStandbys(allocation(1, s3, s2), s2, s1))
 	turns(c, start, "s3", control.Silent, "")

@@ -40,7 +40,7 @@ type Move struct {
 	Finished time.Time
 }
 
-// Action is one of Save, Send, Record and Warn.
+// Action is one of Save, Send, Record, Dampened and Warn.
 type Action interface{ action() }
 
 // Save writes the state of a service where its newest revision is Revision (0: there is none). Core.Saved or Core.Loaded
@@ -57,13 +57,26 @@ type Send struct{ Message announce.Message }
 // Record adds a move to the service's history.
 type Record struct{ Move Move }
 
+// Dampened makes these all the servers on record that are kept out of a service for having died again and again.
+type Dampened struct {
+	Service string
+	Servers []DampenedServer // in order of names
+}
+
+// DampenedServer is kept out until then.
+type DampenedServer struct {
+	Name  string
+	Until time.Time
+}
+
 // Warn tells the operator.
 type Warn struct {
 	Service string
 	Text    string
 }
 
-func (Save) action()   {}
-func (Send) action()   {}
-func (Record) action() {}
-func (Warn) action()   {}
+func (Save) action()     {}
+func (Send) action()     {}
+func (Record) action()   {}
+func (Dampened) action() {}
+func (Warn) action()     {}

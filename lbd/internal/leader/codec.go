@@ -45,12 +45,9 @@ func decodeOperator(data []byte) (Operator, error) {
 // maxMoves bounds the history of a service.
 const maxMoves = 64
 
-// addMove appends a move to a value of the bucket "moves"; nil is an empty one. A damaged history is begun anew.
+// addMove appends a move to a value of the bucket "moves".
 func addMove(history []byte, m Move) ([]byte, error) {
-	var p allocv1.Moves
-	if err := proto.Unmarshal(history, &p); err != nil {
-		p.Reset()
-	}
+	p := decodeMoves(history)
 	p.Moves = append(p.Moves, &allocv1.Move{
 		Service: m.Service, Epoch: alloc.EpochToProto(m.Epoch), FractionMoved: m.Moved, FractionNeeded: m.Needed,
 		ConnectionsAffected: uint32(m.Closed), Ms: float64(m.Took.Microseconds()) / 1000, Reason: m.Reason,
@@ -59,5 +56,24 @@ func addMove(history []byte, m Move) ([]byte, error) {
 	if n := len(p.Moves); n > maxMoves {
 		p.Moves = p.Moves[n-maxMoves:]
 	}
-	return proto.Marshal(&p)
+	return proto.Marshal(p)
+}
+
+// setDampened says in a value of the bucket "moves" who is dampened.
+func setDampened(history []byte, d Dampened) ([]byte, error) {
+	p := decodeMoves(history)
+	p.Dampened = nil
+	for _, s := range d.Servers {
+		p.Dampened = append(p.Dampened, &allocv1.Dampened{Server: s.Name, UntilUnixNano: s.Until.UnixNano()})
+	}
+	return proto.Marshal(p)
+}
+
+// decodeMoves reads a value of the bucket "moves"; nil is an empty one. A damaged history is begun anew.
+func decodeMoves(history []byte) *allocv1.Moves {
+	var p allocv1.Moves
+	if err := proto.Unmarshal(history, &p); err != nil {
+		p.Reset()
+	}
+	return &p
 }

@@ -2,6 +2,7 @@ package leader
 
 import (
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -38,6 +39,11 @@ func FuzzDecode(f *testing.F) {
 		if err != nil || proto.Unmarshal(history, &p) != nil || len(p.Moves) == 0 || len(p.Moves) > maxMoves ||
 			p.Moves[len(p.Moves)-1].Service != "web" {
 			t.Errorf("history of %d moves, %v", len(p.Moves), err)
+		}
+		kept, err := setDampened(history, Dampened{Service: "web", Servers: []DampenedServer{{"s1", time.Unix(7, 0)}}})
+		var q allocv1.Moves
+		if err != nil || proto.Unmarshal(kept, &q) != nil || len(q.Moves) != len(p.Moves) || len(q.Dampened) != 1 || q.Dampened[0].Server != "s1" {
+			t.Errorf("history of %d moves and %v, %v", len(q.Moves), q.Dampened, err)
 		}
 	})
 }

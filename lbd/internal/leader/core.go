@@ -7,6 +7,7 @@ import (
 
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/announce"
+	"github.com/manycast/manycast/lbd/internal/damping"
 	"github.com/manycast/manycast/lbd/internal/store"
 )
 
@@ -28,6 +29,7 @@ type Core struct {
 	watching time.Time // since when registrations are seen
 	loaded   bool      // the bucket of allocations is known
 	pools    map[string]*pool
+	hearing  *hearing // nil: there is no control channel
 }
 
 // NewCore returns a Core that knows nothing and does not lead.
@@ -48,7 +50,7 @@ func NewCore(t Timing) *Core {
 func (c *Core) pool(name string) *pool {
 	p := c.pools[name]
 	if p == nil {
-		p = &pool{core: c, name: name, members: map[string]*member{}, operator: map[string]Operator{}}
+		p = &pool{core: c, name: name, members: map[string]*member{}, operator: map[string]Operator{}, deaths: map[string]*damping.Damper{}}
 		c.pools[name] = p
 	}
 	return p

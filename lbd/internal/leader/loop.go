@@ -9,10 +9,14 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/manycast/manycast/internal/bus"
+	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/announce"
 	"github.com/manycast/manycast/lbd/internal/store"
+	controlv1 "github.com/manycast/manycast/proto/control/v1"
 )
 
 // Config is what a Loop works with.
@@ -23,6 +27,8 @@ type Config struct {
 	LeaseTTL  time.Duration // of the bucket's entries; 0: 2 s
 	Buckets   store.Buckets
 	Announcer announce.Announcer
+	Channel   control.Channel // nil: there is none
+	Server    string          // the server of this process; empty: there is none
 	Services  <-chan []service.Service
 	Log       *slog.Logger
 }
@@ -33,6 +39,7 @@ type Loop struct {
 	core     *Core
 	campaign *campaigner
 	messages chan announce.Message
+	mail     *control.Mailbox
 	term     uint64
 	unsure   map[string]bool // services whose state has to be read again
 }
@@ -54,7 +61,7 @@ func NewLoop(cfg Config) (*Loop, error) {
 	}
 	return &Loop{
 		cfg: cfg, core: NewCore(cfg.Timing), campaign: campaign,
-		messages: make(chan announce.Message, 4096), unsure: map[string]bool{},
+		messages: make(chan announce.Message, 4096), mail: control.NewMailbox(1024), unsure: map[string]bool{},
 	}, nil
 }
 
@@ -83,6 +90,10 @@ func (l *Loop) Run(ctx context.Context) error {
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	l.core.Watching(time.Now())
+	if l.cfg.Channel != nil {
+		l.core.Channel(time.Now(), l.cfg.Channel.Silence(), l.cfg.Server)
+		defer l.cfg.Channel.Listen(l.mail.Put)()
+	}
 	for {
 		var actions []Action
 		select {
@@ -108,6 +119,8 @@ func (l *Loop) Run(ctx context.Context) error {
 			if ok {
 				actions = l.allocation(e)
 			}
+		case <-l.mail.Ready():
+			actions = l.heard()
 		case m := <-l.messages:
 			actions = l.core.Message(time.Now(), m)
 		case <-tick.C:
@@ -130,6 +143,24 @@ func (l *Loop) hear(m announce.Message) {
 		default:
 		}
 	}
+}
+
+// heard takes what came by the control channel.
+func (l *Loop) heard() []Action {
+	members, messages := l.mail.Take()
+	actions := l.core.Heard(time.Now(), members)
+	for _, m := range messages {
+		if m.Kind != control.KindTakeover {
+			continue
+		}
+		var t controlv1.Takeover
+		if err := proto.Unmarshal(m.Body, &t); err != nil {
+			l.cfg.Log.Warn("takeover is not understood", "from", m.From.Name, "err", err)
+			continue
+		}
+		actions = append(actions, l.core.TakenOver(time.Now(), m.From.Name, t.GetService(), t.GetFrom())...)
+	}
+	return actions
 }
 
 func (l *Loop) tenure(t tenure) []Action {
@@ -206,6 +237,8 @@ func (l *Loop) carryOut(ctx context.Context, actions []Action) {
 			}
 		case Record:
 			l.record(ctx, a.Move)
+		case Dampened:
+			l.dampened(ctx, a)
 		case Warn:
 			l.cfg.Log.Warn(a.Text, "service", a.Service)
 		}
@@ -262,16 +295,33 @@ func (l *Loop) reread(ctx context.Context) []Action {
 func (l *Loop) record(ctx context.Context, m Move) {
 	l.cfg.Log.Info("reallocated", "service", m.Service, "epoch", m.Epoch, "reason", m.Reason, "moved", m.Moved, "needed", m.Needed,
 		"connections", m.Closed, "took", m.Took, "missing", m.Missing)
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
-	old, err := l.cfg.Buckets.Moves.Get(ctx, m.Service)
-	if err == nil || errors.Is(err, bus.ErrNotFound) {
-		var data []byte
-		if data, err = addMove(old.Value, m); err == nil {
-			_, err = l.cfg.Buckets.Moves.Put(ctx, m.Service, data)
-		}
-	}
+	err := l.changeMoves(ctx, m.Service, func(old []byte) ([]byte, error) { return addMove(old, m) })
 	if err != nil {
 		l.cfg.Log.Warn("move not recorded", "service", m.Service, "epoch", m.Epoch, "err", err)
 	}
+}
+
+// dampened puts on record who is kept out.
+func (l *Loop) dampened(ctx context.Context, d Dampened) {
+	for _, s := range d.Servers {
+		l.cfg.Log.Warn("server died again and is kept out for a while", "service", d.Service, "server", s.Name, "until", s.Until)
+	}
+	err := l.changeMoves(ctx, d.Service, func(old []byte) ([]byte, error) { return setDampened(old, d) })
+	if err != nil {
+		l.cfg.Log.Warn("servers that are kept out not recorded", "service", d.Service, "err", err)
+	}
+}
+
+func (l *Loop) changeMoves(ctx context.Context, service string, change func(old []byte) ([]byte, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	old, err := l.cfg.Buckets.Moves.Get(ctx, service)
+	if err != nil && !errors.Is(err, bus.ErrNotFound) {
+		return err
+	}
+	data, err := change(old.Value)
+	if err == nil {
+		_, err = l.cfg.Buckets.Moves.Put(ctx, service, data)
+	}
+	return err
 }

@@ -34,7 +34,7 @@ func (p *pool) register(now time.Time, r Registration, revision uint64) (isNews 
 		m.suspect = time.Time{}
 	}
 	if !p.usable(now, m) {
-		m.first, m.admitted = now, false
+		p.expel(now, m)
 	}
 	m.Registration, m.revision, m.seen, m.proven = r, revision, now, true
 	return isNews
@@ -42,11 +42,20 @@ func (p *pool) register(now time.Time, r Registration, revision uint64) (isNews 
 
 // alive reports whether the member's agent can be counted on.
 func (p *pool) alive(now time.Time, m *member) bool {
+	if now.Before(m.suspect) {
+		return false
+	}
+	switch p.core.hearing.judge(now, m.Server) {
+	case serving:
+		return true
+	case gone, unheard:
+		return false
+	}
 	seen := m.seen
 	if p.core.watching.After(seen) {
 		seen = p.core.watching
 	}
-	return now.Sub(seen) <= p.core.timing.DeadAfter && !now.Before(m.suspect)
+	return now.Sub(seen) <= p.core.timing.DeadAfter
 }
 
 // usable reports whether the member may own something, were it admitted.
@@ -54,14 +63,24 @@ func (p *pool) usable(now time.Time, m *member) bool {
 	return m.Healthy && p.alive(now, m)
 }
 
-// admit lets new members in: those of the committed allocation at once, others together when the first of them has waited.
+// expel puts a member out of the pool.
+func (p *pool) expel(now time.Time, m *member) {
+	if m.admitted {
+		p.flap(now, m.Server)
+	}
+	m.admitted, m.first = false, now
+}
+
+// admit lets new members in: those of the committed allocation at once, others together when the first of them has waited. Those
+// that died again and again wait longer, unless there is nobody else.
 func (p *pool) admit(now time.Time) {
-	due := false
+	due, someone := false, p.someone(now)
 	for name, m := range p.members {
 		switch {
 		case !p.usable(now, m):
-			m.admitted, m.first = false, now
+			p.expel(now, m)
 		case m.admitted:
+		case someone && !p.dampened(now, name).IsZero():
 		case p.state.Committed.Has(name):
 			m.admitted = true
 		case m.proven && now.Sub(m.first) >= p.core.timing.JoinWait:
@@ -71,9 +90,19 @@ func (p *pool) admit(now time.Time) {
 	if !due {
 		return
 	}
-	for _, m := range p.members {
-		m.admitted = m.admitted || m.proven && p.usable(now, m)
+	for name, m := range p.members {
+		m.admitted = m.admitted || m.proven && p.usable(now, m) && (!someone || p.dampened(now, name).IsZero())
 	}
+}
+
+// someone reports whether a member could own something that is not dampened.
+func (p *pool) someone(now time.Time) bool {
+	for name, m := range p.members {
+		if p.usable(now, m) && p.dampened(now, name).IsZero() {
+			return true
+		}
+	}
+	return false
 }
 
 // servers is the pool as the allocator wants it.
@@ -98,6 +127,11 @@ func (p *pool) servers(now time.Time) []alloc.Server {
 // agent that has renewed since we watch has its connection to the bus, and would hear an announcement.
 func (p *pool) complete(now time.Time) bool {
 	watching := p.core.watching
+	for _, name := range p.state.Committed.Servers {
+		if h := p.core.hearing; h.judge(now, name) == unheard && now.Sub(h.since) <= h.recovery {
+			return false
+		}
+	}
 	if now.Sub(watching) > p.core.timing.DeadAfter {
 		return true
 	}
@@ -139,6 +173,8 @@ func (p *pool) absence(now time.Time, name string) string {
 		return "left"
 	case now.Before(m.suspect):
 		return "did not prepare"
+	case p.core.hearing.isUnwell(name):
+		return "is unhealthy"
 	case !p.alive(now, m):
 		return "is dead"
 	case !m.Healthy:

@@ -11,6 +11,7 @@ import (
 	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/announce"
+	"github.com/manycast/manycast/lbd/internal/damping"
 	"github.com/manycast/manycast/lbd/internal/store"
 )
 
@@ -21,6 +22,8 @@ type pool struct {
 	spec     *service.Service // nil: no such service
 	members  map[string]*member
 	operator map[string]Operator
+	deaths   map[string]*damping.Damper
+	told     map[string]time.Time // who is dampened, as on record
 
 	revision uint64 // of the state in the bucket; 0: there is none
 	state    store.State
@@ -66,9 +69,10 @@ func (p *pool) step(now time.Time) []Action {
 	out := p.expireTails(now)
 	p.admit(now)
 	if !p.core.leading(now) {
-		p.round = nil
+		p.round, p.told = nil, nil
 		return out
 	}
+	out = append(out, p.tellDampened(now)...)
 	if p.round != nil {
 		out = append(out, p.checkPrepared(now)...)
 	}

@@ -869,6 +869,7 @@ func (x *Done) GetConnectionsClosed() uint32 {
 type Moves struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Moves         []*Move                `protobuf:"bytes,1,rep,name=moves,proto3" json:"moves,omitempty"`
+	Dampened      []*Dampened            `protobuf:"bytes,2,rep,name=dampened,proto3" json:"dampened,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -910,6 +911,66 @@ func (x *Moves) GetMoves() []*Move {
 	return nil
 }
 
+func (x *Moves) GetDampened() []*Dampened {
+	if x != nil {
+		return x.Dampened
+	}
+	return nil
+}
+
+// Dampened is a server that is kept out of the pool for having died again and again.
+type Dampened struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Server        string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	UntilUnixNano int64                  `protobuf:"varint,2,opt,name=until_unix_nano,json=untilUnixNano,proto3" json:"until_unix_nano,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Dampened) Reset() {
+	*x = Dampened{}
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Dampened) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Dampened) ProtoMessage() {}
+
+func (x *Dampened) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Dampened.ProtoReflect.Descriptor instead.
+func (*Dampened) Descriptor() ([]byte, []int) {
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Dampened) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *Dampened) GetUntilUnixNano() int64 {
+	if x != nil {
+		return x.UntilUnixNano
+	}
+	return 0
+}
+
 // Move is what a reallocation did.
 type Move struct {
 	state               protoimpl.MessageState `protogen:"open.v1"`
@@ -928,7 +989,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[14]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1001,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[14]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1014,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{14}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Move) GetService() string {
@@ -1088,9 +1149,13 @@ const file_proto_alloc_v1_alloc_proto_rawDesc = "" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12.\n" +
 	"\x05epoch\x18\x02 \x01(\v2\x18.manycast.alloc.v1.EpochR\x05epoch\x12\x16\n" +
 	"\x06server\x18\x03 \x01(\tR\x06server\x12-\n" +
-	"\x12connections_closed\x18\x04 \x01(\rR\x11connectionsClosed\"6\n" +
+	"\x12connections_closed\x18\x04 \x01(\rR\x11connectionsClosed\"o\n" +
 	"\x05Moves\x12-\n" +
-	"\x05moves\x18\x01 \x03(\v2\x17.manycast.alloc.v1.MoveR\x05moves\"\xb7\x02\n" +
+	"\x05moves\x18\x01 \x03(\v2\x17.manycast.alloc.v1.MoveR\x05moves\x127\n" +
+	"\bdampened\x18\x02 \x03(\v2\x1b.manycast.alloc.v1.DampenedR\bdampened\"J\n" +
+	"\bDampened\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\x12&\n" +
+	"\x0funtil_unix_nano\x18\x02 \x01(\x03R\runtilUnixNano\"\xb7\x02\n" +
 	"\x04Move\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12.\n" +
 	"\x05epoch\x18\x02 \x01(\v2\x18.manycast.alloc.v1.EpochR\x05epoch\x12%\n" +
@@ -1115,7 +1180,7 @@ func file_proto_alloc_v1_alloc_proto_rawDescGZIP() []byte {
 	return file_proto_alloc_v1_alloc_proto_rawDescData
 }
 
-var file_proto_alloc_v1_alloc_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_proto_alloc_v1_alloc_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_proto_alloc_v1_alloc_proto_goTypes = []any{
 	(*Epoch)(nil),        // 0: manycast.alloc.v1.Epoch
 	(*Allocation)(nil),   // 1: manycast.alloc.v1.Allocation
@@ -1131,12 +1196,13 @@ var file_proto_alloc_v1_alloc_proto_goTypes = []any{
 	(*Ceased)(nil),       // 11: manycast.alloc.v1.Ceased
 	(*Done)(nil),         // 12: manycast.alloc.v1.Done
 	(*Moves)(nil),        // 13: manycast.alloc.v1.Moves
-	(*Move)(nil),         // 14: manycast.alloc.v1.Move
-	(*v1.Slots)(nil),     // 15: manycast.service.v1.Slots
+	(*Dampened)(nil),     // 14: manycast.alloc.v1.Dampened
+	(*Move)(nil),         // 15: manycast.alloc.v1.Move
+	(*v1.Slots)(nil),     // 16: manycast.service.v1.Slots
 }
 var file_proto_alloc_v1_alloc_proto_depIdxs = []int32{
 	0,  // 0: manycast.alloc.v1.Allocation.epoch:type_name -> manycast.alloc.v1.Epoch
-	15, // 1: manycast.alloc.v1.Allocation.slots:type_name -> manycast.service.v1.Slots
+	16, // 1: manycast.alloc.v1.Allocation.slots:type_name -> manycast.service.v1.Slots
 	1,  // 2: manycast.alloc.v1.State.committed:type_name -> manycast.alloc.v1.Allocation
 	1,  // 3: manycast.alloc.v1.State.prepared:type_name -> manycast.alloc.v1.Allocation
 	4,  // 4: manycast.alloc.v1.Registration.load:type_name -> manycast.alloc.v1.Load
@@ -1147,13 +1213,14 @@ var file_proto_alloc_v1_alloc_proto_depIdxs = []int32{
 	1,  // 9: manycast.alloc.v1.Commit.allocation:type_name -> manycast.alloc.v1.Allocation
 	0,  // 10: manycast.alloc.v1.Ceased.epoch:type_name -> manycast.alloc.v1.Epoch
 	0,  // 11: manycast.alloc.v1.Done.epoch:type_name -> manycast.alloc.v1.Epoch
-	14, // 12: manycast.alloc.v1.Moves.moves:type_name -> manycast.alloc.v1.Move
-	0,  // 13: manycast.alloc.v1.Move.epoch:type_name -> manycast.alloc.v1.Epoch
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	15, // 12: manycast.alloc.v1.Moves.moves:type_name -> manycast.alloc.v1.Move
+	14, // 13: manycast.alloc.v1.Moves.dampened:type_name -> manycast.alloc.v1.Dampened
+	0,  // 14: manycast.alloc.v1.Move.epoch:type_name -> manycast.alloc.v1.Epoch
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_proto_alloc_v1_alloc_proto_init() }
@@ -1169,7 +1236,7 @@ func file_proto_alloc_v1_alloc_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_alloc_v1_alloc_proto_rawDesc), len(file_proto_alloc_v1_alloc_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

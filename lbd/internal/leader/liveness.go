@@ -1,0 +1,177 @@
+package leader
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/control"
+	"github.com/manycast/manycast/lbd/internal/damping"
+)
+
+// hearing is what a leader hears on the control channel. A registration proves that a server reaches the bus, a heartbeat that
+// users' packets may reach the server: where there is a channel, that decides.
+type hearing struct {
+	self     string        // the server of this process, which hears itself by the bus alone; empty: none
+	patience time.Duration // between silence and death, in which a leader that is cut off finds everybody silent
+	recovery time.Duration // in which the silent ones of a leader that was deaf may be heard again
+	members  map[string]heard
+	since    time.Time // it listens, or hears again
+	isDeaf   bool
+}
+
+type heard struct {
+	health control.Health
+	since  time.Time
+}
+
+// verdict is what the channel says of a server.
+type verdict int
+
+const (
+	unjudged verdict = iota // registrations decide
+	serving
+	gone
+	unheard // registered, but never heard
+)
+
+// Channel tells that there is a control channel, before anything else. self is the server of this process, or empty.
+func (c *Core) Channel(now time.Time, silence time.Duration, self string) {
+	c.hearing = &hearing{
+		self: self, patience: silence / 2, recovery: c.timing.DeadAfter, members: map[string]heard{}, since: now,
+	}
+}
+
+// Heard takes what is new of members of the channel.
+func (c *Core) Heard(now time.Time, members []control.Member) []Action {
+	isNews := false
+	for _, m := range members {
+		old, known := c.hearing.members[m.Name]
+		if known && (m.Health == old.health || m.Health == control.Unknown) {
+			continue // a leader that could not listen knows nothing new
+		}
+		c.hearing.members[m.Name], isNews = heard{m.Health, now}, true
+	}
+	if !isNews {
+		return nil
+	}
+	return append(c.hearing.listen(now), c.Tick(now)...)
+}
+
+// TakenOver tells that a server serves in the stead of another one, which it does not hear. If the leader does, the two are on
+// one link and both serve: the leader decides for the one that is to by the allocation.
+func (c *Core) TakenOver(now time.Time, by, service, owner string) []Action {
+	p, ok := c.pools[service]
+	if !ok || c.hearing == nil || c.hearing.members[by].health != control.Available {
+		return nil
+	}
+	m, a := p.members[owner], p.state.Committed
+	if m == nil || !standsBy(a, owner, by) {
+		return nil
+	}
+	m.suspect = now.Add(c.timing.SuspectFor)
+	return p.step(now)
+}
+
+// listen finds out whether anybody is heard.
+func (h *hearing) listen(now time.Time) []Action {
+	isDeaf := len(h.members) > 0
+	for _, m := range h.members {
+		isDeaf = isDeaf && m.health != control.Available && m.health != control.Unwell
+	}
+	if isDeaf == h.isDeaf {
+		return nil
+	}
+	h.isDeaf = isDeaf
+	if isDeaf {
+		return []Action{Warn{Text: "nobody is heard on the control channel: servers count as alive while they renew their registrations"}}
+	}
+	h.since = now
+	return nil
+}
+
+// judge says what the channel knows of a server. Whoever hears nobody at all cannot tell the dead from the cut off.
+func (h *hearing) judge(now time.Time, server string) verdict {
+	if h == nil || server == h.self || h.isDeaf {
+		return unjudged
+	}
+	m, known := h.members[server]
+	isNew := now.Sub(h.since) <= h.recovery
+	switch {
+	case m.health == control.Available:
+		return serving
+	case m.health == control.Unwell:
+		return gone
+	case m.health == control.Silent && isNew && m.since.Before(h.since):
+		return unjudged
+	case m.health == control.Silent && now.Sub(m.since) < h.patience:
+		return serving
+	case m.health == control.Silent:
+		return gone
+	case !known && !isNew && len(h.members) == 0:
+		return unjudged // never was there anybody
+	}
+	return unheard
+}
+
+// isUnwell reports whether a server says itself that it does not serve.
+func (h *hearing) isUnwell(server string) bool {
+	return h != nil && h.members[server].health == control.Unwell
+}
+
+// standsBy reports whether a server stands by for an owner.
+func standsBy(a alloc.Allocation, owner, standby string) bool {
+	o, isOwner := slices.BinarySearch(a.Servers, owner)
+	s, isStandby := slices.BinarySearch(a.Servers, standby)
+	for slot := range a.Owner {
+		if isOwner && isStandby && int(a.Owner[slot]) == o && int(a.Standby[slot]) == s {
+			return true
+		}
+	}
+	return false
+}
+
+// flap counts the death of a server that was in the pool. The first in a while costs it nothing but the move.
+func (p *pool) flap(now time.Time, server string) {
+	d := p.deaths[server]
+	if d == nil {
+		d = &damping.Damper{First: 5 * time.Second, Max: 5 * time.Minute, Forget: 10 * time.Minute}
+		p.deaths[server] = d
+	}
+	d.Fail(now)
+}
+
+// dampened returns until when a server is kept out for having died again; zero: it is not.
+func (p *pool) dampened(now time.Time, server string) time.Time {
+	d := p.deaths[server]
+	switch {
+	case d == nil:
+		return time.Time{}
+	case d.Count(now) == 0:
+		delete(p.deaths, server)
+		return time.Time{}
+	case d.Count(now) == 1:
+		return time.Time{}
+	}
+	return d.Until(now)
+}
+
+// tellDampened records who is kept out, when that has changed.
+func (p *pool) tellDampened(now time.Time) []Action {
+	current := map[string]time.Time{}
+	for name := range p.deaths {
+		if until := p.dampened(now, name); !until.IsZero() {
+			current[name] = until
+		}
+	}
+	if maps.Equal(current, p.told) {
+		return nil
+	}
+	p.told = current
+	d := Dampened{Service: p.name}
+	for _, name := range slices.Sorted(maps.Keys(current)) {
+		d.Servers = append(d.Servers, DampenedServer{name, current[name]})
+	}
+	return []Action{d}
+}

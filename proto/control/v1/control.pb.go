@@ -91,6 +91,7 @@ type Report struct {
 	PauseMs       uint32                 `protobuf:"varint,5,opt,name=pause_ms,json=pauseMs,proto3" json:"pause_ms,omitempty"`          // the sender restarts on purpose: it is not silent before that time is over; at most 10,000
 	Loads         []*ServiceLoad         `protobuf:"bytes,6,rep,name=loads,proto3" json:"loads,omitempty"`                              // servers
 	IntervalMs    uint32                 `protobuf:"varint,7,opt,name=interval_ms,json=intervalMs,proto3" json:"interval_ms,omitempty"` // between its heartbeats
+	Next          *Chain                 `protobuf:"bytes,8,opt,name=next,proto3" json:"next,omitempty"`                                // the beginning of the chain after, told in good time before it is used
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -174,11 +175,19 @@ func (x *Report) GetIntervalMs() uint32 {
 	return 0
 }
 
-// Chain is a position in the sender's chain of one-way hashes: each heartbeat reveals the next element.
+func (x *Report) GetNext() *Chain {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
+// Chain is a position in one of the sender's chains of one-way hashes: each heartbeat reveals the next element. The index counts
+// the heartbeats of a boot, over all chains: the next chain begins where the one before it ends.
 type Chain struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Salt          []byte                 `protobuf:"bytes,1,opt,name=salt,proto3" json:"salt,omitempty"` // 16 bytes, of this chain
-	Index         uint32                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
 	Element       []byte                 `protobuf:"bytes,3,opt,name=element,proto3" json:"element,omitempty"` // 16 bytes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -221,7 +230,7 @@ func (x *Chain) GetSalt() []byte {
 	return nil
 }
 
-func (x *Chain) GetIndex() uint32 {
+func (x *Chain) GetIndex() uint64 {
 	if x != nil {
 		return x.Index
 	}
@@ -352,7 +361,7 @@ var File_proto_control_v1_control_proto protoreflect.FileDescriptor
 
 const file_proto_control_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\x1eproto/control/v1/control.proto\x12\x13manycast.control.v1\x1a\x1aproto/alloc/v1/alloc.proto\"\x9b\x02\n" +
+	"\x1eproto/control/v1/control.proto\x12\x13manycast.control.v1\x1a\x1aproto/alloc/v1/alloc.proto\"\xcb\x02\n" +
 	"\x06Report\x12$\n" +
 	"\x0etime_unix_nano\x18\x01 \x01(\x03R\ftimeUnixNano\x120\n" +
 	"\x05chain\x18\x02 \x01(\v2\x1a.manycast.control.v1.ChainR\x05chain\x123\n" +
@@ -361,10 +370,11 @@ const file_proto_control_v1_control_proto_rawDesc = "" +
 	"\bpause_ms\x18\x05 \x01(\rR\apauseMs\x126\n" +
 	"\x05loads\x18\x06 \x03(\v2 .manycast.control.v1.ServiceLoadR\x05loads\x12\x1f\n" +
 	"\vinterval_ms\x18\a \x01(\rR\n" +
-	"intervalMs\"K\n" +
+	"intervalMs\x12.\n" +
+	"\x04next\x18\b \x01(\v2\x1a.manycast.control.v1.ChainR\x04next\"K\n" +
 	"\x05Chain\x12\x12\n" +
 	"\x04salt\x18\x01 \x01(\fR\x04salt\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\rR\x05index\x12\x18\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x18\n" +
 	"\aelement\x18\x03 \x01(\fR\aelement\"T\n" +
 	"\vServiceLoad\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12+\n" +
@@ -407,13 +417,14 @@ var file_proto_control_v1_control_proto_depIdxs = []int32{
 	2, // 0: manycast.control.v1.Report.chain:type_name -> manycast.control.v1.Chain
 	0, // 1: manycast.control.v1.Report.health:type_name -> manycast.control.v1.Health
 	3, // 2: manycast.control.v1.Report.loads:type_name -> manycast.control.v1.ServiceLoad
-	5, // 3: manycast.control.v1.ServiceLoad.load:type_name -> manycast.alloc.v1.Load
-	6, // 4: manycast.control.v1.Takeover.epoch:type_name -> manycast.alloc.v1.Epoch
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	2, // 3: manycast.control.v1.Report.next:type_name -> manycast.control.v1.Chain
+	5, // 4: manycast.control.v1.ServiceLoad.load:type_name -> manycast.alloc.v1.Load
+	6, // 5: manycast.control.v1.Takeover.epoch:type_name -> manycast.alloc.v1.Epoch
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_proto_control_v1_control_proto_init() }

@@ -1,0 +1,45 @@
+package members
+
+import (
+	"container/heap"
+	"net/netip"
+	"time"
+
+	"github.com/manycast/manycast/internal/control"
+)
+
+// Known is what is worth keeping of a member over a restart.
+type Known struct {
+	Name    string
+	Role    control.Role
+	Leader  bool
+	Address netip.Addr
+	Stamp   int64 // ns, the sender's clock at its last report: nothing older begins another life
+}
+
+// Known returns the members that are not silent.
+func (m *Members) Known() []Known {
+	var out []Known
+	for _, p := range m.Members() {
+		if p.Health != control.Silent {
+			out = append(out, Known{p.Name, p.Role, p.Leader, p.Address, m.byName[p.Name].stamp})
+		}
+	}
+	return out
+}
+
+// Restore tells of members from before a restart. They are Unknown until they are heard, or until they have been missing for so
+// long among others that they must be silent.
+func (m *Members) Restore(now time.Time, known []Known) []control.Event {
+	var events []control.Event
+	for _, k := range known {
+		if m.byName[k.Name] != nil || len(m.byName) >= m.cfg.Members {
+			continue
+		}
+		p := &member{Member: control.Member{Name: k.Name, Role: k.Role, Leader: k.Leader, Address: k.Address, Since: now}, stamp: k.Stamp, due: now}
+		m.byName[k.Name] = p
+		heap.Push(&m.queue, p)
+		events = append(events, control.Changed{Member: p.Member})
+	}
+	return events
+}

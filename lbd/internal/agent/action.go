@@ -43,6 +43,7 @@ type Takeover struct {
 	Service string
 	Epoch   epoch.Epoch
 	From    string
+	First   bool // it was not told before
 }
 
 // Close closes the TCP connections of users who are lost to this server. Core.Closed has to follow.

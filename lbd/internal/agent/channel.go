@@ -112,7 +112,7 @@ func (l *Loop) tellStatus(s *control.Status) {
 	}
 }
 
-// checkAlive finds out that the data plane has ceased by itself, before anything else is done.
+// checkAlive finds out that the data plane has ceased by itself. Whatever was set since takes nobody: only Revive begins anew.
 func (l *Loop) checkAlive() []Action {
 	if l.cfg.Channel == nil || !l.core.takes() {
 		return nil
@@ -121,6 +121,14 @@ func (l *Loop) checkAlive() []Action {
 		return nil
 	}
 	return l.core.Lapsed(time.Now())
+}
+
+// nextCheck is when to look at the latest whether the data plane lives: where no heartbeat leaves, nothing else would tell.
+func (l *Loop) nextCheck() time.Time {
+	if l.cfg.Channel == nil || !l.core.takes() {
+		return time.Time{}
+	}
+	return time.Now().Add(l.cfg.Channel.Silence() / 4)
 }
 
 // heard takes what came by the channel.
@@ -142,7 +150,9 @@ func (l *Loop) heard() []Action {
 }
 
 func (l *Loop) tellTakeover(t Takeover) {
-	l.cfg.Log.Warn("serves in the stead of a silent server", "service", t.Service, "epoch", t.Epoch, "silent", t.From)
+	if t.First {
+		l.cfg.Log.Warn("serves in the stead of a silent server", "service", t.Service, "epoch", t.Epoch, "silent", t.From)
+	}
 	body, err := proto.Marshal(&controlv1.Takeover{Service: t.Service, Epoch: alloc.EpochToProto(t.Epoch), From: t.From})
 	if err == nil {
 		err = l.cfg.Channel.Send(control.KindTakeover, body)

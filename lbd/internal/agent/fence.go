@@ -14,6 +14,7 @@ type presence struct {
 	takesAt  time.Time // when it is returning
 	starting bool      // it took nobody before, and nothing is known of the application
 	fenced   time.Time // until then; zero: it is not
+	atLeast  time.Time // until then, however much it is needed
 	fencedBy string
 	leaving  bool
 	damper   damping.Damper
@@ -26,6 +27,9 @@ const (
 	returning
 	absent
 )
+
+// fenceAtLeast is how long a server stays out though nobody else takes its users: long enough to be heard.
+const fenceAtLeast = time.Second
 
 func newPresence(alive bool) presence {
 	p := presence{damper: damping.Damper{First: 5 * time.Second, Max: 5 * time.Minute, Forget: 10 * time.Minute}}
@@ -69,7 +73,7 @@ func (c *Core) settleIn(now time.Time) []Action {
 	if c.hearing == nil {
 		return nil
 	}
-	if !p.fenced.IsZero() && (!now.Before(p.fenced) || c.isAlone()) {
+	if !p.fenced.IsZero() && (!now.Before(p.fenced) || !now.Before(p.atLeast) && c.isNeeded()) {
 		p.fenced = time.Time{}
 	}
 	switch isWell := c.why() == ""; {
@@ -88,17 +92,27 @@ func (c *Core) settleIn(now time.Time) []Action {
 	return []Action{c.apply()}
 }
 
-// isAlone reports whether no other server could take this one's users: then staying out helps nobody.
-func (c *Core) isAlone() bool {
-	for _, a := range c.held {
-		for _, name := range a.Servers {
-			m, known := c.hearing.members[name]
-			if name != c.name && known && (m.health == control.Available || m.health == control.Unknown) {
-				return false
+// isNeeded reports whether nobody else takes some of this server's users: then staying out helps nobody. Whoever hears nobody at all
+// cannot know.
+func (c *Core) isNeeded() bool {
+	if c.hearing.deaf {
+		return false
+	}
+	for name := range c.held {
+		a := c.held[name]
+		for slot := range a.Owner {
+			if a.OwnerOf(slot) == c.name && !c.isThere(standbyOf(a, slot)) {
+				return true
 			}
 		}
 	}
-	return true
+	return false
+}
+
+// isThere reports whether a server may serve, as far as is heard.
+func (c *Core) isThere(name string) bool {
+	m, known := c.hearing.members[name]
+	return known && (m.health == control.Available || m.health == control.Unknown)
 }
 
 // Lapsed tells that the data plane has ceased by itself: for so long no heartbeat left.
@@ -110,9 +124,9 @@ func (c *Core) fence(now time.Time, why string) []Action {
 		return nil
 	}
 	p := &c.presence
-	p.phase, p.fenced, p.fencedBy = absent, p.damper.Fail(now), why
-	warn := Warn{Text: "takes nobody until " + p.fenced.Format(time.TimeOnly) + ", unless nobody else can: " + why}
-	return append([]Action{c.apply(), warn}, c.settleIn(now)...)
+	p.phase, p.fenced, p.fencedBy, p.atLeast = absent, p.damper.Fail(now), why, now.Add(fenceAtLeast)
+	warn := Warn{Text: "takes nobody until " + p.fenced.Format(time.TimeOnly) + ", unless nobody else does: " + why}
+	return []Action{c.apply(), warn}
 }
 
 // Leave tells that the server ends: it takes nobody any more.
@@ -127,8 +141,11 @@ func (c *Core) presenceTimes() []time.Time {
 	if c.presence.phase == returning {
 		out = append(out, c.presence.takesAt)
 	}
-	if !c.presence.fenced.IsZero() {
-		out = append(out, c.presence.fenced)
+	if p := c.presence; !p.fenced.IsZero() {
+		out = append(out, p.fenced)
+		if c.isNeeded() {
+			out = append(out, p.atLeast)
+		}
 	}
 	if c.hearing == nil {
 		return out
@@ -138,9 +155,7 @@ func (c *Core) presenceTimes() []time.Time {
 	}
 	if c.takes() {
 		for _, said := range c.hearing.claims {
-			if !said.at.IsZero() {
-				out = append(out, said.at)
-			}
+			out = append(out, said.at)
 		}
 	}
 	return out

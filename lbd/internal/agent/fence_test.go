@@ -85,13 +85,13 @@ func TestNobodyStaysOutAlone(t *testing.T) {
 		turns(c, start, name, control.Silent, "")
 	}
 	c.Lapsed(start)
-	if got := takes(c); got != "" {
-		t.Errorf("takes %q at once", got)
+	now := start.Add(fenceAtLeast)
+	if due := c.Next(); !due.Equal(now) {
+		t.Errorf("next at %v, want %v", due, now)
 	}
-	if a := applied(t, c.Tick(start.Add(settle))); !a.Revive || !a.Accept[0].Accept.Contains(even) {
-		t.Errorf("%+v, want even users taken again after settle", a)
-	}
-	if got := c.Heard(start.Add(time.Second), []control.Member{{Name: "s1", Health: control.Available}}); len(got) > 0 && takes(c) == "" {
+	wantBack(t, c, now, c.Tick(now))
+	turns(c, now.Add(time.Second), "s3", control.Available, "")
+	if takes(c) == "" {
 		t.Error("goes out when others come back")
 	}
 }

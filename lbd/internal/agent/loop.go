@@ -178,6 +178,7 @@ func (l *Loop) serve(ctx context.Context, joinerEnded <-chan error) error {
 // turn takes one event and does what follows from it.
 func (l *Loop) turn(ctx context.Context, in *inputs) (done bool, err error) {
 	var actions []Action
+	wasPresent := l.core.takes()
 	select {
 	case <-in.stop:
 		if l.cfg.Keep || l.cfg.Announcer == nil || !l.core.Owns() {
@@ -226,7 +227,10 @@ func (l *Loop) turn(ctx context.Context, in *inputs) (done bool, err error) {
 			l.keep()
 		}
 	}
-	l.carryOut(ctx, append(l.checkAlive(), actions...))
+	if wasPresent {
+		actions = append(actions, l.checkAlive()...)
+	}
+	l.carryOut(ctx, actions)
 	return in.stop == nil && in.deadline != nil && !l.core.Owns(), nil
 }
 
@@ -237,6 +241,9 @@ func (l *Loop) setTimer() {
 	}
 	if !l.keepAt.IsZero() && (next.IsZero() || l.keepAt.Before(next)) {
 		next = l.keepAt
+	}
+	if check := l.nextCheck(); !check.IsZero() && (next.IsZero() || check.Before(next)) {
+		next = check
 	}
 	if next.IsZero() {
 		l.timer.Stop()

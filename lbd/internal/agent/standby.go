@@ -33,8 +33,14 @@ const recovery = 2 * time.Second
 // ward is an owner on this link whose users this server takes in its stead.
 type ward struct{ service, owner string }
 
-// claim is when a takeover is told; zero: it was.
-type claim struct{ at time.Time }
+// claim is when a takeover is told next, and the time to the one after: a message may be lost, and the owner be cut off for long.
+type claim struct {
+	at  time.Time
+	gap time.Duration
+}
+
+// claimGapMax is the longest time between two.
+const claimGapMax = 10 * time.Second
 
 // Channel tells that there is a control channel, before anything else. alive: the data plane has taken users up to now, as after
 // a planned restart; else the server is out until its application is known to answer.
@@ -139,7 +145,7 @@ func (c *Core) claim(now time.Time) {
 			if said, ok := c.hearing.claims[w]; ok {
 				current[w] = said
 			} else if c.hearing.members[owner].health == control.Silent {
-				current[w] = claim{now.Add(c.hearing.silence / 4)}
+				current[w] = claim{now.Add(c.hearing.silence / 4), c.hearing.silence / 2}
 			}
 		}
 	}
@@ -164,11 +170,11 @@ func (c *Core) tellClaims(now time.Time) []Action {
 	}
 	var out []Action
 	for w, said := range c.hearing.claims {
-		if said.at.IsZero() || now.Before(said.at) {
+		if now.Before(said.at) {
 			continue
 		}
-		c.hearing.claims[w] = claim{}
-		out = append(out, Takeover{Service: w.service, Epoch: c.held[w.service].Epoch, From: w.owner})
+		c.hearing.claims[w] = claim{now.Add(said.gap), min(2*said.gap, claimGapMax)}
+		out = append(out, Takeover{Service: w.service, Epoch: c.held[w.service].Epoch, From: w.owner, First: said.gap == c.hearing.silence/2})
 	}
 	return out
 }

@@ -151,24 +151,32 @@ func TestSilenceOfADeafServerCountsLater(t *testing.T) {
 	}
 }
 
-func TestTakeoverIsToldOnceWhenItLasts(t *testing.T) {
+func TestTakeoverIsToldWhileItLasts(t *testing.T) {
 	c := listening(t, withStandbys(allocation(1, s3, s2), s2, s1))
 	turns(c, start, "s3", control.Silent, "")
 	due := c.Next()
 	if want := start.Add(silence / 4); !due.Equal(want) {
 		t.Fatalf("next at %v, want %v", due, want)
 	}
-	told := 0
-	for _, a := range append(c.Tick(due), c.Tick(due.Add(time.Second))...) {
-		if a, ok := a.(Takeover); ok {
-			told++
-			if a.From != "s3" || a.Service != "web" || a.Epoch.Number != 1 {
-				t.Errorf("tells %+v", a)
+	told, end := 0, start.Add(time.Minute)
+	for now := due; now.Before(end); now = c.Next() {
+		for _, a := range c.Tick(now) {
+			if a, ok := a.(Takeover); ok {
+				if a.From != "s3" || a.Service != "web" || a.Epoch.Number != 1 || a.First != (told == 0) {
+					t.Errorf("tells %+v", a)
+				}
+				told++
 			}
 		}
 	}
-	if told != 1 {
-		t.Errorf("told %d times, want once", told)
+	if told < 5 || told > 15 {
+		t.Errorf("told %d times in a minute, want often at first and then each ten seconds", told)
+	}
+	turns(c, end, "s3", control.Available, "")
+	for _, a := range c.Tick(end.Add(time.Minute)) {
+		if _, ok := a.(Takeover); ok {
+			t.Error("told when it is over")
+		}
 	}
 }
 

@@ -51,6 +51,9 @@ func (c *Core) Heard(now time.Time, members []control.Member) []Action {
 		if known && (m.Health == old.health || m.Health == control.Unknown) {
 			continue // a leader that could not listen knows nothing new
 		}
+		if m.Health == control.Available {
+			c.trust(m.Name)
+		}
 		c.hearing.members[m.Name], isNews = heard{m.Health, now}, true
 	}
 	if !isNews {
@@ -63,15 +66,24 @@ func (c *Core) Heard(now time.Time, members []control.Member) []Action {
 // one link and both serve: the leader decides for the one that is to by the allocation.
 func (c *Core) TakenOver(now time.Time, by, service, owner string) []Action {
 	p, ok := c.pools[service]
-	if !ok || c.hearing == nil || c.hearing.members[by].health != control.Available {
+	if !ok || c.hearing == nil || c.hearing.members[by].health != control.Available || c.hearing.members[owner].health != control.Available {
 		return nil
 	}
 	m, a := p.members[owner], p.state.Committed
 	if m == nil || !standsBy(a, owner, by) {
 		return nil
 	}
-	m.suspect = now.Add(c.timing.SuspectFor)
+	m.suspect, m.doubt = now.Add(c.timing.SuspectFor), "is not heard by "+by
 	return p.step(now)
+}
+
+// trust ends what was held against a server that is well again by its own word.
+func (c *Core) trust(server string) {
+	for _, p := range c.pools {
+		if m := p.members[server]; m != nil {
+			m.suspect = time.Time{}
+		}
+	}
 }
 
 // listen finds out whether anybody is heard.

@@ -16,7 +16,8 @@ type member struct {
 	seen     time.Time // last renewal seen
 	proven   bool      // renewed while we watched: not only a leaving of old times
 	admitted bool      // in the pool; a new one waits JoinWait first
-	suspect  time.Time // left out until then: it did not prepare
+	suspect  time.Time // left out until then
+	doubt    string    // why
 }
 
 // register reports whether there is more to it than a renewal.
@@ -172,7 +173,7 @@ func (p *pool) absence(now time.Time, name string) string {
 	case !ok:
 		return "left"
 	case now.Before(m.suspect):
-		return "did not prepare"
+		return m.doubt
 	case p.core.hearing.isUnwell(name):
 		return "is unhealthy"
 	case !p.alive(now, m):

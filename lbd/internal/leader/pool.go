@@ -205,7 +205,7 @@ func (p *pool) checkPrepared(now time.Time) []Action {
 	missing := slices.Sorted(maps.Keys(r.waiting))
 	for _, name := range missing {
 		if m := p.members[name]; m != nil {
-			m.suspect, m.admitted = now.Add(p.core.timing.SuspectFor), false
+			m.suspect, m.doubt, m.admitted = now.Add(p.core.timing.SuspectFor), "did not prepare", false
 		}
 	}
 	p.round = nil

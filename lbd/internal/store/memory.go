@@ -12,17 +12,22 @@ import (
 	"github.com/manycast/manycast/internal/bus"
 )
 
-// Memory is a Bucket within one process, for tests. Like the bus it may be away: operations fail then, and watches send all
-// again when it is back.
+// Memory is a client's Bucket within one process, for tests. Like the bus it may be away: operations fail then, and watches send
+// all again when it is back.
 type Memory struct {
+	*memory
+	away    bool
+	session int // counts returns of the bus
+}
+
+// memory is what all clients share.
+type memory struct {
 	ttl time.Duration
 
 	mu       sync.Mutex
-	away     bool
 	revision uint64
 	entries  map[string]entry
 	changed  chan struct{} // closed and replaced at every change
-	session  int           // counts returns of the bus
 }
 
 type entry struct {
@@ -32,8 +37,11 @@ type entry struct {
 
 // NewMemory returns an empty bucket whose entries vanish ttl after their last write; 0: never.
 func NewMemory(ttl time.Duration) *Memory {
-	return &Memory{ttl: ttl, entries: map[string]entry{}, changed: make(chan struct{})}
+	return &Memory{memory: &memory{ttl: ttl, entries: map[string]entry{}, changed: make(chan struct{})}}
 }
+
+// Client returns the same bucket for another client, from which the bus may be away while it is not from this one.
+func (m *Memory) Client() *Memory { return &Memory{memory: m.memory} }
 
 // NewMemories returns all buckets as the bus makes them.
 func NewMemories() Buckets {
@@ -43,7 +51,7 @@ func NewMemories() Buckets {
 	}
 }
 
-// SetAway makes the bus away, or back.
+// SetAway makes the bus away from this client, or back.
 func (m *Memory) SetAway(away bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -54,7 +62,7 @@ func (m *Memory) SetAway(away bool) {
 	m.notify()
 }
 
-func (m *Memory) notify() {
+func (m *memory) notify() {
 	close(m.changed)
 	m.changed = make(chan struct{})
 }
@@ -71,7 +79,7 @@ func (m *Memory) begin(what, key string) error {
 	return nil
 }
 
-func (m *Memory) write(key string, value []byte) uint64 {
+func (m *memory) write(key string, value []byte) uint64 {
 	m.revision++
 	m.entries[key] = entry{bus.Entry{Key: key, Value: bytes.Clone(value), Revision: m.revision}, time.Now()}
 	m.notify()
@@ -154,7 +162,7 @@ func (m *Memory) List(context.Context) ([]bus.Entry, error) {
 	return m.sorted(), nil
 }
 
-func (m *Memory) sorted() []bus.Entry {
+func (m *memory) sorted() []bus.Entry {
 	var all []bus.Entry
 	for _, e := range m.entries {
 		all = append(all, e.Entry)

@@ -55,11 +55,7 @@ func runDirector(ctx context.Context, cfg config.Director, keep bool, stderr io.
 	services := b.services(ctx, filepath.Join(cfg.StateDir, servicesCache))
 	tasks := []daemon.Task{director.New(services, plane, keep, b.log)}
 	if b.conn != nil && cfg.Leader.Enabled {
-		l, err := leader.NewLoop(leader.Config{
-			Name: cfg.Name, StateDir: cfg.StateDir,
-			Timing:  leader.Timing{DeadAfter: cfg.Leader.DeadAfter, PrepareTimeout: cfg.Leader.PrepareTimeout},
-			Buckets: store.OnBus(b.conn), Announcer: announce.NewBus(b.conn, b.log), Services: b.services(ctx, ""), Log: b.log,
-		})
+		l, err := newLeader(ctx, cfg.Leader, cfg.Name, cfg.StateDir, announce.NewBus(b.conn, b.log), b)
 		if err != nil {
 			return errors.Join(err, plane.Close(true))
 		}
@@ -119,11 +115,26 @@ func runAgent(ctx context.Context, cfg config.Agent, keep bool, stderr io.Writer
 		tasks = append(tasks, k)
 	}
 	tasks = append(tasks, agent.NewLoop(c))
+	if cfg.Leader.Enabled {
+		l, err := newLeader(ctx, cfg.Leader, cfg.Name, cfg.StateDir, c.Announcer, b)
+		if err != nil {
+			return errors.Join(err, plane.Close(true))
+		}
+		tasks = append(tasks, l)
+	}
 	tasks, err = withMetrics(tasks, cfg.Metrics.Listen, metrics.NewCounters("agent", plane.Counters))
 	if err != nil {
 		return errors.Join(err, plane.Close(true))
 	}
 	return daemon.Run(ctx, b.log, tasks...)
+}
+
+// newLeader competes for the lease beside a director or an agent.
+func newLeader(ctx context.Context, cfg config.Leader, name, stateDir string, a announce.Announcer, b *base) (*leader.Loop, error) {
+	return leader.NewLoop(leader.Config{
+		Name: name, StateDir: stateDir, Timing: leader.Timing{DeadAfter: cfg.DeadAfter, PrepareTimeout: cfg.PrepareTimeout},
+		Buckets: store.OnBus(b.conn), Announcer: a, Services: b.services(ctx, ""), Log: b.log,
+	})
 }
 
 func newJoiner(cfg config.Agent, link agent.Link, ring *joiner.Keyring, keep bool, b *base) (*joiner.Loop, error) {

@@ -160,7 +160,7 @@ func TestNobodyGetsInWithoutCredentials(t *testing.T) {
 	if err := c.WaitConnected(ctx); !errors.Is(err, ErrAway) {
 		t.Fatalf("a stranger's key got in: %v", err)
 	}
-	for _, role := range []string{"admin", "director", "agent", "igmpd", "dnsd"} {
+	for _, role := range []string{"admin", "director", "agent", "leader", "igmpd", "dnsd"} {
 		info, err := os.Stat(CredentialsPath(s.cfg.DataDir, role))
 		if err != nil || info.Mode().Perm() != 0o600 {
 			t.Fatalf("credentials of %s: %v, %v", role, info.Mode(), err)
@@ -194,6 +194,12 @@ func TestRolesAreKeptApart(t *testing.T) {
 		}
 		if took := time.Since(began); took > 2*time.Second {
 			t.Errorf("it took %v to say so", took)
+		}
+	}
+	leader := s.connect("leader")
+	for bucket, may := range map[string]bool{BucketServers: true, BucketAllocations: true, BucketMembers: false, BucketServices: false, BucketOperator: false} {
+		if _, err := leader.Bucket(BucketConfig{Name: bucket}).Put(ctx, "api.s2", []byte("z")); (err == nil) != may {
+			t.Errorf("an agent that may lead wrote to %s: %v", bucket, err)
 		}
 	}
 	if err := agent.Request(ctx, "igmpd.status", wrapperspb.String(""), &wrapperspb.StringValue{}); !errors.Is(err, ErrDenied) {

@@ -49,6 +49,14 @@ func roles() []role {
 			write:   []string{BucketServers},
 			publish: []string{"lbd.>"}, subscribe: []string{"lbd.>"},
 		},
+		{
+			name: "leader", // an agent that may lead
+			read: []string{
+				BucketServices, BucketServers, BucketOperator, BucketAllocations, BucketLeases, BucketMoves, BucketKeys, BucketMembers,
+			},
+			write:   []string{BucketServers, BucketAllocations, BucketLeases, BucketMoves},
+			publish: []string{"lbd.>"}, subscribe: []string{"lbd.>"},
+		},
 		{name: "igmpd", publish: []string{"igmpd.>"}, subscribe: []string{"igmpd.>"}},
 		{name: "dnsd", publish: []string{"dnsd.>"}, subscribe: []string{"dnsd.>"}},
 	}

@@ -43,6 +43,7 @@ func (s *Store) load(ctx context.Context) (*Snapshot, error) {
 		{bus.BucketAllocations, l.allocation},
 		{bus.BucketServers, l.registration},
 		{bus.BucketOperator, l.operator},
+		{bus.BucketMoves, l.dampened},
 	}
 	for _, step := range steps {
 		entries, err := s.Bucket(step.bucket).List(ctx)
@@ -172,6 +173,19 @@ func (l *loader) operator(e bus.Entry) error {
 	return nil
 }
 
+func (l *loader) dampened(e bus.Entry) error {
+	var p allocv1.Moves
+	if err := proto.Unmarshal(e.Value, &p); err != nil {
+		return err
+	}
+	for _, d := range p.GetDampened() {
+		if m := l.servers[e.Key+"."+d.GetServer()]; m != nil {
+			m.Dampened = time.Unix(0, d.GetUntilUnixNano())
+		}
+	}
+	return nil
+}
+
 func (l *loader) server(svc, name string) *Server {
 	key := svc + "." + name
 	if l.servers[key] == nil {
@@ -184,6 +198,9 @@ func (l *loader) assemble(snap *Snapshot) {
 	for key, m := range l.servers {
 		if m.Registered {
 			m.Age = max(snap.At.Sub(l.renewed[key]), 0)
+		}
+		if !m.Dampened.After(snap.At) {
+			m.Dampened = time.Time{}
 		}
 		if svc := l.services[m.Service]; svc != nil {
 			svc.Servers = append(svc.Servers, *m)

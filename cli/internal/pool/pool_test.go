@@ -29,6 +29,8 @@ func TestHealth(t *testing.T) {
 		"silent":    {Registered: true, Healthy: true, Age: DeadAfter + 1},
 		"absent":    {},
 		"unknown":   {Static: true},
+
+		"dampened until 12:30:05Z": {Registered: true, Healthy: true, Dampened: time.Date(2026, 5, 1, 12, 30, 5, 0, time.UTC)},
 	} {
 		if got := m.Health(); got != want {
 			t.Errorf("%+v is %s, want %s", m, got, want)

@@ -41,7 +41,8 @@ type Server struct {
 	Own        int           // the registered weight
 	Overridden bool          // the operator set Weight
 	Drained    bool
-	Wish       uint64 // revision of what the operator wants; 0: nothing
+	Dampened   time.Time // kept out until then, for it died again and again; zero: it is not
+	Wish       uint64    // revision of what the operator wants; 0: nothing
 }
 
 // DeadAfter is how long a server may be silent: the director's dead_after, unless it is configured otherwise.
@@ -50,8 +51,8 @@ const DeadAfter = 2500 * time.Millisecond
 // Alive reports whether the server's agent renews its registration.
 func (s Server) Alive() bool { return s.Registered && s.Age <= DeadAfter }
 
-// Health is healthy, unhealthy, silent (its agent stopped renewing), absent (not registered) or unknown (of a static
-// service).
+// Health is healthy, unhealthy, silent (its agent stopped renewing), absent (not registered), unknown (of a static service) or
+// dampened (healthy, but kept out for a while).
 func (s Server) Health() string {
 	switch {
 	case s.Static && !s.Registered:
@@ -62,6 +63,8 @@ func (s Server) Health() string {
 		return "silent"
 	case !s.Healthy:
 		return "unhealthy"
+	case !s.Dampened.IsZero():
+		return "dampened until " + s.Dampened.UTC().Format("15:04:05Z")
 	}
 	return "healthy"
 }

@@ -48,6 +48,7 @@ type Agent struct {
 	Keys      Keys          `toml:"keys"`
 	Health    health.Config `toml:"health"`
 	Bus       Bus           `toml:"bus"`
+	Leader    Leader        `toml:"leader"`
 	Metrics   Metrics       `toml:"metrics"`
 }
 
@@ -67,7 +68,7 @@ type Metrics struct {
 	Listen string `toml:"listen"`
 }
 
-// Leader is [leader] of a director.
+// Leader is [leader]: whether this process may lead, and how patient it is then.
 type Leader struct {
 	Enabled        bool          `toml:"enabled"`
 	DeadAfter      time.Duration `toml:"dead_after"`
@@ -93,8 +94,12 @@ func DefaultDirector() Director {
 	return Director{
 		Name: hostname(), StateDir: "/var/lib/manycast/director", BPFFS: "/sys/fs/bpf/manycast/director", FragmentsMax: 65536,
 		Log:    Log{"info"},
-		Leader: Leader{Enabled: true, DeadAfter: 2500 * time.Millisecond, PrepareTimeout: 500 * time.Millisecond},
+		Leader: defaultLeader(true),
 	}
+}
+
+func defaultLeader(enabled bool) Leader {
+	return Leader{Enabled: enabled, DeadAfter: 2500 * time.Millisecond, PrepareTimeout: 500 * time.Millisecond}
 }
 
 // DefaultAgent has the defaults of agent.toml.
@@ -105,6 +110,7 @@ func DefaultAgent() Agent {
 		Join:   Join{Refresh: 10 * time.Second, Resend: time.Second, Robustness: 2},
 		Keys:   Keys{Member: "/var/lib/manycast/agent/member.key", Dir: "/var/lib/manycast/agent/groups"},
 		Health: health.Default(),
+		Leader: defaultLeader(false),
 	}
 }
 
@@ -151,18 +157,26 @@ func (c Director) check() error {
 	if c.FragmentsMax < 1 || c.FragmentsMax > 1<<24 {
 		errs = append(errs, fmt.Errorf("fragments_max %d: want 1 to %d", c.FragmentsMax, 1<<24))
 	}
-	if c.Leader.Enabled && c.Leader.DeadAfter < time.Second {
-		errs = append(errs, fmt.Errorf("leader.dead_after %v: want at least 1s: registrations are renewed each 500ms", c.Leader.DeadAfter))
+	return errors.Join(append(errs, c.Leader.check())...)
+}
+
+func (l Leader) check() error {
+	var errs []error
+	if l.Enabled && l.DeadAfter < time.Second {
+		errs = append(errs, fmt.Errorf("leader.dead_after %v: want at least 1s: registrations are renewed each 500ms", l.DeadAfter))
 	}
-	if c.Leader.Enabled && c.Leader.PrepareTimeout <= 0 {
-		errs = append(errs, fmt.Errorf("leader.prepare_timeout %v: want more than 0", c.Leader.PrepareTimeout))
+	if l.Enabled && l.PrepareTimeout <= 0 {
+		errs = append(errs, fmt.Errorf("leader.prepare_timeout %v: want more than 0", l.PrepareTimeout))
 	}
 	return errors.Join(errs...)
 }
 
 func (c Agent) check() error {
 	errs := []error{
-		service.CheckName(c.Name), checkDir("state_dir", c.StateDir), checkDir("bpffs", c.BPFFS), c.Bus.check(c.Services), c.Health.Check(),
+		service.CheckName(c.Name), checkDir("state_dir", c.StateDir), checkDir("bpffs", c.BPFFS), c.Bus.check(c.Services), c.Health.Check(), c.Leader.check(),
+	}
+	if c.Leader.Enabled && len(c.Bus.URLs) == 0 {
+		errs = append(errs, errors.New("leader.enabled without bus.urls: who leads has its lease and the allocations on the bus"))
 	}
 	if c.Interface == "" {
 		errs = append(errs, errors.New(`no interface: name the one where groups are joined, such as interface = "eth0"`))

@@ -54,6 +54,8 @@ func TestAgentCheck(t *testing.T) {
 		"relative state":    {good + "state_dir = \"state\"\n", "absolute"},
 		"robustness":        {good + "[join]\nrobustness = 0\n", "robustness"},
 		"service's name":    {good + "serve = [\"Web\"]\n", "Web"},
+		"leads alone":       {good + "[leader]\nenabled = true\n", "leader.enabled without bus.urls"},
+		"impatient leader":  {good + "[leader]\nenabled = true\ndead_after = \"1ms\"\n", "leader.dead_after"},
 		"no keys directory": {good + "[keys]\ndir = \"\"\n", "keys.dir"},
 	} {
 		t.Run(name, func(t *testing.T) {

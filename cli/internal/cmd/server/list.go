@@ -22,6 +22,7 @@ source space that they own now, and when their agent renewed its registration.
 healthy    the agent renews, its application answers
 unhealthy  the agent renews, but its application does not answer or it lacks the group's key: owns nothing
 silent     the agent did not renew for 2.5 s: dead, owns nothing
+dampened   healthy, but it died again and again: owns nothing until the time given (UTC), unless there is nobody else
 absent     not registered, known from the service or the last allocation alone
 unknown    of a static service: its agent does not register`,
 		Args:              cobra.MaximumNArgs(1),

@@ -76,6 +76,19 @@ func TestServerThatFallsSilent(t *testing.T) {
 	}
 }
 
+func TestDampenedServer(t *testing.T) {
+	b := cmdtest.Start(t)
+	cmdtest.World(b)
+	b.Put(bus.BucketMoves, "web", &allocv1.Moves{Dampened: []*allocv1.Dampened{
+		{Server: "s1", UntilUnixNano: time.Now().Add(-time.Second).UnixNano()},
+		{Server: "s2", UntilUnixNano: time.Now().Add(time.Hour).UnixNano()},
+		{Server: "s9", UntilUnixNano: time.Now().Add(time.Hour).UnixNano()},
+	}})
+	if out := b.OK("server", "list"); strings.Count(out, "dampened until") != 1 || strings.Contains(out, "s9") {
+		t.Error(out)
+	}
+}
+
 func TestDrainAndUndrain(t *testing.T) {
 	b := cmdtest.Start(t)
 	cmdtest.World(b)

@@ -53,7 +53,7 @@ func runDirector(ctx context.Context, cfg config.Director, keep bool, stderr io.
 		return err
 	}
 	services := b.services(ctx, filepath.Join(cfg.StateDir, servicesCache))
-	tasks := []daemon.Task{director.New(services, plane, keep, b.log)}
+	tasks := []daemon.Task{director.New(director.Config{Services: services, Plane: plane, Keep: keep, Log: b.log})}
 	if b.conn != nil && cfg.Leader.Enabled {
 		l, err := newLeader(ctx, cfg.Leader, cfg.Name, cfg.StateDir, announce.NewBus(b.conn, b.log), b)
 		if err != nil {

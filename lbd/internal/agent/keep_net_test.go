@@ -52,7 +52,7 @@ func TestNetFullDiskKeepsTheOldAllocation(t *testing.T) {
 	}
 	kept := func(number uint64) func() bool {
 		return func() bool {
-			all, err := shelf{disk.Dir}.load()
+			all, err := store.Shelf{Dir: disk.Dir}.Load()
 			return err == nil && all["web"].Epoch.Number == number
 		}
 	}

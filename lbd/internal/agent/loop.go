@@ -69,7 +69,7 @@ const (
 type Loop struct {
 	cfg       Config
 	core      *Core
-	shelf     shelf
+	shelf     store.Shelf
 	registrar *registrar // nil without a bus
 	messages  chan announce.Message
 	closed    chan closeResult
@@ -93,7 +93,7 @@ type closeResult struct {
 // NewLoop returns a Loop that has yet to run.
 func NewLoop(cfg Config) *Loop {
 	l := &Loop{
-		cfg: cfg, core: NewCore(cfg.Name, cfg.Serve, cfg.Link, cfg.Settle), shelf: shelf{cfg.StateDir}, unkept: map[string]alloc.Allocation{},
+		cfg: cfg, core: NewCore(cfg.Name, cfg.Serve, cfg.Link, cfg.Settle), shelf: store.Shelf{Dir: cfg.StateDir}, unkept: map[string]alloc.Allocation{},
 		messages: make(chan announce.Message, 1024), closed: make(chan closeResult, 16), verdicts: make(chan verdict), ready: make(chan struct{}),
 	}
 	if cfg.Buckets != nil {
@@ -262,7 +262,7 @@ func (l *Loop) restore(ctx context.Context, in *inputs) error {
 		return err
 	}
 	in.restore, in.services = nil, l.cfg.Services
-	kept, err := l.shelf.load()
+	kept, err := l.shelf.Load()
 	if err != nil {
 		l.cfg.Log.Warn("allocations of the last run", "err", err)
 	}

@@ -10,6 +10,8 @@ type DirectorService struct {
 	VIP   netip.Addr // IPv4 unicast
 	Group netip.Addr // IPv4 multicast
 	Ports []Port     // at least one; services may share a VIP by different ports
+
+	Refuse bool // users are told at once that nobody is there, in place of waiting for a server
 }
 
 // DirectorPlane rewrites VIP -> group on the interfaces where users' packets enter. One goroutine sets and closes it; any

@@ -24,8 +24,8 @@ const (
 
 func directorServices() []DirectorService {
 	return []DirectorService{
-		{addr(testVIP), addr(webGroup), []Port{tcp(443), tcp(80)}},
-		{addr(testVIP), addr(dnsGroup), []Port{udp(53), tcp(53)}},
+		{VIP: addr(testVIP), Group: addr(webGroup), Ports: []Port{tcp(443), tcp(80)}},
+		{VIP: addr(testVIP), Group: addr(dnsGroup), Ports: []Port{udp(53), tcp(53)}},
 	}
 }
 
@@ -160,9 +160,9 @@ func TestNetDirectorProgramLetsFragmentsFollow(t *testing.T) {
 
 func TestFirstServiceHasTheLowestPort(t *testing.T) {
 	got := firstServices([]DirectorService{
-		{addr(testVIP), addr(webGroup), []Port{tcp(443), udp(53)}},
-		{addr(testVIP), addr(dnsGroup), []Port{tcp(53)}},
-		{addr("192.0.2.81"), addr(webGroup), []Port{tcp(80)}},
+		{VIP: addr(testVIP), Group: addr(webGroup), Ports: []Port{tcp(443), udp(53)}},
+		{VIP: addr(testVIP), Group: addr(dnsGroup), Ports: []Port{tcp(53)}},
+		{VIP: addr("192.0.2.81"), Group: addr(webGroup), Ports: []Port{tcp(80)}},
 	})
 	want := map[[4]byte][4]byte{addr(testVIP).As4(): addr(dnsGroup).As4(), {192, 0, 2, 81}: addr(webGroup).As4()}
 	if len(got) != len(want) || got[addr(testVIP).As4()] != want[addr(testVIP).As4()] {

@@ -17,16 +17,16 @@ func TestCheckServices(t *testing.T) {
 		want string // "" is no error
 	}{
 		{"none", nil, ""},
-		{"shared VIP", []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), web}, {addr("192.0.2.1"), addr("239.0.0.2"), []Port{udp(80)}}}, ""},
-		{"taken port", []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), web}, {addr("192.0.2.1"), addr("239.0.0.2"), web}},
+		{"shared VIP", []DirectorService{{VIP: addr("192.0.2.1"), Group: addr("239.0.0.1"), Ports: web}, {VIP: addr("192.0.2.1"), Group: addr("239.0.0.2"), Ports: []Port{udp(80)}}}, ""},
+		{"taken port", []DirectorService{{VIP: addr("192.0.2.1"), Group: addr("239.0.0.1"), Ports: web}, {VIP: addr("192.0.2.1"), Group: addr("239.0.0.2"), Ports: web}},
 			"port tcp/80 goes to group 239.0.0.1 and to 239.0.0.2"},
-		{"multicast VIP", []DirectorService{{addr("239.0.0.2"), addr("239.0.0.1"), web}}, "VIP 239.0.0.2: not an IPv4 unicast address"},
-		{"IPv6 VIP", []DirectorService{{addr("2001:db8::1"), addr("239.0.0.1"), web}}, "not an IPv4 unicast"},
-		{"no VIP", []DirectorService{{netip.Addr{}, addr("239.0.0.1"), web}}, "not an IPv4 unicast"},
-		{"unicast group", []DirectorService{{addr("192.0.2.1"), addr("192.0.2.2"), web}}, "group 192.0.2.2 is not an IPv4 multicast"},
-		{"no ports", []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), nil}}, "no ports"},
-		{"port 0", []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), []Port{tcp(0)}}}, "port tcp/0"},
-		{"strange protocol", []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), []Port{{Proto: "sctp", Number: 1}}}}, "want a number from 1 and tcp or udp"},
+		{"multicast VIP", []DirectorService{{VIP: addr("239.0.0.2"), Group: addr("239.0.0.1"), Ports: web}}, "VIP 239.0.0.2: not an IPv4 unicast address"},
+		{"IPv6 VIP", []DirectorService{{VIP: addr("2001:db8::1"), Group: addr("239.0.0.1"), Ports: web}}, "not an IPv4 unicast"},
+		{"no VIP", []DirectorService{{VIP: netip.Addr{}, Group: addr("239.0.0.1"), Ports: web}}, "not an IPv4 unicast"},
+		{"unicast group", []DirectorService{{VIP: addr("192.0.2.1"), Group: addr("192.0.2.2"), Ports: web}}, "group 192.0.2.2 is not an IPv4 multicast"},
+		{"no ports", []DirectorService{{VIP: addr("192.0.2.1"), Group: addr("239.0.0.1"), Ports: nil}}, "no ports"},
+		{"port 0", []DirectorService{{VIP: addr("192.0.2.1"), Group: addr("239.0.0.1"), Ports: []Port{tcp(0)}}}, "port tcp/0"},
+		{"strange protocol", []DirectorService{{VIP: addr("192.0.2.1"), Group: addr("239.0.0.1"), Ports: []Port{{Proto: "sctp", Number: 1}}}}, "want a number from 1 and tcp or udp"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { wantError(t, checkDirector(tt.in), tt.want) })
@@ -43,7 +43,7 @@ func TestCheckAgentWantsOneServiceAGroup(t *testing.T) {
 
 func TestFakeBehavesAsAPlane(t *testing.T) {
 	f := NewFakeDirector()
-	good := []DirectorService{{addr("192.0.2.1"), addr("239.0.0.1"), []Port{tcp(80)}}}
+	good := []DirectorService{{VIP: addr("192.0.2.1"), Group: addr("239.0.0.1"), Ports: []Port{tcp(80)}}}
 	wantError(t, f.Set(good), "")
 	wantError(t, f.Set([]DirectorService{{}}), "not an IPv4 unicast")
 	f.Fail(errors.New("no kernel"))

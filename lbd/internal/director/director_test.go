@@ -23,7 +23,7 @@ func TestPlaneFollowsServices(t *testing.T) {
 		services := make(chan []service.Service)
 		plane := dataplane.NewFakeDirector()
 		plane.Fail(errors.New("no such interface"))
-		l := New(services, plane, true, slog.New(slog.DiscardHandler))
+		l := New(Config{Services: services, Plane: plane, Keep: true, Log: slog.New(slog.DiscardHandler)})
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- l.Run(ctx) }()

@@ -1,9 +1,7 @@
 package service
 
 import (
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -12,6 +10,8 @@ import (
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/manycast/manycast/internal/packetsock"
 )
 
 const (
@@ -29,24 +29,6 @@ var igmpFilter = []bpf.Instruction{
 	bpf.RetConstant{Val: 0},
 }
 
-var nothing = []bpf.Instruction{bpf.RetConstant{Val: 0}}
-
-func attachFilter(fd int, program []bpf.Instruction) error {
-	raw, err := bpf.Assemble(program)
-	if err != nil {
-		return fmt.Errorf("assemble filter: %w", err)
-	}
-	filter := make([]unix.SockFilter, len(raw))
-	for i, r := range raw {
-		filter[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
-	}
-	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
-}
-
-func networkOrder(v uint16) uint16 {
-	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
-}
-
 // portSocket receives the IGMP packets of one interface.
 type portSocket struct {
 	name  string
@@ -55,23 +37,15 @@ type portSocket struct {
 	over  atomic.Bool
 }
 
-// openPort opens a packet socket that hears all groups. It is bound last: the filter sees every packet.
+// openPort opens a packet socket that hears all groups.
 func openPort(name string, index int) (*portSocket, error) {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	file, err := packetsock.Open(packetsock.Config{
+		Ifindex: index, Name: "igmp-" + name, Filter: igmpFilter, AllMulticast: true, Buffer: receiveBuffer,
+	})
 	if err != nil {
 		return nil, err
 	}
-	err = errors.Join(
-		attachFilter(fd, igmpFilter),
-		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer),
-		unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &unix.PacketMreq{Ifindex: int32(index), Type: unix.PACKET_MR_ALLMULTI}),
-		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_IP), Ifindex: index}),
-	)
-	if err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
-	}
-	return &portSocket{name: name, index: index, file: os.NewFile(uintptr(fd), "igmp-"+name)}, nil
+	return &portSocket{name: name, index: index, file: file}, nil
 }
 
 // read hands packets on until the socket is closed, its interface goes or done is closed.
@@ -108,7 +82,7 @@ func newSender() (*sender, error) {
 		return nil, err
 	}
 	err = errors.Join(
-		attachFilter(fd, nothing),
+		packetsock.AttachFilter(fd, packetsock.Nothing),
 		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, 1),
 		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, 0),
 		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TOS, precedence),

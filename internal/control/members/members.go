@@ -102,7 +102,7 @@ type hearing struct {
 
 // hear notes that something certainly new of the member came in by iface.
 func (p *member) hear(now time.Time, iface string) (another bool) {
-	p.Heard, p.pause = now, time.Time{}
+	p.Heard = now
 	return p.hearVia(now, iface)
 }
 

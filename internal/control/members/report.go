@@ -56,7 +56,8 @@ func (m *Members) report(now, wall time.Time, iface string, source netip.Addr, o
 	m.counted.Messages++
 	p.say(&r)
 	m.alive(now, iface, p)
-	if r.GetPauseMs() > 0 {
+	p.pause = time.Time{}
+	if r.GetPauseMs() > 0 { // heartbeats that follow do not take it back
 		p.pause = now.Add(min(time.Duration(r.GetPauseMs())*time.Millisecond, MaxPause))
 	}
 	return changed(p, true), nil

@@ -112,8 +112,16 @@ func (s *Sender) newChain(base uint64) (*wire.Chain, error) {
 	return wire.NewChain(salt, base, s.cfg.Chain, last), nil
 }
 
-// SetKey is what frames are sealed with from now on; nil: nothing is sent.
-func (s *Sender) SetKey(key *wire.Key) { s.key = key }
+// SetKey is what frames are sealed with from now on; nil: nothing is sent, and what waits is dropped.
+func (s *Sender) SetKey(key *wire.Key) {
+	if s.key == nil && key != nil {
+		s.report = time.Time{} // others do not know us before
+	}
+	if key == nil {
+		s.queue, s.bytes = nil, 0
+	}
+	s.key = key
+}
 
 // SetStatus is what the next reports say. A change of OK or of its reason is said at once.
 func (s *Sender) SetStatus(now time.Time, status control.Status) {
@@ -184,7 +192,8 @@ func (s *Sender) Next() time.Time {
 // Tick returns the frames that are due. beat says that a heartbeat is among them: the last one. Errors are of the random source.
 func (s *Sender) Tick(now, wall time.Time) (frames [][]byte, beat bool, err error) {
 	if s.key == nil {
-		s.beat, s.report = now.Add(s.cfg.Heartbeat), now
+		s.beat = now.Add(s.cfg.Heartbeat)
+		s.report = s.beat
 		return nil, false, nil
 	}
 	if !now.Before(s.report) {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/manycast/manycast/internal/igmp"
+	"github.com/manycast/manycast/internal/packetsock"
 )
 
 // linkSocket is the Socket of one Ethernet interface. CAP_NET_RAW is enough for all of it.
@@ -36,7 +37,7 @@ func Open(ifname string, requester netip.Addr) (Socket, error) {
 		return nil, fmt.Errorf("interface %s: %w", ifname, err)
 	}
 	s := &linkSocket{ifindex: ifi.Index, buffer: make([]byte, math.MaxUint16)}
-	if s.packet, err = openPacket(ifi.Index); err != nil {
+	if s.packet, err = packetsock.Open(packetsock.Config{Ifindex: ifi.Index, Name: "igmp-" + ifname, Filter: queryFilter}); err != nil {
 		return nil, fmt.Errorf("packet socket on %s: %w", ifname, explain(err))
 	}
 	if s.raw, err = openRaw(ifi.Index, requester); err != nil {
@@ -55,28 +56,13 @@ func explain(err error) error {
 	return err
 }
 
-// openPacket binds last, so that the filter sees every packet.
-func openPacket(ifindex int) (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	if err := attach(fd, queryFilter); err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
-	}
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: bigEndian(unix.ETH_P_IP), Ifindex: ifindex}); err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
-	}
-	return os.NewFile(uintptr(fd), "packet"), nil
-}
-
 func openRaw(ifindex int, requester netip.Addr) (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_IGMP)
 	if err != nil {
 		return -1, err
 	}
 	err = errors.Join(
-		attach(fd, nothing), // it only sends
+		packetsock.AttachFilter(fd, packetsock.Nothing), // it only sends
 		unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(ifindex)}),
 		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, 1),
 		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, 0),
@@ -97,8 +83,6 @@ var allIGMPv3Routers = [4]byte{224, 0, 0, 22}
 
 // queryFilter takes whole IGMP queries that others sent; offsets are from the IP header.
 var queryFilter = []bpf.Instruction{
-	bpf.LoadExtension{Num: bpf.ExtType},
-	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.PACKET_OUTGOING, SkipTrue: 8},
 	bpf.LoadAbsolute{Off: 9, Size: 1},
 	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_IGMP, SkipTrue: 6},
 	bpf.LoadAbsolute{Off: 6, Size: 2},
@@ -110,61 +94,29 @@ var queryFilter = []bpf.Instruction{
 	bpf.RetConstant{Val: 0},
 }
 
-var nothing = []bpf.Instruction{bpf.RetConstant{Val: 0}}
-
-func attach(fd int, program []bpf.Instruction) error {
-	raw, err := bpf.Assemble(program)
-	if err != nil {
-		return fmt.Errorf("assemble filter: %w", err)
-	}
-	filter := make([]unix.SockFilter, len(raw))
-	for i, r := range raw {
-		filter[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
-	}
-	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
-}
-
-func bigEndian(v uint16) uint16 { return v<<8 | v>>8 }
-
 // SetGroups implements Socket. The groups' MAC addresses are added to the interface by the packet socket, and go with it.
 func (s *linkSocket) SetGroups(groups []netip.Addr) error {
-	conn, err := s.packet.SyscallConn()
-	if err != nil {
-		return fmt.Errorf("packet socket: %w", err)
-	}
 	var failed []error
-	change := func(option int, group netip.Addr) bool {
-		var set error
-		err := conn.Control(func(fd uintptr) {
-			set = unix.SetsockoptPacketMreq(int(fd), unix.SOL_PACKET, option, membership(s.ifindex, group))
-		})
-		if err = errors.Join(err, set); err != nil {
-			failed = append(failed, fmt.Errorf("link membership of %v: %w", group, err))
+	change := func(do func(*os.File, int, netip.Addr) error, group netip.Addr) bool {
+		err := do(s.packet, s.ifindex, group)
+		if err != nil {
+			failed = append(failed, err)
 		}
 		return err == nil
 	}
 	var now []netip.Addr
 	for _, g := range groups {
-		if slices.Contains(s.groups, g) || change(unix.PACKET_ADD_MEMBERSHIP, g) {
+		if slices.Contains(s.groups, g) || change(packetsock.Join, g) {
 			now = append(now, g)
 		}
 	}
 	for _, g := range s.groups {
 		if !slices.Contains(groups, g) {
-			change(unix.PACKET_DROP_MEMBERSHIP, g)
+			change(packetsock.Leave, g)
 		}
 	}
 	s.groups = now
 	return errors.Join(failed...)
-}
-
-// membership names the group's Ethernet address, 01:00:5e and the low 23 bits (RFC 1112 section 6.4).
-func membership(ifindex int, group netip.Addr) *unix.PacketMreq {
-	g := group.As4()
-	return &unix.PacketMreq{
-		Ifindex: int32(ifindex), Type: unix.PACKET_MR_MULTICAST, Alen: 6,
-		Address: [8]byte{0x01, 0x00, 0x5e, g[1] & 0x7f, g[2], g[3]},
-	}
 }
 
 // Send implements Socket.
@@ -201,20 +153,12 @@ func (s *linkSocket) ReadQuery() (igmp.Query, error) {
 
 // waitForLink makes the next read end in time to look again whether the interface that went down is still there.
 func (s *linkSocket) waitForLink() error {
-	conn, err := s.packet.SyscallConn()
+	bound, err := packetsock.Bound(s.packet, s.ifindex)
 	if err != nil {
 		return err
 	}
-	var bound unix.Sockaddr
-	var failed error
-	if err := conn.Control(func(fd uintptr) { bound, failed = unix.Getsockname(int(fd)) }); err != nil {
-		return err
-	}
-	if failed != nil {
-		return failed
-	}
-	if link, ok := bound.(*unix.SockaddrLinklayer); !ok || link.Ifindex != s.ifindex {
-		return ErrLinkGone // packet(7): the kernel unbinds the socket
+	if !bound {
+		return ErrLinkGone
 	}
 	s.isDown = true
 	return s.packet.SetReadDeadline(time.Now().Add(ifGoneCheck))

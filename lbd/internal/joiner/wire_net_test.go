@@ -76,7 +76,7 @@ func eachPacket(t *testing.T, node *testnet.Node, ifname string, f func(frame []
 			return err
 		}
 		file = os.NewFile(uintptr(fd), "tap")
-		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: bigEndian(unix.ETH_P_IP), Ifindex: ifi.Index})
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: binary.NativeEndian.Uint16([]byte{unix.ETH_P_IP >> 8, unix.ETH_P_IP & 0xff}), Ifindex: ifi.Index})
 	})
 	if err != nil {
 		t.Fatalf("tap on %s: %v", ifname, err)

@@ -51,13 +51,13 @@ func NewWith(f *cmdutil.Factory, open OpenFunc) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "key",
 		Short: "Make, register and show keys",
-		Long: `Keys of members and of DNS clients.
+		Long: `Keys of members, of DNS clients and of control channels.
 
 A member is a server (or a person) that group private keys are handed over to: it has a key pair of its own, its public half is
 registered on the bus, and "manycast group create --member NAME" seals the group's private key to it.`,
 	}
 	create := &cobra.Command{Use: "create", Short: "Make a key"}
-	create.AddCommand(newCreateMember(f, open), newCreateTSIG(f))
+	create.AddCommand(newCreateMember(f, open), newCreateTSIG(f), newCreateAuthority(f), newCreateIdentity(f))
 	cmd.AddCommand(create, newRegister(f, open), newList(f, open), newShow(f, open))
 	return cmd
 }

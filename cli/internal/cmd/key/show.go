@@ -17,7 +17,7 @@ func newShow(f *cmdutil.Factory, open OpenFunc) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show NAME|FILE",
 		Short: "Show the public half of a member's key or of a key file",
-		Long:  "Show the public half of a key: of a member that is registered on the bus, or of a member's or group's key file. Private keys are never shown.",
+		Long:  "Show the public half of a key: of a member that is registered on the bus, or of the file of a member's key, a group's key or an identity. Private keys are never shown.",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if _, err := os.Stat(args[0]); err == nil {
@@ -50,9 +50,13 @@ func showFile(f *cmdutil.Factory, path string) error {
 		return f.Print(map[string]string{"name": m.Name, "public": m.Public().String(), "file": path},
 			cmdutil.Table{Header: []string{"MEMBER", "PUBLIC KEY", "FILE"}, Rows: [][]string{{m.Name, m.Public().String(), path}}})
 	}
+	id, idErr := keyfile.ReadIdentity(path)
+	if idErr == nil {
+		return showIdentity(f, id, path)
+	}
 	g, groupErr := keyfile.ReadGroup(path)
 	if groupErr != nil {
-		return fmt.Errorf("neither a member's key nor a group's: %w; %w", err, groupErr)
+		return fmt.Errorf("neither a member's key, nor an identity, nor a group's key: %w; %w; %w", err, idErr, groupErr)
 	}
 	type group struct {
 		Name      string     `json:"name"`

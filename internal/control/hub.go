@@ -218,8 +218,10 @@ func (m *HubMember) hear(now time.Time, from *HubMember) {
 	old, known := m.peers[from.self.Name]
 	p := from.self
 	p.Heard, p.Since, p.Loads, p.Via = now, now, from.status.Loads, []string{"hub"}
-	p.Health, p.Why = Unwell, from.status.Why
-	if from.status.OK {
+	switch p.Health, p.Why = Unwell, from.status.Why; {
+	case from.status.OK && from.isDeaf():
+		p.Why = Deaf
+	case from.status.OK:
 		p.Health, p.Why = Available, ""
 	}
 	if known && old.Health == p.Health {
@@ -229,6 +231,16 @@ func (m *HubMember) hear(now time.Time, from *HubMember) {
 	if !known || old.Health != p.Health || old.Why != p.Why || old.Boot != p.Boot || !sameLoads(old.Loads, p.Loads) {
 		m.put(Changed{p})
 	}
+}
+
+// isDeaf reports whether nobody is heard of those that were.
+func (m *HubMember) isDeaf() bool {
+	for _, p := range m.peers {
+		if p.Health != Silent {
+			return false
+		}
+	}
+	return len(m.peers) > 0
 }
 
 func sameLoads(a, b map[string]alloc.Load) bool {

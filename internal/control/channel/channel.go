@@ -170,7 +170,7 @@ func (c *Channel) SetStatus(s control.Status) {
 func (c *Channel) tellStatus(now time.Time) {
 	s := c.status
 	if c.deaf && s.OK {
-		s.OK, s.Why = false, "hears nobody"
+		s.OK, s.Why = false, control.Deaf
 	}
 	c.sender.SetStatus(now, s)
 }

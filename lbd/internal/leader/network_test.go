@@ -30,7 +30,7 @@ import (
 // bus, on the fake clock of testing/synctest.
 type network struct {
 	t       *testing.T
-	hub     *control.Hub
+	hub     medium
 	buckets store.Buckets
 	servers map[string]*netServer
 	router  *netRouter
@@ -62,7 +62,7 @@ var (
 // netServer is an agent with what it drives.
 type netServer struct {
 	link   string
-	member *control.HubMember
+	member memberOf
 	bus    store.Buckets
 	plane  *dataplane.FakeAgent
 	joiner *fakeJoiner
@@ -74,22 +74,22 @@ type netServer struct {
 
 // netRouter hears who is silent, and forwards by joins.
 type netRouter struct {
-	member *control.HubMember
+	member memberOf
 	mu     sync.Mutex
 	health map[string]control.Health
 }
 
-func newNetwork(t *testing.T, settings string) *network {
+func newNetwork(t *testing.T, m medium, settings string) *network {
 	n := &network{
-		t: t, hub: control.NewHub(netHeartbeat, netSilence), buckets: store.NewMemories(), servers: map[string]*netServer{},
-		log: slog.New(slog.NewTextHandler(testWriter{t}, nil)), terms: map[string]uint64{}, watched: map[int]*watch{},
+		t: t, hub: m, buckets: store.NewMemories(), servers: map[string]*netServer{},
+		log: testLog(t), terms: map[string]uint64{}, watched: map[int]*watch{},
 	}
 	services, err := service.Parse([]byte("name: web\nvip: 192.0.2.80\ngroup: 239.80.80.80\nports: [tcp/80]\nslots: suffix/4\n" + settings))
 	if err != nil {
 		t.Fatal(err)
 	}
 	put(t, n.buckets.Services, "web", service.ToProto(services[0]))
-	n.router = &netRouter{health: map[string]control.Health{}, member: n.hub.Join(control.Member{Name: "r1", Role: control.Router}, nil)}
+	n.router = &netRouter{health: map[string]control.Health{}, member: n.hub.join(control.Member{Name: "r1", Role: control.Router}, nil)}
 	n.router.member.SetStatus(control.Status{OK: true})
 	n.router.member.Listen(func(e control.Event) {
 		if c, ok := e.(control.Changed); ok {
@@ -101,6 +101,8 @@ func newNetwork(t *testing.T, settings string) *network {
 	n.stops = append(n.stops, n.router.member.Leave)
 	return n
 }
+
+func testLog(t *testing.T) *slog.Logger { return slog.New(slog.NewTextHandler(testWriter{t}, nil)) }
 
 // client is another client's way to the bus.
 func (n *network) client() store.Buckets {
@@ -120,7 +122,7 @@ func away(b store.Buckets, isAway bool) {
 
 // director starts one that may lead, and returns its way to the bus.
 func (n *network) director(name string) store.Buckets {
-	member := n.hub.Join(control.Member{Name: name, Role: control.Director, Leader: true}, nil)
+	member := n.hub.join(control.Member{Name: name, Role: control.Director, Leader: true}, nil)
 	member.SetStatus(control.Status{OK: true})
 	b, dir, log := n.client(), n.t.TempDir(), n.log.With("director", name)
 	ctx, cancel := context.WithCancel(n.t.Context())
@@ -164,7 +166,7 @@ func (n *network) server(name string, lead bool) *netServer {
 	a[3] = byte(number)
 	address := netip.AddrFrom4(a)
 	var loop *agent.Loop
-	s.member = n.hub.Join(control.Member{Name: name, Role: control.Server, Leader: lead, Address: address}, func() { loop.Beat() })
+	s.member = n.hub.join(control.Member{Name: name, Role: control.Server, Leader: lead, Address: address}, func() { loop.Beat() })
 	ctx, cancel := context.WithCancel(n.t.Context())
 	log := n.log.With("agent", name)
 	announcer := announce.NewControl(s.member, log)

@@ -28,7 +28,7 @@ const (
 func TestPartitions(t *testing.T) {
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			inNetwork(t, func(n *network, d1, d2 store.Buckets) {
+			inNetwork(t, hub, func(n *network, d1, d2 store.Buckets) {
 				p := partitioner{network: n, r: rand.New(rand.NewPCG(seed, 3)), leaders: map[string]store.Buckets{"d1": d1, "d2": d2}}
 				bound := twiceAtMost
 				if p.lossy = seed%2 == 1; p.lossy {
@@ -100,7 +100,7 @@ func (p *partitioner) fail() {
 			return
 		}
 		loss := rand.New(rand.NewPCG(p.r.Uint64(), 1))
-		p.hub.Lose(func(string, string, control.Kind) bool { return loss.IntN(8) == 0 })
+		p.hub.(hubMedium).Lose(func(string, string, control.Kind) bool { return loss.IntN(8) == 0 })
 	case 8:
 		p.servers[server].health(false, errors.New("connection refused"))
 		p.wait(time.Duration(p.r.IntN(500)) * time.Millisecond)
@@ -138,7 +138,7 @@ func (p *partitioner) hasBus() bool {
 
 func (p *partitioner) heal() {
 	p.endCut()
-	p.hub.Lose(nil)
+	p.hub.(hubMedium).Lose(nil)
 	for _, name := range allNames {
 		p.isolate(name, false, false)
 		if name != "r1" {
@@ -149,7 +149,7 @@ func (p *partitioner) heal() {
 
 // TestOldLeaderIsRefused: whoever led before, and does not know that it leads no more, moves nobody.
 func TestOldLeaderIsRefused(t *testing.T) {
-	inNetwork(t, func(n *network, d1, _ store.Buckets) {
+	inNetwork(t, hub, func(n *network, d1, _ store.Buckets) {
 		old, err := n.buckets.Allocations.Get(t.Context(), "web")
 		if err != nil {
 			t.Fatal(err)
@@ -168,7 +168,7 @@ func TestOldLeaderIsRefused(t *testing.T) {
 			t.Fatalf("epoch %v follows %v: d2 does not lead", before[0].Epoch, first.Committed.Epoch)
 		}
 
-		stale := n.hub.Join(control.Member{Name: "d1", Role: control.Director, Leader: true}, nil)
+		stale := n.hub.join(control.Member{Name: "d1", Role: control.Director, Leader: true}, nil)
 		synctest.Wait()
 		n.wait(time.Second)
 		answers := 0

@@ -111,11 +111,11 @@ func (b *base) services(ctx context.Context, cache string) <-chan []service.Serv
 }
 
 // withMetrics adds the metrics' task where an address is configured.
-func withMetrics(tasks []daemon.Task, address string, c prometheus.Collector) ([]daemon.Task, error) {
+func withMetrics(tasks []daemon.Task, address string, c ...prometheus.Collector) ([]daemon.Task, error) {
 	if address == "" {
 		return tasks, nil
 	}
-	m, err := metrics.Listen(address, c)
+	m, err := metrics.Listen(address, c...)
 	if err != nil {
 		return nil, err
 	}

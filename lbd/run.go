@@ -7,7 +7,10 @@ import (
 	"io"
 	"path/filepath"
 
+	"github.com/manycast/manycast/internal/control/channel"
 	"github.com/manycast/manycast/internal/daemon"
+	"github.com/manycast/manycast/internal/groupkeys"
+	"github.com/manycast/manycast/internal/keyfile"
 	"github.com/manycast/manycast/lbd/internal/agent"
 	"github.com/manycast/manycast/lbd/internal/announce"
 	"github.com/manycast/manycast/lbd/internal/config"
@@ -38,7 +41,7 @@ const servicesCache = "services.yaml"
 func runDirector(ctx context.Context, cfg config.Director, keep bool, stderr io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if err := daemon.Require(directorNeeds...); err != nil {
+	if err := daemon.Require(withControl(directorNeeds, cfg.Control)...); err != nil {
 		return err
 	}
 	b, err := newBase("director", cfg.Name, cfg.StateDir, cfg.Services, cfg.Log, cfg.Bus, stderr)
@@ -46,26 +49,41 @@ func runDirector(ctx context.Context, cfg config.Director, keep bool, stderr io.
 		return err
 	}
 	defer b.close()
+	c, err := b.openControl(cfg.Control)
+	if err != nil {
+		return err
+	}
 	plane, err := dataplane.OpenDirector(dataplane.DirectorConfig{
 		Interfaces: cfg.Interfaces, Bpffs: cfg.BPFFS, FragmentsMax: cfg.FragmentsMax, Log: b.log,
 	})
 	if err != nil {
 		return err
 	}
-	services := b.services(ctx, filepath.Join(cfg.StateDir, servicesCache))
-	tasks := []daemon.Task{director.New(director.Config{Services: services, Plane: plane, Keep: keep, Log: b.log})}
-	if b.conn != nil && cfg.Leader.Enabled {
-		l, err := newLeader(ctx, cfg.Leader, cfg.Name, cfg.StateDir, announce.NewBus(b.conn, b.log), b)
-		if err != nil {
-			return errors.Join(err, plane.Close(true))
-		}
-		tasks = append(tasks, l)
-	}
-	tasks, err = withMetrics(tasks, cfg.Metrics.Listen, metrics.NewCounters("director", plane.Counters))
+	tasks, err := directorTasks(ctx, cfg, keep, plane, c, b)
 	if err != nil {
 		return errors.Join(err, plane.Close(true))
 	}
 	return daemon.Run(ctx, b.log, tasks...)
+}
+
+func directorTasks(ctx context.Context, cfg config.Director, keep bool, plane dataplane.DirectorPlane, c *channel.Channel, b *base) ([]daemon.Task, error) {
+	d := director.Config{Services: b.services(ctx, filepath.Join(cfg.StateDir, servicesCache)), Plane: plane, Keep: keep, Log: b.log}
+	var tasks []daemon.Task
+	if c != nil {
+		tasks = append(tasks, c, groupkeys.New(cfg.Keys.Dir, cfg.Keys.Member, b.keys(), c.SetKeys, b.log))
+	}
+	if c != nil && b.conn != nil {
+		d.Channel, d.Allocations, d.StateDir = c, store.OnBus(b.conn).Allocations, cfg.StateDir
+	}
+	tasks = append(tasks, director.New(d))
+	if b.conn != nil && cfg.Leader.Enabled {
+		l, err := newLeader(ctx, cfg.Leader, cfg.Name, "", cfg.StateDir, b.announcer(c), c, b)
+		if err != nil {
+			return nil, err
+		}
+		tasks = append(tasks, l)
+	}
+	return withMetrics(tasks, cfg.Metrics.Listen, collectors(metrics.NewCounters("director", plane.Counters), c)...)
 }
 
 func runAgent(ctx context.Context, cfg config.Agent, keep bool, stderr io.Writer) error {
@@ -92,55 +110,80 @@ func runAgent(ctx context.Context, cfg config.Agent, keep bool, stderr io.Writer
 	if err != nil {
 		return err
 	}
+	ch, err := b.openControl(cfg.Control)
+	if err != nil {
+		return err
+	}
 	plane, err := dataplane.OpenAgent(dataplane.AgentConfig{
-		Interface: cfg.Interface, Bpffs: cfg.BPFFS, VIPDevice: cfg.VIPDevice, PathMTU: cfg.PathMTU, Hold: cfg.Hold, Log: b.log,
+		Interface: cfg.Interface, Bpffs: cfg.BPFFS, VIPDevice: cfg.VIPDevice, PathMTU: cfg.PathMTU, Hold: hold(cfg), Log: b.log,
 	})
 	if err != nil {
 		return err
 	}
-	c := agent.Config{
-		Name: cfg.Name, Address: link.Address, Link: link.Prefix, Weight: cfg.Weight, Serve: cfg.Serve, StateDir: cfg.StateDir, Settle: cfg.Settle, Keep: keep,
-		Services: b.services(ctx, filepath.Join(cfg.StateDir, servicesCache)),
-		Plane:    plane, Joiner: joins, Close: dataplane.CloseConnections, Health: checker.Run, Log: b.log,
-	}
-	var keys store.Bucket
-	if b.conn != nil {
-		buckets := store.OnBus(b.conn)
-		c.Buckets, c.Announcer, keys = &buckets, announce.NewBus(b.conn, b.log), buckets.Keys
-	}
-	var tasks []daemon.Task
-	if !cfg.Keys.Unsigned {
-		k := agent.NewKeys(cfg.Keys.Dir, cfg.Keys.Member, keys, ring, b.log)
-		c.HasKey, c.KeysRead = ring.Has, k.Ready()
-		tasks = append(tasks, k)
-	}
-	tasks = append(tasks, agent.NewLoop(c))
-	if cfg.Leader.Enabled {
-		l, err := newLeader(ctx, cfg.Leader, cfg.Name, cfg.StateDir, c.Announcer, b)
-		if err != nil {
-			return errors.Join(err, plane.Close(true))
-		}
-		tasks = append(tasks, l)
-	}
-	tasks, err = withMetrics(tasks, cfg.Metrics.Listen, metrics.NewCounters("agent", plane.Counters))
+	tasks, err := agentTasks(ctx, cfg, keep, link, plane, ring, joins, checker, ch, b)
 	if err != nil {
 		return errors.Join(err, plane.Close(true))
 	}
 	return daemon.Run(ctx, b.log, tasks...)
 }
 
-// newLeader competes for the lease beside a director or an agent.
-func newLeader(ctx context.Context, cfg config.Leader, name, stateDir string, a announce.Announcer, b *base) (*leader.Loop, error) {
-	return leader.NewLoop(leader.Config{
-		Name: name, StateDir: stateDir, Timing: leader.Timing{DeadAfter: cfg.DeadAfter, PrepareTimeout: cfg.PrepareTimeout},
+func agentTasks(ctx context.Context, cfg config.Agent, keep bool, link agent.Link, plane dataplane.AgentPlane, ring *joiner.Keyring,
+	joins *joiner.Loop, checker *health.Checker, ch *channel.Channel, b *base,
+) ([]daemon.Task, error) {
+	c := agent.Config{
+		Name: cfg.Name, Address: link.Address, Link: link.Prefix, Weight: cfg.Weight, Serve: cfg.Serve, StateDir: cfg.StateDir, Settle: cfg.Settle, Keep: keep,
+		Services: b.services(ctx, filepath.Join(cfg.StateDir, servicesCache)),
+		Plane:    plane, Joiner: joins, Close: dataplane.CloseConnections, Health: checker.Run, Announcer: b.announcer(ch), Log: b.log,
+	}
+	if b.conn != nil {
+		buckets := store.OnBus(b.conn)
+		c.Buckets = &buckets
+	}
+	var tasks []daemon.Task
+	if !cfg.Keys.Unsigned {
+		k := groupkeys.New(cfg.Keys.Dir, cfg.Keys.Member, b.keys(), func(groups []keyfile.Group) {
+			ring.SetGroups(groups)
+			if ch != nil {
+				ch.SetKeys(groups)
+			}
+		}, b.log)
+		c.HasKey, c.KeysRead = ring.Has, k.Ready()
+		tasks = append(tasks, k)
+	}
+	if ch != nil {
+		c.Channel, c.Pause = ch, ch.Pause
+		loop := agent.NewLoop(c)
+		ch.OnBeat(loop.Beat)
+		tasks = append(tasks, daemon.Beneath(ch, loop)) // the loop's last word is said on the channel
+	} else {
+		tasks = append(tasks, agent.NewLoop(c))
+	}
+	if cfg.Leader.Enabled {
+		l, err := newLeader(ctx, cfg.Leader, cfg.Name, cfg.Name, cfg.StateDir, c.Announcer, ch, b)
+		if err != nil {
+			return nil, err
+		}
+		tasks = append(tasks, l)
+	}
+	return withMetrics(tasks, cfg.Metrics.Listen, collectors(metrics.NewCounters("agent", plane.Counters), ch)...)
+}
+
+// newLeader competes for the lease beside a director or an agent, whose server is the one of that name.
+func newLeader(ctx context.Context, cfg config.Leader, name, server, stateDir string, a announce.Announcer, c *channel.Channel, b *base) (*leader.Loop, error) {
+	l := leader.Config{
+		Name: name, Server: server, StateDir: stateDir, Timing: leader.Timing{DeadAfter: cfg.DeadAfter, PrepareTimeout: cfg.PrepareTimeout},
 		Buckets: store.OnBus(b.conn), Announcer: a, Services: b.services(ctx, ""), Log: b.log,
-	})
+	}
+	if c != nil {
+		l.Channel = c
+	}
+	return leader.NewLoop(l)
 }
 
 func newJoiner(cfg config.Agent, link agent.Link, ring *joiner.Keyring, keep bool, b *base) (*joiner.Loop, error) {
 	j, err := joiner.New(joiner.Config{
 		Requester: link.Address, Link: link.Prefix, MTU: link.MTU,
-		Refresh: cfg.Join.Refresh, Resend: cfg.Join.Resend, Robustness: cfg.Join.Robustness, Unsigned: cfg.Keys.Unsigned,
+		Refresh: cfg.Join.Refresh, Resend: cfg.Join.Resend, Robustness: cfg.Join.Robustness, Unsigned: cfg.Keys.Unsigned, Standing: standing(cfg.Control),
 	}, ring, rand.Reader)
 	if err != nil {
 		return nil, err

@@ -40,7 +40,10 @@ func roles() []role {
 	return []role{
 		{name: "admin", all: true},
 		{
-			name: "director", read: []string{BucketServices, BucketServers, BucketOperator, BucketAllocations, BucketLeases, BucketMoves},
+			name: "director",
+			read: []string{
+				BucketServices, BucketServers, BucketOperator, BucketAllocations, BucketLeases, BucketMoves, BucketKeys, BucketMembers,
+			},
 			write:   []string{BucketAllocations, BucketLeases, BucketMoves},
 			publish: []string{"lbd.>"}, subscribe: []string{"lbd.>"},
 		},
@@ -57,7 +60,7 @@ func roles() []role {
 			write:   []string{BucketServers, BucketAllocations, BucketLeases, BucketMoves},
 			publish: []string{"lbd.>"}, subscribe: []string{"lbd.>"},
 		},
-		{name: "igmpd", publish: []string{"igmpd.>"}, subscribe: []string{"igmpd.>"}},
+		{name: "igmpd", read: []string{BucketKeys, BucketMembers}, publish: []string{"igmpd.>"}, subscribe: []string{"igmpd.>"}},
 		{name: "dnsd", publish: []string{"dnsd.>"}, subscribe: []string{"dnsd.>"}},
 	}
 }

@@ -26,7 +26,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Port: 8463, Identity: "/etc/manycast/identity.key", Authority: "/etc/manycast/authority.pub",
-		Heartbeat: 50 * time.Millisecond, DeadAfter: 250 * time.Millisecond, TTL: 32, FrameMax: 1200,
+		Interfaces: []string{}, Heartbeat: 50 * time.Millisecond, DeadAfter: 250 * time.Millisecond, TTL: 32, FrameMax: 1200,
 	}
 }
 

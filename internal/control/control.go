@@ -23,6 +23,19 @@ const (
 	Director Role = 3
 )
 
+// String is the role in a word, as `manycast key create identity` takes it.
+func (r Role) String() string {
+	switch r {
+	case Server:
+		return "server"
+	case Router:
+		return "router"
+	case Director:
+		return "director"
+	}
+	return "no role"
+}
+
 // Kind numbers messages. Receivers ignore and count kinds that they do not know.
 type Kind uint8
 
@@ -48,6 +61,19 @@ const (
 	Unwell
 	Silent
 )
+
+// String is the health in a word.
+func (h Health) String() string {
+	switch h {
+	case Available:
+		return "available"
+	case Unwell:
+		return "unwell"
+	case Silent:
+		return "silent"
+	}
+	return "unknown"
+}
 
 // Member is who was heard on the channel.
 type Member struct {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/health"
@@ -17,39 +18,42 @@ import (
 
 // Director is director.toml, which says what each key means.
 type Director struct {
-	Name         string   `toml:"name"`
-	StateDir     string   `toml:"state_dir"`
-	Interfaces   []string `toml:"interfaces"`
-	Services     string   `toml:"services"`
-	BPFFS        string   `toml:"bpffs"`
-	FragmentsMax int      `toml:"fragments_max"`
-	Log          Log      `toml:"log"`
-	Bus          Bus      `toml:"bus"`
-	Leader       Leader   `toml:"leader"`
-	Metrics      Metrics  `toml:"metrics"`
+	Name         string         `toml:"name"`
+	StateDir     string         `toml:"state_dir"`
+	Interfaces   []string       `toml:"interfaces"`
+	Services     string         `toml:"services"`
+	BPFFS        string         `toml:"bpffs"`
+	FragmentsMax int            `toml:"fragments_max"`
+	Log          Log            `toml:"log"`
+	Bus          Bus            `toml:"bus"`
+	Leader       Leader         `toml:"leader"`
+	Metrics      Metrics        `toml:"metrics"`
+	Control      control.Config `toml:"control"`
+	Keys         DirectorKeys   `toml:"keys"`
 }
 
 // Agent is agent.toml, which says what each key means.
 type Agent struct {
-	Name      string        `toml:"name"`
-	StateDir  string        `toml:"state_dir"`
-	Interface string        `toml:"interface"`
-	Address   string        `toml:"address"`
-	Services  string        `toml:"services"`
-	Serve     []string      `toml:"serve"`
-	Weight    int           `toml:"weight"`
-	BPFFS     string        `toml:"bpffs"`
-	VIPDevice string        `toml:"vip_device"`
-	PathMTU   int           `toml:"path_mtu"`
-	Settle    time.Duration `toml:"settle"`
-	Hold      time.Duration `toml:"hold"`
-	Log       Log           `toml:"log"`
-	Join      Join          `toml:"join"`
-	Keys      Keys          `toml:"keys"`
-	Health    health.Config `toml:"health"`
-	Bus       Bus           `toml:"bus"`
-	Leader    Leader        `toml:"leader"`
-	Metrics   Metrics       `toml:"metrics"`
+	Name      string         `toml:"name"`
+	StateDir  string         `toml:"state_dir"`
+	Interface string         `toml:"interface"`
+	Address   string         `toml:"address"`
+	Services  string         `toml:"services"`
+	Serve     []string       `toml:"serve"`
+	Weight    int            `toml:"weight"`
+	BPFFS     string         `toml:"bpffs"`
+	VIPDevice string         `toml:"vip_device"`
+	PathMTU   int            `toml:"path_mtu"`
+	Settle    time.Duration  `toml:"settle"`
+	Hold      time.Duration  `toml:"hold"`
+	Log       Log            `toml:"log"`
+	Join      Join           `toml:"join"`
+	Keys      Keys           `toml:"keys"`
+	Health    health.Config  `toml:"health"`
+	Bus       Bus            `toml:"bus"`
+	Leader    Leader         `toml:"leader"`
+	Metrics   Metrics        `toml:"metrics"`
+	Control   control.Config `toml:"control"`
 }
 
 // Log is [log].
@@ -89,12 +93,20 @@ type Keys struct {
 	Unsigned bool   `toml:"unsigned"`
 }
 
+// DirectorKeys is [keys] of a director: for the control group alone.
+type DirectorKeys struct {
+	Member string `toml:"member"`
+	Dir    string `toml:"dir"`
+}
+
 // DefaultDirector has the defaults of director.toml.
 func DefaultDirector() Director {
 	return Director{
 		Name: hostname(), StateDir: "/var/lib/manycast/director", BPFFS: "/sys/fs/bpf/manycast/director", FragmentsMax: 65536,
-		Log:    Log{"info"},
-		Leader: defaultLeader(true),
+		Log:     Log{"info"},
+		Leader:  defaultLeader(true),
+		Control: control.DefaultConfig(),
+		Keys:    DirectorKeys{Member: "/var/lib/manycast/director/member.key", Dir: "/var/lib/manycast/director/groups"},
 	}
 }
 
@@ -107,10 +119,11 @@ func DefaultAgent() Agent {
 	return Agent{
 		Name: hostname(), StateDir: "/var/lib/manycast/agent", Weight: 1, BPFFS: "/sys/fs/bpf/manycast/agent", VIPDevice: "lo",
 		Settle: 100 * time.Millisecond, Hold: 2 * time.Second, Log: Log{"info"},
-		Join:   Join{Refresh: 10 * time.Second, Resend: time.Second, Robustness: 2},
-		Keys:   Keys{Member: "/var/lib/manycast/agent/member.key", Dir: "/var/lib/manycast/agent/groups"},
-		Health: health.Default(),
-		Leader: defaultLeader(false),
+		Join:    Join{Refresh: 10 * time.Second, Resend: time.Second, Robustness: 2},
+		Keys:    Keys{Member: "/var/lib/manycast/agent/member.key", Dir: "/var/lib/manycast/agent/groups"},
+		Health:  health.Default(),
+		Leader:  defaultLeader(false),
+		Control: control.DefaultConfig(),
 	}
 }
 
@@ -139,6 +152,9 @@ func LoadAgent(path string) (Agent, error) {
 	if err := daemon.Load(path, &c); err != nil {
 		return c, err
 	}
+	if c.Control.Enabled() && len(c.Control.Interfaces) == 0 {
+		c.Control.Interfaces = []string{c.Interface}
+	}
 	return c, inFile(path, c.check())
 }
 
@@ -150,12 +166,15 @@ func inFile(path string, err error) error {
 }
 
 func (c Director) check() error {
-	errs := []error{service.CheckName(c.Name), checkDir("state_dir", c.StateDir), checkDir("bpffs", c.BPFFS), c.Bus.check(c.Services)}
+	errs := []error{service.CheckName(c.Name), checkDir("state_dir", c.StateDir), checkDir("bpffs", c.BPFFS), c.Bus.check(c.Services), c.Control.Check()}
 	if len(c.Interfaces) == 0 {
 		errs = append(errs, errors.New(`no interfaces: name those where users' packets enter, such as interfaces = ["eth0"]`))
 	}
 	if c.FragmentsMax < 1 || c.FragmentsMax > 1<<24 {
 		errs = append(errs, fmt.Errorf("fragments_max %d: want 1 to %d", c.FragmentsMax, 1<<24))
+	}
+	if c.Control.Enabled() && c.Keys.Dir == "" {
+		errs = append(errs, errors.New("keys.dir is empty: name the directory of the control group's private key"))
 	}
 	return errors.Join(append(errs, c.Leader.check())...)
 }
@@ -173,7 +192,7 @@ func (l Leader) check() error {
 
 func (c Agent) check() error {
 	errs := []error{
-		service.CheckName(c.Name), checkDir("state_dir", c.StateDir), checkDir("bpffs", c.BPFFS), c.Bus.check(c.Services), c.Health.Check(), c.Leader.check(),
+		service.CheckName(c.Name), checkDir("state_dir", c.StateDir), checkDir("bpffs", c.BPFFS), c.Bus.check(c.Services), c.Health.Check(), c.Leader.check(), c.Control.Check(),
 	}
 	if c.Leader.Enabled && len(c.Bus.URLs) == 0 {
 		errs = append(errs, errors.New("leader.enabled without bus.urls: who leads has its lease and the allocations on the bus"))
@@ -198,6 +217,9 @@ func (c Agent) check() error {
 	}
 	if c.Join.Refresh <= 0 || c.Join.Resend <= 0 || c.Join.Robustness < 1 {
 		errs = append(errs, errors.New("join: refresh and resend have to be more than 0, robustness at least 1"))
+	}
+	if c.Control.Enabled() && c.Keys.Unsigned {
+		errs = append(errs, errors.New("control.group with keys.unsigned: the channel needs the group's key"))
 	}
 	if !c.Keys.Unsigned && c.Keys.Dir == "" {
 		errs = append(errs, errors.New("keys.dir is empty: name the directory of the groups' private keys"))

@@ -31,8 +31,9 @@ type Config struct {
 	MTU        int          // of the interface, bytes; default 1500
 	Refresh    time.Duration
 	Resend     time.Duration
-	Robustness int  // how often a change is sent
-	Unsigned   bool // send joins without signatures; the Signer is not asked
+	Robustness int          // how often a change is sent
+	Unsigned   bool         // send joins without signatures; the Signer is not asked
+	Standing   []netip.Addr // groups that are joined for their frames alone, from the first Set on: switches that snoop need to see that
 }
 
 // Membership is what a server takes of a group.
@@ -99,6 +100,9 @@ func defaults[T int | time.Duration](field *T, value T) {
 // is left. A membership that cannot be sent is an error and leaves its group as it was; the others are taken.
 func (j *Joiner) Set(now time.Time, want []Membership) error {
 	var failed []error
+	for _, g := range j.cfg.Standing {
+		want = append(slices.Clip(want), Membership{Group: g})
+	}
 	wanted := make(map[netip.Addr]bool, len(want))
 	for _, m := range want {
 		if wanted[m.Group] {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/join"
+	"github.com/manycast/manycast/internal/keyfile"
 )
 
 // Key is a private key of a group.
@@ -29,6 +30,15 @@ func (k *Keyring) Set(keys []Key) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.keys = slices.Clone(keys)
+}
+
+// SetGroups is Set with keys as they are in files.
+func (k *Keyring) SetGroups(groups []keyfile.Group) {
+	keys := make([]Key, len(groups))
+	for i, g := range groups {
+		keys[i] = Key{Group: g.Address, ID: g.Public().ID, Private: g.Private}
+	}
+	k.Set(keys)
 }
 
 // Has reports whether there is a key of the group.

@@ -1,43 +1,65 @@
-package agent
+package groupkeys_test
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/manycast/manycast/internal/join"
+	"github.com/manycast/manycast/internal/bus"
+	"github.com/manycast/manycast/internal/groupkeys"
 	"github.com/manycast/manycast/internal/keyfile"
-	"github.com/manycast/manycast/lbd/internal/joiner"
-	"github.com/manycast/manycast/lbd/internal/store"
 )
 
 var testGroup = netip.MustParseAddr("239.80.80.80")
 
-// signable reports whether the ring can sign for the group.
-func signable(ring *joiner.Keyring) bool {
-	_, err := ring.Sign(time.Now(), join.Join{Group: testGroup})
-	return !errors.Is(err, joiner.ErrNoKey)
+// ring is who uses the keys.
+type ring struct {
+	mu     sync.Mutex
+	groups []keyfile.Group
 }
 
-func startKeys(t *testing.T, bucket store.Bucket) (dir, member string, ring *joiner.Keyring, stop func()) {
-	return startKeysLogging(t, bucket, io.Discard)
+func (r *ring) set(groups []keyfile.Group) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.groups = groups
 }
 
-func startKeysLogging(t *testing.T, bucket store.Bucket, log io.Writer) (dir, member string, ring *joiner.Keyring, stop func()) {
+func (r *ring) has() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := keyfile.Pick(r.groups, testGroup, time.Now())
+	return ok
+}
+
+// bucket is the bus' bucket of sealed keys.
+type bucket []bus.Entry
+
+func (b bucket) Watch(context.Context) <-chan bus.Entry {
+	entries := make(chan bus.Entry, len(b))
+	for _, e := range b {
+		entries <- e
+	}
+	return entries
+}
+
+// start runs Keys on an empty directory.
+func start(t *testing.T, sealed bucket, log io.Writer) (dir, member string, r *ring, stop func()) {
 	home := t.TempDir()
-	dir, member, ring = filepath.Join(home, "groups"), filepath.Join(home, "member.key"), &joiner.Keyring{}
+	dir, member, r = filepath.Join(home, "groups"), filepath.Join(home, "member.key"), &ring{}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- NewKeys(dir, member, bucket, ring, slog.New(slog.NewTextHandler(log, nil))).Run(ctx) }()
-	return dir, member, ring, func() {
+	go func() {
+		ended <- groupkeys.New(dir, member, sealed, r.set, slog.New(slog.NewTextHandler(log, nil))).Run(ctx)
+	}()
+	return dir, member, r, func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
@@ -47,8 +69,6 @@ func startKeysLogging(t *testing.T, bucket store.Bucket, log io.Writer) (dir, me
 
 func TestKeyOverTheBus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		bucket := store.NewMemory(0)
-		dir, memberFile, ring, stop := startKeys(t, bucket)
 		me, err := keyfile.NewMember("s1")
 		if err != nil {
 			t.Fatal(err)
@@ -61,27 +81,27 @@ func TestKeyOverTheBus(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		var sealed bucket
 		for _, m := range []keyfile.Member{me, other} {
 			value, err := keyfile.Envelope(m.Name, m.Public(), g)
-			if err == nil {
-				_, err = bucket.Put(t.Context(), keyfile.BusKey(m.Name, testGroup), value)
-			}
 			if err != nil {
 				t.Fatal(err)
 			}
+			sealed = append(sealed, bus.Entry{Key: keyfile.BusKey(m.Name, testGroup), Value: value})
 		}
+		dir, memberFile, r, stop := start(t, sealed, io.Discard)
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
-		if signable(ring) {
-			t.Fatal("signs without the member's own key")
+		if r.has() {
+			t.Fatal("a key without the member's own key")
 		}
 		if err := keyfile.WriteMember(memberFile, me, false); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
-		if !signable(ring) {
-			t.Error("the key that came over the bus does not sign")
+		if !r.has() {
+			t.Error("the key that came over the bus is not there")
 		}
 		files, err := filepath.Glob(filepath.Join(dir, "*"))
 		if err != nil || len(files) != 1 {
@@ -96,7 +116,7 @@ func TestKeyOverTheBus(t *testing.T) {
 
 func TestKeyPutThereByHand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dir, _, ring, stop := startKeys(t, nil)
+		dir, _, r, stop := start(t, nil, io.Discard)
 		time.Sleep(time.Second)
 		synctest.Wait()
 		g, err := keyfile.NewGroup("web.cast.example.", testGroup)
@@ -108,8 +128,8 @@ func TestKeyPutThereByHand(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if !signable(ring) {
-			t.Error("the key in the directory does not sign")
+		if !r.has() {
+			t.Error("the key in the directory is not there")
 		}
 		stop()
 	})
@@ -118,7 +138,7 @@ func TestKeyPutThereByHand(t *testing.T) {
 func TestUnusableMemberKeyIsToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
-		_, member, _, stop := startKeysLogging(t, store.NewMemory(0), &log)
+		_, member, _, stop := start(t, bucket{}, &log)
 		if err := os.WriteFile(member, []byte("not a key"), 0o600); err != nil {
 			t.Fatal(err)
 		}

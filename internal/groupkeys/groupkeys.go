@@ -1,4 +1,5 @@
-package agent
+// Package groupkeys brings group private keys to who uses them: from a directory, and sealed over the bus.
+package groupkeys
 
 import (
 	"cmp"
@@ -13,24 +14,27 @@ import (
 
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/keyfile"
-	"github.com/manycast/manycast/lbd/internal/joiner"
-	"github.com/manycast/manycast/lbd/internal/store"
 )
 
-// Keys fills the joiner's keyring with the group keys in a directory: those put there by hand, and those that come sealed to
-// this member over the bus; a daemon's task.
+// Watcher is what Keys needs of the bus' bucket of sealed keys.
+type Watcher interface {
+	Watch(ctx context.Context) <-chan bus.Entry
+}
+
+// Keys hands on the group keys in a directory: those put there by hand, and those that come sealed to this member over the bus; a
+// daemon's task.
 type Keys struct {
 	dir    string
-	member string       // file of this member's own key pair
-	bucket store.Bucket // nil without a bus
-	ring   *joiner.Keyring
+	member string  // file of this member's own key pair
+	bucket Watcher // nil without a bus
+	set    func([]keyfile.Group)
 	log    *slog.Logger
 
 	ready   chan struct{}
 	own     *keyfile.Member
 	sealed  map[string][]byte // not opened yet
 	told    map[string]string // the last error of the member's key and of the groups', told once
-	inForce []uint32          // IDs of the keys in the ring
+	inForce []uint32          // IDs of the keys handed on
 }
 
 // Limits of Keys.
@@ -39,10 +43,11 @@ const (
 	sealedMax = 4096        // keys that wait for the member's own
 )
 
-// NewKeys returns Keys that have yet to run; bucket may be nil.
-func NewKeys(dir, member string, bucket store.Bucket, ring *joiner.Keyring, log *slog.Logger) *Keys {
+// New returns Keys that have yet to run. set gets all keys that are valid, of each group the one in force first, whenever they are others
+// than before. bucket may be nil.
+func New(dir, member string, bucket Watcher, set func([]keyfile.Group), log *slog.Logger) *Keys {
 	return &Keys{
-		dir: dir, member: member, bucket: bucket, ring: ring, log: log,
+		dir: dir, member: member, bucket: bucket, set: set, log: log,
 		ready: make(chan struct{}), sealed: map[string][]byte{}, told: map[string]string{},
 	}
 }
@@ -122,7 +127,7 @@ func (k *Keys) receive() bool {
 	return isAny
 }
 
-// load puts the directory's keys into the ring, the one in force first of its group.
+// load hands on the directory's keys, where they have changed.
 func (k *Keys) load() {
 	groups, err := keyfile.ReadGroups(k.dir)
 	k.tell("groups", err)
@@ -131,18 +136,16 @@ func (k *Keys) load() {
 	slices.SortStableFunc(groups, func(a, b keyfile.Group) int {
 		return cmp.Or(b.NotBefore.Compare(a.NotBefore), cmp.Compare(a.Public().ID, b.Public().ID))
 	})
-	keys := make([]joiner.Key, len(groups))
 	ids := make([]uint32, len(groups))
 	for i, g := range groups {
 		ids[i] = g.Public().ID
-		keys[i] = joiner.Key{Group: g.Address, ID: ids[i], Private: g.Private}
 	}
 	if slices.Equal(ids, k.inForce) {
 		return
 	}
 	k.inForce = ids
-	k.ring.Set(keys)
-	k.log.Info("group keys", "count", len(keys))
+	k.set(groups)
+	k.log.Info("group keys", "count", len(groups))
 }
 
 // tell logs an error that stays only once.

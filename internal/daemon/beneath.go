@@ -1,0 +1,37 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+)
+
+// Beneath makes one Task of two: base begins before above and ends after it, as something that above uses until its end.
+func Beneath(base, above Task) Task { return &stack{base, above} }
+
+type stack struct{ base, above Task }
+
+// String names the task that is in sight.
+func (s *stack) String() string { return s.above.String() }
+
+// Ready is above's.
+func (s *stack) Ready() <-chan struct{} { return s.above.Ready() }
+
+// Run ends with the first error of the two.
+func (s *stack) Run(ctx context.Context) error {
+	below, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	ctx, fail := context.WithCancel(ctx)
+	defer fail()
+	failed := make(chan error, 1)
+	go func() {
+		err := s.base.Run(below)
+		fail()
+		failed <- err
+	}()
+	err := s.above.Run(ctx)
+	end()
+	if baseErr := <-failed; baseErr != nil {
+		return fmt.Errorf("%s: %w", s.base, baseErr)
+	}
+	return err
+}

@@ -6,12 +6,10 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/control"
+	"github.com/manycast/manycast/lbd/internal/announce"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
-	controlv1 "github.com/manycast/manycast/proto/control/v1"
 )
 
 // restartWithin is how long a planned restart may take before others count the server as silent.
@@ -135,16 +133,12 @@ func (l *Loop) nextCheck() time.Time {
 func (l *Loop) heard() []Action {
 	members, messages := l.channel.mail.Take()
 	actions := l.core.Heard(time.Now(), members)
-	for _, m := range messages {
-		if m.Kind != control.KindTakeover {
-			continue
-		}
-		var t controlv1.Takeover
-		if err := proto.Unmarshal(m.Body, &t); err != nil {
-			l.cfg.Log.Warn("takeover is not understood", "from", m.From.Name, "err", err)
-			continue
-		}
-		actions = append(actions, l.core.TakenOver(time.Now(), m.From.Name, t.GetService(), alloc.EpochFromProto(t.GetEpoch()), t.GetFrom())...)
+	takeovers, err := announce.Takeovers(messages)
+	if err != nil {
+		l.cfg.Log.Warn("not understood", "err", err)
+	}
+	for _, t := range takeovers {
+		actions = append(actions, l.core.TakenOver(time.Now(), t)...)
 	}
 	return actions
 }
@@ -153,10 +147,7 @@ func (l *Loop) tellTakeover(t Takeover) {
 	if t.First {
 		l.cfg.Log.Warn("serves in the stead of a silent server", "service", t.Service, "epoch", t.Epoch, "silent", t.From)
 	}
-	body, err := proto.Marshal(&controlv1.Takeover{Service: t.Service, Epoch: alloc.EpochToProto(t.Epoch), From: t.From})
-	if err == nil {
-		err = l.cfg.Channel.Send(control.KindTakeover, body)
-	}
+	err := announce.SendTakeover(l.cfg.Channel, announce.Takeover{Service: t.Service, Epoch: t.Epoch, From: t.From})
 	if err != nil {
 		l.cfg.Log.Warn("takeover not told", "silent", t.From, "err", err)
 	}

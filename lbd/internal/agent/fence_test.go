@@ -8,6 +8,7 @@ import (
 
 	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/service"
+	"github.com/manycast/manycast/lbd/internal/announce"
 )
 
 // owning is s2 with the even users, s3 of the same link stands by for them.
@@ -113,7 +114,7 @@ func TestOwnerYieldsToItsStandbyOfTheSameLink(t *testing.T) {
 		"a standby out itself": {"s3", "s2", unwellStandby(t), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			actions := test.core.TakenOver(start, test.by, "web", allocation(1, s2, s1).Epoch, test.owner)
+			actions := test.core.TakenOver(start, announce.Takeover{Service: "web", Epoch: allocation(1, s2, s1).Epoch, From: test.owner, By: test.by})
 			if !test.yields {
 				if len(actions) != 0 {
 					t.Errorf("%+v", actions)

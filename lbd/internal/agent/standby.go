@@ -7,8 +7,8 @@ import (
 
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/control"
-	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/lbd/internal/announce"
 )
 
 // hearing is what a server hears of the others on the control channel.
@@ -181,14 +181,14 @@ func (c *Core) tellClaims(now time.Time) []Action {
 
 // TakenOver tells that a server says that it serves in this one's stead. It counts of one on this link that stands by for it
 // and is well; elsewhere routers decide.
-func (c *Core) TakenOver(now time.Time, by, name string, _ epoch.Epoch, owner string) []Action {
-	a := c.held[name]
-	if c.hearing == nil || owner != c.name || a.Zero() || c.elsewhere(a.Address(by)) || c.hearing.members[by].health == control.Unwell {
+func (c *Core) TakenOver(now time.Time, t announce.Takeover) []Action {
+	a := c.held[t.Service]
+	if c.hearing == nil || t.From != c.name || a.Zero() || c.elsewhere(a.Address(t.By)) || c.hearing.members[t.By].health == control.Unwell {
 		return nil
 	}
 	for slot := range a.Owner {
-		if a.OwnerOf(slot) == c.name && standbyOf(a, slot) == by {
-			return c.fence(now, by+" has taken over")
+		if a.OwnerOf(slot) == c.name && standbyOf(a, slot) == t.By {
+			return c.fence(now, t.By+" has taken over")
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/control"
+	"github.com/manycast/manycast/lbd/internal/announce"
 	"github.com/manycast/manycast/lbd/internal/damping"
 )
 
@@ -64,16 +65,16 @@ func (c *Core) Heard(now time.Time, members []control.Member) []Action {
 
 // TakenOver tells that a server serves in the stead of another one, which it does not hear. If the leader does, the two are on
 // one link and both serve: the leader decides for the one that is to by the allocation.
-func (c *Core) TakenOver(now time.Time, by, service, owner string) []Action {
-	p, ok := c.pools[service]
-	if !ok || c.hearing == nil || c.hearing.members[by].health != control.Available || c.hearing.members[owner].health != control.Available {
+func (c *Core) TakenOver(now time.Time, t announce.Takeover) []Action {
+	p, ok := c.pools[t.Service]
+	if !ok || c.hearing == nil || c.hearing.members[t.By].health != control.Available || c.hearing.members[t.From].health != control.Available {
 		return nil
 	}
-	m, a := p.members[owner], p.state.Committed
-	if m == nil || !standsBy(a, owner, by) {
+	m, a := p.members[t.From], p.state.Committed
+	if m == nil || !standsBy(a, t.From, t.By) {
 		return nil
 	}
-	m.suspect, m.doubt = now.Add(c.timing.SuspectFor), "is not heard by "+by
+	m.suspect, m.doubt = now.Add(c.timing.SuspectFor), "is not heard by "+t.By
 	return p.step(now)
 }
 

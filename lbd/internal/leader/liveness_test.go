@@ -226,10 +226,10 @@ func TestTakeoverFromOneWhoIsHeard(t *testing.T) {
 	b := newBench(t, "s1", "s2", "s3")
 	b.hear(control.Available, "r1", "s1", "s2", "s3")
 	b.pass(5 * time.Second)
-	b.do(b.core.TakenOver(b.now, "r1", "web", "s2"))
+	b.do(b.core.TakenOver(b.now, announce.Takeover{Service: "web", From: "s2", By: "r1"}))
 	b.pass(time.Second)
 	b.wantOwners("r1 stands by for nobody", "s1", "s2", "s3")
-	b.do(b.core.TakenOver(b.now, "s1", "web", "s2"))
+	b.do(b.core.TakenOver(b.now, announce.Takeover{Service: "web", From: "s2", By: "s1"}))
 	b.pass(time.Second)
 	b.wantOwners("s1 serves in the stead of s2", "s1", "s3")
 }

@@ -9,14 +9,11 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/announce"
 	"github.com/manycast/manycast/lbd/internal/store"
-	controlv1 "github.com/manycast/manycast/proto/control/v1"
 )
 
 // Config is what a Loop works with.
@@ -149,16 +146,12 @@ func (l *Loop) hear(m announce.Message) {
 func (l *Loop) heard() []Action {
 	members, messages := l.mail.Take()
 	actions := l.core.Heard(time.Now(), members)
-	for _, m := range messages {
-		if m.Kind != control.KindTakeover {
-			continue
-		}
-		var t controlv1.Takeover
-		if err := proto.Unmarshal(m.Body, &t); err != nil {
-			l.cfg.Log.Warn("takeover is not understood", "from", m.From.Name, "err", err)
-			continue
-		}
-		actions = append(actions, l.core.TakenOver(time.Now(), m.From.Name, t.GetService(), t.GetFrom())...)
+	takeovers, err := announce.Takeovers(messages)
+	if err != nil {
+		l.cfg.Log.Warn("not understood", "err", err)
+	}
+	for _, t := range takeovers {
+		actions = append(actions, l.core.TakenOver(time.Now(), t)...)
 	}
 	return actions
 }

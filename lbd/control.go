@@ -74,3 +74,11 @@ func collectors(plane prometheus.Collector, c *channel.Channel) []prometheus.Col
 	}
 	return []prometheus.Collector{plane, c}
 }
+
+// answers are the tasks that tell on the bus whom the channel hears.
+func (b *base) answers(c *channel.Channel) []daemon.Task {
+	if c == nil || b.conn == nil {
+		return nil
+	}
+	return []daemon.Task{c.Answer(b.conn, "lbd")}
+}

@@ -75,7 +75,7 @@ func directorTasks(ctx context.Context, cfg config.Director, keep bool, plane da
 	if c != nil && b.conn != nil {
 		d.Channel, d.Allocations, d.StateDir = c, store.OnBus(b.conn).Allocations, cfg.StateDir
 	}
-	tasks = append(tasks, director.New(d))
+	tasks = append(append(tasks, director.New(d)), b.answers(c)...)
 	if b.conn != nil && cfg.Leader.Enabled {
 		l, err := newLeader(ctx, cfg.Leader, cfg.Name, "", cfg.StateDir, b.announcer(c), c, b)
 		if err != nil {
@@ -165,6 +165,7 @@ func agentTasks(ctx context.Context, cfg config.Agent, keep bool, link agent.Lin
 		}
 		tasks = append(tasks, l)
 	}
+	tasks = append(tasks, b.answers(ch)...)
 	return withMetrics(tasks, cfg.Metrics.Listen, collectors(metrics.NewCounters("agent", plane.Counters), ch)...)
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/manycast/manycast/cli/internal/cmd/allocation"
 	"github.com/manycast/manycast/cli/internal/cmd/bus"
+	"github.com/manycast/manycast/cli/internal/cmd/control"
 	"github.com/manycast/manycast/cli/internal/cmd/group"
 	"github.com/manycast/manycast/cli/internal/cmd/igmp"
 	"github.com/manycast/manycast/cli/internal/cmd/key"
@@ -31,6 +32,6 @@ func New(f *cmdutil.Factory) *cobra.Command {
 	root.SetOut(f.Out)
 	root.SetErr(f.Err)
 	f.Flags(root)
-	root.AddCommand(service.New(f), server.New(f), allocation.New(f), group.New(f), key.New(f), bus.New(f), igmp.New(f), lab.New(f))
+	root.AddCommand(service.New(f), server.New(f), allocation.New(f), group.New(f), key.New(f), bus.New(f), igmp.New(f), control.New(f), lab.New(f))
 	return root
 }

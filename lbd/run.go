@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 
+	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/control/channel"
 	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/internal/groupkeys"
@@ -49,7 +50,7 @@ func runDirector(ctx context.Context, cfg config.Director, keep bool, stderr io.
 		return err
 	}
 	defer b.close()
-	c, err := b.openControl(cfg.Control)
+	c, err := b.openControl(cfg.Control, cfg.Name, control.Director)
 	if err != nil {
 		return err
 	}
@@ -110,7 +111,7 @@ func runAgent(ctx context.Context, cfg config.Agent, keep bool, stderr io.Writer
 	if err != nil {
 		return err
 	}
-	ch, err := b.openControl(cfg.Control)
+	ch, err := b.openControl(cfg.Control, cfg.Name, control.Server)
 	if err != nil {
 		return err
 	}

@@ -99,10 +99,17 @@ func defaults[T int | time.Duration](field *T, value T) {
 // Set makes want the memberships: new and changed ones are due at once and Robustness times, a group that is not in want
 // is left. A membership that cannot be sent is an error and leaves its group as it was; the others are taken.
 func (j *Joiner) Set(now time.Time, want []Membership) error {
-	var failed []error
 	for _, g := range j.cfg.Standing {
 		want = append(slices.Clip(want), Membership{Group: g})
 	}
+	return j.setAll(now, want)
+}
+
+// Leave leaves all groups, those of Config.Standing too.
+func (j *Joiner) Leave(now time.Time) error { return j.setAll(now, nil) }
+
+func (j *Joiner) setAll(now time.Time, want []Membership) error {
+	var failed []error
 	wanted := make(map[netip.Addr]bool, len(want))
 	for _, m := range want {
 		if wanted[m.Group] {

@@ -136,7 +136,7 @@ func (l *Loop) report(err error) {
 
 func (l *Loop) stop() error {
 	if !l.keep {
-		if err := l.joiner.Set(time.Now(), nil); err != nil {
+		if err := l.joiner.Leave(time.Now()); err != nil {
 			l.log.Warn("leave groups", "err", err)
 		}
 		l.step()

@@ -3,10 +3,12 @@ package joiner
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/igmp"
+	"github.com/manycast/manycast/internal/join"
 )
 
 func startLoop(t *testing.T, keep bool) (l *Loop, socket *FakeSocket, log *bytes.Buffer, stop func()) {
@@ -104,6 +107,58 @@ func TestLoopGoesOnWhenTheLinkFails(t *testing.T) {
 		stop()
 		if n := strings.Count(log.String(), "network is down"); n > 2 {
 			t.Errorf("the same failure was logged %d times:\n%s", n, log)
+		}
+	})
+}
+
+// A standing group is joined without portions whatever Set says, and left at the end.
+func TestLoopStandingGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ring := &Keyring{}
+		ring.Set([]Key{{groupA, 7, key}, {groupB, 8, key}})
+		c := config
+		c.Standing = []netip.Addr{groupB}
+		j, err := New(c, ring, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		socket := NewFakeSocket()
+		l := NewLoop(j, socket, false, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- l.Run(ctx) }()
+		for _, want := range [][]Membership{{member(groupA, 1, 1)}, nil} {
+			if err := l.Set(t.Context(), want); err != nil {
+				t.Fatal(err)
+			}
+			if got := socket.Groups(); len(got) != len(want)+1 || !slices.Contains(got, groupB) {
+				t.Errorf("the link takes groups %v", got)
+			}
+		}
+		socket.Sent()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if got := socket.Groups(); len(got) != 0 {
+			t.Errorf("the link takes groups %v after the end", got)
+		}
+		left := false
+		for _, report := range socket.Sent() {
+			m, err := igmp.Parse(report)
+			if err != nil {
+				t.Fatal(err)
+			}
+			joins, err := join.FromReport(m.(igmp.Report))
+			if err != nil {
+				t.Fatal(err)
+			}
+			left = left || slices.ContainsFunc(joins, func(s join.Signed) bool {
+				return s.Leave && s.Group == groupB && s.Verify(key.Public().(ed25519.PublicKey))
+			})
+		}
+		if !left {
+			t.Error("the routers were not told that the group is left")
 		}
 	})
 }

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/bus"
+	"github.com/manycast/manycast/internal/control"
+	"github.com/manycast/manycast/internal/control/controltest"
+	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/internal/keyfile"
+	"github.com/manycast/manycast/internal/testnet"
+	"github.com/manycast/manycast/lbd/internal/store"
+)
+
+const dynamicService = "name: web\nvip: 192.0.2.80\ngroup: 239.80.80.80\nports: [udp/80]\nslots: suffix/1\n"
+
+// TestNetStandbyTakesOver: two agents on one link, without a leader and without a bus, serve what they served last. One is stopped
+// for a moment: its users go to the other, and stay there while it is fenced. When it is back, it is killed.
+func TestNetStandbyTakesOver(t *testing.T) {
+	n := testnet.New(t)
+	lan, user := n.Node("lan"), n.Node("u")
+	n.Link(lan, "u", "", user, "eth0", "10.9.0.100/24")
+	user.Route("224.0.0.0/4", "10.9.0.1")
+	agents := map[string]*testnet.Process{}
+	got := &received{by: map[string]map[uint32]bool{"s1": {}, "s2": {}}}
+	for i, name := range []string{"s1", "s2", "s3"} {
+		node := n.Node(name)
+		n.Link(lan, name, "", node, "eth0", fmt.Sprintf("10.9.0.%d/24", i+1))
+		if name != "s3" { // who is heard by both, so that neither thinks that it is cut off
+			got.listen(t, node, name)
+		}
+		agents[name] = node.Start(takeoverAgent(t, n, name, netip.AddrFrom4([4]byte{10, 9, 0, byte(i + 1)}))...)
+	}
+	lan.Bridge("br0", false, "u", "s1", "s2", "s3")
+	got.send(t, user)
+	served := func(name string) func() bool { return func() bool { return got.last() == name } }
+	testnet.Eventually(t, 15*time.Second, served("s1"), "s1 to serve: it is the owner of even users")
+
+	stopped := time.Now()
+	agents["s1"].Signal(syscall.SIGSTOP)
+	testnet.Eventually(t, 3*time.Second, served("s2"), "s2 to take over")
+	t.Logf("taken over %v after the owner was stopped", time.Since(stopped).Round(time.Millisecond))
+	agents["s1"].Signal(syscall.SIGCONT)
+	testnet.Eventually(t, 3*time.Second, func() bool { return contains(agents["s1"], "takes nobody until") }, "s1 to be fenced")
+	if got.last() != "s2" {
+		t.Error("s1 serves though it is fenced")
+	}
+	testnet.Eventually(t, 10*time.Second, served("s1"), "s1 to come back")
+
+	killed := time.Now()
+	agents["s1"].Signal(syscall.SIGKILL)
+	testnet.Eventually(t, 3*time.Second, served("s2"), "s2 to take over again")
+	t.Logf("taken over %v after the owner was killed", time.Since(killed).Round(time.Millisecond))
+	if twice := got.twice(); twice > 0 {
+		t.Errorf("%d packets went to both servers", twice)
+	}
+	for _, name := range []string{"s2", "s3"} {
+		agents[name].Signal(syscall.SIGTERM)
+		if err := agents[name].Wait(); err != nil {
+			t.Errorf("clean stop of %s: %v\n%s", name, err, agents[name].Output())
+		}
+	}
+}
+
+// takeoverAgent is the command line of an agent that knows services and allocation from an earlier run: its bus is away.
+func takeoverAgent(t *testing.T, n *testnet.Net, name string, address netip.Addr) []string {
+	dir, now := t.TempDir(), time.Now()
+	keys := filepath.Join(dir, "groups")
+	must(t, os.Mkdir(keys, 0o700))
+	web := keyfile.Group{Name: "web.example.", Address: netip.MustParseAddr("239.80.80.80"), Private: ed25519.NewKeyFromSeed(make([]byte, 32))}
+	for _, g := range []keyfile.Group{web, controltest.GroupKey(1)} {
+		must(t, keyfile.WriteGroup(filepath.Join(keys, g.FileName()), g, false))
+	}
+	identity, authority := filepath.Join(dir, "identity.key"), filepath.Join(dir, "authority.key")
+	must(t, keyfile.WriteIdentity(identity, controltest.Identity(name, control.Server, false, address, now), false))
+	must(t, keyfile.WriteAuthority(authority, controltest.Authority(), false))
+	_, err := bus.NATSConfig(dir) // makes credentials
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(dir, "services.yaml"), []byte(dynamicService), 0o600))
+	must(t, store.Shelf{Dir: dir}.Keep("web", alloc.Allocation{
+		Epoch: epoch.Epoch{Term: 1, Number: 1}, Slots: alloc.Slots{By: alloc.Suffix, Bits: 1}, Servers: []string{"s1", "s2"},
+		Owner: []uint16{0, 1}, Standby: []uint16{1, 0}, Addresses: []netip.Addr{netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("10.9.0.2")},
+	}))
+	config := fmt.Sprintf(`name = %q
+interface = "eth0"
+bpffs = %q
+state_dir = %q
+serve = ["web"]
+[keys]
+dir = %q
+member = ""
+[bus]
+urls = ["nats://127.0.0.1:1"]
+credentials = %q
+[control]
+group = %q
+identity = %q
+authority = %q
+`, name, filepath.Join(n.BPFFS(), name), dir, keys, bus.CredentialsPath(dir, "agent"), controltest.Group, identity, authority+".pub")
+	file := filepath.Join(dir, "agent.toml")
+	must(t, os.WriteFile(file, []byte(config), 0o600))
+	self, err := os.Executable()
+	must(t, err)
+	return []string{"env", asLBD + "=1", self, "agent", "--config", file}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func contains(p *testnet.Process, text string) bool {
+	return strings.Contains(p.Output(), text)
+}
+
+// received are the numbers of the packets that each server's application got.
+type received struct {
+	mu     sync.Mutex
+	by     map[string]map[uint32]bool
+	newest string
+}
+
+func (r *received) listen(t *testing.T, node *testnet.Node, name string) {
+	var conn net.PacketConn
+	must(t, node.Do(func() (err error) {
+		conn, err = net.ListenPacket("udp4", "0.0.0.0:80")
+		return err
+	}))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		buf := make([]byte, 64)
+		for {
+			size, _, err := conn.ReadFrom(buf)
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			var number uint32
+			if _, err := fmt.Sscan(string(buf[:size]), &number); err != nil {
+				continue
+			}
+			r.mu.Lock()
+			r.by[name][number], r.newest = true, name
+			r.mu.Unlock()
+		}
+	}()
+	t.Cleanup(func() { conn.Close(); <-ended })
+}
+
+// send sends numbered packets to the group until the test ends.
+func (r *received) send(t *testing.T, user *testnet.Node) {
+	var conn net.Conn
+	must(t, user.Do(func() (err error) {
+		conn, err = net.Dial("udp4", "239.80.80.80:80")
+		return err
+	}))
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for number := uint32(1); ; number++ {
+			_, _ = fmt.Fprint(conn, number) // whoever gets it shows
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	t.Cleanup(func() { close(stop); <-ended; conn.Close() })
+}
+
+func (r *received) last() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.newest
+}
+
+func (r *received) twice() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for number := range r.by["s1"] {
+		if r.by["s2"][number] {
+			n++
+		}
+	}
+	return n
+}

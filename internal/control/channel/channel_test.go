@@ -161,6 +161,43 @@ func TestOneWayLoss(t *testing.T) {
 	})
 }
 
+// A tenth of all frames lost, three in a row each time: nobody is taken for silent.
+func TestLossIsNoDeath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lan := transport.NewLAN()
+		nodes := []*node{start(t, lan, "s1", control.Server, 1), start(t, lan, "s2", control.Server, 2), start(t, lan, "d1", control.Director, 9)}
+		defer func() {
+			for _, n := range nodes {
+				n.stop()
+			}
+		}()
+		time.Sleep(2 * time.Second)
+		frames, lost := make(map[[2]netip.Addr]int), 0
+		lan.Lose(func(from, to netip.Addr) bool { // one at a time: the LAN calls it under its lock
+			frames[[2]netip.Addr{from, to}]++
+			if frames[[2]netip.Addr{from, to}]%30 < 3 {
+				lost++
+				return true
+			}
+			return false
+		})
+		time.Sleep(time.Minute)
+		lan.Lose(nil)
+		if lost < 500 {
+			t.Fatalf("%d frames lost: the test does not test", lost)
+		}
+		for _, n := range nodes {
+			n.mu.Lock()
+			for _, e := range n.events {
+				if c, ok := e.(control.Changed); ok && c.Member.Health != control.Available {
+					t.Errorf("%s is taken for %v", c.Member.Name, c.Member.Health)
+				}
+			}
+			n.mu.Unlock()
+		}
+	})
+}
+
 func TestPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lan := transport.NewLAN()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -24,7 +25,9 @@ import (
 // member runs a member of a channel that answers on the bus, as a daemon does, until the test ends.
 func member(t *testing.T, b *cmdtest.Bus, lan *transport.LAN, daemonName, name string, role control.Role, last byte) *channel.Channel {
 	t.Helper()
-	conn, err := bus.Connect(bus.Config{URLs: []string{b.URL()}, Credentials: b.Credentials(), Name: name, Log: slog.New(slog.DiscardHandler)})
+	busRole := map[control.Role]string{control.Server: "agent", control.Director: "director", control.Router: "igmpd"}[role]
+	credentials := filepath.Join(filepath.Dir(b.Credentials()), busRole+".nk")
+	conn, err := bus.Connect(bus.Config{URLs: []string{b.URL()}, Credentials: credentials, Name: name, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -153,3 +153,49 @@ func TestNetAddressOfNobody(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Across a router that is not ours and forwards no multicast, a VXLAN device is the link; frames keep the identity's address.
+func TestNetFramesCrossAForeignRouter(t *testing.T) {
+	net := testnet.New(t)
+	a, foreign, b := net.Node("a"), net.Node("foreign"), net.Node("b")
+	net.Link(a, "eth0", "10.1.0.2/24", foreign, "left", "10.1.0.1/24")
+	net.Link(b, "eth0", "10.2.0.2/24", foreign, "right", "10.2.0.1/24")
+	foreign.Sysctl("net.ipv4.ip_forward", "1")
+	a.Route("0.0.0.0/0", "10.1.0.1")
+	b.Route("0.0.0.0/0", "10.2.0.1")
+	for _, end := range []struct {
+		node          *testnet.Node
+		local, remote string
+	}{{a, "10.1.0.2", "10.2.0.2"}, {b, "10.2.0.2", "10.1.0.2"}} {
+		for _, argv := range [][]string{
+			{"ip", "link", "add", "vx0", "type", "vxlan", "id", "80", "local", end.local, "remote", end.remote, "dstport", "4789"},
+			{"ip", "link", "set", "vx0", "up"},
+		} {
+			if out, err := end.node.Run(argv...); err != nil {
+				t.Fatalf("%v: %v\n%s", argv, err, out)
+			}
+		}
+	}
+	for _, tt := range []struct {
+		ifname string
+		cross  bool
+		wait   time.Duration
+	}{{"eth0", false, 200 * time.Millisecond}, {"vx0", true, 5 * time.Second}} {
+		x, y := open(t, a, "10.1.0.2", tt.ifname), open(t, b, "10.2.0.2", tt.ifname)
+		for _, size := range []int{1, 1200} {
+			if err := x.Send(make([]byte, size)); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case p := <-y.heard:
+				if !tt.cross || len(p.Payload) != size || p.Source != netip.MustParseAddr("10.1.0.2") || p.Interface != tt.ifname {
+					t.Errorf("by %s: %d bytes from %v by %s", tt.ifname, len(p.Payload), p.Source, p.Interface)
+				}
+			case <-time.After(tt.wait):
+				if tt.cross {
+					t.Errorf("%d bytes did not come by %s", size, tt.ifname)
+				}
+			}
+		}
+	}
+}

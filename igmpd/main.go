@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/manycast/manycast/igmpd/internal/config"
@@ -97,22 +98,30 @@ func run(ctx context.Context, cfg config.Config, source keys.Source, keep bool) 
 	if err != nil {
 		return err
 	}
-	s, err := service.New(service.Options{
+	options := service.Options{
 		Config: cfg, Network: network, Forwarder: forwarder, Keys: source, Log: log, Keep: keep, BootID: strings.TrimSpace(string(boot)),
-	})
-	if err != nil {
-		return err
 	}
-	tasks := []daemon.Task{s}
+	var c *bus.Conn
 	if len(cfg.Bus.URLs) > 0 {
-		c, err := bus.Connect(bus.Config{URLs: cfg.Bus.URLs, Credentials: cfg.Bus.Credentials, Name: "igmpd " + cfg.Name, Log: log})
+		c, err = bus.Connect(bus.Config{URLs: cfg.Bus.URLs, Credentials: cfg.Bus.Credentials, Name: "igmpd " + cfg.Name, Log: log})
 		if err != nil {
 			return err
 		}
 		defer c.Close()
+	}
+	tasks, err := openControl(&options, c)
+	if err != nil {
+		return err
+	}
+	s, err := service.New(options)
+	if err != nil {
+		return err
+	}
+	tasks = append(tasks, s)
+	if c != nil {
 		tasks = append(tasks, daemon.Func("bus", func(ctx context.Context) error { return service.ServeBus(ctx, c, cfg.Name, s) }))
 	}
-	edges, err := listen(cfg, s, log)
+	edges, err := listen(cfg, s, options.Control, log)
 	if err != nil {
 		return err
 	}
@@ -120,11 +129,15 @@ func run(ctx context.Context, cfg config.Config, source keys.Source, keep bool) 
 }
 
 // listen opens what others ask at, before anybody is told that igmpd is ready.
-func listen(cfg config.Config, s *service.Service, log *slog.Logger) ([]daemon.Task, error) {
+func listen(cfg config.Config, s *service.Service, c service.Control, log *slog.Logger) ([]daemon.Task, error) {
 	status, err := service.ListenStatus(cfg.StateDir, s, log)
 	if err != nil || cfg.Metrics.Listen == "" {
 		return []daemon.Task{status}, err
 	}
-	metrics, err := service.ListenMetrics(cfg.Metrics.Listen, s)
+	var more []prometheus.Collector
+	if m, ok := c.(prometheus.Collector); ok {
+		more = append(more, m)
+	}
+	metrics, err := service.ListenMetrics(cfg.Metrics.Listen, s, more...)
 	return []daemon.Task{status, metrics}, err
 }

@@ -23,7 +23,7 @@ func benchPlan(b testing.TB, n int, masks ...string) *Plan {
 	for _, m := range masks {
 		mine.Permit = append(mine.Permit, portion.MustParse(m))
 	}
-	return mustCompile(b, append(slots(r, 12, 3, 1), Claim{4, epoch.Epoch{Term: 2}, mine}))
+	return mustCompile(b, append(slots(r, 12, 3, 1), Claim{Owner: 4, Epoch: epoch.Epoch{Term: 2}, Set: mine}))
 }
 
 // BenchmarkNetLookup measures the lookup of a million random users in the kernel, less the same program without it: the least

@@ -13,8 +13,8 @@ import (
 // ErrTooComplex says that the claims do not fit into a plan.
 var ErrTooComplex = errors.New("portions do not fit into 16 index bits and 32 masks; use fewer distinct masks or fewer denied portions")
 
-// Compile makes a plan of claims: the owner of an address is the claim of the highest epoch whose set contains it, of
-// several at one epoch the one with the smallest owner number. It fails on owners that are not 1..MaxOwner, on portions
+// Compile makes a plan of claims: the owner of an address is the claim of the highest rank, and within it of the highest epoch,
+// whose set contains it, of several at one epoch the one with the smallest owner number. It fails on owners that are not 1..MaxOwner, on portions
 // that are not IPv4, and with ErrTooComplex.
 func Compile(claims []Claim) (*Plan, error) {
 	cubes, owners, err := cubesOf(claims)
@@ -68,7 +68,7 @@ func (c cube) overlaps(addr, mask uint32) bool { return (c.addr^addr)&c.mask&mas
 // cubesOf returns the portions in the order of their claims, and the owner of each claim.
 func cubesOf(claims []Claim) ([]cube, []Owner, error) {
 	sorted := slices.SortedStableFunc(slices.Values(claims), func(a, b Claim) int {
-		return cmp.Or(b.Epoch.Compare(a.Epoch), cmp.Compare(a.Owner, b.Owner))
+		return cmp.Or(cmp.Compare(b.Rank, a.Rank), b.Epoch.Compare(a.Epoch), cmp.Compare(a.Owner, b.Owner))
 	})
 	var cubes []cube
 	owners := make([]Owner, len(sorted))

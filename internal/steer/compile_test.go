@@ -36,10 +36,17 @@ func mustCompile(t testing.TB, claims []Claim) *Plan {
 }
 
 // wanted is what the documentation of Compile says, word for word.
+func (c Claim) beats(o Claim) bool {
+	if c.Rank != o.Rank {
+		return c.Rank > o.Rank
+	}
+	return o.Epoch.Less(c.Epoch) || o.Epoch == c.Epoch && c.Owner < o.Owner
+}
+
 func wanted(claims []Claim, user netip.Addr) Owner {
 	var best *Claim
 	for i, c := range claims {
-		if c.Set.Contains(user) && (best == nil || best.Epoch.Less(c.Epoch) || best.Epoch == c.Epoch && c.Owner < best.Owner) {
+		if c.Set.Contains(user) && (best == nil || c.beats(*best)) {
 			best = &claims[i]
 		}
 	}
@@ -100,6 +107,7 @@ func random(r *rand.Rand) []Claim {
 	for range r.IntN(6) {
 		claims = append(claims, Claim{
 			Owner: Owner(1 + r.IntN(5)),
+			Rank:  -r.IntN(2),
 			Epoch: epoch.Epoch{Term: 1, Number: uint64(r.IntN(3))},
 			Set:   portion.Set{Permit: some(6), Deny: some(4)},
 		})
@@ -136,7 +144,7 @@ func slots(r *rand.Rand, k, owners int, number uint64) []Claim {
 	}
 	var claims []Claim
 	for o, ps := range all {
-		claims = append(claims, Claim{Owner(o + 1), epoch.Epoch{Term: 1, Number: number}, portion.Set{Permit: portion.Minimize(ps)}})
+		claims = append(claims, Claim{Owner: Owner(o + 1), Epoch: epoch.Epoch{Term: 1, Number: number}, Set: portion.Set{Permit: portion.Minimize(ps)}})
 	}
 	return claims
 }
@@ -174,7 +182,7 @@ func TestOverridesAreSpread(t *testing.T) {
 
 func TestMaskNeedsOnlyTheIndexBitsThatDiffer(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
-	claims := append(slots(r, 16, 3, 1), Claim{4, epoch.Epoch{Term: 2}, portion.Set{
+	claims := append(slots(r, 16, 3, 1), Claim{Owner: 4, Epoch: epoch.Epoch{Term: 2}, Set: portion.Set{
 		Permit: []portion.Portion{portion.MustParse("10.0.0.0/8")},
 		Deny:   []portion.Portion{portion.MustParse("10.64.0.0/10")},
 	}})
@@ -182,7 +190,7 @@ func TestMaskNeedsOnlyTheIndexBitsThatDiffer(t *testing.T) {
 	if p.Masks() > 2 || p.Entries() > 1+1<<16 {
 		t.Errorf("%d masks, %d entries", p.Masks(), p.Entries())
 	}
-	claims = append(slots(r, 16, 3, 1), Claim{4, epoch.Epoch{Term: 2}, portion.Set{Permit: []portion.Portion{portion.MustParse("10.0.0.0/8")}}})
+	claims = append(slots(r, 16, 3, 1), Claim{Owner: 4, Epoch: epoch.Epoch{Term: 2}, Set: portion.Set{Permit: []portion.Portion{portion.MustParse("10.0.0.0/8")}}})
 	if p = mustCompile(t, claims); p.Entries() != 1 {
 		t.Errorf("%d entries for one prefix over all slots, want 1", p.Entries())
 	}

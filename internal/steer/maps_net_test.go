@@ -160,7 +160,7 @@ func moving(t testing.TB) [2]*Plan {
 		for range 100 {
 			mine.Permit = append(mine.Permit, cut(r.Uint32(), hostMask))
 		}
-		ps[i] = mustCompile(t, append(claims, Claim{base, epoch.Epoch{Term: 2}, mine}))
+		ps[i] = mustCompile(t, append(claims, Claim{Owner: base, Epoch: epoch.Epoch{Term: 2}, Set: mine}))
 	}
 	return ps
 }

@@ -10,9 +10,10 @@ import (
 // Owner is a small number that stands for a member of a group on this machine; 0 is nobody.
 type Owner uint32
 
-// Claim says which users an owner takes. Where claims overlap, the higher epoch wins.
+// Claim says which users an owner takes. Where claims overlap, the higher rank wins, and within a rank the higher epoch.
 type Claim struct {
 	Owner Owner
+	Rank  int
 	Epoch epoch.Epoch
 	Set   portion.Set
 }

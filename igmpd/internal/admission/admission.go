@@ -71,10 +71,11 @@ type Routes func(netip.Addr) (port string, ok bool)
 type Outcome uint8
 
 const (
-	Refused  Outcome = iota // for the verdict's reason
-	Admitted                // signature, link and time are right
-	Public                  // the group is public: its plain record counts
-	Waiting                 // for its key; Resume or Expire gives its final verdict
+	Refused   Outcome = iota // for the verdict's reason
+	Admitted                 // signature, link and time are right
+	Public                   // the group is public: its plain record counts
+	Waiting                  // for its key; Resume or Expire gives its final verdict
+	Redundant                // relayed by one more of our routers, by another way than the one that counts
 )
 
 // Verdict is the answer to one join.
@@ -148,12 +149,15 @@ func (c *Checker) check(now time.Time, a Arrival) Verdict {
 		return Verdict{Outcome: Public}
 	case !signed && c.cfg.RequireSignature:
 		return refused(Unsigned)
+	case c.replay.has(j.Random) && c.relayed(a):
+		return Verdict{Outcome: Redundant}
 	case c.replay.has(j.Random):
 		return refused(Duplicate)
 	case !c.timely(a):
 		return refused(NotTimely)
-	case !c.properLink(a):
-		return refused(WrongLink)
+	}
+	if v := c.properLink(a); v.Outcome != Admitted {
+		return v
 	}
 	if signed {
 		if v := c.checkSignature(now, a); v.Outcome != Admitted {
@@ -174,17 +178,28 @@ func (c *Checker) timely(a Arrival) bool {
 	return off.Abs() <= c.cfg.Skew && !j.Time.Before(c.started) && c.stamps.after(j)
 }
 
-// properLink holds for the requester itself on its own link, and for a configured neighbour on the way to the requester.
-func (c *Checker) properLink(a Arrival) bool {
+// properLink admits the requester itself on its own link, and a configured neighbour on the way to the requester.
+func (c *Checker) properLink(a Arrival) Verdict {
 	j := &a.Join
 	if a.Source == j.Requester {
-		return a.Port.Members && slices.Contains(a.Port.Prefixes, j.Link.Masked()) && j.Link.Contains(j.Requester)
-	}
-	if !slices.Contains(a.Port.Neighbors, a.Source) {
-		return false
+		if a.Port.Members && slices.Contains(a.Port.Prefixes, j.Link.Masked()) && j.Link.Contains(j.Requester) {
+			return Verdict{Outcome: Admitted}
+		}
+		return refused(WrongLink)
 	}
 	port, ok := c.routes(j.Requester)
-	return ok && port == a.Port.Name
+	switch {
+	case !ok || !c.relayed(a):
+		return refused(WrongLink)
+	case port != a.Port.Name:
+		return Verdict{Outcome: Redundant}
+	}
+	return Verdict{Outcome: Admitted}
+}
+
+// relayed holds for what a router of ours passes on. Where there are several ways to a requester, it comes by each.
+func (c *Checker) relayed(a Arrival) bool {
+	return a.Source != a.Join.Requester && slices.Contains(a.Port.Neighbors, a.Source)
 }
 
 func (c *Checker) checkSignature(now time.Time, a Arrival) Verdict {

@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"slices"
 	"time"
+
+	"github.com/manycast/manycast/igmpd/internal/admission"
 )
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
@@ -35,7 +37,8 @@ func (c Config) Check() error {
 	c.checkInterfaces(bad)
 	c.checkTimes(bad)
 	c.checkKeys(bad)
-	errs = append(errs, c.Kernel().Check())
+	errs = append(errs, c.Kernel().Check(), c.Control.Check())
+	c.checkControl(bad)
 	if len(c.Bus.URLs) > 0 && c.Bus.Credentials == "" {
 		bad("bus.urls without bus.credentials: name the igmpd role's file that `manycast bus` made")
 	}
@@ -45,6 +48,24 @@ func (c Config) Check() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// checkControl finds what does not fit to the rest of the file.
+func (c Config) checkControl(bad func(string, ...any)) {
+	if !c.Control.Enabled() {
+		return
+	}
+	if c.Control.Config.Check() == nil && !admission.IsPrivate(c.Control.GroupAddr()) {
+		bad("control.group %s is public: want one of 232.0.0.0 to 239.255.255.255", c.Control.Group)
+	}
+	if c.Control.Keys == "" {
+		bad("control.keys is empty: name the directory of the control group's private key")
+	}
+	for _, name := range c.Control.Interfaces {
+		if !slices.Contains(c.InterfaceNames(), name) {
+			bad("control.interfaces: %s has no [[interface]]", name)
+		}
+	}
 }
 
 func unicast4(a netip.Addr) bool { return a.Is4() && !a.IsMulticast() && !a.IsUnspecified() }

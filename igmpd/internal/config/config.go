@@ -10,6 +10,7 @@ import (
 	"github.com/manycast/manycast/igmpd/internal/admission"
 	"github.com/manycast/manycast/igmpd/internal/kernel"
 	"github.com/manycast/manycast/igmpd/internal/membership"
+	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/daemon"
 )
 
@@ -25,6 +26,7 @@ type Config struct {
 	Forwarding Forwarding   `toml:"forwarding"`
 	Admission  Admission    `toml:"admission"`
 	Keys       Keys         `toml:"keys"`
+	Control    Control      `toml:"control"`
 	Bus        Bus          `toml:"bus"`
 	Metrics    Metrics      `toml:"metrics"`
 }
@@ -84,6 +86,13 @@ type Keys struct {
 	TTLMax         time.Duration `toml:"ttl_max"`
 }
 
+// Control is [control]: the control channel, and where the control group's private key is.
+type Control struct {
+	control.Config
+	Member string `toml:"member"`
+	Keys   string `toml:"keys"`
+}
+
 // Bus is [bus].
 type Bus struct {
 	URLs        []string `toml:"urls"`
@@ -119,6 +128,10 @@ func Default() Config {
 			KeyWait: 2 * time.Second, KeyWaitMax: 1024,
 		},
 		Keys: Keys{TTLMax: time.Hour},
+		Control: Control{
+			Config: control.DefaultConfig(),
+			Member: "/var/lib/manycast/igmpd/member.key", Keys: "/var/lib/manycast/igmpd/groups",
+		},
 	}
 }
 
@@ -127,6 +140,9 @@ func Load(path string) (Config, error) {
 	c := Default()
 	if err := daemon.Load(path, &c); err != nil {
 		return Config{}, err
+	}
+	if c.Control.Enabled() && len(c.Control.Interfaces) == 0 {
+		c.Control.Interfaces = c.treeInterfaces()
 	}
 	if err := c.Check(); err != nil {
 		return Config{}, fmt.Errorf("configuration %s: %w", path, err)
@@ -139,6 +155,17 @@ func (c Config) InterfaceNames() []string {
 	names := make([]string, len(c.Interfaces))
 	for i, ifc := range c.Interfaces {
 		names[i] = ifc.Name
+	}
+	return names
+}
+
+// treeInterfaces are those that members or routers of ours are on.
+func (c Config) treeInterfaces() []string {
+	var names []string
+	for _, i := range c.Interfaces {
+		if i.Members || len(i.Neighbors) > 0 {
+			names = append(names, i.Name)
+		}
 	}
 	return names
 }

@@ -115,6 +115,7 @@ type Table struct {
 	cfg       Config
 	ports     map[string]*port
 	private   map[netip.Addr]*privateGroup
+	health    map[netip.Addr]Health // of requesters; who is missing is available
 	owners    owners
 	assembler *join.Assembler
 	proxy     proxy
@@ -127,7 +128,7 @@ type Table struct {
 func New(cfg Config) *Table {
 	cfg.Limits = cfg.Limits.withDefaults()
 	return &Table{
-		cfg: cfg, ports: make(map[string]*port), private: make(map[netip.Addr]*privateGroup),
+		cfg: cfg, ports: make(map[string]*port), private: make(map[netip.Addr]*privateGroup), health: make(map[netip.Addr]Health),
 		owners:    newOwners(cfg.Limits.Owners),
 		assembler: join.NewAssembler(join.Limits{Wait: cfg.Membership()}),
 		proxy:     newProxy(),

@@ -3,7 +3,6 @@ package membership
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/manycast/manycast/internal/epoch"
@@ -18,6 +17,7 @@ type privateGroup struct {
 	term    uint64
 	members map[netip.Addr]*member // by requester
 	retired map[netip.Addr]*member // what requesters had before a move, until expires
+	health  map[netip.Addr]Health  // the Table's
 	plan    *steer.Plan
 	emptied time.Time
 }
@@ -79,7 +79,7 @@ func (t *Table) accept(now time.Time, g *privateGroup, portName string, set join
 		port: portName, epoch: set.Epoch, keyID: set.KeyID, own: set.Owner, standby: set.Standby,
 		since: now, expires: now.Add(t.cfg.Membership()),
 	}
-	if m != nil && m.sameForwarding(next) { // a refresh
+	if m != nil && m.sameForwarding(next) && (m.standby.Equal(next.standby) || !g.failing()) { // a refresh
 		m.standby, m.keyID, m.expires = next.standby, next.keyID, next.expires
 		return nil
 	}
@@ -144,32 +144,12 @@ func (g *privateGroup) overlap(requester netip.Addr, next member) error {
 // for four times as many in all (STEER_MAX_ENTRIES), while old and new plans are both there: one group must not take it all.
 const entriesMax = 32768
 
-// compile makes the plan of the members' sets, with the retired ones below them where that is not too much.
-func (g *privateGroup) compile() (*steer.Plan, error) {
-	now := claims(g.members)
-	if len(g.retired) > 0 {
-		if plan, err := compileClaims(append(claims(g.retired), now...)); err == nil {
-			return plan, nil
-		}
-	}
-	return compileClaims(now)
-}
-
 func compileClaims(claims []steer.Claim) (*steer.Plan, error) {
 	plan, err := steer.Compile(claims)
 	if err == nil && plan.Entries() > entriesMax {
 		err = fmt.Errorf("%d entries, at most %d: use coarser portions", plan.Entries(), entriesMax)
 	}
 	return plan, err
-}
-
-func claims(members map[netip.Addr]*member) []steer.Claim {
-	out := make([]steer.Claim, 0, len(members))
-	for _, m := range members {
-		out = append(out, steer.Claim{Owner: m.owner, Epoch: m.epoch, Set: m.own})
-	}
-	slices.SortFunc(out, func(a, b steer.Claim) int { return int(a.Owner) - int(b.Owner) })
-	return out
 }
 
 // newPrivate makes room by forgetting the group that has been empty for longest.
@@ -187,7 +167,7 @@ func (t *Table) newPrivate(addr netip.Addr) (*privateGroup, error) {
 		delete(t.private, oldest)
 		t.act(Changed{})
 	}
-	g := &privateGroup{addr: addr, members: make(map[netip.Addr]*member), retired: make(map[netip.Addr]*member)}
+	g := &privateGroup{addr: addr, members: make(map[netip.Addr]*member), retired: make(map[netip.Addr]*member), health: t.health}
 	plan, err := g.compile()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrComplex, err)

@@ -99,9 +99,10 @@ func ServeBus(ctx context.Context, c *bus.Conn, name string, r Reporter) error {
 }
 
 // ListenMetrics makes the task that serves Prometheus metrics on addr, which takes connections when ListenMetrics returns.
-func ListenMetrics(addr string, r Reporter) (daemon.Task, error) {
+func ListenMetrics(addr string, r Reporter, more ...prometheus.Collector) (daemon.Task, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collector{r})
+	registry.MustRegister(more...)
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	l, err := net.Listen("tcp", addr)

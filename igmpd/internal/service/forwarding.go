@@ -19,11 +19,15 @@ func (s *Service) state(now time.Time) kernel.State {
 		st.Interfaces = append(st.Interfaces, kernel.Interface{Name: i.Name, Users: i.Users, Members: i.Members})
 	}
 	for g, p := range s.table.Private() {
+		if g == s.control.group {
+			continue // a snapshot from before it became one
+		}
 		st.Private[g] = kernel.Private{Plan: p.Plan, Owners: p.Owners, In: in}
 	}
 	for _, r := range s.table.Public(now) {
 		st.Public = append(st.Public, kernel.Route{Group: r.Group, Source: r.Source, In: in, Out: r.Out})
 	}
+	st.Public = append(st.Public, s.controlRoutes()...)
 	return st
 }
 

@@ -139,8 +139,14 @@ func (s *Service) verdict(now time.Time, a admission.Arrival, v admission.Verdic
 	case admission.Public, admission.Waiting:
 	case admission.Refused:
 		s.refuse(now, p, v.Reason, a.Join.Join, "")
+	case admission.Redundant:
+		s.stats.redundant++
 	case admission.Admitted:
-		s.saveSoon(now, snapshotLater) // its stamp is to be remembered
+		s.saveSoon(now, snapshotLater)       // its stamp is to be remembered
+		if a.Join.Group == s.control.group { // for snooping switches: the control group is static here
+			s.stats.admitted++
+			return
+		}
 		actions, err := s.table.Join(now, a.Port.Name, a.Join)
 		if err != nil {
 			s.refuse(now, p, reasonOf(err), a.Join.Join, err.Error())

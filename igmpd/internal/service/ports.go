@@ -35,6 +35,7 @@ func (s *Service) refreshPorts(now time.Time) {
 		p.admission = &admission.Port{Name: name, Prefixes: p.Prefixes, Members: p.Members, Neighbors: p.Neighbors}
 		s.act(s.table.SetPort(now, membership.Port{Name: name, Address: p.Address, Members: p.Members, Upstream: s.upstream[name]}))
 	}
+	s.reroute(now)
 }
 
 // portState notes how an interface is now. Forwarding refers to the very interface: one that was made anew, though its members
@@ -78,7 +79,11 @@ func (s *Service) route(a netip.Addr) (Hop, bool) {
 	return hop, ok
 }
 
+// portTo is the port that an address is reached by: that of the unicast route, unless the control channel knows better.
 func (s *Service) portTo(a netip.Addr) (string, bool) {
 	hop, ok := s.route(a)
-	return hop.Port, ok && !hop.Local
+	if !ok || hop.Local {
+		return hop.Port, false
+	}
+	return s.heardBy(a, hop.Port), true
 }

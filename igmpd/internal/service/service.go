@@ -35,6 +35,7 @@ type Options struct {
 	Network   Network
 	Forwarder kernel.Forwarder
 	Keys      keys.Source
+	Control   Control // nil: there is no control channel
 	Log       *slog.Logger
 	Keep      bool   // leave the forwarding state in the kernel at a clean stop
 	BootID    string // of the running kernel: with another one members of a snapshot do not count
@@ -58,6 +59,8 @@ type Service struct {
 	relays     map[string][]join.Signed // by port, not sent yet
 	pending    int                      // joins in relays
 	relayAt    time.Time                // when they are sent
+
+	control controlState
 
 	ticks, states, saves share // of the loop's time
 
@@ -103,6 +106,7 @@ func New(o Options) (*Service, error) {
 	for _, i := range o.Config.Interfaces {
 		s.ports[i.Name] = &port{Interface: i, PortState: PortState{Name: i.Name}, public: share{burst: shareBurst}}
 	}
+	s.openControl()
 	if err := s.restore(now); err != nil {
 		return nil, err
 	}
@@ -152,6 +156,9 @@ func (s *Service) loop(ctx context.Context) {
 	defer tick.Stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	if s.Options.Control != nil {
+		defer s.Options.Control.Listen(s.control.mail.Put)()
+	}
 	for {
 		if next := s.next(); !next.IsZero() {
 			timer.Reset(time.Until(next))
@@ -164,6 +171,8 @@ func (s *Service) loop(ctx context.Context) {
 			s.packet(time.Now(), p)
 		case <-s.Network.Changed():
 			s.refreshPorts(time.Now())
+		case <-s.control.mail.Ready():
+			s.heard(time.Now())
 		case a := <-s.fetcher.Answers():
 			s.answer(time.Now(), a)
 		case <-timer.C:
@@ -280,4 +289,6 @@ func (s *Service) do(ctx context.Context, f func()) error {
 	return nil
 }
 
-func (s *Service) snapshotPath() string { return filepath.Join(s.Config.StateDir, "snapshot.json") }
+func (s *Service) snapshotPath() string { return snapshotPath(s.Config.StateDir) }
+
+func snapshotPath(stateDir string) string { return filepath.Join(stateDir, "snapshot.json") }

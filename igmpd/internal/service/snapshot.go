@@ -12,6 +12,7 @@ import (
 
 	"github.com/manycast/manycast/igmpd/internal/admission"
 	"github.com/manycast/manycast/igmpd/internal/membership"
+	"github.com/manycast/manycast/internal/control/members"
 )
 
 const (
@@ -27,6 +28,7 @@ type snapshot struct {
 	BootID     string              `json:"boot_id"`
 	Membership membership.Snapshot `json:"membership"`
 	Stamps     []admission.Stamp   `json:"stamps"`
+	Control    []members.Known     `json:"control,omitempty"` // members of the control channel
 }
 
 // saveSoon makes sure that a snapshot is written within d, or when its share of the time allows.
@@ -40,7 +42,11 @@ func (s *Service) saveSoon(now time.Time, d time.Duration) {
 func (s *Service) save(now time.Time) {
 	s.saveAt = time.Time{}
 	began := time.Now()
-	data, err := json.Marshal(snapshot{snapshotVersion, s.BootID, s.table.Snapshot(now), s.checker.Stamps()})
+	snap := snapshot{Version: snapshotVersion, BootID: s.BootID, Membership: s.table.Snapshot(now), Stamps: s.checker.Stamps()}
+	if s.Options.Control != nil {
+		snap.Control = s.Options.Control.Known()
+	}
+	data, err := json.Marshal(snap)
 	if err != nil {
 		s.stats.warn(now, "snapshot", "err", err)
 		return
@@ -114,6 +120,15 @@ func (s *Service) restore(now time.Time) error {
 	s.checker.RestoreStamps(snap.Stamps)
 	s.act(actions)
 	return nil
+}
+
+// KnownMembers are the control channel's members of the snapshot in a state directory; none where it cannot be read: New tells of that.
+func KnownMembers(stateDir string) []members.Known {
+	snap, err := readSnapshot(snapshotPath(stateDir))
+	if err != nil {
+		return nil
+	}
+	return snap.Control
 }
 
 func readSnapshot(path string) (snapshot, error) {

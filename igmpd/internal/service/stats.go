@@ -34,6 +34,7 @@ type stats struct {
 	suppressed uint64
 	admitted   uint64
 	relayed    uint64
+	redundant  uint64 // copies of joins that neighbours relayed by other ways
 	refused    map[admission.Reason]uint64
 	last       []refusal // the newest last
 }

@@ -31,7 +31,8 @@ func (s *Service) Status(ctx context.Context) (*igmpdv1.Status, error) {
 func (s *Service) status(now time.Time, counters kernel.Counters) *igmpdv1.Status {
 	st := &igmpdv1.Status{
 		Router: s.Config.Name, Started: s.started.UTC().Format(time.RFC3339Nano),
-		Admitted: s.stats.admitted, Relayed: s.stats.relayed, Refused: make(map[string]uint64),
+		Admitted: s.stats.admitted, Relayed: s.stats.relayed, Redundant: s.stats.redundant, Refused: make(map[string]uint64),
+		Control: s.controlStatus(now),
 	}
 	for reason, n := range s.stats.refused {
 		st.Refused[reason.String()] = n
@@ -50,7 +51,7 @@ func (s *Service) status(now time.Time, counters kernel.Counters) *igmpdv1.Statu
 		st.Joins = append(st.Joins, &igmpdv1.Join{
 			Group: text(m.Group), Requester: text(m.Requester), Port: m.Port, Owner: uint32(m.Owner), Epoch: m.Epoch.String(),
 			KeyId: fmt.Sprintf("%08x", m.KeyID), Permit: portions(m.Own.Permit), Deny: portions(m.Own.Deny), Standby: portions(m.Standby.Permit),
-			AgeMs: now.Sub(m.Since).Milliseconds(), ExpiresMs: m.Expires.Sub(now).Milliseconds(), Packets: counters.Owners[m.Owner].Packets,
+			AgeMs: now.Sub(m.Since).Milliseconds(), ExpiresMs: m.Expires.Sub(now).Milliseconds(), Packets: counters.Owners[m.Owner].Packets, Health: healthText(s.table.Health(m.Requester)),
 		})
 	}
 	return st

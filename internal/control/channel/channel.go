@@ -240,6 +240,15 @@ func (c *Channel) Counters() Counters {
 	return Counters{c.members.Counters(), c.sent, c.unsent}
 }
 
+// Refused counts the frames refused, by reason.
+func (c *Channel) Refused() map[string]uint64 {
+	out := make(map[string]uint64)
+	for reason, n := range c.Counters().Refused {
+		out[string(reason)] = n
+	}
+	return out
+}
+
 func (c *Channel) wake() {
 	select {
 	case c.kick <- struct{}{}:

@@ -72,6 +72,8 @@ type Status struct {
 	LastRefusals  []*Refusal             `protobuf:"bytes,8,rep,name=last_refusals,json=lastRefusals,proto3" json:"last_refusals,omitempty"`                                              // the newest first, bounded
 	Relayed       uint64                 `protobuf:"varint,9,opt,name=relayed,proto3" json:"relayed,omitempty"`                                                                           // extended joins passed on toward roots
 	Forwarding    *Forwarding            `protobuf:"bytes,10,opt,name=forwarding,proto3" json:"forwarding,omitempty"`
+	Redundant     uint64                 `protobuf:"varint,11,opt,name=redundant,proto3" json:"redundant,omitempty"` // copies of joins that neighbours relayed by other ways
+	Control       *Control               `protobuf:"bytes,12,opt,name=control,proto3" json:"control,omitempty"`      // not there without a control channel
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -176,6 +178,189 @@ func (x *Status) GetForwarding() *Forwarding {
 	return nil
 }
 
+func (x *Status) GetRedundant() uint64 {
+	if x != nil {
+		return x.Redundant
+	}
+	return 0
+}
+
+func (x *Status) GetControl() *Control {
+	if x != nil {
+		return x.Control
+	}
+	return nil
+}
+
+// Control is the control channel as this router hears it.
+type Control struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Members       []*Member              `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
+	Refused       map[string]uint64      `protobuf:"bytes,3,rep,name=refused,proto3" json:"refused,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // frames, by reason
+	Switches      uint64                 `protobuf:"varint,4,opt,name=switches,proto3" json:"switches,omitempty"`                                                                         // times that a server's users went to its standbys
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Control) Reset() {
+	*x = Control{}
+	mi := &file_igmpd_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Control) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Control) ProtoMessage() {}
+
+func (x *Control) ProtoReflect() protoreflect.Message {
+	mi := &file_igmpd_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Control.ProtoReflect.Descriptor instead.
+func (*Control) Descriptor() ([]byte, []int) {
+	return file_igmpd_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Control) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *Control) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *Control) GetRefused() map[string]uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+func (x *Control) GetSwitches() uint64 {
+	if x != nil {
+		return x.Switches
+	}
+	return 0
+}
+
+type Member struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"` // server | router | director
+	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	Health        string                 `protobuf:"bytes,4,opt,name=health,proto3" json:"health,omitempty"`                   // available | unwell | silent | unknown: known from before a restart, and not heard since
+	Why           string                 `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`                         // of unwell
+	Via           []string               `protobuf:"bytes,6,rep,name=via,proto3" json:"via,omitempty"`                         // interfaces that it is heard by
+	HeardMs       int64                  `protobuf:"varint,7,opt,name=heard_ms,json=heardMs,proto3" json:"heard_ms,omitempty"` // ago; -1: never
+	Leader        bool                   `protobuf:"varint,8,opt,name=leader,proto3" json:"leader,omitempty"`                  // may allocate
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Member) Reset() {
+	*x = Member{}
+	mi := &file_igmpd_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Member) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Member) ProtoMessage() {}
+
+func (x *Member) ProtoReflect() protoreflect.Message {
+	mi := &file_igmpd_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Member.ProtoReflect.Descriptor instead.
+func (*Member) Descriptor() ([]byte, []int) {
+	return file_igmpd_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Member) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Member) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Member) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Member) GetHealth() string {
+	if x != nil {
+		return x.Health
+	}
+	return ""
+}
+
+func (x *Member) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Member) GetVia() []string {
+	if x != nil {
+		return x.Via
+	}
+	return nil
+}
+
+func (x *Member) GetHeardMs() int64 {
+	if x != nil {
+		return x.HeardMs
+	}
+	return 0
+}
+
+func (x *Member) GetLeader() bool {
+	if x != nil {
+		return x.Leader
+	}
+	return false
+}
+
 type Port struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -189,7 +374,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_igmpd_proto_msgTypes[2]
+	mi := &file_igmpd_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -201,7 +386,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_igmpd_proto_msgTypes[2]
+	mi := &file_igmpd_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -214,7 +399,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_igmpd_proto_rawDescGZIP(), []int{2}
+	return file_igmpd_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Port) GetName() string {
@@ -267,7 +452,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_igmpd_proto_msgTypes[3]
+	mi := &file_igmpd_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -279,7 +464,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_igmpd_proto_msgTypes[3]
+	mi := &file_igmpd_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -292,7 +477,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_igmpd_proto_rawDescGZIP(), []int{3}
+	return file_igmpd_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Group) GetGroup() string {
@@ -350,6 +535,7 @@ type Join struct {
 	Standby       []string               `protobuf:"bytes,9,rep,name=standby,proto3" json:"standby,omitempty"`
 	AgeMs         int64                  `protobuf:"varint,10,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
 	ExpiresMs     int64                  `protobuf:"varint,11,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	Health        string                 `protobuf:"bytes,13,opt,name=health,proto3" json:"health,omitempty"`    // of the requester, by the control channel; empty: available
 	Packets       uint64                 `protobuf:"varint,12,opt,name=packets,proto3" json:"packets,omitempty"` // forwarded to the requester as owner, of all its groups
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -357,7 +543,7 @@ type Join struct {
 
 func (x *Join) Reset() {
 	*x = Join{}
-	mi := &file_igmpd_proto_msgTypes[4]
+	mi := &file_igmpd_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -369,7 +555,7 @@ func (x *Join) String() string {
 func (*Join) ProtoMessage() {}
 
 func (x *Join) ProtoReflect() protoreflect.Message {
-	mi := &file_igmpd_proto_msgTypes[4]
+	mi := &file_igmpd_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -382,7 +568,7 @@ func (x *Join) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Join.ProtoReflect.Descriptor instead.
 func (*Join) Descriptor() ([]byte, []int) {
-	return file_igmpd_proto_rawDescGZIP(), []int{4}
+	return file_igmpd_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Join) GetGroup() string {
@@ -462,6 +648,13 @@ func (x *Join) GetExpiresMs() int64 {
 	return 0
 }
 
+func (x *Join) GetHealth() string {
+	if x != nil {
+		return x.Health
+	}
+	return ""
+}
+
 func (x *Join) GetPackets() uint64 {
 	if x != nil {
 		return x.Packets
@@ -484,7 +677,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_igmpd_proto_msgTypes[5]
+	mi := &file_igmpd_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -496,7 +689,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_igmpd_proto_msgTypes[5]
+	mi := &file_igmpd_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -509,7 +702,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_igmpd_proto_rawDescGZIP(), []int{5}
+	return file_igmpd_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Refusal) GetTime() string {
@@ -574,7 +767,7 @@ type Forwarding struct {
 
 func (x *Forwarding) Reset() {
 	*x = Forwarding{}
-	mi := &file_igmpd_proto_msgTypes[6]
+	mi := &file_igmpd_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -586,7 +779,7 @@ func (x *Forwarding) String() string {
 func (*Forwarding) ProtoMessage() {}
 
 func (x *Forwarding) ProtoReflect() protoreflect.Message {
-	mi := &file_igmpd_proto_msgTypes[6]
+	mi := &file_igmpd_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -599,7 +792,7 @@ func (x *Forwarding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forwarding.ProtoReflect.Descriptor instead.
 func (*Forwarding) Descriptor() ([]byte, []int) {
-	return file_igmpd_proto_rawDescGZIP(), []int{6}
+	return file_igmpd_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Forwarding) GetNoOwner() uint64 {
@@ -642,7 +835,7 @@ var File_igmpd_proto protoreflect.FileDescriptor
 const file_igmpd_proto_rawDesc = "" +
 	"\n" +
 	"\vigmpd.proto\x12\x11manycast.igmpd.v1\"\x0f\n" +
-	"\rStatusRequest\"\xfe\x03\n" +
+	"\rStatusRequest\"\xd2\x04\n" +
 	"\x06Status\x12\x16\n" +
 	"\x06router\x18\x01 \x01(\tR\x06router\x12\x18\n" +
 	"\astarted\x18\x02 \x01(\tR\astarted\x12-\n" +
@@ -656,10 +849,29 @@ const file_igmpd_proto_rawDesc = "" +
 	"\n" +
 	"forwarding\x18\n" +
 	" \x01(\v2\x1d.manycast.igmpd.v1.ForwardingR\n" +
-	"forwarding\x1a:\n" +
+	"forwarding\x12\x1c\n" +
+	"\tredundant\x18\v \x01(\x04R\tredundant\x124\n" +
+	"\acontrol\x18\f \x01(\v2\x1a.manycast.igmpd.v1.ControlR\acontrol\x1a:\n" +
 	"\fRefusedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"z\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xef\x01\n" +
+	"\aControl\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x123\n" +
+	"\amembers\x18\x02 \x03(\v2\x19.manycast.igmpd.v1.MemberR\amembers\x12A\n" +
+	"\arefused\x18\x03 \x03(\v2'.manycast.igmpd.v1.Control.RefusedEntryR\arefused\x12\x1a\n" +
+	"\bswitches\x18\x04 \x01(\x04R\bswitches\x1a:\n" +
+	"\fRefusedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xb9\x01\n" +
+	"\x06Member\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06health\x18\x04 \x01(\tR\x06health\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\x12\x10\n" +
+	"\x03via\x18\x06 \x03(\tR\x03via\x12\x19\n" +
+	"\bheard_ms\x18\a \x01(\x03R\aheardMs\x12\x16\n" +
+	"\x06leader\x18\b \x01(\bR\x06leader\"z\n" +
 	"\x04Port\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02up\x18\x02 \x01(\bR\x02up\x12\x18\n" +
@@ -672,7 +884,7 @@ const file_igmpd_proto_rawDesc = "" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x18\n" +
 	"\amembers\x18\x04 \x01(\rR\amembers\x12\x16\n" +
 	"\x06source\x18\x05 \x01(\tR\x06source\x12\x14\n" +
-	"\x05ports\x18\x06 \x03(\tR\x05ports\"\xa7\x02\n" +
+	"\x05ports\x18\x06 \x03(\tR\x05ports\"\xbf\x02\n" +
 	"\x04Join\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1c\n" +
 	"\trequester\x18\x02 \x01(\tR\trequester\x12\x12\n" +
@@ -686,7 +898,8 @@ const file_igmpd_proto_rawDesc = "" +
 	"\x06age_ms\x18\n" +
 	" \x01(\x03R\x05ageMs\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\v \x01(\x03R\texpiresMs\x12\x18\n" +
+	"expires_ms\x18\v \x01(\x03R\texpiresMs\x12\x16\n" +
+	"\x06health\x18\r \x01(\tR\x06health\x12\x18\n" +
 	"\apackets\x18\f \x01(\x04R\apackets\"\xad\x01\n" +
 	"\aRefusal\x12\x12\n" +
 	"\x04time\x18\x01 \x01(\tR\x04time\x12\x16\n" +
@@ -716,29 +929,35 @@ func file_igmpd_proto_rawDescGZIP() []byte {
 	return file_igmpd_proto_rawDescData
 }
 
-var file_igmpd_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_igmpd_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_igmpd_proto_goTypes = []any{
 	(*StatusRequest)(nil), // 0: manycast.igmpd.v1.StatusRequest
 	(*Status)(nil),        // 1: manycast.igmpd.v1.Status
-	(*Port)(nil),          // 2: manycast.igmpd.v1.Port
-	(*Group)(nil),         // 3: manycast.igmpd.v1.Group
-	(*Join)(nil),          // 4: manycast.igmpd.v1.Join
-	(*Refusal)(nil),       // 5: manycast.igmpd.v1.Refusal
-	(*Forwarding)(nil),    // 6: manycast.igmpd.v1.Forwarding
-	nil,                   // 7: manycast.igmpd.v1.Status.RefusedEntry
+	(*Control)(nil),       // 2: manycast.igmpd.v1.Control
+	(*Member)(nil),        // 3: manycast.igmpd.v1.Member
+	(*Port)(nil),          // 4: manycast.igmpd.v1.Port
+	(*Group)(nil),         // 5: manycast.igmpd.v1.Group
+	(*Join)(nil),          // 6: manycast.igmpd.v1.Join
+	(*Refusal)(nil),       // 7: manycast.igmpd.v1.Refusal
+	(*Forwarding)(nil),    // 8: manycast.igmpd.v1.Forwarding
+	nil,                   // 9: manycast.igmpd.v1.Status.RefusedEntry
+	nil,                   // 10: manycast.igmpd.v1.Control.RefusedEntry
 }
 var file_igmpd_proto_depIdxs = []int32{
-	2, // 0: manycast.igmpd.v1.Status.ports:type_name -> manycast.igmpd.v1.Port
-	3, // 1: manycast.igmpd.v1.Status.groups:type_name -> manycast.igmpd.v1.Group
-	4, // 2: manycast.igmpd.v1.Status.joins:type_name -> manycast.igmpd.v1.Join
-	7, // 3: manycast.igmpd.v1.Status.refused:type_name -> manycast.igmpd.v1.Status.RefusedEntry
-	5, // 4: manycast.igmpd.v1.Status.last_refusals:type_name -> manycast.igmpd.v1.Refusal
-	6, // 5: manycast.igmpd.v1.Status.forwarding:type_name -> manycast.igmpd.v1.Forwarding
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	4,  // 0: manycast.igmpd.v1.Status.ports:type_name -> manycast.igmpd.v1.Port
+	5,  // 1: manycast.igmpd.v1.Status.groups:type_name -> manycast.igmpd.v1.Group
+	6,  // 2: manycast.igmpd.v1.Status.joins:type_name -> manycast.igmpd.v1.Join
+	9,  // 3: manycast.igmpd.v1.Status.refused:type_name -> manycast.igmpd.v1.Status.RefusedEntry
+	7,  // 4: manycast.igmpd.v1.Status.last_refusals:type_name -> manycast.igmpd.v1.Refusal
+	8,  // 5: manycast.igmpd.v1.Status.forwarding:type_name -> manycast.igmpd.v1.Forwarding
+	2,  // 6: manycast.igmpd.v1.Status.control:type_name -> manycast.igmpd.v1.Control
+	3,  // 7: manycast.igmpd.v1.Control.members:type_name -> manycast.igmpd.v1.Member
+	10, // 8: manycast.igmpd.v1.Control.refused:type_name -> manycast.igmpd.v1.Control.RefusedEntry
+	9,  // [9:9] is the sub-list for method output_type
+	9,  // [9:9] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_igmpd_proto_init() }
@@ -752,7 +971,7 @@ func file_igmpd_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_igmpd_proto_rawDesc), len(file_igmpd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,6 +1,7 @@
 package igmp
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -24,6 +25,7 @@ type joinRow struct {
 	Standby   []string `json:"standby,omitempty"`
 	ExpiresMS int64    `json:"expires_ms"`
 	Packets   uint64   `json:"packets"`
+	Health    string   `json:"health,omitempty"` // of the requester on the control channel; empty: available
 }
 
 func newJoins(o *options) *cobra.Command {
@@ -32,16 +34,16 @@ func newJoins(o *options) *cobra.Command {
 
 func showJoins(all []*igmpdv1.Status) (any, cmdutil.Table) {
 	rows := []joinRow{}
-	table := cmdutil.Table{Header: []string{"ROUTER", "GROUP", "REQUESTER", "PORT", "EPOCH", "EXPIRES", "PACKETS", "USERS"}}
+	table := cmdutil.Table{Header: []string{"ROUTER", "GROUP", "REQUESTER", "PORT", "EPOCH", "EXPIRES", "PACKETS", "HEALTH", "USERS"}}
 	for _, st := range all {
 		for _, j := range st.Joins {
 			rows = append(rows, joinRow{
 				Router: st.Router, Group: j.Group, Requester: j.Requester, Port: j.Port, Owner: j.Owner, Epoch: j.Epoch, KeyID: j.KeyId,
-				Permit: j.Permit, Deny: j.Deny, Standby: j.Standby, ExpiresMS: j.ExpiresMs, Packets: j.Packets,
+				Permit: j.Permit, Deny: j.Deny, Standby: j.Standby, ExpiresMS: j.ExpiresMs, Packets: j.Packets, Health: j.Health,
 			})
 			table.Rows = append(table.Rows, []string{
 				st.Router, j.Group, j.Requester, j.Port, j.Epoch, (time.Duration(j.ExpiresMs) * time.Millisecond).Round(100 * time.Millisecond).String(),
-				fmt.Sprint(j.Packets), users(j),
+				fmt.Sprint(j.Packets), cmp.Or(j.Health, "available"), users(j),
 			})
 		}
 	}

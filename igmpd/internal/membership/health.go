@@ -1,0 +1,128 @@
+package membership
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/manycast/manycast/internal/steer"
+)
+
+// Health is how the control channel finds a requester. Without a word of it everybody is available.
+type Health uint8
+
+// Unwell ones keep what no available standby takes. Silent ones get nothing while anybody else is there.
+const (
+	Available Health = iota
+	Unwell
+	Silent
+)
+
+// SetHealth tells how a requester is. Its membership stays; who is not available has its users at the standbys in the others'
+// joins, until it is available again or a higher epoch gives them to somebody.
+func (t *Table) SetHealth(now time.Time, requester netip.Addr, h Health) []Action {
+	if t.health[requester] == h {
+		return t.take()
+	}
+	if h == Available {
+		delete(t.health, requester)
+	} else {
+		t.health[requester] = h
+	}
+	for _, g := range t.private {
+		if g.members[requester] == nil {
+			continue
+		}
+		// A plan that cannot be made leaves the one that is there: nobody fares worse than without the news.
+		if plan, err := g.compile(); err == nil && !plan.Equal(g.plan) {
+			g.plan = plan
+			t.act(Changed{})
+		}
+	}
+	return t.take()
+}
+
+// Health is how a requester is.
+func (t *Table) Health(requester netip.Addr) Health { return t.health[requester] }
+
+// Reroute says that a requester is reached by another port now than by that of its last join.
+func (t *Table) Reroute(_ time.Time, requester netip.Addr, port string) []Action {
+	for _, g := range t.private {
+		if m := g.members[requester]; m != nil && m.port != port {
+			m.port = port
+			t.act(Changed{})
+		}
+	}
+	return t.take()
+}
+
+// Requesters calls f with the port of each requester of a private group.
+func (t *Table) Requesters(f func(requester netip.Addr, port string)) {
+	for _, g := range t.private {
+		for requester, m := range g.members {
+			f(requester, m.port)
+		}
+	}
+}
+
+// Ranks of claims while somebody is not available.
+const (
+	rankUnwell  = -2 // keeps what nobody better takes
+	rankStandby = -1
+	rankOwner   = 0
+)
+
+// compile makes the plan of the members' sets. Where all are available, the retired ones are below them if that is not too much.
+func (g *privateGroup) compile() (*steer.Plan, error) {
+	if !g.failing() {
+		now := claims(g.members)
+		if len(g.retired) > 0 {
+			if plan, err := compileClaims(append(claims(g.retired), now...)); err == nil {
+				return plan, nil
+			}
+		}
+		return compileClaims(now)
+	}
+	return compileClaims(g.claimsOfSurvivors())
+}
+
+// failing says that somebody is not available while somebody is heard. When all are silent, nobody could take over: then it is as
+// likely the channel that has failed, and everybody keeps what it had.
+func (g *privateGroup) failing() bool {
+	silent, other := 0, 0
+	for requester := range g.members {
+		switch g.health[requester] {
+		case Silent:
+			silent++
+		case Unwell:
+			other++
+		}
+	}
+	return silent < len(g.members) && silent+other > 0
+}
+
+func (g *privateGroup) claimsOfSurvivors() (out []steer.Claim) {
+	for requester, m := range g.members {
+		switch g.health[requester] {
+		case Available:
+			out = append(out,
+				steer.Claim{Owner: m.owner, Rank: rankOwner, Epoch: m.epoch, Set: m.own},
+				steer.Claim{Owner: m.owner, Rank: rankStandby, Epoch: m.epoch, Set: m.standby})
+		case Unwell:
+			out = append(out, steer.Claim{Owner: m.owner, Rank: rankUnwell, Epoch: m.epoch, Set: m.own})
+		}
+	}
+	slices.SortFunc(out, byOwner)
+	return out
+}
+
+func claims(members map[netip.Addr]*member) []steer.Claim {
+	out := make([]steer.Claim, 0, len(members))
+	for _, m := range members {
+		out = append(out, steer.Claim{Owner: m.owner, Epoch: m.epoch, Set: m.own})
+	}
+	slices.SortFunc(out, byOwner)
+	return out
+}
+
+func byOwner(a, b steer.Claim) int { return int(a.Owner) - int(b.Owner) }

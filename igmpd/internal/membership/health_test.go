@@ -1,0 +1,157 @@
+package membership
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/manycast/manycast/internal/join"
+	"github.com/manycast/manycast/internal/portion"
+)
+
+func withStandby(s join.Signed, standby portion.Set) join.Signed {
+	s.Standby = standby
+	return s
+}
+
+// pair is two servers on ports of their own, each the other's standby.
+func pair(t *testing.T) *Table {
+	t.Helper()
+	table := New(Config{QueryInterval: 125 * time.Second, QueryResponseInterval: 10 * time.Second, LastMemberQueryInterval: time.Second, Robustness: 2})
+	for _, j := range []struct {
+		port string
+		join join.Signed
+	}{
+		{"p1", withStandby(extended(start, s1, 1, 1, even), odd)},
+		{"p2", withStandby(extended(start, s2, 1, 1, odd), even)},
+	} {
+		if _, err := table.Join(start, j.port, j.join); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return table
+}
+
+func hasChanged(actions []Action) bool {
+	for _, a := range actions {
+		if _, ok := a.(Changed); ok {
+			return true
+		}
+	}
+	return false
+}
+
+func TestSilentServersUsersGoToTheStandby(t *testing.T) {
+	table := pair(t)
+	check := func(when, evenPort, oddPort string) {
+		t.Helper()
+		e, _ := who(table, "10.0.0.2")
+		o, _ := who(table, "10.0.0.3")
+		if e != evenPort || o != oddPort {
+			t.Errorf("%s: even at %q, odd at %q, want %q and %q", when, e, o, evenPort, oddPort)
+		}
+	}
+	check("both available", "p1", "p2")
+	if !hasChanged(table.SetHealth(start, s1, Silent)) {
+		t.Error("nothing has changed")
+	}
+	check("s1 silent", "p2", "p2")
+	if hasChanged(table.SetHealth(start, s1, Silent)) {
+		t.Error("the same once more is a change")
+	}
+	table.SetHealth(start, s2, Unwell)
+	check("s1 silent, s2 unwell", "", "p2")
+	table.SetHealth(start, s1, Unwell)
+	check("both unwell", "p1", "p2")
+	table.SetHealth(start, s1, Available)
+	check("s2 unwell", "p1", "p1")
+	table.SetHealth(start, s2, Silent)
+	table.SetHealth(start, s1, Silent)
+	check("both silent: the channel may be what has failed", "p1", "p2")
+	table.SetHealth(start, s1, Available)
+	check("s2 silent", "p1", "p1")
+	table.SetHealth(start, s2, Available)
+	check("both again", "p1", "p2")
+}
+
+// The leader's epoch comes while the owner is silent, and the owner comes back with what it had before.
+func TestEpochTidiesUp(t *testing.T) {
+	table := pair(t)
+	table.SetHealth(start, s1, Silent)
+	all := set("0.0.0.0/0.0.0.0")
+	if _, err := table.Join(start.Add(time.Second), "p2", extended(start.Add(time.Second), s2, 1, 2, all)); err != nil {
+		t.Fatal(err)
+	}
+	if e, _ := who(table, "10.0.0.2"); e != "p2" {
+		t.Errorf("even at %q", e)
+	}
+	table.SetHealth(start, s1, Available)
+	if e, _ := who(table, "10.0.0.2"); e != "p2" {
+		t.Errorf("back with an old epoch: even at %q", e)
+	}
+}
+
+func TestReroute(t *testing.T) {
+	table := pair(t)
+	if !hasChanged(table.Reroute(start, s1, "p9")) || hasChanged(table.Reroute(start, s1, "p9")) {
+		t.Error("want one change")
+	}
+	if e, _ := who(table, "10.0.0.2"); e != "p9" {
+		t.Errorf("even at %q", e)
+	}
+}
+
+// Whatever happens to whom, each user has the owner that the rules give it.
+func TestHealthProperty(t *testing.T) {
+	const servers, slots = 6, 16
+	slot := func(i int) portion.Portion {
+		return portion.MustParse(fmt.Sprintf("0.0.0.%d/0.0.0.%d", i, slots-1))
+	}
+	address := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 3, 0, byte(11 + i)}) }
+	for seed := range uint64(50) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		table := New(Config{QueryInterval: 125 * time.Second, QueryResponseInterval: 10 * time.Second, LastMemberQueryInterval: time.Second, Robustness: 2})
+		owner, standby := make([]int, slots), make([]int, slots)
+		own, by := make([]portion.Set, servers), make([]portion.Set, servers)
+		for i := range slots {
+			owner[i] = random.IntN(servers)
+			standby[i] = (owner[i] + 1 + random.IntN(servers-1)) % servers
+			own[owner[i]].Permit = append(own[owner[i]].Permit, slot(i))
+			by[standby[i]].Permit = append(by[standby[i]].Permit, slot(i))
+		}
+		for s := range servers {
+			j := withStandby(extended(start, address(s), 1, 1, own[s]), by[s])
+			if _, err := table.Join(start, fmt.Sprint("p", s), j); err != nil {
+				t.Fatal(err)
+			}
+		}
+		health := make([]Health, servers)
+		for range 100 {
+			s := random.IntN(servers)
+			health[s] = Health(random.IntN(3))
+			table.SetHealth(start, address(s), health[s])
+			silent := 0
+			for _, h := range health {
+				if h == Silent {
+					silent++
+				}
+			}
+			for i := range slots {
+				want := ""
+				switch o, b := owner[i], standby[i]; {
+				case silent == servers || health[o] == Available:
+					want = fmt.Sprint("p", o)
+				case health[b] == Available:
+					want = fmt.Sprint("p", b)
+				case health[o] == Unwell:
+					want = fmt.Sprint("p", o)
+				}
+				if got, _ := who(table, fmt.Sprintf("10.7.0.%d", i)); got != want {
+					t.Fatalf("seed %d: slot %d of owner %d (%v), standby %d (%v): at %q, want %q", seed, i, owner[i], health[owner[i]], standby[i], health[standby[i]], got, want)
+				}
+			}
+		}
+	}
+}

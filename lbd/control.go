@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/control/channel"
-	"github.com/manycast/manycast/internal/control/identity"
 	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/internal/groupkeys"
 	"github.com/manycast/manycast/lbd/internal/announce"
@@ -26,25 +24,12 @@ func withControl(needs []daemon.Need, cfg control.Config) []daemon.Need {
 	return append(slices.Clip(needs), daemon.Need{Capability: daemon.NetRaw, To: "hear the control channel"})
 }
 
-// openControl makes the process' control channel; nil where there is none. Others know the process by its identity there, and by
-// its name on the bus and in allocations: they have to be one.
+// openControl makes the process' control channel; nil where there is none.
 func (b *base) openControl(cfg control.Config, name string, role control.Role) (*channel.Channel, error) {
 	if !cfg.Enabled() {
 		return nil, nil //nolint:nilnil // no channel is no error
 	}
-	c, err := channel.Open(cfg, nil, b.log)
-	if err != nil {
-		return nil, err
-	}
-	return c, checkIdentity(c.Identity().Certificate, cfg.Identity, name, role)
-}
-
-func checkIdentity(c identity.Certificate, file, name string, role control.Role) error {
-	if c.Name != name || c.Role != role {
-		return fmt.Errorf("identity %s is of %s, role %s, and this is %s, role %s: make one with `manycast key create identity %s --role %s`",
-			file, c.Name, c.Role, name, role, name, role)
-	}
-	return nil
+	return channel.Open(cfg, name, role, nil, b.log)
 }
 
 // announcer is where reallocations are spoken of: the control channel, or the bus where there is none; nil without both.

@@ -2,6 +2,7 @@ package channel
 
 import (
 	"crypto/rand"
+	"fmt"
 	"log/slog"
 
 	"github.com/manycast/manycast/internal/control"
@@ -11,9 +12,13 @@ import (
 	"github.com/manycast/manycast/internal/keyfile"
 )
 
-// Open makes a Channel on the interfaces of a checked configuration. It has no keys yet.
-func Open(cfg control.Config, known []members.Known, log *slog.Logger) (*Channel, error) {
+// Open makes a Channel on the interfaces of a checked configuration, for the process of that name and role: others know it by its identity
+// here, and by its name on the bus, in allocations and to operators, and they have to be one. It has no keys yet.
+func Open(cfg control.Config, name string, role control.Role, known []members.Known, log *slog.Logger) (*Channel, error) {
 	id, err := keyfile.ReadIdentity(cfg.Identity)
+	if err == nil {
+		err = belongs(id.Certificate, cfg.Identity, name, role)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -35,3 +40,11 @@ func Open(cfg control.Config, known []members.Known, log *slog.Logger) (*Channel
 
 // Identity is this member's own.
 func (c *Channel) Identity() identity.Identity { return c.cfg.Identity }
+
+func belongs(c identity.Certificate, file, name string, role control.Role) error {
+	if c.Name != name || c.Role != role {
+		return fmt.Errorf("identity %s is of %s, role %s, and this is %s, role %s: make one with `manycast key create identity %s --role %s`",
+			file, c.Name, c.Role, name, role, name, role)
+	}
+	return nil
+}

@@ -1,4 +1,4 @@
-package main
+package channel
 
 import (
 	"strings"
@@ -11,11 +11,11 @@ import (
 // TestIdentityIsThatOfTheProcess: a server that is called otherwise in allocations than on the channel would count as never heard.
 func TestIdentityIsThatOfTheProcess(t *testing.T) {
 	c := identity.Certificate{Name: "s1", Role: control.Server}
-	if err := checkIdentity(c, "identity.key", "s1", control.Server); err != nil {
+	if err := belongs(c, "identity.key", "s1", control.Server); err != nil {
 		t.Error(err)
 	}
 	for what, err := range map[string]error{
-		"name": checkIdentity(c, "identity.key", "s2", control.Server), "role": checkIdentity(c, "identity.key", "s1", control.Director),
+		"name": belongs(c, "identity.key", "s2", control.Server), "role": checkIdentity(c, "identity.key", "s1", control.Director),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "identity.key") {
 			t.Errorf("another %s: %v", what, err)

@@ -15,7 +15,7 @@ func TestIdentityIsThatOfTheProcess(t *testing.T) {
 		t.Error(err)
 	}
 	for what, err := range map[string]error{
-		"name": belongs(c, "identity.key", "s2", control.Server), "role": checkIdentity(c, "identity.key", "s1", control.Director),
+		"name": belongs(c, "identity.key", "s2", control.Server), "role": belongs(c, "identity.key", "s1", control.Director),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "identity.key") {
 			t.Errorf("another %s: %v", what, err)

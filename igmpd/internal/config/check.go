@@ -55,7 +55,7 @@ func (c Config) checkControl(bad func(string, ...any)) {
 	if !c.Control.Enabled() {
 		return
 	}
-	if c.Control.Config.Check() == nil && !admission.IsPrivate(c.Control.GroupAddr()) {
+	if c.Control.Check() == nil && !admission.IsPrivate(c.Control.GroupAddr()) {
 		bad("control.group %s is public: want one of 232.0.0.0 to 239.255.255.255", c.Control.Group)
 	}
 	if c.Control.Keys == "" {

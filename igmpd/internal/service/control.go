@@ -34,11 +34,11 @@ type controlState struct {
 func (s *Service) openControl() {
 	c := &s.control
 	c.mail, c.members, c.at = control.NewMailbox(1), make(map[string]control.Member), make(map[netip.Addr]string)
-	if s.Options.Control == nil {
+	if s.Control == nil {
 		return
 	}
 	c.group = s.Config.Control.GroupAddr()
-	for _, m := range s.Options.Control.Members() {
+	for _, m := range s.Control.Members() {
 		s.member(m)
 	}
 }
@@ -152,11 +152,11 @@ func (s *Service) controlRoutes() []kernel.Route {
 }
 
 func (s *Service) controlStatus(now time.Time) *igmpdv1.Control {
-	if s.Options.Control == nil {
+	if s.Control == nil {
 		return nil
 	}
-	c := &igmpdv1.Control{Group: text(s.control.group), Refused: s.Options.Control.Refused(), Switches: s.control.switches}
-	for _, m := range s.Options.Control.Members() {
+	c := &igmpdv1.Control{Group: text(s.control.group), Refused: s.Control.Refused(), Switches: s.control.switches}
+	for _, m := range s.Control.Members() {
 		heard := int64(-1)
 		if !m.Heard.IsZero() {
 			heard = now.Sub(m.Heard).Milliseconds()

@@ -156,8 +156,8 @@ func (s *Service) loop(ctx context.Context) {
 	defer tick.Stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	if s.Options.Control != nil {
-		defer s.Options.Control.Listen(s.control.mail.Put)()
+	if s.Control != nil {
+		defer s.Control.Listen(s.control.mail.Put)()
 	}
 	for {
 		if next := s.next(); !next.IsZero() {

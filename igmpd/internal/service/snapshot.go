@@ -43,8 +43,8 @@ func (s *Service) save(now time.Time) {
 	s.saveAt = time.Time{}
 	began := time.Now()
 	snap := snapshot{Version: snapshotVersion, BootID: s.BootID, Membership: s.table.Snapshot(now), Stamps: s.checker.Stamps()}
-	if s.Options.Control != nil {
-		snap.Control = s.Options.Control.Known()
+	if s.Control != nil {
+		snap.Control = s.Control.Known()
 	}
 	data, err := json.Marshal(snap)
 	if err != nil {

@@ -11,7 +11,9 @@ type DirectorService struct {
 	Group netip.Addr // IPv4 multicast
 	Ports []Port     // at least one; services may share a VIP by different ports
 
-	Refuse bool // users are told at once that nobody is there, in place of waiting for a server
+	// Refuse: users are told at once that nobody is there, by a reset or a port unreachable, in place of waiting for a server.
+	// Fragments and ICMP go on to the group.
+	Refuse bool
 }
 
 // DirectorPlane rewrites VIP -> group on the interfaces where users' packets enter. One goroutine sets and closes it; any
@@ -35,6 +37,8 @@ type DirectorCounters struct {
 	FragmentsLost uint64 // dropped: a later fragment whose first was not seen
 	NoService     uint64 // for a VIP, but for none of its services; left to the kernel
 	Malformed     uint64 // for a VIP, but too short for its own headers; dropped
+	Refused       uint64 // of a service with Refuse: answered
+	Unanswered    uint64 // of a service with Refuse: dropped; resets, IP options, more UDP than 1,000 packets a second and CPU
 }
 
 // DirectorConfig is what does not change while a director runs.

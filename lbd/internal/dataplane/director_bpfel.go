@@ -22,6 +22,8 @@ type directorDirectorCounters struct {
 	FragmentsLost uint64
 	NoService     uint64
 	Malformed     uint64
+	Refused       uint64
+	Unanswered    uint64
 }
 
 type directorFragment struct {
@@ -47,15 +49,22 @@ type directorPortKey struct {
 	Pad   uint8
 }
 
+type directorTarget struct {
+	_         structs.HostLayout
+	Group     uint32
+	IsRefused uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	directorMapCounters  = "counters"
-	directorMapFragments = "fragments"
-	directorMapServices  = "services"
-	directorMapVips      = "vips"
-	directorProgDirector = "director"
+	directorMapCounters      = "counters"
+	directorMapFragments     = "fragments"
+	directorMapServices      = "services"
+	directorMapUnreachableAt = "unreachable_at"
+	directorMapVips          = "vips"
+	directorProgDirector     = "director"
 )
 
 // loadDirector returns the embedded CollectionSpec for director.
@@ -107,10 +116,11 @@ type directorProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type directorMapSpecs struct {
-	Counters  *ebpf.MapSpec `ebpf:"counters"`
-	Fragments *ebpf.MapSpec `ebpf:"fragments"`
-	Services  *ebpf.MapSpec `ebpf:"services"`
-	Vips      *ebpf.MapSpec `ebpf:"vips"`
+	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
+	Services      *ebpf.MapSpec `ebpf:"services"`
+	UnreachableAt *ebpf.MapSpec `ebpf:"unreachable_at"`
+	Vips          *ebpf.MapSpec `ebpf:"vips"`
 }
 
 // directorVariableSpecs contains global variables before they are loaded into the kernel.
@@ -139,10 +149,11 @@ func (o *directorObjects) Close() error {
 //
 // It can be passed to loadDirectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type directorMaps struct {
-	Counters  *ebpf.Map `ebpf:"counters"`
-	Fragments *ebpf.Map `ebpf:"fragments"`
-	Services  *ebpf.Map `ebpf:"services"`
-	Vips      *ebpf.Map `ebpf:"vips"`
+	Counters      *ebpf.Map `ebpf:"counters"`
+	Fragments     *ebpf.Map `ebpf:"fragments"`
+	Services      *ebpf.Map `ebpf:"services"`
+	UnreachableAt *ebpf.Map `ebpf:"unreachable_at"`
+	Vips          *ebpf.Map `ebpf:"vips"`
 }
 
 func (m *directorMaps) Close() error {
@@ -150,6 +161,7 @@ func (m *directorMaps) Close() error {
 		m.Counters,
 		m.Fragments,
 		m.Services,
+		m.UnreachableAt,
 		m.Vips,
 	)
 }

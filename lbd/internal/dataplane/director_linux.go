@@ -81,15 +81,29 @@ func (d *director) attach() error {
 
 // write makes the maps match: ports before VIPs, so that a VIP is not ours before its services are known.
 func (d *director) write(services []DirectorService) error {
-	ports := make(map[portMapKey][4]byte)
+	ports := make(map[portMapKey]target)
 	for _, s := range services {
 		for _, p := range s.Ports {
-			ports[newPortMapKey(s.VIP, p)] = s.Group.As4()
+			ports[newPortMapKey(s.VIP, p)] = newTarget(s)
 		}
 	}
 	return errors.Join(
 		syncMap(d.coll.Maps[directorMapServices], ports),
 		syncMap(d.coll.Maps[directorMapVips], firstServices(services)))
+}
+
+// target is struct target of bpf/director.bpf.c.
+type target struct {
+	Group     [4]byte
+	IsRefused uint32
+}
+
+func newTarget(s DirectorService) target {
+	t := target{Group: s.Group.As4()}
+	if s.Refuse {
+		t.IsRefused = 1
+	}
+	return t
 }
 
 // firstServices gives each VIP the group of its lowest port; tcp comes before udp.
@@ -127,6 +141,8 @@ func (d *director) Counters() (DirectorCounters, error) {
 		total.FragmentsLost += c.FragmentsLost
 		total.NoService += c.NoService
 		total.Malformed += c.Malformed
+		total.Refused += c.Refused
+		total.Unanswered += c.Unanswered
 	})
 	return total, err
 }

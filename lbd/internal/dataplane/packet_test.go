@@ -2,6 +2,8 @@ package dataplane
 
 import (
 	"encoding/binary"
+
+	"github.com/cilium/ebpf"
 )
 
 // packet is an IPv4 packet to be built: what a test wants to say, the rest follows.
@@ -106,4 +108,13 @@ func checksum(b []byte, sum uint32) uint16 {
 		sum = sum&0xffff + sum>>16
 	}
 	return ^uint16(sum)
+}
+
+// everyCPU is a value for each CPU of a per-CPU map.
+func everyCPU[V any](v V) []V {
+	all := make([]V, ebpf.MustPossibleCPU())
+	for i := range all {
+		all[i] = v
+	}
+	return all
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Dual BSD/GPL
 /* The director (Fig 9): tcx ingress where users' packets enter. VIP and port -> group; the programs behind it see the group. */
 #include "packet.h"
+#include "refuse.h"
 
 /* DirectorCounters of director.go, in its order. */
 struct director_counters {
@@ -11,6 +12,14 @@ struct director_counters {
 	__u64 fragments_lost;
 	__u64 no_service;
 	__u64 malformed;
+	__u64 refused;
+	__u64 unanswered;
+};
+
+/* What a port of a VIP stands for. */
+struct target {
+	__be32 group;
+	__u32 is_refused; /* nobody serves it */
 };
 
 /* VIP -> the group that takes its ICMP echo: that of the lowest port. */
@@ -27,8 +36,16 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 262144);
 	__type(key, struct port_key);
-	__type(value, __be32); /* group */
+	__type(value, struct target);
 } services SEC(".maps");
+
+/* When a CPU may send a port unreachable again: nanoseconds since boot. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} unreachable_at SEC(".maps");
 
 struct fragment_key {
 	__be32 src;
@@ -80,12 +97,13 @@ static __always_inline struct fragment_key fragment_key(const struct iphdr *ip)
 	return key;
 }
 
-static __always_inline __be32 group_of(__be32 vip, __be16 port, __u8 proto)
+static __always_inline struct target target_of(__be32 vip, __be16 port, __u8 proto)
 {
 	struct port_key key = { .vip = vip, .port = port, .proto = proto };
-	__be32 *group = bpf_map_lookup_elem(&services, &key);
+	struct target *found = bpf_map_lookup_elem(&services, &key);
+	struct target none = {};
 
-	return group ? *group : 0;
+	return found ? *found : none;
 }
 
 /* group_of_icmp: an echo goes to the VIP's first service, an error to the service whose answer it quotes. */
@@ -113,26 +131,25 @@ static __always_inline bool group_of_icmp(struct __sk_buff *skb, const struct ip
 	} else {
 		if (!load_quoted_ports(skb, l4, &inner, &ports))
 			return false;
-		*group = group_of(inner.saddr, ports.src, inner.protocol);
+		*group = target_of(inner.saddr, ports.src, inner.protocol).group;
 	}
 	if (*group)
 		COUNT(icmp_errors, 1);
 	return true;
 }
 
-/* find_group is false when the packet is too short to tell. The group is 0 when there is no service. */
-static __always_inline bool find_group(struct __sk_buff *skb, const struct iphdr *ip, __be32 first, __be32 *group)
+/* find_target is false when the packet is too short to tell. The group is 0 when there is no service. */
+static __always_inline bool find_target(struct __sk_buff *skb, const struct iphdr *ip, __be32 first, struct target *target)
 {
 	struct ports ports;
 
-	*group = 0;
 	if (ip->protocol == IPPROTO_ICMP)
-		return group_of_icmp(skb, ip, first, group);
+		return group_of_icmp(skb, ip, first, &target->group);
 	if (ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_UDP)
 		return true;
 	if (!load_ports(skb, l4_offset(ip), &ports))
 		return false;
-	*group = group_of(ip->daddr, ports.dst, ip->protocol);
+	*target = target_of(ip->daddr, ports.dst, ip->protocol);
 	return true;
 }
 
@@ -166,11 +183,40 @@ static __always_inline bool to_group(struct __sk_buff *skb, const struct iphdr *
 	       !bpf_skb_change_type(skb, PACKET_MULTICAST);
 }
 
+static __always_inline bool may_send_unreachable(void)
+{
+	__u32 zero = 0;
+	__u64 now = bpf_ktime_get_boot_ns(), *at = bpf_map_lookup_elem(&unreachable_at, &zero);
+
+	if (!at || now < *at)
+		return false;
+	*at = now + 1000000000 / ICMP_PER_SECOND;
+	return true;
+}
+
+/* refuse tells a user of TCP or UDP that nobody serves. */
+static __always_inline int refuse(struct __sk_buff *skb, const struct iphdr *ip)
+{
+	bool answered;
+
+	if (ip->protocol == IPPROTO_TCP)
+		answered = refuse_tcp(skb, ip, 0);
+	else
+		answered = may_send_unreachable() && refuse_udp(skb, ip);
+	if (!answered) {
+		COUNT(unanswered, 1);
+		return DROP;
+	}
+	COUNT(refused, 1);
+	return bpf_redirect(skb->ifindex, 0);
+}
+
 SEC("tc")
 int director(struct __sk_buff *skb)
 {
+	struct target target = {};
 	struct iphdr ip;
-	__be32 *first, group;
+	__be32 *first;
 
 	if (!load_ipv4(skb, &ip))
 		return NEXT;
@@ -178,23 +224,25 @@ int director(struct __sk_buff *skb)
 	if (!first)
 		return NEXT;
 	if (is_later_fragment(&ip)) {
-		if (!follow_first(&ip, &group)) {
+		if (!follow_first(&ip, &target.group)) {
 			COUNT(fragments_lost, 1);
 			return DROP;
 		}
 	} else {
-		if (!find_group(skb, &ip, *first, &group)) {
+		if (!find_target(skb, &ip, *first, &target)) {
 			COUNT(malformed, 1);
 			return DROP;
 		}
 		if (ip.frag_off & bpf_htons(IP_MORE))
-			remember_first(&ip, group);
+			remember_first(&ip, target.group);
 	}
-	if (!group) {
+	if (!target.group) {
 		COUNT(no_service, 1);
 		return NEXT;
 	}
-	if (!to_group(skb, &ip, group)) {
+	if (target.is_refused && !is_fragment(&ip))
+		return refuse(skb, &ip);
+	if (!to_group(skb, &ip, target.group)) {
 		COUNT(malformed, 1);
 		return DROP;
 	}

@@ -65,6 +65,11 @@ static __always_inline bool is_later_fragment(const struct iphdr *ip)
 	return ip->frag_off & bpf_htons(IP_OFFSET);
 }
 
+static __always_inline bool is_fragment(const struct iphdr *ip)
+{
+	return ip->frag_off & bpf_htons(IP_OFFSET | IP_MORE);
+}
+
 static __always_inline bool load_ports(struct __sk_buff *skb, __u32 l4, struct ports *ports)
 {
 	return !bpf_skb_load_bytes(skb, l4, ports, sizeof(*ports));

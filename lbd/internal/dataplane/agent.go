@@ -39,6 +39,14 @@ type AgentPlane interface {
 	Pause(d time.Duration) error
 	// Counters are totals since the plane was first set up; they go on over a restart.
 	Counters() (AgentCounters, error)
+	// Traffic is what was done for each group since it was first set; it goes on over a restart.
+	Traffic() (map[netip.Addr]Traffic, error)
+	// Senders are the users of each group whose packets were seen since the last call, by a sample of one packet in sixteen. Where
+	// there are thousands, the light ones are missing. One goroutine calls it.
+	Senders() (map[netip.Addr][]Sender, error)
+	// Shed refuses new TCP connections of group by a reset: those of share of 1,024 users, always the same ones. Connections that
+	// are there stay; UDP knows no connections, and is not refused. It goes on over a restart.
+	Shed(group netip.Addr, share int) error
 	// Close lets go of the plane. keep: packets go on and the next OpenAgent takes it over; else VIPs, ARP settings and programs
 	// are as they were before.
 	Close(keep bool) error
@@ -58,7 +66,25 @@ type AgentCounters struct {
 	Malformed  uint64 // dropped: too short for its own headers
 	Clamped    uint64 // answers whose MSS option was lowered
 	Lapsed     uint64 // dropped: of a leased service, and the agent was not alive
+	Shed       uint64 // refused: first segments of new connections, for the server has too much to do
 }
+
+// Traffic is what a server did for a service.
+type Traffic struct {
+	Packets uint64 // both directions, as the programs see them
+	Bytes   uint64 // of these, with their link-layer header
+	Opened  uint64 // first segments of TCP connections that were let through
+	Refused uint64 // those that were refused
+}
+
+// Sender is a user and how many packets of it there were, about.
+type Sender struct {
+	User    netip.Addr
+	Packets uint64
+}
+
+// ShedAll is the share of Shed that refuses all users.
+const ShedAll = 1024
 
 // AgentConfig is what does not change while an agent runs.
 type AgentConfig struct {

@@ -24,6 +24,7 @@ type agentAgentCounters struct {
 	Malformed  uint64
 	Clamped    uint64
 	Lapsed     uint64
+	Shed       uint64
 }
 
 type agentPortKey struct {
@@ -32,6 +33,12 @@ type agentPortKey struct {
 	Port  uint16
 	Proto uint8
 	Pad   uint8
+}
+
+type agentSenderKey struct {
+	_     structs.HostLayout
+	Group uint32
+	User  uint32
 }
 
 type agentSteerKey struct {
@@ -55,6 +62,14 @@ type agentSteerPlan struct {
 	End      uint64
 }
 
+type agentTraffic struct {
+	_       structs.HostLayout
+	Packets uint64
+	Bytes   uint64
+	Opened  uint64
+	Refused uint64
+}
+
 type agentUndoKey struct {
 	_    structs.HostLayout
 	Name [64]int8
@@ -72,16 +87,20 @@ const (
 	agentMapAliveUntil    = "alive_until"
 	agentMapCounters      = "counters"
 	agentMapGroups        = "groups"
+	agentMapSenders       = "senders"
 	agentMapServices      = "services"
+	agentMapSheds         = "sheds"
 	agentMapSteerCurrent  = "steer_current"
 	agentMapSteerEntries  = "steer_entries"
 	agentMapSteerGroups   = "steer_groups"
 	agentMapSteerPlans    = "steer_plans"
 	agentMapSteerSlots    = "steer_slots"
+	agentMapTraffic       = "traffic"
 	agentMapUndo          = "undo"
 	agentProgAgentEgress  = "agent_egress"
 	agentProgAgentIngress = "agent_ingress"
 	agentVarMssMax        = "mss_max"
+	agentVarOwnMac        = "own_mac"
 )
 
 // loadAgent returns the embedded CollectionSpec for agent.
@@ -137,12 +156,15 @@ type agentMapSpecs struct {
 	AliveUntil   *ebpf.MapSpec `ebpf:"alive_until"`
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	Groups       *ebpf.MapSpec `ebpf:"groups"`
+	Senders      *ebpf.MapSpec `ebpf:"senders"`
 	Services     *ebpf.MapSpec `ebpf:"services"`
+	Sheds        *ebpf.MapSpec `ebpf:"sheds"`
 	SteerCurrent *ebpf.MapSpec `ebpf:"steer_current"`
 	SteerEntries *ebpf.MapSpec `ebpf:"steer_entries"`
 	SteerGroups  *ebpf.MapSpec `ebpf:"steer_groups"`
 	SteerPlans   *ebpf.MapSpec `ebpf:"steer_plans"`
 	SteerSlots   *ebpf.MapSpec `ebpf:"steer_slots"`
+	Traffic      *ebpf.MapSpec `ebpf:"traffic"`
 	Undo         *ebpf.MapSpec `ebpf:"undo"`
 }
 
@@ -151,6 +173,7 @@ type agentMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type agentVariableSpecs struct {
 	MssMax *ebpf.VariableSpec `ebpf:"mss_max"`
+	OwnMac *ebpf.VariableSpec `ebpf:"own_mac"`
 }
 
 // agentObjects contains all objects after they have been loaded into the kernel.
@@ -176,12 +199,15 @@ type agentMaps struct {
 	AliveUntil   *ebpf.Map `ebpf:"alive_until"`
 	Counters     *ebpf.Map `ebpf:"counters"`
 	Groups       *ebpf.Map `ebpf:"groups"`
+	Senders      *ebpf.Map `ebpf:"senders"`
 	Services     *ebpf.Map `ebpf:"services"`
+	Sheds        *ebpf.Map `ebpf:"sheds"`
 	SteerCurrent *ebpf.Map `ebpf:"steer_current"`
 	SteerEntries *ebpf.Map `ebpf:"steer_entries"`
 	SteerGroups  *ebpf.Map `ebpf:"steer_groups"`
 	SteerPlans   *ebpf.Map `ebpf:"steer_plans"`
 	SteerSlots   *ebpf.Map `ebpf:"steer_slots"`
+	Traffic      *ebpf.Map `ebpf:"traffic"`
 	Undo         *ebpf.Map `ebpf:"undo"`
 }
 
@@ -190,12 +216,15 @@ func (m *agentMaps) Close() error {
 		m.AliveUntil,
 		m.Counters,
 		m.Groups,
+		m.Senders,
 		m.Services,
+		m.Sheds,
 		m.SteerCurrent,
 		m.SteerEntries,
 		m.SteerGroups,
 		m.SteerPlans,
 		m.SteerSlots,
+		m.Traffic,
 		m.Undo,
 	)
 }
@@ -205,6 +234,7 @@ func (m *agentMaps) Close() error {
 // It can be passed to loadAgentObjects or ebpf.CollectionSpec.LoadAndAssign.
 type agentVariables struct {
 	MssMax *ebpf.Variable `ebpf:"mss_max"`
+	OwnMac *ebpf.Variable `ebpf:"own_mac"`
 }
 
 // agentPrograms contains all programs after they have been loaded into the kernel.

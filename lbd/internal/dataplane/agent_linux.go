@@ -46,7 +46,11 @@ func OpenAgent(c AgentConfig) (AgentPlane, error) {
 }
 
 func loadAgentPlane(c AgentConfig) (*agent, error) {
-	mss, err := mssMax(c)
+	link, err := ethernetLink(c.Interface)
+	if err != nil {
+		return nil, err
+	}
+	mss, err := mssMax(c, link.MTU)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +61,7 @@ func loadAgentPlane(c AgentConfig) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := spec.Variables["mss_max"].Set(mss); err != nil {
+	if err := errors.Join(spec.Variables["mss_max"].Set(mss), spec.Variables["own_mac"].Set(mac(link))); err != nil {
 		return nil, err
 	}
 	coll, err := loadPinned(spec, c.Bpffs, agentMapUndo, logger(c.Log))
@@ -81,18 +85,17 @@ func loadAgentPlane(c AgentConfig) (*agent, error) {
 	return a, nil
 }
 
+// mac is the address of an Ethernet interface; zero where it has none.
+func mac(link *netlink.LinkAttrs) (address [6]byte) {
+	copy(address[:], link.HardwareAddr)
+	return address
+}
+
 // mssMax is what answers may announce at most, bytes.
-func mssMax(c AgentConfig) (uint16, error) {
-	if _, err := ethernet(c.Interface); err != nil {
-		return 0, err
-	}
+func mssMax(c AgentConfig, linkMTU int) (uint16, error) {
 	mtu := c.PathMTU
 	if mtu == 0 {
-		link, err := netlink.LinkByName(c.Interface)
-		if err != nil {
-			return 0, fmt.Errorf("interface %s: %w", c.Interface, err)
-		}
-		mtu = link.Attrs().MTU
+		mtu = linkMTU
 	}
 	// 68 bytes is the least that IPv4 demands of a link (RFC 791); 65535 the longest packet.
 	if mtu < 68 || mtu > 65535 {
@@ -187,6 +190,7 @@ func (a *agent) write(services []AgentService, plans map[netip.Addr]*steer.Plan)
 	return errors.Join(
 		syncMap(a.coll.Maps[agentMapServices], ports),
 		a.steer.Set(plans),
+		a.setCounted(groups),
 		syncMap(a.coll.Maps[agentMapGroups], groups))
 }
 
@@ -210,6 +214,7 @@ func (a *agent) Counters() (AgentCounters, error) {
 		total.Malformed += c.Malformed
 		total.Clamped += c.Clamped
 		total.Lapsed += c.Lapsed
+		total.Shed += c.Shed
 	})
 	return total, err
 }

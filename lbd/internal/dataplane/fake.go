@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -29,6 +30,9 @@ type FakeAgent struct {
 	revived  bool
 	paused   bool
 	renewals int
+	traffic  map[netip.Addr]Traffic
+	senders  map[netip.Addr][]Sender
+	sheds    map[netip.Addr]int
 }
 
 // NewFakeAgent returns a plane that has nothing set, and takes leased users for ever.
@@ -125,6 +129,53 @@ func (f *FakeAgent) Takes(group, user netip.Addr) bool {
 		}
 	}
 	return false
+}
+
+// Traffic returns what SetTraffic said.
+func (f *FakeAgent) Traffic() (map[netip.Addr]Traffic, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return nil, errClosed
+	}
+	return maps.Clone(f.traffic), nil
+}
+
+// Senders returns what SetTraffic said, once.
+func (f *FakeAgent) Senders() (map[netip.Addr][]Sender, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	senders := f.senders
+	f.senders = nil
+	return senders, nil
+}
+
+// SetTraffic says what Traffic and Senders answer.
+func (f *FakeAgent) SetTraffic(traffic map[netip.Addr]Traffic, senders map[netip.Addr][]Sender) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.traffic, f.senders = maps.Clone(traffic), senders
+}
+
+// Shed records the share.
+func (f *FakeAgent) Shed(group netip.Addr, share int) error {
+	if err := checkShed(group, share); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.sheds == nil {
+		f.sheds = make(map[netip.Addr]int)
+	}
+	f.sheds[group] = share
+	return nil
+}
+
+// Sheds returns the share of a group's users that are refused.
+func (f *FakeAgent) Sheds(group netip.Addr) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.sheds[group]
 }
 
 // Renewals returns how often Revive and Renew were called.

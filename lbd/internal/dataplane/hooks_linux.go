@@ -97,12 +97,20 @@ func (h *hooks) close() error {
 
 // ethernet returns the index of an interface whose frames begin with an Ethernet header, as the programs want them.
 func ethernet(ifname string) (index int, err error) {
+	link, err := ethernetLink(ifname)
+	if err != nil {
+		return 0, err
+	}
+	return link.Index, nil
+}
+
+func ethernetLink(ifname string) (*netlink.LinkAttrs, error) {
 	link, err := netlink.LinkByName(ifname)
 	if err != nil {
-		return 0, fmt.Errorf("interface %s: %w (see `ip link`)", ifname, err)
+		return nil, fmt.Errorf("interface %s: %w (see `ip link`)", ifname, err)
 	}
 	if kind := link.Attrs().EncapType; kind != "ether" {
-		return 0, fmt.Errorf("interface %s is of type %s: frames with an Ethernet header are needed", ifname, kind)
+		return nil, fmt.Errorf("interface %s is of type %s: frames with an Ethernet header are needed", ifname, kind)
 	}
-	return link.Attrs().Index, nil
+	return link.Attrs(), nil
 }

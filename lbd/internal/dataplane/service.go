@@ -62,3 +62,10 @@ func checkService(taken map[portKey]netip.Addr, vip, group netip.Addr, ports []P
 	}
 	return nil
 }
+
+func checkShed(group netip.Addr, share int) error {
+	if !group.Is4() || share < 0 || share > ShedAll {
+		return fmt.Errorf("shed %d of %d users of group %s: want an IPv4 group, and 0 to %d", share, ShedAll, group, ShedAll)
+	}
+	return nil
+}

@@ -2,6 +2,7 @@
 /* The agent (Fig 7C, 9): on the interface where the server joins. Ingress: group -> VIP for the server's own users, all others
  * are dropped. Egress: the MSS that answers announce fits the path. */
 #include "packet.h"
+#include "refuse.h"
 #include "steer.h"
 
 /* Owners in a group's plan; 0: another server's. */
@@ -15,6 +16,11 @@
 /* Largest MSS to announce, bytes; 0: any. */
 volatile const __u16 mss_max = 0;
 
+/* MAC address of the interface: that of refusals. */
+volatile const __u8 own_mac[ETH_ALEN] = {};
+
+#define SAMPLE 16     /* of so many packets one tells whose it is */
+
 /* AgentCounters of agent.go, in its order. */
 struct agent_counters {
 	__u64 delivered;
@@ -26,6 +32,15 @@ struct agent_counters {
 	__u64 malformed;
 	__u64 clamped;
 	__u64 lapsed;
+	__u64 shed;
+};
+
+/* Traffic of agent.go, in its order. */
+struct traffic {
+	__u64 packets;
+	__u64 bytes;
+	__u64 opened;
+	__u64 refused;
 };
 
 /* group -> VIP */
@@ -51,6 +66,37 @@ struct {
 	__type(key, __u32);
 	__type(value, struct agent_counters);
 } counters SEC(".maps");
+
+/* What was done for each group; only groups that are in it are counted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, __be32);
+	__type(value, struct traffic);
+} traffic SEC(".maps");
+
+/* Share of a group's users whose new connections are refused, of 1024; groups without an entry refuse nobody. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, __be32);
+	__type(value, __u32);
+} sheds SEC(".maps");
+
+struct sender_key {
+	__be32 group;
+	__be32 user;
+};
+
+/* The packets of the heaviest users, by a sample. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_PERCPU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct sender_key);
+	__type(value, __u64);
+} senders SEC(".maps");
 
 /* Until when the agent counts as alive: nanoseconds since boot, 0 before it is. */
 struct {
@@ -149,10 +195,56 @@ static __always_inline bool is_alive(void)
 	return until && bpf_ktime_get_boot_ns() < *until;
 }
 
+/* sample notes whose packet it is, and how many it stands for. */
+static __always_inline void sample(__be32 group, __be32 user)
+{
+	struct sender_key key = { .group = group, .user = user };
+	__u64 first = SAMPLE, *packets;
+
+	if (bpf_get_prandom_u32() % SAMPLE)
+		return;
+	packets = bpf_map_lookup_elem(&senders, &key);
+	if (packets)
+		*packets += SAMPLE;
+	else
+		bpf_map_update_elem(&senders, &key, &first, BPF_ANY);
+}
+
+/* opens reports whether it is the first segment of a connection. */
+static __always_inline bool opens(struct __sk_buff *skb, const struct iphdr *ip)
+{
+	__u8 flags;
+
+	if (ip->protocol != IPPROTO_TCP || is_later_fragment(ip) ||
+	    bpf_skb_load_bytes(skb, l4_offset(ip) + offsetof(struct tcp_header, flags), &flags, sizeof(flags)))
+		return false;
+	return (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* is_shed: by the user's address, so that the same users are refused each time. The factor is the golden ratio's (Knuth). */
+static __always_inline bool is_shed(__be32 group, __be32 user)
+{
+	__u32 *share = bpf_map_lookup_elem(&sheds, &group);
+
+	return share && (bpf_ntohl(user) * 2654435769u >> 22) < *share;
+}
+
+/* shed refuses it in the VIP's name. */
+static __always_inline int shed(struct __sk_buff *skb, struct iphdr *ip, __be32 vip, struct traffic *t)
+{
+	COUNT(shed, 1);
+	if (t)
+		t->refused++;
+	ip->daddr = vip;
+	return refuse_tcp(skb, ip, own_mac) ? bpf_redirect(skb->ifindex, 0) : DROP;
+}
+
 SEC("tc")
 int agent_ingress(struct __sk_buff *skb)
 {
 	enum judgement judgement;
+	struct traffic *traffic_of;
+	bool opening;
 	struct iphdr ip;
 	__be32 *found, vip, user;
 	__u32 owner;
@@ -182,6 +274,16 @@ int agent_ingress(struct __sk_buff *skb)
 		COUNT(lapsed, 1);
 		return DROP;
 	}
+	traffic_of = bpf_map_lookup_elem(&traffic, &ip.daddr);
+	opening = opens(skb, &ip);
+	if (opening && is_shed(ip.daddr, user))
+		return shed(skb, &ip, vip, traffic_of);
+	if (traffic_of) {
+		traffic_of->packets++;
+		traffic_of->bytes += skb->len;
+		traffic_of->opened += opening;
+	}
+	sample(ip.daddr, user);
 	/* Unlike a group, the VIP is taken by TCP only from frames for this host. */
 	if (!set_destination(skb, &ip, vip) || bpf_skb_change_type(skb, PACKET_HOST)) {
 		COUNT(malformed, 1);
@@ -255,25 +357,43 @@ static __always_inline void clamp_mss(struct __sk_buff *skb, __u32 l4, __u32 hea
 		COUNT(clamped, 1);
 }
 
+/* count_answer counts what goes to users, too. */
+static __always_inline void count_answer(struct __sk_buff *skb, __be32 group)
+{
+	struct traffic *t = bpf_map_lookup_elem(&traffic, &group);
+
+	if (!t)
+		return;
+	t->packets++;
+	t->bytes += skb->len;
+}
+
 SEC("tc")
 int agent_egress(struct __sk_buff *skb)
 {
-	struct port_key key = { .proto = IPPROTO_TCP };
+	struct port_key key = {};
 	struct iphdr ip;
 	struct ports ports;
+	__be32 *group;
 	__u32 l4;
 	__u8 bits[2]; /* data offset, flags */
 
-	if (!mss_max || !load_ipv4(skb, &ip) || ip.protocol != IPPROTO_TCP || is_later_fragment(&ip))
+	if (!load_ipv4(skb, &ip) || is_later_fragment(&ip) || (ip.protocol != IPPROTO_TCP && ip.protocol != IPPROTO_UDP))
 		return NEXT;
 	l4 = l4_offset(&ip);
-	/* The 13th byte on: data offset and flags. Nearly all packets are no SYN and end here. */
-	if (bpf_skb_load_bytes(skb, l4 + 12, bits, sizeof(bits)) || !(bits[1] & 0x02) || !load_ports(skb, l4, &ports))
+	if (!load_ports(skb, l4, &ports))
 		return NEXT;
 	key.vip = ip.saddr;
 	key.port = ports.src;
-	if (bpf_map_lookup_elem(&services, &key))
-		clamp_mss(skb, l4, (bits[0] >> 4) * 4);
+	key.proto = ip.protocol;
+	group = bpf_map_lookup_elem(&services, &key);
+	if (!group)
+		return NEXT;
+	count_answer(skb, *group);
+	/* The 13th byte on: data offset and flags. */
+	if (!mss_max || ip.protocol != IPPROTO_TCP || bpf_skb_load_bytes(skb, l4 + 12, bits, sizeof(bits)) || !(bits[1] & TCP_SYN))
+		return NEXT;
+	clamp_mss(skb, l4, (bits[0] >> 4) * 4);
 	return NEXT;
 }
 

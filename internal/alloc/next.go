@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/internal/portion"
 )
 
 // Policy says how shares are found.
@@ -30,12 +31,25 @@ type Server struct {
 	Address netip.Addr
 }
 
+// MaxFixed bounds the portions that an allocation gives away beside its slots: each is in some server's join, and a probe of
+// the classifier for each distinct mask.
+const MaxFixed = 64
+
+// Fixed is a portion that goes to a server of its own, whatever slots it lies in: a prefix that the operator gave to somebody, one
+// that a server asked for, the half of a hot slot. Those of one Want are disjoint.
+type Fixed struct {
+	Portion portion.Portion // IPv4
+	Owner   string
+	Standby string // empty: the allocator chooses
+}
+
 // Want is what the next allocation is made from.
 type Want struct {
 	Epoch   epoch.Epoch
 	Slots   Slots
 	Policy  Policy
 	Servers []Server
+	Fixed   []Fixed // those of servers that may own nothing go with their slots
 }
 
 // Move says what changes from one allocation to the next.

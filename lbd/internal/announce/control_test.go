@@ -3,6 +3,7 @@ package announce
 import (
 	"log/slog"
 	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,13 +18,18 @@ import (
 func TestMessagesOverTheControlChannel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := control.NewHub(50*time.Millisecond, 250*time.Millisecond)
+		var mu sync.Mutex // each member has its own goroutine
 		got := map[string][]Message{}
 		announcers := map[string]*Control{}
 		for _, who := range []control.Member{{Name: "d1", Role: control.Director, Leader: true}, {Name: "s1", Role: control.Server}, {Name: "s2", Role: control.Server}} {
 			m := h.Join(who, nil)
 			defer m.Leave()
 			a := NewControl(m, slog.New(slog.DiscardHandler))
-			stop, err := a.Listen(func(m Message) { got[who.Name] = append(got[who.Name], m) })
+			stop, err := a.Listen(func(m Message) {
+				mu.Lock()
+				defer mu.Unlock()
+				got[who.Name] = append(got[who.Name], m)
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -43,6 +49,7 @@ func TestMessagesOverTheControlChannel(t *testing.T) {
 				t.Errorf("%T: %v", m, err)
 			}
 			synctest.Wait()
+			mu.Lock()
 			for _, name := range []string{"d1", "s1", "s2"} {
 				if len(got[name]) != 1 {
 					t.Errorf("%T: %s got %v", m, name, got[name])
@@ -51,6 +58,7 @@ func TestMessagesOverTheControlChannel(t *testing.T) {
 				}
 				delete(got, name)
 			}
+			mu.Unlock()
 		}
 		for _, m := range []Message{Prepared{Service: "web", Server: "s2"}, Ceased{Service: "web", Server: "s2"}, Done{Service: "web", Server: "s2"}} {
 			if err := announcers["s1"].Send(m); err != nil {
@@ -58,6 +66,8 @@ func TestMessagesOverTheControlChannel(t *testing.T) {
 			}
 		}
 		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
 		if len(got["d1"]) != 0 {
 			t.Errorf("s1 spoke for s2: %v", got["d1"])
 		}

@@ -142,6 +142,18 @@ func (p Portion) Intersect(o Portion) (Portion, bool) {
 	return fromWords(a.addr.or(b.addr), a.mask.or(b.mask), p.Is4()), true
 }
 
+// Without returns the addresses of p that are not in o, in disjoint portions.
+func (p Portion) Without(o Portion) []Portion {
+	if !p.Overlaps(o) {
+		return []Portion{p}
+	}
+	var out []Portion
+	for _, c := range without([]cube{p.cube()}, o.cube()) {
+		out = append(out, fromWords(c.addr, c.mask, p.Is4()))
+	}
+	return out
+}
+
 // Compare orders portions by family, then by mask with the more specific first, then by address.
 func (p Portion) Compare(o Portion) int {
 	return cmp.Or(cmp.Compare(p.Addr.BitLen(), o.Addr.BitLen()), cmp.Compare(o.MaskBits(), p.MaskBits()),

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/alloc/policy"
 	servicev1 "github.com/manycast/manycast/proto/service/v1"
 )
 
@@ -13,6 +14,12 @@ func ToProto(s Service) *servicev1.Service {
 	p := &servicev1.Service{
 		Name: s.Name, Vip: s.VIP.String(), Group: s.Group.String(), Mode: s.Mode, Policy: string(s.Policy),
 		Slots: &servicev1.Slots{By: string(s.Slots.By), Bits: uint32(s.Slots.Bits)}, Handover: s.Handover,
+	}
+	if s.Balance != (policy.Balance{}) {
+		p.Balance = balanceToProto(s.Balance)
+	}
+	for _, prefix := range s.Prefixes {
+		p.Prefixes = append(p.Prefixes, &servicev1.Prefix{Portion: prefix.Portion.String(), Servers: prefix.Servers})
 	}
 	for _, port := range s.Ports {
 		p.Ports = append(p.Ports, &servicev1.Port{Proto: port.Proto, Number: uint32(port.Number)})
@@ -43,6 +50,16 @@ func FromProto(p *servicev1.Service) (Service, error) {
 			return Service{}, fmt.Errorf("service %q: port %d", s.Name, port.GetNumber())
 		}
 		s.Ports = append(s.Ports, Port{port.GetProto(), uint16(port.GetNumber())})
+	}
+	if s.Balance, err = balanceFromProto(p.GetBalance()); err != nil {
+		return Service{}, fmt.Errorf("service %q: %w", s.Name, err)
+	}
+	for _, pp := range p.GetPrefixes() {
+		prefix, err := parsePrefix(pp.GetPortion(), pp.GetServers())
+		if err != nil {
+			return Service{}, fmt.Errorf("service %q: %w", s.Name, err)
+		}
+		s.Prefixes = append(s.Prefixes, prefix)
 	}
 	for _, sp := range p.GetServers() {
 		server, err := serverFromProto(sp)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/alloc/policy"
 	"github.com/manycast/manycast/internal/portion"
 )
 
@@ -26,6 +27,8 @@ type Service struct {
 	Ports    []Port
 	Mode     string
 	Policy   alloc.Policy
+	Balance  policy.Balance // zero: the default
+	Prefixes []policy.Prefix
 	Slots    alloc.Slots
 	Handover string
 	Servers  []Server // static use: without a bus
@@ -80,4 +83,9 @@ func (s Service) Static() bool {
 		}
 	}
 	return false
+}
+
+// Rules are what the service says of how its users are shared out.
+func (s Service) Rules() policy.Rules {
+	return policy.Rules{Policy: s.Policy, Slots: s.Slots, Balance: s.Balance.OrDefault(), Prefixes: s.Prefixes}
 }

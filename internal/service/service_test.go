@@ -4,11 +4,13 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/manycast/manycast/internal/alloc/policy"
 	servicev1 "github.com/manycast/manycast/proto/service/v1"
 )
 
@@ -39,6 +41,14 @@ servers:
   - {name: s2, address: 10.4.0.12, portions: [10.1.0.12, 10.1.0.14]}
 `
 
+const geo = web + `
+policy: geo
+balance: {interval: 30s, hysteresis: 7%, step: 0.025, range: 2.5, split: 0, shed: 90%}
+prefixes:
+  - {prefix: 10.0.0.0/8, servers: [s1, s2]}
+  - {prefix: 10.9.0.0/16, servers: [s3]}
+`
+
 var byAddress = cmpopts.EquateComparable(netip.Addr{})
 
 func TestDefaults(t *testing.T) {
@@ -47,6 +57,9 @@ func TestDefaults(t *testing.T) {
 		t.Fatalf("%d services, %v", len(got), err)
 	}
 	s := got[0]
+	if s.Balance != policy.DefaultBalance() {
+		t.Errorf("default balance: %+v", s.Balance)
+	}
 	if s.Mode != Multicast || s.Policy != "equal" || s.Slots.String() != "suffix/8" || s.Handover != Reset || s.Static() {
 		t.Errorf("defaults: %+v", s)
 	}
@@ -61,6 +74,24 @@ func TestRoundTrips(t *testing.T) {
 		t.Fatalf("%+v", want)
 	}
 	roundTrip(t, want)
+}
+
+func TestRulesRoundTrip(t *testing.T) {
+	services, err := Parse([]byte(geo))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := policy.Balance{Interval: 30 * time.Second, Hysteresis: 0.07, Step: 0.025, Range: 2.5, Shed: 0.9}
+	if r := services[0].Rules(); r.Balance != want || r.Policy != policy.Geo || len(r.Prefixes) != 2 || r.Prefixes[0].Servers[1] != "s2" {
+		t.Errorf("%+v", r)
+	}
+	roundTrip(t, services)
+	one := services[0]
+	one.Policy, one.Prefixes, one.Balance = policy.Load, nil, policy.DefaultBalance()
+	roundTrip(t, []Service{one})
+	if text, _ := Marshal(one); !strings.Contains(string(text), "hysteresis: 10%") {
+		t.Errorf("a feedback policy shows its knobs; got\n%s", text)
+	}
 }
 
 func TestDenyLeavesSingleSendersToAnother(t *testing.T) {
@@ -115,6 +146,27 @@ func TestRefused(t *testing.T) {
 		"name":                {replace(web, "web", "Web_1"), "lower-case"},
 		"name twice":          {web + "---" + replace(web, "192.0.2.80", "192.0.2.81"), "web is there twice"},
 		"policy":              {web + "policy: fair", "fair"},
+		"geo of nothing":      {web + "policy: geo", "without prefixes"},
+		"interval":            {replace(geo, "30s", "10ms"), "interval 10ms: want 1s to 1h"},
+		"interval no time":    {replace(geo, "30s", "soon"), "soon"},
+		"hysteresis":          {replace(geo, "7%", "0"), "hysteresis 0%: want 1% to 100%"},
+		"step":                {replace(geo, "0.025", "101%"), "step 101%"},
+		"step no number":      {replace(geo, "0.025", "NaN"), "step NaN%"},
+		"part":                {replace(geo, "7%", "a tenth"), "want a part such as 10% or 0.1"},
+		"range":               {replace(geo, "2.5", "0.5"), "range 0.5"},
+		"split":               {replace(geo, "split: 0", "split: 1%"), "split 1%: want 10% to 10000%, or 0: never"},
+		"shed":                {replace(geo, "90%", "-1"), "shed -100%"},
+		"unknown knob":        {replace(geo, "step", "stride"), "stride"},
+		"prefix":              {replace(geo, "10.9.0.0/16", "10.9.0.1/16"), "did you mean 10.9.0.0/16"},
+		"prefix twice":        {replace(geo, "10.9.0.0/16", "10.0.0.0/8"), "10.0.0.0/8 is there twice"},
+		"prefixes cross":      {replace(geo, "10.9.0.0/16", "0.9.0.0/0.255.0.0"), "neither lies in the other"},
+		"prefix of everybody": {replace(geo, "10.9.0.0/16", "0.0.0.0/0"), "everybody"},
+		"prefix IPv6":         {replace(geo, "10.9.0.0/16", "2001:db8::/32"), "want IPv4"},
+		"prefix of nobody":    {replace(geo, "[s3]", "[]"), "10.9.0.0/16: 0 servers"},
+		"prefix's server":     {replace(geo, "[s3]", "[S3]"), "S3"},
+		"one server twice":    {replace(geo, "[s1, s2]", "[s1, s1]"), "s1 is there twice"},
+		"nested too deeply":   {replace(geo, "10.0.0.0/8", "8.0.0.0/5", "10.9.0.0/16", "10.9.0.0/31"), "nest them less deeply"},
+		"static prefixes":     {static + "prefixes: [{prefix: 10.0.0.0/8, servers: [s1]}]", "static"},
 		"slots":               {web + "slots: suffix/17", "17 bits"},
 		"handover":            {web + "handover: magic", "magic"},
 		"vip and port taken":  {web + "---" + replace(web, "web", "dns", "239.80.80.80", "239.1.1.1", "tcp/80", "tcp/81"), "udp/53"},
@@ -151,6 +203,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(web)
 	f.Add(static)
 	f.Add(denying)
+	f.Add(geo)
 	f.Fuzz(func(t *testing.T, text string) {
 		services, err := Parse([]byte(text))
 		if err != nil {
@@ -168,7 +221,7 @@ func FuzzParse(f *testing.F) {
 }
 
 func FuzzFromProto(f *testing.F) {
-	for _, text := range []string{web, static} {
+	for _, text := range []string{web, static, geo} {
 		services, err := Parse([]byte(text))
 		if err != nil {
 			f.Fatal(err)

@@ -28,7 +28,7 @@ func (s Service) Validate() error {
 	if err := CheckName(s.Name); err != nil {
 		return fmt.Errorf("service: %w", err)
 	}
-	for _, check := range []func() error{s.checkAddresses, s.checkPorts, s.checkWords, s.checkServers, s.checkPortions} {
+	for _, check := range []func() error{s.checkAddresses, s.checkPorts, s.checkWords, s.checkRules, s.checkServers, s.checkPortions} {
 		if err := check(); err != nil {
 			return fmt.Errorf("service %s: %w", s.Name, err)
 		}
@@ -75,13 +75,24 @@ func (s Service) checkWords() error {
 	if s.Mode != Multicast {
 		return fmt.Errorf("mode %q: want multicast", s.Mode)
 	}
-	if s.Policy != alloc.Equal && s.Policy != alloc.Weighted {
-		return fmt.Errorf("policy %q: want equal or weighted", s.Policy)
-	}
 	if s.Handover != Reset {
 		return fmt.Errorf("handover %q: want reset", s.Handover)
 	}
 	return s.Slots.Check()
+}
+
+func (s Service) checkRules() error {
+	if s.Static() && len(s.Prefixes) > 0 {
+		return errors.New("prefixes beside portions of servers: a static service says itself who has which portions, prefixes are for services with a leader")
+	}
+	for _, p := range s.Prefixes {
+		for _, name := range p.Servers {
+			if err := CheckName(name); err != nil {
+				return fmt.Errorf("prefixes: %v: server: %w", p.Portion, err)
+			}
+		}
+	}
+	return s.Rules().Check()
 }
 
 func (s Service) checkServers() error {

@@ -23,6 +23,8 @@ type document struct {
 	Ports    []string         `yaml:"ports,flow" json:"ports"`
 	Mode     string           `yaml:"mode" json:"mode"`
 	Policy   string           `yaml:"policy" json:"policy"`
+	Balance  *balanceDocument `yaml:"balance,omitempty" json:"balance,omitempty"`
+	Prefixes []prefixDocument `yaml:"prefixes,omitempty" json:"prefixes,omitempty"`
 	Slots    string           `yaml:"slots" json:"slots"`
 	Handover string           `yaml:"handover" json:"handover"`
 	Servers  []serverDocument `yaml:"servers,omitempty" json:"servers,omitempty"`
@@ -53,7 +55,7 @@ func Load(path string) ([]Service, error) {
 }
 
 // Parse reads YAML documents, one service each. Keys that do not exist are refused. Defaults: mode multicast, policy equal,
-// slots suffix/8, handover reset, a server's weight 1.
+// slots suffix/8, handover reset, a server's weight 1, and policy.DefaultBalance.
 func Parse(data []byte) ([]Service, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
@@ -109,6 +111,7 @@ func toDocument(s Service) document {
 		Name: s.Name, VIP: s.VIP.String(), Group: s.Group.String(), Mode: s.Mode,
 		Policy: string(s.Policy), Slots: s.Slots.String(), Handover: s.Handover,
 	}
+	d.Balance, d.Prefixes = balanceToDocument(s), prefixesToDocument(s.Prefixes)
 	for _, p := range s.Ports {
 		d.Ports = append(d.Ports, p.String())
 	}
@@ -137,6 +140,16 @@ func (d document) service() (Service, error) {
 	}
 	if s.Slots, err = alloc.ParseSlots(or(d.Slots, string(alloc.Suffix))); err != nil {
 		return fail(err)
+	}
+	if s.Balance, err = d.Balance.balance(); err != nil {
+		return fail(fmt.Errorf("balance: %w", err))
+	}
+	for _, pd := range d.Prefixes {
+		p, err := parsePrefix(pd.Prefix, pd.Servers)
+		if err != nil {
+			return fail(err)
+		}
+		s.Prefixes = append(s.Prefixes, p)
 	}
 	for _, text := range d.Ports {
 		p, err := ParsePort(text)

@@ -30,10 +30,12 @@ type Service struct {
 	Group         string                 `protobuf:"bytes,3,opt,name=group,proto3" json:"group,omitempty"` // IPv4 multicast address in text
 	Ports         []*Port                `protobuf:"bytes,4,rep,name=ports,proto3" json:"ports,omitempty"`
 	Mode          string                 `protobuf:"bytes,5,opt,name=mode,proto3" json:"mode,omitempty"`     // multicast
-	Policy        string                 `protobuf:"bytes,6,opt,name=policy,proto3" json:"policy,omitempty"` // equal, weighted
+	Policy        string                 `protobuf:"bytes,6,opt,name=policy,proto3" json:"policy,omitempty"` // equal, weighted, load, least-connections, wanted, geo
 	Slots         *Slots                 `protobuf:"bytes,7,opt,name=slots,proto3" json:"slots,omitempty"`
 	Handover      string                 `protobuf:"bytes,8,opt,name=handover,proto3" json:"handover,omitempty"` // reset
 	Servers       []*Server              `protobuf:"bytes,9,rep,name=servers,proto3" json:"servers,omitempty"`   // static use
+	Balance       *Balance               `protobuf:"bytes,10,opt,name=balance,proto3" json:"balance,omitempty"`  // not there: the defaults
+	Prefixes      []*Prefix              `protobuf:"bytes,11,rep,name=prefixes,proto3" json:"prefixes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -131,6 +133,158 @@ func (x *Service) GetServers() []*Server {
 	return nil
 }
 
+func (x *Service) GetBalance() *Balance {
+	if x != nil {
+		return x.Balance
+	}
+	return nil
+}
+
+func (x *Service) GetPrefixes() []*Prefix {
+	if x != nil {
+		return x.Prefixes
+	}
+	return nil
+}
+
+// Balance are the knobs of the feedback policies. Parts are 0 to 1.
+type Balance struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	IntervalMs    uint64                 `protobuf:"varint,1,opt,name=interval_ms,json=intervalMs,proto3" json:"interval_ms,omitempty"` // between two decisions
+	Hysteresis    float64                `protobuf:"fixed64,2,opt,name=hysteresis,proto3" json:"hysteresis,omitempty"`                  // nothing moves while everybody is that near to the mean
+	Step          float64                `protobuf:"fixed64,3,opt,name=step,proto3" json:"step,omitempty"`                              // largest part of the space that one decision moves
+	Range         float64                `protobuf:"fixed64,4,opt,name=range,proto3" json:"range,omitempty"`                            // a share stays within 1/range and range times its weight's
+	Split         float64                `protobuf:"fixed64,5,opt,name=split,proto3" json:"split,omitempty"`                            // a portion with more than that part of the mean load is split; 0: never
+	Shed          float64                `protobuf:"fixed64,6,opt,name=shed,proto3" json:"shed,omitempty"`                              // load from which servers refuse when all are above it; 0: never
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Balance) Reset() {
+	*x = Balance{}
+	mi := &file_proto_service_v1_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Balance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Balance) ProtoMessage() {}
+
+func (x *Balance) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_service_v1_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Balance.ProtoReflect.Descriptor instead.
+func (*Balance) Descriptor() ([]byte, []int) {
+	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Balance) GetIntervalMs() uint64 {
+	if x != nil {
+		return x.IntervalMs
+	}
+	return 0
+}
+
+func (x *Balance) GetHysteresis() float64 {
+	if x != nil {
+		return x.Hysteresis
+	}
+	return 0
+}
+
+func (x *Balance) GetStep() float64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *Balance) GetRange() float64 {
+	if x != nil {
+		return x.Range
+	}
+	return 0
+}
+
+func (x *Balance) GetSplit() float64 {
+	if x != nil {
+		return x.Split
+	}
+	return 0
+}
+
+func (x *Balance) GetShed() float64 {
+	if x != nil {
+		return x.Shed
+	}
+	return 0
+}
+
+// Prefix is a portion that the operator gives to servers: the first that is there owns it, the next stands by.
+type Prefix struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Portion       string                 `protobuf:"bytes,1,opt,name=portion,proto3" json:"portion,omitempty"` // "10.0.0.0/8", "0.0.0.3/0.0.0.255"
+	Servers       []string               `protobuf:"bytes,2,rep,name=servers,proto3" json:"servers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Prefix) Reset() {
+	*x = Prefix{}
+	mi := &file_proto_service_v1_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Prefix) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Prefix) ProtoMessage() {}
+
+func (x *Prefix) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_service_v1_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Prefix.ProtoReflect.Descriptor instead.
+func (*Prefix) Descriptor() ([]byte, []int) {
+	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Prefix) GetPortion() string {
+	if x != nil {
+		return x.Portion
+	}
+	return ""
+}
+
+func (x *Prefix) GetServers() []string {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
 type Port struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Proto         string                 `protobuf:"bytes,1,opt,name=proto,proto3" json:"proto,omitempty"` // tcp, udp
@@ -141,7 +295,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_proto_service_v1_service_proto_msgTypes[1]
+	mi := &file_proto_service_v1_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -153,7 +307,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_service_v1_service_proto_msgTypes[1]
+	mi := &file_proto_service_v1_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -166,7 +320,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{1}
+	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Port) GetProto() string {
@@ -194,7 +348,7 @@ type Slots struct {
 
 func (x *Slots) Reset() {
 	*x = Slots{}
-	mi := &file_proto_service_v1_service_proto_msgTypes[2]
+	mi := &file_proto_service_v1_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -206,7 +360,7 @@ func (x *Slots) String() string {
 func (*Slots) ProtoMessage() {}
 
 func (x *Slots) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_service_v1_service_proto_msgTypes[2]
+	mi := &file_proto_service_v1_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -219,7 +373,7 @@ func (x *Slots) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Slots.ProtoReflect.Descriptor instead.
 func (*Slots) Descriptor() ([]byte, []int) {
-	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{2}
+	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Slots) GetBy() string {
@@ -249,7 +403,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_proto_service_v1_service_proto_msgTypes[3]
+	mi := &file_proto_service_v1_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -261,7 +415,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_service_v1_service_proto_msgTypes[3]
+	mi := &file_proto_service_v1_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -274,7 +428,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{3}
+	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Server) GetName() string {
@@ -316,7 +470,7 @@ var File_proto_service_v1_service_proto protoreflect.FileDescriptor
 
 const file_proto_service_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1eproto/service/v1/service.proto\x12\x13manycast.service.v1\"\xa7\x02\n" +
+	"\x1eproto/service/v1/service.proto\x12\x13manycast.service.v1\"\x98\x03\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03vip\x18\x02 \x01(\tR\x03vip\x12\x14\n" +
@@ -326,7 +480,23 @@ const file_proto_service_v1_service_proto_rawDesc = "" +
 	"\x06policy\x18\x06 \x01(\tR\x06policy\x120\n" +
 	"\x05slots\x18\a \x01(\v2\x1a.manycast.service.v1.SlotsR\x05slots\x12\x1a\n" +
 	"\bhandover\x18\b \x01(\tR\bhandover\x125\n" +
-	"\aservers\x18\t \x03(\v2\x1b.manycast.service.v1.ServerR\aservers\"4\n" +
+	"\aservers\x18\t \x03(\v2\x1b.manycast.service.v1.ServerR\aservers\x126\n" +
+	"\abalance\x18\n" +
+	" \x01(\v2\x1c.manycast.service.v1.BalanceR\abalance\x127\n" +
+	"\bprefixes\x18\v \x03(\v2\x1b.manycast.service.v1.PrefixR\bprefixes\"\x9e\x01\n" +
+	"\aBalance\x12\x1f\n" +
+	"\vinterval_ms\x18\x01 \x01(\x04R\n" +
+	"intervalMs\x12\x1e\n" +
+	"\n" +
+	"hysteresis\x18\x02 \x01(\x01R\n" +
+	"hysteresis\x12\x12\n" +
+	"\x04step\x18\x03 \x01(\x01R\x04step\x12\x14\n" +
+	"\x05range\x18\x04 \x01(\x01R\x05range\x12\x14\n" +
+	"\x05split\x18\x05 \x01(\x01R\x05split\x12\x12\n" +
+	"\x04shed\x18\x06 \x01(\x01R\x04shed\"<\n" +
+	"\x06Prefix\x12\x18\n" +
+	"\aportion\x18\x01 \x01(\tR\aportion\x12\x18\n" +
+	"\aservers\x18\x02 \x03(\tR\aservers\"4\n" +
 	"\x04Port\x12\x14\n" +
 	"\x05proto\x18\x01 \x01(\tR\x05proto\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\rR\x06number\"+\n" +
@@ -352,22 +522,26 @@ func file_proto_service_v1_service_proto_rawDescGZIP() []byte {
 	return file_proto_service_v1_service_proto_rawDescData
 }
 
-var file_proto_service_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_proto_service_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_proto_service_v1_service_proto_goTypes = []any{
 	(*Service)(nil), // 0: manycast.service.v1.Service
-	(*Port)(nil),    // 1: manycast.service.v1.Port
-	(*Slots)(nil),   // 2: manycast.service.v1.Slots
-	(*Server)(nil),  // 3: manycast.service.v1.Server
+	(*Balance)(nil), // 1: manycast.service.v1.Balance
+	(*Prefix)(nil),  // 2: manycast.service.v1.Prefix
+	(*Port)(nil),    // 3: manycast.service.v1.Port
+	(*Slots)(nil),   // 4: manycast.service.v1.Slots
+	(*Server)(nil),  // 5: manycast.service.v1.Server
 }
 var file_proto_service_v1_service_proto_depIdxs = []int32{
-	1, // 0: manycast.service.v1.Service.ports:type_name -> manycast.service.v1.Port
-	2, // 1: manycast.service.v1.Service.slots:type_name -> manycast.service.v1.Slots
-	3, // 2: manycast.service.v1.Service.servers:type_name -> manycast.service.v1.Server
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	3, // 0: manycast.service.v1.Service.ports:type_name -> manycast.service.v1.Port
+	4, // 1: manycast.service.v1.Service.slots:type_name -> manycast.service.v1.Slots
+	5, // 2: manycast.service.v1.Service.servers:type_name -> manycast.service.v1.Server
+	1, // 3: manycast.service.v1.Service.balance:type_name -> manycast.service.v1.Balance
+	2, // 4: manycast.service.v1.Service.prefixes:type_name -> manycast.service.v1.Prefix
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_proto_service_v1_service_proto_init() }
@@ -381,7 +555,7 @@ func file_proto_service_v1_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_service_v1_service_proto_rawDesc), len(file_proto_service_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

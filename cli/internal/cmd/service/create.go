@@ -11,6 +11,7 @@ import (
 	"github.com/manycast/manycast/cli/internal/cmdutil"
 	"github.com/manycast/manycast/cli/internal/pool"
 	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/alloc/policy"
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/service"
 )
@@ -42,13 +43,13 @@ func newCreate(f *cmdutil.Factory) *cobra.Command {
 	flags.StringVar(&o.vip, "vip", "", "virtual IP: the IPv4 address that users connect to")
 	flags.StringVar(&o.group, "group", "", "multicast group of the servers, out of 239.0.0.0/8")
 	flags.StringSliceVar(&o.ports, "port", nil, "port, such as tcp/80; may be given several times")
-	flags.StringVar(&o.policy, "policy", string(alloc.Equal), "how shares are found: equal or weighted")
+	flags.StringVar(&o.policy, "policy", string(alloc.Equal), "how shares are found: "+policy.Policies+" (geo needs prefixes: `apply`)")
 	flags.StringVar(&o.slots, "slots", "suffix/8", "how the source space is cut: suffix or prefix, and the number of bits, 1 to 16")
 	for _, name := range []string{"vip", "group", "port"} {
 		_ = cmd.MarkFlagRequired(name) // the flag is there
 	}
 	for name, words := range map[string][]string{
-		"policy": {string(alloc.Equal), string(alloc.Weighted)}, "slots": {"suffix/8", "prefix/8"}, "port": {"tcp/80", "tcp/443"},
+		"policy": {"equal", "weighted", "load", "least-connections", "wanted"}, "slots": {"suffix/8", "prefix/8"}, "port": {"tcp/80", "tcp/443"},
 		"vip": nil, "group": nil,
 	} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // the flag is there

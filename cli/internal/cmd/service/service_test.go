@@ -48,7 +48,7 @@ func TestCreate(t *testing.T) {
 		"bad vip":       {[]string{"api", "--vip", "192.0.2", "--group", "239.1.1.1", "--port", "tcp/80"}, "--vip"},
 		"bad port":      {[]string{"api", "--vip", "192.0.2.81", "--group", "239.1.1.1", "--port", "80"}, "tcp/80"},
 		"bad slots":     {[]string{"api", "--vip", "192.0.2.81", "--group", "239.1.1.1", "--port", "tcp/80", "--slots", "suffix/40"}, "1 to 16"},
-		"bad policy":    {[]string{"api", "--vip", "192.0.2.81", "--group", "239.1.1.1", "--port", "tcp/80", "--policy", "fair"}, "equal or weighted"},
+		"bad policy":    {[]string{"api", "--vip", "192.0.2.81", "--group", "239.1.1.1", "--port", "tcp/80", "--policy", "fair"}, "want equal, weighted, load"},
 		"bad name":      {[]string{"A_b", "--vip", "192.0.2.81", "--group", "239.1.1.1", "--port", "tcp/80"}, "lower-case"},
 		"no vip":        {[]string{"api", "--group", "239.1.1.1", "--port", "tcp/80"}, "vip"},
 		"dotted name":   {[]string{"web.s1", "--vip", "192.0.2.81", "--group", "239.1.1.1", "--port", "tcp/80"}, "lower-case"},

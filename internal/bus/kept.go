@@ -140,8 +140,11 @@ func lastRevisions(ns *server.Server) (last map[string]uint64, term uint64, err 
 	return last, term, nil
 }
 
-// inspect refuses a damaged store, and says how to go on.
+// inspect refuses a damaged store, and says how to go on. In a cluster what one server has lost comes from the others.
 func (s *Server) inspect() error {
+	if !s.cfg.Cluster.alone() {
+		return nil
+	}
 	k, err := readKept(s.cfg.DataDir)
 	if err == nil {
 		err = checkStore(s.cfg.DataDir, k)
@@ -187,7 +190,7 @@ func (s *Server) noteRevisions(ns *server.Server) {
 	if err == nil {
 		err = s.noteTerm(term)
 	}
-	if err == nil {
+	if err == nil && s.cfg.Cluster.alone() {
 		for bucket, revision := range s.kept.Last { // what vanished while it ran is missed at the next start
 			last[bucket] = max(last[bucket], revision)
 		}
@@ -204,6 +207,9 @@ func (s *Server) noteRevisions(ns *server.Server) {
 
 // noteSums writes down the blocks of a server that has stopped. Without them the next start looks at each record's checksum alone.
 func (s *Server) noteSums() {
+	if !s.cfg.Cluster.alone() {
+		return
+	}
 	sums, err := blockSums(storeDir(s.cfg.DataDir))
 	if err == nil {
 		s.kept.Sums = sums

@@ -21,6 +21,7 @@ import (
 type ServerConfig struct {
 	Listen  string // host:port
 	DataDir string // JetStream's store, the credentials in creds/, the lock
+	Cluster Cluster
 	Log     *slog.Logger
 }
 
@@ -39,12 +40,15 @@ func NewServer(cfg ServerConfig) *Server { return &Server{cfg: cfg, ready: make(
 // String names the task.
 func (s *Server) String() string { return "bus" }
 
-// Ready is closed when clients can connect and all buckets are there.
+// Ready is closed when clients can connect and all buckets are there; in a cluster without a quorum a while after the start.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
 // Run serves until ctx is done. Errors: the directory is in use, not writable, full or damaged, the port is taken. What is damaged
 // is left as it is. A disk that fills up later makes writes fail; when there is room again the server starts anew, on the same port.
 func (s *Server) Run(ctx context.Context) error {
+	if err := s.cfg.Cluster.check(); err != nil {
+		return err
+	}
 	lock, err := daemon.Lock(s.cfg.DataDir)
 	if err != nil {
 		return err
@@ -64,6 +68,10 @@ func (s *Server) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	options, err := s.options(users)
+	if err != nil {
+		return err
+	}
 	l, err := s.listen()
 	if err != nil {
 		return err
@@ -75,7 +83,7 @@ func (s *Server) serve(ctx context.Context) error {
 	if s.term, err = readTerm(s.cfg.DataDir); err != nil {
 		return err
 	}
-	ns, err := server.NewServer(s.options(users))
+	ns, err := server.NewServer(options)
 	if err != nil {
 		return fmt.Errorf("bus: %w", err)
 	}
@@ -97,12 +105,16 @@ func (s *Server) serve(ctx context.Context) error {
 	}
 	clients.Go(func() { gate.serve(open, l) })
 	url := "nats://" + l.Addr().String()
-	if err := s.makeBuckets(ctx, url); err != nil {
-		return err
+	s.cfg.Listen = l.Addr().String() // the port stays when it was any
+	if s.cfg.Cluster.alone() {
+		if err := s.makeBuckets(ctx, url); err != nil {
+			return err
+		}
+		s.once.Do(func() { close(s.ready) })
+	} else {
+		clients.Go(func() { s.awaitQuorum(open, url) })
 	}
 	s.cfg.Log.Info("bus serves", "url", url, "data", s.cfg.DataDir)
-	s.cfg.Listen = l.Addr().String() // the port stays when it was any
-	s.once.Do(func() { close(s.ready) })
 	if s.watchRevisions(ctx, ns, stuck) {
 		s.cfg.Log.Error("bus cannot write: nothing new is kept until there is room", "data", s.cfg.DataDir)
 		s.waitForRoom(ctx)
@@ -139,13 +151,17 @@ func (s *Server) waitForRoom(ctx context.Context) {
 }
 
 // options are of a server that listens to nobody: the gate brings it its clients.
-func (s *Server) options(users []*server.NkeyUser) *server.Options {
-	return &server.Options{
+func (s *Server) options(users []*server.NkeyUser) (*server.Options, error) {
+	o := &server.Options{
 		ServerName: "manycast-bus", DontListen: true, Nkeys: users,
 		JetStream: true, StoreDir: filepath.Join(s.cfg.DataDir, "jetstream"),
 		NoSigs: true, NoSystemAccount: false, MaxPayload: 1 << 20, PingInterval: 2 * time.Second, MaxPingsOut: 2,
 		SyncAlways: true, // a power loss takes nothing that was acknowledged; registrations are exempt, see makeBuckets
 	}
+	if s.cfg.Cluster.alone() {
+		return o, nil
+	}
+	return o, s.join(o)
 }
 
 func (s *Server) listen() (net.Listener, error) {
@@ -179,30 +195,6 @@ func (s *Server) users() (users []*server.NkeyUser, byKey map[string]string, err
 		users = append(users, &server.NkeyUser{Nkey: public, Permissions: r.permissions()})
 	}
 	return users, byKey, nil
-}
-
-// makeBuckets makes the suite's buckets, so that the roles need no right to.
-func (s *Server) makeBuckets(ctx context.Context, url string) error {
-	c, err := Connect(Config{
-		URLs: []string{url}, Credentials: CredentialsPath(s.cfg.DataDir, "admin"), Name: "bus", Log: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if err := c.WaitConnected(ctx); err != nil {
-		return err
-	}
-	_, err = c.makeBuckets(ctx, 0, []string{BucketServers})
-	if err == nil {
-		err = c.raiseTerms(ctx, s.term)
-	}
-	if err != nil {
-		return fmt.Errorf("%w: is %s full?", err, s.cfg.DataDir)
-	}
-	return nil
 }
 
 // natsLog hands the server's log lines on. One of them is the only sign that a stream takes no more writes.

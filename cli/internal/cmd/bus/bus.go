@@ -22,9 +22,12 @@ func New(f *cmdutil.Factory) *cobra.Command {
 
 At its first start it makes credentials, one file a role, in DIR/creds; give each daemon the file of its role, and nobody else.
 Before each start it looks through DIR, and does not serve when something is missing or damaged: it changes nothing then.
-On more than one machine point bus.urls of the daemons at a NATS cluster instead: see nats-config and init.`,
-		Example: "  manycast bus --data /var/lib/manycast/bus --listen 127.0.0.1:4222",
-		Args:    cobra.NoArgs,
+
+With --cluster-listen and --peer it is one of three or five servers that are one bus: each keeps all, and more than half of them have
+to be there. They need the same credentials: see credentials. Any other NATS cluster does, too: see nats-config and init.`,
+		Example: "  manycast bus --data /var/lib/manycast/bus --listen 127.0.0.1:4222\n" +
+			"  manycast bus --listen 10.0.1.1:4222 --cluster-listen 10.0.1.1:6222 --peer 10.0.1.2:6222 --peer 10.0.1.3:6222",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := daemon.Logger(level, f.Err)
 			if err != nil {
@@ -36,8 +39,10 @@ On more than one machine point bus.urls of the daemons at a NATS cluster instead
 	}
 	cmd.Flags().StringVar(&cfg.DataDir, "data", cmdutil.DefaultDataDir, "data directory: the store, and credentials in creds/")
 	cmd.Flags().StringVar(&cfg.Listen, "listen", "127.0.0.1:4222", "host:port to serve on")
+	cmd.Flags().StringVar(&cfg.Cluster.Listen, "cluster-listen", "", "host:port where the other servers of a cluster connect")
+	cmd.Flags().StringSliceVar(&cfg.Cluster.Peers, "peer", nil, "cluster-listen of each other server: 2 or 4 of them")
 	cmd.Flags().StringVar(&level, "log", level, "log level: debug, info, warn or error")
-	cmd.AddCommand(newStatus(f), newInit(f), newNATSConfig(f))
+	cmd.AddCommand(newStatus(f), newInit(f), newNATSConfig(f), newCredentials(f))
 	return cmd
 }
 

@@ -81,3 +81,32 @@ The roles' credentials are in DIR/creds; those that are missing are made. The cl
 	cmd.Flags().StringVar(&dir, "data", dir, "directory with the credentials, in creds/")
 	return cmd
 }
+
+// newCredentials returns `manycast bus credentials`: what the servers of a cluster have in common.
+func newCredentials(f *cmdutil.Factory) *cobra.Command {
+	dir := cmdutil.DefaultDataDir
+	cmd := &cobra.Command{
+		Use:   "credentials",
+		Short: "Make the credentials that are missing, to be copied to all servers of a cluster",
+		Long: `Make the credentials that are missing in DIR/creds: one file a role, and the secret by which the servers of a cluster know each
+other. Make them on one machine before the first start and copy DIR/creds to the others.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			made, err := bus.MakeCredentials(dir)
+			if err != nil {
+				return err
+			}
+			type row struct {
+				File string `json:"file"`
+			}
+			rows, table := []row{}, cmdutil.Table{Header: []string{"MADE"}}
+			for _, file := range made {
+				rows = append(rows, row{file})
+				table.Rows = append(table.Rows, []string{file})
+			}
+			return f.Print(rows, table)
+		},
+	}
+	cmd.Flags().StringVar(&dir, "data", dir, "data directory of the bus")
+	return cmd
+}

@@ -1,0 +1,210 @@
+package bus
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// Cluster makes one bus of several servers, each with a whole copy of the store. As long as more than half of them are there, it can
+// be written; below that it is read at best. The zero Cluster is a server alone.
+type Cluster struct {
+	Listen string   // host:port where the other servers connect
+	Peers  []string // host:port of the others: 2 or 4
+}
+
+func (c Cluster) alone() bool { return c.Listen == "" && len(c.Peers) == 0 }
+
+// replicas is how many servers keep each entry: all of them.
+func (c Cluster) replicas() int { return len(c.Peers) + 1 }
+
+// check says what is wrong. An even number of servers would bear no more losses than one less.
+func (c Cluster) check() error {
+	if c.alone() {
+		return nil
+	}
+	if n := len(c.Peers); n != 2 && n != 4 {
+		return fmt.Errorf("bus: a cluster of %d servers: want 3 or 5, so name 2 or 4 others with --peer", n+1)
+	}
+	for i, address := range append([]string{c.Listen}, c.Peers...) {
+		if _, _, err := splitHostPort(address); err != nil {
+			return fmt.Errorf("bus: cluster address %q: want host:port: %w", address, err)
+		}
+		if i > 0 && address == c.Listen {
+			return fmt.Errorf("bus: peer %s is this server itself: name the others alone", address)
+		}
+	}
+	return nil
+}
+
+func splitHostPort(address string) (host string, port int, err error) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, err
+	}
+	number, err := strconv.ParseUint(text, 10, 16)
+	if err == nil && (number == 0 || host == "") {
+		err = errors.New("neither may be empty or 0")
+	}
+	return host, int(number), err
+}
+
+// join adds to the options what makes the server one of a cluster. It has to listen for clients then, which the library's routes wait
+// for: on loopback, for nobody, as all users come by the gate alone.
+func (s *Server) join(o *server.Options) error {
+	c := s.cfg.Cluster
+	secret, err := readClusterSecret(s.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	host, port, err := splitHostPort(c.Listen)
+	if err != nil {
+		return err
+	}
+	o.ServerName = "manycast-bus-" + strings.NewReplacer(".", "-", ":", "-").Replace(c.Listen) // unique in the cluster
+	o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT
+	for _, u := range o.Nkeys {
+		u.AllowedConnectionTypes = map[string]struct{}{"IN_PROCESS": {}}
+	}
+	o.Cluster = server.ClusterOpts{
+		Name: "manycast", Host: host, Port: port, Username: clusterUser, Password: secret, NoAdvertise: true, PoolSize: -1,
+		PingInterval: 2 * time.Second, MaxPingsOut: 2,
+	}
+	for _, peer := range c.Peers {
+		o.Routes = append(o.Routes, &url.URL{Scheme: "nats-route", Host: peer, User: url.UserPassword(clusterUser, secret)})
+	}
+	return nil
+}
+
+// The servers of a cluster know each other by a secret.
+const (
+	clusterUser   = "bus"
+	clusterSecret = "cluster.secret"
+	secretBytes   = 32
+)
+
+func clusterSecretPath(dataDir string) string { return filepath.Join(dataDir, "creds", clusterSecret) }
+
+// MakeCredentials makes the credentials that are missing in dataDir/creds (0600): the roles', and the secret of a cluster's servers.
+// All servers of a cluster have to have the same. It returns the files that it made.
+func MakeCredentials(dataDir string) (made []string, err error) {
+	for _, r := range roles() {
+		path := CredentialsPath(dataDir, r.name)
+		isNew, err := ensureCredentials(path, r.name)
+		if err != nil {
+			return made, err
+		}
+		if isNew {
+			made = append(made, path)
+		}
+	}
+	path := clusterSecretPath(dataDir)
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return made, err
+	}
+	var secret [secretBytes]byte
+	if _, err := rand.Read(secret[:]); err != nil {
+		return made, fmt.Errorf("bus: %w", err)
+	}
+	if err := os.WriteFile(path, append([]byte(hex.EncodeToString(secret[:])), '\n'), 0o600); err != nil {
+		return made, fmt.Errorf("bus: %w", err)
+	}
+	return append(made, path), nil
+}
+
+func readClusterSecret(dataDir string) (string, error) {
+	path := clusterSecretPath(dataDir)
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("bus: %s is missing: make it on one machine with `manycast bus credentials`, and copy creds/ to all servers of the cluster", path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("bus: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return "", fmt.Errorf("bus: %s may be read by others (mode %04o): chmod 600 it", path, info.Mode().Perm())
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("bus: %w", err)
+	}
+	secret := strings.TrimSpace(string(data))
+	if raw, err := hex.DecodeString(secret); err != nil || len(raw) != secretBytes {
+		return "", fmt.Errorf("bus: %s holds no secret: copy that of another server of the cluster", path)
+	}
+	return secret, nil
+}
+
+const (
+	quorumPatience = 10 * time.Second // then a server counts as ready without: to wait for others must not fail its own start
+	quorumRetry    = 250 * time.Millisecond
+)
+
+// awaitQuorum makes the buckets as soon as enough servers are there.
+func (s *Server) awaitQuorum(ctx context.Context, url string) {
+	began, told := time.Now(), false
+	tick := time.NewTicker(quorumRetry)
+	defer tick.Stop()
+	for {
+		err := s.makeBuckets(ctx, url)
+		if err == nil {
+			s.cfg.Log.Info("bus has a quorum", "after", time.Since(began).Round(time.Millisecond))
+			s.once.Do(func() { close(s.ready) })
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if !told && time.Since(began) > quorumPatience {
+			told = true
+			s.cfg.Log.Warn("bus has no quorum: nothing can be written until more servers of the cluster are there", "peers", s.cfg.Cluster.Peers, "err", err)
+			s.once.Do(func() { close(s.ready) })
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// makeBuckets makes the suite's buckets, so that the roles need no right to.
+func (s *Server) makeBuckets(ctx context.Context, url string) error {
+	c, err := Connect(Config{
+		URLs: []string{url}, Credentials: CredentialsPath(s.cfg.DataDir, "admin"), Name: "bus", Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := c.WaitConnected(ctx); err != nil {
+		return err
+	}
+	if s.cfg.Cluster.alone() {
+		_, err = c.makeBuckets(ctx, 0, []string{BucketServers})
+	} else {
+		_, err = c.makeBuckets(ctx, s.cfg.Cluster.replicas(), nil)
+	}
+	if err == nil {
+		err = c.raiseTerms(ctx, s.term)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: is %s full?", err, s.cfg.DataDir)
+	}
+	return nil
+}

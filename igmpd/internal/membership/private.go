@@ -3,9 +3,11 @@ package membership
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/internal/igmp"
 	"github.com/manycast/manycast/internal/join"
 	"github.com/manycast/manycast/internal/portion"
 	"github.com/manycast/manycast/internal/steer"
@@ -30,6 +32,7 @@ type member struct {
 	keyID   uint32
 	own     portion.Set
 	standby portion.Set
+	signed  []join.Signed // its last joins, to pass on; none after a restart
 	since   time.Time
 	expires time.Time
 }
@@ -77,10 +80,10 @@ func (t *Table) accept(now time.Time, g *privateGroup, portName string, set join
 	m := g.members[set.Requester]
 	next := member{
 		port: portName, epoch: set.Epoch, keyID: set.KeyID, own: set.Owner, standby: set.Standby,
-		since: now, expires: now.Add(t.cfg.Membership()),
+		signed: set.Signed, since: now, expires: now.Add(t.cfg.Membership()),
 	}
 	if m != nil && m.sameForwarding(next) && (m.standby.Equal(next.standby) || !g.failing()) { // a refresh
-		m.standby, m.keyID, m.expires = next.standby, next.keyID, next.expires
+		m.standby, m.keyID, m.signed, m.expires = next.standby, next.keyID, next.signed, next.expires
 		return nil
 	}
 	if err := g.overlap(set.Requester, next); err != nil {
@@ -119,6 +122,7 @@ func (t *Table) replace(g *privateGroup, requester netip.Addr, old, next *member
 // retire keeps a set for a while below all newer ones.
 func (g *privateGroup) retire(now time.Time, requester netip.Addr, m *member) {
 	old := *m
+	old.signed = nil
 	old.expires = now.Add(retirement)
 	g.retired[requester] = &old
 }
@@ -175,6 +179,32 @@ func (t *Table) newPrivate(addr netip.Addr) (*privateGroup, error) {
 	g.plan = plan
 	t.private[addr] = g
 	return g, nil
+}
+
+// Kept returns the sets whose joins were all signed after since, to be passed on by another way than before, and the ports of the
+// other members, sorted.
+func (t *Table) Kept(since time.Time) (relays []Relay, late []string) {
+	for _, g := range t.private {
+		for _, m := range g.members {
+			isLate := len(m.signed) == 0 || slices.ContainsFunc(m.signed, func(s join.Signed) bool { return !s.Time.After(since) })
+			switch {
+			case !isLate:
+				relays = append(relays, Relay{m.port, m.signed})
+			case !slices.Contains(late, m.port):
+				late = append(late, m.port)
+			}
+		}
+	}
+	slices.Sort(late)
+	return relays, late
+}
+
+// AskMembers asks the members of a port for fresh joins, where this router is to ask.
+func (t *Table) AskMembers(now time.Time, name string) []Action {
+	if p := t.ports[name]; p != nil && p.Members && p.querier.is(now) {
+		t.ask(p, igmp.Query{})
+	}
+	return t.take()
 }
 
 func (t *Table) inUse(requester netip.Addr) bool {

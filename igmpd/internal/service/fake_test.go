@@ -50,6 +50,7 @@ type fakeNetwork struct {
 	ports []PortState
 	err   error // of Ports
 	out   []sent
+	root  string // the port toward the roots; empty: up
 }
 
 func newFakeNetwork() *fakeNetwork {
@@ -84,7 +85,21 @@ func (n *fakeNetwork) Route(a netip.Addr) (Hop, bool) {
 	case netip.MustParsePrefix("10.4.0.0/24").Contains(a): // behind downRoute
 		return Hop{"lan", false}, true
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.root != "" {
+		return Hop{n.root, false}, true
+	}
 	return Hop{"up", false}, true
+}
+
+// reroute moves the way to the roots to another port.
+func (n *fakeNetwork) reroute(port string) {
+	n.mu.Lock()
+	n.root = port
+	n.mu.Unlock()
+	n.changed <- struct{}{}
+	synctest.Wait()
 }
 
 func (n *fakeNetwork) Send(port string, to netip.Addr, payload []byte) error {

@@ -47,11 +47,7 @@ func (s *Service) sendQuery(a membership.SendQuery) {
 func (s *Service) relay(a membership.Relay) {
 	for name := range s.upstream {
 		if name != a.From {
-			if s.pending == 0 {
-				s.relayAt = time.Now().Add(relayDelay)
-			}
-			s.relays[name] = append(s.relays[name], a.Joins...)
-			s.pending += len(a.Joins)
+			s.relayBy(time.Now(), name, a)
 		}
 	}
 }

@@ -25,7 +25,7 @@ func (s *Service) refreshPorts(now time.Time) {
 	for name, p := range s.ports {
 		s.portState(p, found[name])
 	}
-	s.refreshRoutes()
+	s.refreshRoutes(now)
 	for name, p := range s.ports {
 		if !p.Up || !p.Address.IsValid() {
 			p.admission = nil
@@ -49,12 +49,19 @@ func (s *Service) portState(p *port, now PortState) {
 }
 
 // refreshRoutes finds the ports toward the roots anew.
-func (s *Service) refreshRoutes() {
+func (s *Service) refreshRoutes(now time.Time) {
 	clear(s.routes)
 	upstream := make(map[string]bool)
 	for _, root := range s.Config.Roots {
+		port := ""
 		if hop, ok := s.route(root); ok && !hop.Local && s.ports[hop.Port] != nil {
-			upstream[hop.Port] = true
+			port = hop.Port
+			upstream[port] = true
+		}
+		was, known := s.rootPorts[root]
+		s.rootPorts[root] = port
+		if known && was != port && port != "" {
+			s.refillSoon(now, port)
 		}
 	}
 	if !maps.Equal(upstream, s.upstream) {

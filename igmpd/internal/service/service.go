@@ -53,12 +53,14 @@ type Service struct {
 	fetcher *keys.Fetcher
 
 	ports      map[string]*port
-	portsAgain bool            // they could not all be read
-	upstream   map[string]bool // ports toward a root that is not this router
+	portsAgain bool                  // they could not all be read
+	upstream   map[string]bool       // ports toward a root that is not this router
+	rootPorts  map[netip.Addr]string // the port toward each root, empty where there is none
 	routes     map[netip.Addr]Hop
 	relays     map[string][]join.Signed // by port, not sent yet
 	pending    int                      // joins in relays
 	relayAt    time.Time                // when they are sent
+	refills    map[string]refill        // by port
 
 	control controlState
 
@@ -94,11 +96,12 @@ func New(o Options) (*Service, error) {
 		fetcher:  keys.NewFetcher(o.Keys),
 		table:    membership.New(o.Config.Membership()),
 		ports:    make(map[string]*port),
-		upstream: make(map[string]bool),
-		routes:   make(map[netip.Addr]Hop),
-		relays:   make(map[string][]join.Signed),
-		changed:  true,
-		forward:  newLatest[kernel.State](), snapshots: newLatest[[]byte](),
+		upstream: make(map[string]bool), rootPorts: make(map[netip.Addr]string),
+		routes:  make(map[netip.Addr]Hop),
+		relays:  make(map[string][]join.Signed),
+		refills: make(map[string]refill),
+		changed: true,
+		forward: newLatest[kernel.State](), snapshots: newLatest[[]byte](),
 		stats: newStats(o.Log),
 		calls: make(chan func()), ready: make(chan struct{}),
 	}
@@ -209,6 +212,9 @@ func (s *Service) next() time.Time {
 	if s.pending > 0 {
 		earlier(s.relayAt)
 	}
+	if at := s.nextRefill(); !at.IsZero() {
+		earlier(at)
+	}
 	if !s.saveAt.IsZero() {
 		earlier(s.saveAt)
 	}
@@ -230,6 +236,7 @@ func (s *Service) settle(now time.Time) {
 	for _, q := range s.cache.Wanted() {
 		s.fetcher.Ask(q)
 	}
+	s.refillPorts(now)
 	if s.pending > 0 && (!now.Before(s.relayAt) || s.pending >= relayBatchMax) {
 		s.sendRelays()
 	}

@@ -59,7 +59,7 @@ func run(path string, check bool) error {
 	if err != nil {
 		return err
 	}
-	tasks := []daemon.Task{dns, daemon.Func("zones", store.Run)}
+	tasks := []daemon.Task{dns, daemon.Func("zones", store.Run, store.Turns()...)}
 	if cfg.Metrics.Listen != "" {
 		metrics, err := metricsTask(cfg.Metrics.Listen, dns.Metrics(), log)
 		if err != nil {

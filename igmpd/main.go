@@ -65,7 +65,7 @@ func holderCommand() *cobra.Command {
 				return err
 			}
 			log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-			return daemon.Run(cmd.Context(), log, holder.New(socket, log))
+			return daemon.Run(cmd.Context(), log, holder.New(socket, daemon.NewFDStore(), log))
 		},
 	}
 	cmd.Flags().StringVar(&socket, "socket", config.Default().Holder, "unix socket")

@@ -176,6 +176,7 @@ func (s *Server) watchRevisions(ctx context.Context, ns *server.Server, stuck <-
 		s.noteRevisions(ns)
 		select {
 		case <-tick.C:
+		case <-s.turn:
 		case <-ctx.Done():
 			return false
 		case <-stuck:

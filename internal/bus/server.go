@@ -29,19 +29,25 @@ type ServerConfig struct {
 type Server struct {
 	cfg   ServerConfig
 	ready chan struct{}
+	turn  chan struct{}
 	once  sync.Once // of ready
 	kept  kept      // as on the disk
 	term  uint64    // the highest, as on the disk
 }
 
 // NewServer makes a Server; Run starts it.
-func NewServer(cfg ServerConfig) *Server { return &Server{cfg: cfg, ready: make(chan struct{})} }
+func NewServer(cfg ServerConfig) *Server {
+	return &Server{cfg: cfg, ready: make(chan struct{}), turn: make(chan struct{})}
+}
 
 // String names the task.
 func (s *Server) String() string { return "bus" }
 
 // Ready is closed when clients can connect and all buckets are there; in a cluster without a quorum a while after the start.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Turns is of the loop that asks the store again and again what it holds: it hangs where the store does.
+func (s *Server) Turns() []chan<- struct{} { return []chan<- struct{}{s.turn} }
 
 // Run serves until ctx is done. Errors: the directory is in use, not writable, full or damaged, the port is taken. What is damaged
 // is left as it is. A disk that fills up later makes writes fail; when there is room again the server starts anew, on the same port.
@@ -144,6 +150,7 @@ func (s *Server) waitForRoom(ctx context.Context) {
 		}
 		select {
 		case <-tick.C:
+		case <-s.turn:
 		case <-ctx.Done():
 			return
 		}

@@ -16,6 +16,16 @@ func (s *stack) String() string { return s.above.String() }
 // Ready is above's.
 func (s *stack) Ready() <-chan struct{} { return s.above.Ready() }
 
+// Turns are those of both.
+func (s *stack) Turns() (turns []chan<- struct{}) {
+	for _, t := range []Task{s.base, s.above} {
+		if l, ok := t.(Looper); ok {
+			turns = append(turns, l.Turns()...)
+		}
+	}
+	return turns
+}
+
 // Run ends with the first error of the two.
 func (s *stack) Run(ctx context.Context) error {
 	below, end := context.WithCancel(context.WithoutCancel(ctx))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -91,45 +90,5 @@ func TestRunEndsOnACancelledTask(t *testing.T) {
 	err := Run(t.Context(), slog.New(slog.DiscardHandler), Func("one", func(context.Context) error { return context.Canceled }))
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("Run: %v", err)
-	}
-}
-
-type slowTask struct{ ready chan struct{} }
-
-func (s slowTask) Run(ctx context.Context) error { <-ctx.Done(); return nil }
-func (s slowTask) Ready() <-chan struct{}        { return s.ready }
-func (s slowTask) String() string                { return "slow" }
-
-func TestReadyIsToldWhenAllTasksAre(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "notify")
-	sock, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer sock.Close()
-	t.Setenv("NOTIFY_SOCKET", path)
-
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	task := slowTask{make(chan struct{})}
-	done := make(chan error, 1)
-	go func() { done <- Run(ctx, slog.New(slog.DiscardHandler), task) }()
-
-	buf := make([]byte, 64)
-	sock.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-	if n, err := sock.Read(buf); err == nil {
-		t.Fatalf("told %q before the task was ready", buf[:n])
-	}
-	close(task.ready)
-	for _, want := range []string{"READY=1", "STOPPING=1"} {
-		sock.SetReadDeadline(time.Now().Add(5 * time.Second))
-		n, err := sock.Read(buf)
-		if err != nil || string(buf[:n]) != want {
-			t.Fatalf("told %q, %v, want %q", buf[:n], err, want)
-		}
-		cancel()
-	}
-	if err := <-done; err != nil {
-		t.Fatal(err)
 	}
 }

@@ -31,6 +31,7 @@ type Keys struct {
 	log    *slog.Logger
 
 	ready   chan struct{}
+	turn    chan struct{}
 	own     *keyfile.Member
 	sealed  map[string][]byte // not opened yet
 	told    map[string]string // the last error of the member's key and of the groups', told once
@@ -48,7 +49,7 @@ const (
 func New(dir, member string, bucket Watcher, set func([]keyfile.Group), log *slog.Logger) *Keys {
 	return &Keys{
 		dir: dir, member: member, bucket: bucket, set: set, log: log,
-		ready: make(chan struct{}), sealed: map[string][]byte{}, told: map[string]string{},
+		ready: make(chan struct{}), turn: make(chan struct{}), sealed: map[string][]byte{}, told: map[string]string{},
 	}
 }
 
@@ -57,6 +58,9 @@ func (k *Keys) String() string { return "keys" }
 
 // Ready is closed when the directory was read once: what is missing in the ring then is missing indeed.
 func (k *Keys) Ready() <-chan struct{} { return k.ready }
+
+// Turns is the loop's.
+func (k *Keys) Turns() []chan<- struct{} { return []chan<- struct{}{k.turn} }
 
 // Run works until ctx is done.
 func (k *Keys) Run(ctx context.Context) error {
@@ -88,6 +92,7 @@ func (k *Keys) Run(ctx context.Context) error {
 			}
 		case <-tick.C:
 			k.look()
+		case <-k.turn:
 		}
 	}
 }

@@ -31,13 +31,14 @@ type Store struct {
 	log   *slog.Logger
 	save  func(path string, text []byte) error
 	wake  chan struct{} // an expiry may have become earlier
-	mu    sync.Mutex    // writers
+	turn  chan struct{}
+	mu    sync.Mutex // writers
 	zones atomic.Pointer[map[string]*Zone]
 }
 
 // Open reads each zone from dir, or where it is not there yet, from its master file, or makes an empty one.
 func Open(dir string, specs []Spec, now func() time.Time, log *slog.Logger) (*Store, error) {
-	s := &Store{dir: dir, now: now, log: log, save: replaceFile, wake: make(chan struct{}, 1)}
+	s := &Store{dir: dir, now: now, log: log, save: replaceFile, wake: make(chan struct{}, 1), turn: make(chan struct{})}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data_dir: %w", err)
 	}
@@ -135,6 +136,9 @@ func (s *Store) publish(z *Zone) {
 // recheck bounds how long a step of the wall clock can keep a record alive.
 const recheck = 10 * time.Second
 
+// Turns is of Run's loop. It needs the writers' lock in each turn, so that a writer that hangs shows.
+func (s *Store) Turns() []chan<- struct{} { return []chan<- struct{}{s.turn} }
+
 // Run removes temporary records when their time is over, until ctx is done.
 func (s *Store) Run(ctx context.Context) error {
 	for {
@@ -144,6 +148,8 @@ func (s *Store) Run(ctx context.Context) error {
 			timer.Stop()
 			return nil
 		case <-s.wake:
+			timer.Stop()
+		case <-s.turn: // then expire waits for whoever writes
 			timer.Stop()
 		case <-timer.C:
 		}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/igmpd/internal/kernel/holder"
+	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/internal/steer"
 	"github.com/manycast/manycast/internal/testnet"
 	"golang.org/x/net/ipv4"
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) {
 	case "":
 		os.Exit(m.Run())
 	case "holder":
-		err = holder.New(words[1], log).Run(ctx)
+		err = holder.New(words[1], daemon.FDStore{}, log).Run(ctx)
 	case "forward":
 		err = forward(ctx, words[1:], log)
 	}

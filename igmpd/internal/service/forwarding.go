@@ -37,6 +37,8 @@ func (s *Service) runForwarder(ctx context.Context) {
 	var retry <-chan time.Time
 	for {
 		select {
+		case <-s.turns[1]:
+			continue
 		case st = <-s.forward.c:
 		case <-retry:
 		case <-ctx.Done():
@@ -49,7 +51,9 @@ func (s *Service) runForwarder(ctx context.Context) {
 		}
 		if err != nil {
 			retry = time.After(forwardRetry)
+			continue
 		}
+		s.serves()
 	}
 }
 

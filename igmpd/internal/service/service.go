@@ -19,6 +19,7 @@ import (
 	"github.com/manycast/manycast/igmpd/internal/kernel"
 	"github.com/manycast/manycast/igmpd/internal/keys"
 	"github.com/manycast/manycast/igmpd/internal/membership"
+	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/internal/join"
 )
 
@@ -75,7 +76,9 @@ type Service struct {
 
 	stats *stats
 	calls chan func()
+	turns [2]chan struct{} // of the loop and of the forwarder
 	ready chan struct{}
+	serve sync.Once // closes ready
 }
 
 // port is a configured interface with what the system says of it.
@@ -103,7 +106,7 @@ func New(o Options) (*Service, error) {
 		changed: true,
 		forward: newLatest[kernel.State](), snapshots: newLatest[[]byte](),
 		stats: newStats(o.Log),
-		calls: make(chan func()), ready: make(chan struct{}),
+		calls: make(chan func()), turns: [2]chan struct{}{make(chan struct{}), make(chan struct{})}, ready: make(chan struct{}),
 	}
 	s.checker = admission.New(o.Config.Admission.Limits(), s.cache, s.portTo, now)
 	for _, i := range o.Config.Interfaces {
@@ -116,8 +119,13 @@ func New(o Options) (*Service, error) {
 	return s, nil
 }
 
-// Ready is closed when the first state has been given to the kernel, or is held back on purpose.
+// Ready is closed when the kernel has taken a state, or the first one is held back on purpose.
 func (s *Service) Ready() <-chan struct{} { return s.ready }
+
+func (s *Service) serves() { s.serve.Do(func() { close(s.ready) }) }
+
+// Turns are the loop's and the forwarder's.
+func (s *Service) Turns() []chan<- struct{} { return []chan<- struct{}{s.turns[0], s.turns[1]} }
 
 // String names the task.
 func (s *Service) String() string { return "igmp" }
@@ -143,12 +151,14 @@ func (s *Service) Run(ctx context.Context) error {
 	})
 	s.refreshPorts(time.Now())
 	s.settle(time.Now())
-	close(s.ready)
+	if s.changed { // see holdUntil
+		s.serves()
+	}
 	s.loop(ctx)
 	s.save(time.Now())
 	stop()
 	workers.Wait()
-	if err := s.Forwarder.Close(s.Keep || failed != nil); err != nil {
+	if err := s.Forwarder.Close(s.Keep || daemon.Keeps(ctx) || failed != nil); err != nil {
 		return errors.Join(failed, fmt.Errorf("clean up forwarding: %w", err))
 	}
 	return failed
@@ -184,6 +194,7 @@ func (s *Service) loop(ctx context.Context) {
 			s.housekeep(time.Now())
 		case call := <-s.calls:
 			call()
+		case <-s.turns[0]:
 		}
 		s.settle(time.Now())
 	}

@@ -47,6 +47,7 @@ type Config struct {
 type Channel struct {
 	cfg  Config
 	kick chan struct{}
+	turn chan struct{}
 
 	mu        sync.Mutex
 	members   *members.Members
@@ -86,7 +87,7 @@ func New(cfg Config) (*Channel, error) {
 		return nil, err
 	}
 	c := &Channel{
-		cfg: cfg, kick: make(chan struct{}, 1), sender: s, status: control.Status{OK: true}, boots: make(map[string]uint64),
+		cfg: cfg, kick: make(chan struct{}, 1), turn: make(chan struct{}), sender: s, status: control.Status{OK: true}, boots: make(map[string]uint64),
 		members: members.New(members.Config{
 			Group: cfg.Group, Self: cfg.Identity.ID(), Authority: cfg.Authority, DeadAfter: cfg.DeadAfter, Started: now,
 		}),
@@ -112,6 +113,9 @@ func (c *Channel) String() string { return "control channel" }
 
 // Ready is closed at once: hearing nobody is no failure.
 func (c *Channel) Ready() <-chan struct{} { return nil }
+
+// Turns is the loop's.
+func (c *Channel) Turns() []chan<- struct{} { return []chan<- struct{}{c.turn} }
 
 // OnBeat has beat called after each heartbeat that has left. Set it before Run.
 func (c *Channel) OnBeat(beat func()) {
@@ -280,6 +284,7 @@ func (c *Channel) Run(ctx context.Context) error {
 		case p := <-packets:
 			first = &p
 		case <-c.kick:
+		case <-c.turn:
 		case <-timer.C:
 		}
 		timer.Reset(c.step(first, packets))

@@ -158,9 +158,10 @@ func (l *Loop) leaveChannel(ctx context.Context) {
 	if l.cfg.Channel == nil {
 		return
 	}
+	keep := l.keeps(ctx)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	if !l.cfg.Keep {
+	if !keep {
 		l.carryOut(ctx, l.core.Leave(time.Now()))
 	} else if err := l.pause(); err != nil {
 		l.cfg.Log.Warn("restart not told: others will take the users of this server", "err", err)

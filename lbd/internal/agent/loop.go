@@ -12,6 +12,7 @@ import (
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/control"
+	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/announce"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
@@ -76,6 +77,7 @@ type Loop struct {
 	verdicts  chan verdict
 	timer     *time.Timer
 	ready     chan struct{}
+	turned    chan struct{}
 	isReady   bool
 	retry     *Apply // what could not be applied
 	retryAt   time.Time
@@ -94,7 +96,7 @@ type closeResult struct {
 func NewLoop(cfg Config) *Loop {
 	l := &Loop{
 		cfg: cfg, core: NewCore(cfg.Name, cfg.Serve, cfg.Link, cfg.Settle), shelf: store.Shelf{Dir: cfg.StateDir}, unkept: map[string]alloc.Allocation{},
-		messages: make(chan announce.Message, 1024), closed: make(chan closeResult, 16), verdicts: make(chan verdict), ready: make(chan struct{}),
+		messages: make(chan announce.Message, 1024), closed: make(chan closeResult, 16), verdicts: make(chan verdict), ready: make(chan struct{}), turned: make(chan struct{}),
 	}
 	if cfg.Buckets != nil {
 		l.registrar = newRegistrar(cfg.Buckets.Servers, &allocv1.Registration{
@@ -111,24 +113,37 @@ func (l *Loop) String() string { return "agent" }
 // Ready is closed when the services are known and applied.
 func (l *Loop) Ready() <-chan struct{} { return l.ready }
 
+// Turns are the loop's and the joiner's.
+func (l *Loop) Turns() []chan<- struct{} {
+	turns := []chan<- struct{}{l.turned}
+	if j, ok := l.cfg.Joiner.(daemon.Looper); ok {
+		turns = append(turns, j.Turns()...)
+	}
+	return turns
+}
+
+// keeps is what Keep says, or how ctx ended.
+func (l *Loop) keeps(ctx context.Context) bool { return l.cfg.Keep || daemon.Keeps(ctx) }
+
 // Run works until ctx is done; then it hands its users over, leaves the groups and removes the data plane, unless Keep is set.
 func (l *Loop) Run(ctx context.Context) error {
 	ctx, stopWork := context.WithCancel(ctx) // of the work beside the loop, when the loop fails too
 	defer stopWork()
-	joining, stopJoining := context.WithCancel(context.WithoutCancel(ctx))
+	joining, stopJoining := context.WithCancelCause(context.WithoutCancel(ctx))
 	joinerEnded := make(chan error, 1)
 	go func() { joinerEnded <- l.cfg.Joiner.Run(joining) }()
 
 	err := l.serve(ctx, joinerEnded)
 	l.leaveChannel(ctx)
 
+	keep := l.keeps(ctx)
 	stopWork()
-	stopJoining()
+	stopJoining(context.Cause(ctx))
 	l.work.Wait()
 	if err == nil {
 		err = <-joinerEnded
 	}
-	if closeErr := l.cfg.Plane.Close(l.cfg.Keep); err == nil && closeErr != nil {
+	if closeErr := l.cfg.Plane.Close(keep); err == nil && closeErr != nil {
 		err = fmt.Errorf("remove the data plane: %w", closeErr)
 	}
 	return err
@@ -140,6 +155,7 @@ type inputs struct {
 	allocations <-chan bus.Entry
 	restore     <-chan time.Time // the bus has had its time
 	stop        <-chan struct{}
+	keeps       func() bool // once stopped
 	deadline    <-chan time.Time
 	joinerEnded <-chan error
 }
@@ -147,7 +163,7 @@ type inputs struct {
 func (l *Loop) serve(ctx context.Context, joinerEnded <-chan error) error {
 	l.timer = time.NewTimer(time.Hour)
 	defer l.timer.Stop()
-	in := inputs{stop: ctx.Done(), joinerEnded: joinerEnded}
+	in := inputs{stop: ctx.Done(), keeps: func() bool { return l.keeps(ctx) }, joinerEnded: joinerEnded}
 
 	working, stopWorking := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWorking()
@@ -158,7 +174,7 @@ func (l *Loop) serve(ctx context.Context, joinerEnded <-chan error) error {
 		}
 		defer stop()
 		in.allocations, in.restore = l.cfg.Buckets.Allocations.Watch(working), time.After(askWait)
-		l.work.Go(func() { l.registrar.run(ctx, l.cfg.Keep) })
+		l.work.Go(func() { l.registrar.run(ctx, l.keeps) })
 	} else {
 		in.services = l.cfg.Services
 	}
@@ -181,7 +197,7 @@ func (l *Loop) turn(ctx context.Context, in *inputs) (done bool, err error) {
 	wasPresent := l.core.takes()
 	select {
 	case <-in.stop:
-		if l.cfg.Keep || l.cfg.Announcer == nil || !l.core.Owns() {
+		if in.keeps() || l.cfg.Announcer == nil || !l.core.Owns() {
 			return true, nil
 		}
 		in.stop, in.services, in.deadline = nil, nil, time.After(leaveWait)
@@ -220,6 +236,7 @@ func (l *Loop) turn(ctx context.Context, in *inputs) (done bool, err error) {
 		actions = l.health(v)
 	case <-l.channel.mail.Ready():
 		actions = l.heard()
+	case <-l.turned:
 	case <-l.channel.lapsed: // checkAlive sees to it
 	case <-l.timer.C:
 		actions = l.core.Tick(time.Now())

@@ -97,7 +97,7 @@ func TestNameOfAnotherServer(t *testing.T) {
 				other.setServices([]service.Service{web})
 				other.setHealthy(true)
 				others, kill := context.WithCancel(ctx)
-				go other.run(others, true)
+				go other.run(others, func(context.Context) bool { return true })
 				time.Sleep(time.Second + renewEvery/2) // between two renewals
 				if !test.alive {
 					kill()

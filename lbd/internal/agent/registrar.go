@@ -68,8 +68,8 @@ func (r *registrar) renewNow() {
 	}
 }
 
-// run renews until ctx is done. keep leaves the registrations to their fate, else they are taken back.
-func (r *registrar) run(ctx context.Context, keep bool) {
+// run renews until ctx is done. Then keeps says whether the registrations are left to their fate, else they are taken back.
+func (r *registrar) run(ctx context.Context, keeps func(context.Context) bool) {
 	tick := time.NewTicker(renewEvery)
 	defer tick.Stop()
 	var registered []string
@@ -97,10 +97,11 @@ func (r *registrar) run(ctx context.Context, keep bool) {
 		case <-tick.C:
 		case <-r.kick:
 		case <-ctx.Done():
+			if keeps(ctx) {
+				return
+			}
 			for _, name := range registered {
-				if !keep {
-					r.remove(context.WithoutCancel(ctx), name)
-				}
+				r.remove(context.WithoutCancel(ctx), name)
 			}
 			return
 		}

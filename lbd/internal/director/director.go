@@ -11,6 +11,7 @@ import (
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/control"
+	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
 	"github.com/manycast/manycast/lbd/internal/store"
@@ -35,6 +36,7 @@ type Loop struct {
 	mail    *control.Mailbox
 	shelf   store.Shelf
 	ready   chan struct{}
+	turn    chan struct{}
 
 	services []service.Service
 	want     []dataplane.DirectorService // as it is set; nil: it has to be
@@ -52,7 +54,7 @@ const (
 
 // New returns a Loop that has yet to run.
 func New(cfg Config) *Loop {
-	return &Loop{cfg: cfg, mail: control.NewMailbox(1), shelf: store.Shelf{Dir: cfg.StateDir}, ready: make(chan struct{})}
+	return &Loop{cfg: cfg, mail: control.NewMailbox(1), shelf: store.Shelf{Dir: cfg.StateDir}, ready: make(chan struct{}), turn: make(chan struct{})}
 }
 
 // String names the task.
@@ -60,6 +62,9 @@ func (l *Loop) String() string { return "director" }
 
 // Ready is closed when the services are known and set.
 func (l *Loop) Ready() <-chan struct{} { return l.ready }
+
+// Turns is the loop's.
+func (l *Loop) Turns() []chan<- struct{} { return []chan<- struct{}{l.turn} }
 
 // Run works until ctx is done, then removes the data plane unless it is kept.
 func (l *Loop) Run(ctx context.Context) error {
@@ -75,7 +80,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			if err := l.cfg.Plane.Close(l.cfg.Keep); err != nil {
+			if err := l.cfg.Plane.Close(l.cfg.Keep || daemon.Keeps(ctx)); err != nil {
 				return fmt.Errorf("remove the data plane: %w", err)
 			}
 			return nil
@@ -96,6 +101,8 @@ func (l *Loop) Run(ctx context.Context) error {
 			members, _ := l.mail.Take()
 			l.refusal.hear(time.Now(), members)
 		case <-again.C:
+		case <-l.turn:
+			continue
 		}
 		if known {
 			again.Reset(l.set(time.Now()))

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/internal/igmp"
 )
 
@@ -21,6 +22,7 @@ type Loop struct {
 
 	sets   chan setRequest
 	ready  chan struct{}
+	turn   chan struct{}
 	ended  chan struct{}
 	groups []netip.Addr // of the socket
 	timer  *time.Timer
@@ -36,7 +38,7 @@ type setRequest struct {
 func NewLoop(j *Joiner, socket Socket, keep bool, log *slog.Logger) *Loop {
 	return &Loop{
 		joiner: j, socket: socket, log: log, keep: keep,
-		sets: make(chan setRequest), ready: make(chan struct{}), ended: make(chan struct{}),
+		sets: make(chan setRequest), ready: make(chan struct{}), turn: make(chan struct{}), ended: make(chan struct{}),
 	}
 }
 
@@ -45,6 +47,9 @@ func (l *Loop) String() string { return "joiner" }
 
 // Ready is closed once Set is heard.
 func (l *Loop) Ready() <-chan struct{} { return l.ready }
+
+// Turns is the loop's.
+func (l *Loop) Turns() []chan<- struct{} { return []chan<- struct{}{l.turn} }
 
 // Set makes want the memberships (see Joiner.Set) and returns when what that makes due is sent. Run has to be running, or to
 // come. An error of sending is logged and the report is sent again in time, so it is no error here.
@@ -82,9 +87,10 @@ func (l *Loop) Run(ctx context.Context) error {
 		case <-l.timer.C:
 			l.step()
 		case err := <-failed:
-			return errors.Join(err, l.stop())
+			return errors.Join(err, l.stop(l.keep))
+		case <-l.turn:
 		case <-ctx.Done():
-			return l.stop()
+			return l.stop(l.keep || daemon.Keeps(ctx))
 		}
 	}
 }
@@ -134,8 +140,8 @@ func (l *Loop) report(err error) {
 	l.failed = text
 }
 
-func (l *Loop) stop() error {
-	if !l.keep {
+func (l *Loop) stop(keep bool) error {
+	if !keep {
 		if err := l.joiner.Leave(time.Now()); err != nil {
 			l.log.Warn("leave groups", "err", err)
 		}

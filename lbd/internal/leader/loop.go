@@ -39,6 +39,7 @@ type Loop struct {
 	mail     *control.Mailbox
 	term     uint64
 	unsure   map[string]bool // services whose state has to be read again
+	turn     chan struct{}
 }
 
 // tickEvery is how precisely time is kept.
@@ -58,7 +59,7 @@ func NewLoop(cfg Config) (*Loop, error) {
 	}
 	return &Loop{
 		cfg: cfg, core: NewCore(cfg.Timing), campaign: campaign,
-		messages: make(chan announce.Message, 4096), mail: control.NewMailbox(1024), unsure: map[string]bool{},
+		messages: make(chan announce.Message, 4096), mail: control.NewMailbox(1024), unsure: map[string]bool{}, turn: make(chan struct{}),
 	}, nil
 }
 
@@ -67,6 +68,17 @@ func (l *Loop) String() string { return "leader" }
 
 // Ready is nil: a director is of use whether it leads or not.
 func (l *Loop) Ready() <-chan struct{} { return nil }
+
+// Turns is the loop's.
+func (l *Loop) Turns() []chan<- struct{} { return []chan<- struct{}{l.turn} }
+
+// turned tells the watchdog between two operations on the bus, each of which is bounded: a slow bus is no loop that hangs.
+func (l *Loop) turned() {
+	select {
+	case <-l.turn:
+	default:
+	}
+}
 
 // Run competes for the lease and leads while it has it, until ctx is done.
 func (l *Loop) Run(ctx context.Context) error {
@@ -116,6 +128,7 @@ func (l *Loop) Run(ctx context.Context) error {
 			if ok {
 				actions = l.allocation(e)
 			}
+		case <-l.turn:
 		case <-l.mail.Ready():
 			actions = l.heard()
 		case m := <-l.messages:
@@ -220,6 +233,7 @@ func (l *Loop) allocation(e bus.Entry) []Action {
 // carryOut does the actions, and those that follow from them.
 func (l *Loop) carryOut(ctx context.Context, actions []Action) {
 	for len(actions) > 0 {
+		l.turned()
 		var more []Action
 		switch a := actions[0].(type) {
 		case Save:
@@ -265,6 +279,7 @@ func (l *Loop) save(ctx context.Context, a Save) []Action {
 func (l *Loop) reread(ctx context.Context) []Action {
 	var actions []Action
 	for name := range l.unsure {
+		l.turned()
 		ctx, cancel := context.WithTimeout(ctx, opTimeout)
 		e, err := l.cfg.Buckets.Allocations.Get(ctx, name)
 		cancel()

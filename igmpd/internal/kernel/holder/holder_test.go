@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -18,7 +19,7 @@ import (
 func start(t *testing.T, change func(*Server)) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "h.sock")
-	s := New(path, slog.New(slog.DiscardHandler))
+	s := New(path, store{}, slog.New(slog.DiscardHandler))
 	s.open = func(table uint32) (*os.File, error) {
 		if table == 13 {
 			return nil, errors.New("table 13 belongs to pimd")
@@ -48,6 +49,22 @@ func start(t *testing.T, change func(*Server)) string {
 		t.Fatal("the holder does not listen")
 	}
 	return path
+}
+
+// store keeps files as a service manager does.
+type store map[string]*os.File
+
+func (s store) Files() map[string]*os.File { return s }
+
+func (s store) Put(name string, f *os.File) error {
+	fd, err := syscall.Dup(int(f.Fd()))
+	s[name] = os.NewFile(uintptr(fd), name)
+	return err
+}
+
+func (s store) Remove(name string) error {
+	delete(s, name)
+	return nil
 }
 
 func dial(t *testing.T, path string) *Client {
@@ -115,7 +132,7 @@ func TestRefusals(t *testing.T) {
 	if _, err := dial(t, path).Open(13); err == nil || !strings.Contains(err.Error(), "pimd") {
 		t.Errorf("a table of someone else: %v", err)
 	}
-	if err := New(path, slog.New(slog.DiscardHandler)).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "another holder") {
+	if err := New(path, store{}, slog.New(slog.DiscardHandler)).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "another holder") {
 		t.Errorf("second holder: %v", err)
 	}
 	if _, err := Dial(path + "x"); err == nil || !strings.Contains(err.Error(), "igmpd holder") {
@@ -184,4 +201,63 @@ func FuzzMessages(f *testing.F) {
 			t.Errorf("reply % x becomes % x", b, r.marshal())
 		}
 	})
+}
+
+// A holder that is started again has the sockets of the one before, and only those that were not released.
+func TestRestartKeepsTables(t *testing.T) {
+	kept := store{}
+	t.Run("before", func(t *testing.T) {
+		c := dial(t, start(t, func(s *Server) { s.kept = kept }))
+		for _, table := range []uint32{10001, 10002} {
+			f, err := c.Open(table)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.Close()
+		}
+		if err := c.Release(10002); err != nil {
+			t.Fatal(err)
+		}
+	})
+	s := New(filepath.Join(t.TempDir(), "h.sock"), store{"table-10001": kept["table-10001"], "table-x": pipe(t), "other": pipe(t)}, slog.New(slog.DiscardHandler))
+	if len(kept) != 1 || len(s.tables) != 1 {
+		t.Fatalf("kept %v, tables %v", kept, s.tables)
+	}
+	f, err := s.get(10001)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if text, err := io.ReadAll(f); string(text) != "table" || err != nil {
+		t.Errorf("read %q, %v: not the socket of before", text, err)
+	}
+}
+
+func pipe(t *testing.T) *os.File {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	return r
+}
+
+// The loop turns, and does not while the tables are in use.
+func TestTurns(t *testing.T) {
+	var s *Server
+	start(t, func(x *Server) { s = x })
+	turn := s.Turns()[0]
+	select {
+	case turn <- struct{}{}:
+	case <-time.After(10 * turnEvery):
+		t.Fatal("does not turn")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case turn <- struct{}{}:
+		t.Error("turns though its state is locked")
+	case <-time.After(2 * turnEvery):
+	}
 }

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,29 +22,62 @@ import (
 // clientsMax bounds the connections: one igmpd, and what an operator may add.
 const clientsMax = 8
 
+// turnEvery is how long the server may wait for a connection before it looks whether its state is free.
+const turnEvery = time.Second
+
 // refusedWithin is how long a connection of another user may stay.
 const refusedWithin = time.Second
+
+// Store keeps the tables' sockets while the holder itself restarts (daemon.FDStore).
+type Store interface {
+	Files() map[string]*os.File
+	Put(name string, f *os.File) error
+	Remove(name string) error
+}
 
 // Server holds tables.
 type Server struct {
 	path string
 	open func(table uint32) (*os.File, error)
 	uid  uint32
+	kept Store
 	log  *slog.Logger
 
 	mu     sync.Mutex
 	tables map[uint32]*os.File
 
 	ready chan struct{}
+	turn  chan struct{}
 }
 
-// New makes the server of a unix socket's path.
-func New(path string, log *slog.Logger) *Server {
-	return &Server{path: path, open: openTable, uid: uint32(os.Geteuid()), log: log, tables: map[uint32]*os.File{}, ready: make(chan struct{})}
+// New makes the server of a unix socket's path. It begins with the tables that kept has of an earlier run.
+func New(path string, kept Store, log *slog.Logger) *Server {
+	s := &Server{
+		path: path, open: openTable, uid: uint32(os.Geteuid()), kept: kept, log: log, tables: map[uint32]*os.File{},
+		ready: make(chan struct{}), turn: make(chan struct{}),
+	}
+	for name, f := range kept.Files() {
+		number, err := strconv.ParseUint(strings.TrimPrefix(name, tablePrefix), 10, 32)
+		if err != nil || !strings.HasPrefix(name, tablePrefix) {
+			log.Warn("holder was given what is no table of its own", "name", name)
+			f.Close()
+			continue
+		}
+		s.tables[uint32(number)] = f
+	}
+	return s
 }
+
+// tablePrefix and a table's number are the name by which its socket is kept.
+const tablePrefix = "table-"
+
+func keptAs(table uint32) string { return fmt.Sprint(tablePrefix, table) }
 
 // Ready is closed when igmpd finds the socket.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Turns is of the loop that takes connections. It needs the tables' lock in each turn.
+func (s *Server) Turns() []chan<- struct{} { return []chan<- struct{}{s.turn} }
 
 // String names the task.
 func (s *Server) String() string { return "holder" }
@@ -74,7 +109,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("holder's socket: %w", err)
 	}
 	defer context.AfterFunc(ctx, func() { l.Close() })()
-	s.log.Info("holder listens", "socket", s.path)
+	s.log.Info("holder listens", "socket", s.path, "tables", len(s.tables))
 	close(s.ready)
 	return s.accept(ctx, l)
 }
@@ -84,9 +119,16 @@ func (s *Server) accept(ctx context.Context, l *net.UnixListener) error {
 	defer clients.Wait()
 	places := make(chan struct{}, clientsMax)
 	for {
+		s.turned()
+		if err := l.SetDeadline(time.Now().Add(turnEvery)); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("holder's socket: %w", err)
+		}
 		c, err := l.AcceptUnix()
 		if ctx.Err() != nil {
 			return nil
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			continue
 		}
 		if err != nil {
 			return fmt.Errorf("holder's socket: %w", err)
@@ -101,6 +143,15 @@ func (s *Server) accept(ctx context.Context, l *net.UnixListener) error {
 			s.log.Warn("holder refuses a connection: too many", "limit", clientsMax)
 			c.Close()
 		}
+	}
+}
+
+func (s *Server) turned() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.turn:
+	default:
 	}
 }
 
@@ -168,6 +219,7 @@ func (s *Server) answer(c *net.UnixConn, r request) error {
 		if f, ok := s.tables[r.table]; ok {
 			f.Close()
 			delete(s.tables, r.table)
+			s.warn(s.kept.Remove(keptAs(r.table)))
 		}
 	case opOpen:
 		f, err := s.get(r.table)
@@ -197,7 +249,15 @@ func (s *Server) get(table uint32) (*os.File, error) {
 		return nil, err
 	}
 	s.tables[table] = f
+	s.warn(s.kept.Put(keptAs(table), f))
 	return f, nil
+}
+
+// warn says what a restart of the holder would lose.
+func (s *Server) warn(err error) {
+	if err != nil {
+		s.log.Warn("forwarding would not outlive this holder", "err", err)
+	}
 }
 
 func (s *Server) list(from uint32) []uint32 {

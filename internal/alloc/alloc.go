@@ -16,14 +16,15 @@ const None = 0xffff
 // MaxServers is the most servers that an allocation can name.
 const MaxServers = 4095
 
-// Allocation is a partition of the source space: each slot has one owner. The zero Allocation has no slots and is what
-// comes before the first.
+// Allocation is a partition of the source space into cells, each of which has one owner: the slots, less the fixed portions, and
+// then the fixed portions. The zero Allocation has no cells and is what comes before the first.
 type Allocation struct {
 	Epoch   epoch.Epoch
 	Slots   Slots
-	Servers []string // sorted
-	Owner   []uint16 // per slot an index into Servers
-	Standby []uint16 // per slot an index into Servers; None where there is no second server
+	Servers []string          // sorted
+	Fixed   []portion.Portion // sorted by Compare, disjoint, IPv4, at most MaxFixed and as CheckFixed has them
+	Owner   []uint16          // per cell an index into Servers
+	Standby []uint16          // per cell an index into Servers; None where there is no second server
 
 	// Addresses are the servers' own, in the order of Servers; invalid where not known. They say who is whose neighbour and
 	// change nothing of the partition.
@@ -38,9 +39,16 @@ func (a Allocation) Check() error {
 	if err := a.Slots.Check(); err != nil {
 		return err
 	}
-	n := a.Slots.Count()
+	if err := CheckFixed(a.Slots, a.Fixed); err != nil {
+		return fmt.Errorf("allocation %v: %w", a.Epoch, err)
+	}
+	if !slices.IsSortedFunc(a.Fixed, portion.Portion.Compare) {
+		return fmt.Errorf("allocation %v: fixed portions are not sorted", a.Epoch)
+	}
+	n := a.Cells()
 	if len(a.Owner) != n || len(a.Standby) != n {
-		return fmt.Errorf("allocation %v: %d owners and %d standbys for %d slots", a.Epoch, len(a.Owner), len(a.Standby), n)
+		return fmt.Errorf("allocation %v: %d owners and %d standbys for %d slots and %d fixed portions",
+			a.Epoch, len(a.Owner), len(a.Standby), a.Slots.Count(), len(a.Fixed))
 	}
 	if len(a.Servers) == 0 || len(a.Servers) > MaxServers {
 		return fmt.Errorf("allocation %v: %d servers, want 1 to %d", a.Epoch, len(a.Servers), MaxServers)
@@ -55,28 +63,28 @@ func (a Allocation) Check() error {
 	}
 	for i := range n {
 		if int(a.Owner[i]) >= len(a.Servers) {
-			return fmt.Errorf("allocation %v: slot %d belongs to nobody", a.Epoch, i)
+			return fmt.Errorf("allocation %v: %s belongs to nobody", a.Epoch, a.cellName(i))
 		}
 		if s := a.Standby[i]; s != None && (int(s) >= len(a.Servers) || s == a.Owner[i]) {
-			return fmt.Errorf("allocation %v: slot %d has no proper standby", a.Epoch, i)
+			return fmt.Errorf("allocation %v: %s has no proper standby", a.Epoch, a.cellName(i))
 		}
 	}
 	return nil
 }
 
-// Same reports whether a and b give every slot to the same owner and standby, whatever their epochs.
+// Same reports whether a and b have the same cells and give each to the same owner and standby, whatever their epochs.
 func (a Allocation) Same(b Allocation) bool {
-	return a.Slots == b.Slots && slices.Equal(a.Servers, b.Servers) &&
+	return a.Slots == b.Slots && slices.Equal(a.Fixed, b.Fixed) && slices.Equal(a.Servers, b.Servers) &&
 		slices.Equal(a.Owner, b.Owner) && slices.Equal(a.Standby, b.Standby)
 }
 
-// Counts returns how many slots each server owns; every server of the allocation is in it.
+// Counts returns how many slots each server owns, whatever fixed portions take of them; every server of the allocation is in it.
 func (a Allocation) Counts() map[string]int {
 	counts := make(map[string]int, len(a.Servers))
 	for _, name := range a.Servers {
 		counts[name] = 0
 	}
-	for _, o := range a.Owner {
+	for _, o := range a.slotsOf(a.Owner) {
 		counts[a.Servers[o]]++
 	}
 	return counts
@@ -90,45 +98,22 @@ func (a Allocation) Address(server string) netip.Addr {
 	return netip.Addr{}
 }
 
-// Has reports whether server owns a slot or stands by for one.
+// Has reports whether server owns a cell or stands by for one.
 func (a Allocation) Has(server string) bool {
 	i, ok := a.index(server)
 	return ok && (slices.Contains(a.Owner, i) || slices.Contains(a.Standby, i))
 }
 
-// Portions returns what server owns, in as few portions as they can be written.
-func (a Allocation) Portions(server string) []portion.Portion { return a.portions(server, a.Owner) }
-
-// StandbyPortions returns what server stands by for, in as few portions as they can be written.
-func (a Allocation) StandbyPortions(server string) []portion.Portion {
-	return a.portions(server, a.Standby)
+// Owns reports whether server owns a cell.
+func (a Allocation) Owns(server string) bool {
+	i, ok := a.index(server)
+	return ok && slices.Contains(a.Owner, i)
 }
-
-func (a Allocation) portions(server string, of []uint16) []portion.Portion {
-	want, ok := a.index(server)
-	if !ok {
-		return nil
-	}
-	return a.PortionsOf(func(slot int) bool { return of[slot] == want })
-}
-
-// PortionsOf returns the slots that want says yes to, in as few portions as they can be written.
-func (a Allocation) PortionsOf(want func(slot int) bool) []portion.Portion {
-	var ps []portion.Portion
-	for i := range a.Owner {
-		if want(i) {
-			ps = append(ps, a.Slots.Portion(i))
-		}
-	}
-	return portion.Minimize(ps)
-}
-
-// OwnerOf returns the server that owns the slot.
-func (a Allocation) OwnerOf(slot int) string { return a.Servers[a.Owner[slot]] }
 
 // Answer says why a user reaches its server.
 type Answer struct {
-	Slot    int
+	Slot    int  // that the user's address chooses
+	Fixed   bool // Portion is a fixed one, not the slot
 	Portion portion.Portion
 	Owner   string
 	Standby string // empty: there is none
@@ -137,7 +122,7 @@ type Answer struct {
 // ErrNotIPv4 is returned for a user whose address has no slot.
 var ErrNotIPv4 = errors.New("not an IPv4 address")
 
-// Why returns the slot of a user and who serves it.
+// Why returns the cell of a user and who serves it.
 func (a Allocation) Why(user netip.Addr) (Answer, error) {
 	if !user.Unmap().Is4() {
 		return Answer{}, fmt.Errorf("user %v: %w", user, ErrNotIPv4)
@@ -145,12 +130,11 @@ func (a Allocation) Why(user netip.Addr) (Answer, error) {
 	if a.Zero() {
 		return Answer{}, errors.New("nothing is allocated yet: no server has registered")
 	}
-	i := a.Slots.Index(user)
-	ans := Answer{Slot: i, Portion: a.Slots.Portion(i), Owner: a.Servers[a.Owner[i]]}
-	if s := a.Standby[i]; s != None {
-		ans.Standby = a.Servers[s]
-	}
-	return ans, nil
+	cell := a.CellOf(user)
+	return Answer{
+		Slot: a.Slots.Index(user), Fixed: cell >= a.Slots.Count(), Portion: a.portionOf(cell),
+		Owner: a.OwnerOf(cell), Standby: a.StandbyOf(cell),
+	}, nil
 }
 
 func (a Allocation) index(server string) (uint16, bool) {

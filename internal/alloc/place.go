@@ -2,13 +2,26 @@ package alloc
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 )
 
+// placer keeps what it needs from one place to the next: standbys are placed once for each server.
+type placer struct {
+	held [][]int // per server
+	ask  []int
+}
+
+func newPlacer(servers int) *placer { return &placer{held: make([][]int, servers)} }
+
 // place gives each of slots an owner. Before, owner holds who has the slot (None: nobody); a server of weight 0 gets
-// nothing. prefer, if not nil, holds who gets a slot first when it has to move.
-func place(slots []int, owner, prefer []uint16, weights []int) {
-	held := make([][]int, len(weights))
+// nothing. prefer, if not nil, holds who gets a slot first when it has to move; kept, if not nil, how many users stay in a slot that
+// does not: those with the fewest move.
+func (p *placer) place(slots []int, owner, prefer []uint16, weights []int, kept []uint64) {
+	held := p.held
+	for o := range held {
+		held[o] = held[o][:0]
+	}
 	var free []int
 	for _, i := range slots {
 		if o := owner[i]; o == None || weights[o] == 0 {
@@ -17,11 +30,11 @@ func place(slots []int, owner, prefer []uint16, weights []int) {
 			held[o] = append(held[o], i)
 		}
 	}
-	room := shares(len(slots), held, weights)
+	room := p.shares(len(slots), weights, kept)
 	for o, mine := range held {
 		room[o] -= len(mine)
 		if room[o] < 0 {
-			free = append(free, spread(mine, -room[o])...)
+			free = append(free, lightest(mine, -room[o], kept)...)
 			room[o] = 0
 		}
 	}
@@ -33,22 +46,32 @@ func place(slots []int, owner, prefer []uint16, weights []int) {
 }
 
 // shares returns how many of n slots each server gets: the exact share rounded down, and the rest one by one, first to
-// those who hold that one more already (so it need not move), then by the size of the fraction, then in order of names.
-func shares(n int, held [][]int, weights []int) []int {
+// those who hold that one more already (so it need not move) and have the most users in it, then by the size of the fraction, then in
+// order of names.
+func (p *placer) shares(n int, weights []int, kept []uint64) []int {
 	total := 0
 	for _, w := range weights {
 		total += w
 	}
-	share := make([]int, len(weights))
-	rests := n
-	var ask []int
+	held, share := p.held, make([]int, len(weights))
+	var more []uint64 // users in the slot that is one more than the share
+	if kept != nil {
+		more = make([]uint64, len(weights))
+	}
+	rests, ask := n, p.ask[:0]
 	for o, w := range weights {
 		share[o] = n * w / total
 		rests -= share[o]
-		if n*w%total > 0 {
-			ask = append(ask, o)
+		if n*w%total == 0 {
+			continue
+		}
+		ask = append(ask, o)
+		if kept != nil && len(held[o]) > share[o] {
+			byUsers := slices.SortedFunc(slices.Values(held[o]), func(a, b int) int { return cmp.Compare(kept[b], kept[a]) })
+			more[o] = kept[byUsers[share[o]]]
 		}
 	}
+	p.ask = ask
 	for _, o := range first(ask, rests, func(a, b int) int {
 		holdsA, holdsB := len(held[a]) > share[a], len(held[b]) > share[b]
 		if holdsA != holdsB {
@@ -57,11 +80,30 @@ func shares(n int, held [][]int, weights []int) []int {
 			}
 			return 1
 		}
+		if more != nil && more[a] != more[b] {
+			return cmp.Compare(more[b], more[a])
+		}
 		return cmp.Or(cmp.Compare(n*weights[b]%total, n*weights[a]%total), a-b)
 	}) {
 		share[o]++
 	}
 	return share
+}
+
+// lightest returns k of slots: those with the fewest users, of those with as many evenly apart.
+func lightest(slots []int, k int, kept []uint64) []int {
+	if kept == nil {
+		return spread(slots, k)
+	}
+	like := map[uint64][]int{}
+	for _, i := range slots {
+		like[kept[i]] = append(like[kept[i]], i)
+	}
+	var out []int
+	for _, users := range slices.Sorted(maps.Keys(like)) {
+		out = append(out, spread(like[users], min(k-len(out), len(like[users])))...)
+	}
+	return out
 }
 
 // first returns the first k of s in the order of compare, which tells all elements apart. Standbys are placed once for each

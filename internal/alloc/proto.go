@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/internal/portion"
 	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
 	servicev1 "github.com/manycast/manycast/proto/service/v1"
 )
@@ -25,6 +26,9 @@ func ToProto(service string, a Allocation) *allocv1.Allocation {
 	}
 	for i := range a.Owner {
 		p.Owner[i], p.Standby[i] = uint32(a.Owner[i]), uint32(a.Standby[i])
+	}
+	for _, f := range a.Fixed {
+		p.Fixed = append(p.Fixed, f.String())
 	}
 	for _, addr := range a.Addresses {
 		text := ""
@@ -53,6 +57,9 @@ func FromProto(p *allocv1.Allocation) (Allocation, error) {
 	if a.Standby, err = narrow(p.GetStandby()); err != nil {
 		return Allocation{}, fmt.Errorf("allocation of %q: standby: %w", p.GetService(), err)
 	}
+	if a.Fixed, err = parseFixed(p.GetFixed()); err != nil {
+		return Allocation{}, fmt.Errorf("allocation of %q: %w", p.GetService(), err)
+	}
 	if a.Addresses, err = parseAddresses(p.GetAddresses()); err != nil {
 		return Allocation{}, fmt.Errorf("allocation of %q: %w", p.GetService(), err)
 	}
@@ -72,6 +79,21 @@ func EpochFromProto(p *allocv1.Epoch) epoch.Epoch {
 	return epoch.Epoch{Term: p.GetTerm(), Number: p.GetNumber()}
 }
 
+func parseFixed(texts []string) ([]portion.Portion, error) {
+	if len(texts) > MaxFixed {
+		return nil, tooManyFixed(len(texts))
+	}
+	var out []portion.Portion
+	for _, text := range texts {
+		p, err := portion.Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("fixed: %w", err)
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
 func parseAddresses(texts []string) ([]netip.Addr, error) {
 	var out []netip.Addr
 	for _, text := range texts {
@@ -88,8 +110,8 @@ func parseAddresses(texts []string) ([]netip.Addr, error) {
 }
 
 func narrow(wide []uint32) ([]uint16, error) {
-	if len(wide) > 1<<MaxBits {
-		return nil, fmt.Errorf("%d slots", len(wide))
+	if len(wide) > 1<<MaxBits+MaxFixed {
+		return nil, fmt.Errorf("%d slots and fixed portions", len(wide))
 	}
 	out := make([]uint16, len(wide))
 	for i, v := range wide {

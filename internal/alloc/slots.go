@@ -6,6 +6,7 @@ package alloc
 import (
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -68,21 +69,49 @@ func (s Slots) Count() int { return 1 << s.Bits }
 
 // Index returns the slot of an IPv4 source address.
 func (s Slots) Index(a netip.Addr) int {
-	b := a.Unmap().As4()
-	v := binary.BigEndian.Uint32(b[:])
-	if s.By == Prefix {
-		return int(v >> (32 - s.Bits))
-	}
-	return int(v & (1<<s.Bits - 1))
+	return s.index(uint4(a.Unmap()))
 }
 
 // Portion returns the addresses of slot i.
-func (s Slots) Portion(i int) portion.Portion {
-	addr, mask := uint32(i), uint32(1)<<s.Bits-1
+func (s Slots) Portion(i int) portion.Portion { return s.cube(i).portion() }
+
+func (s Slots) cube(i int) cube {
 	if s.By == Prefix {
-		addr, mask = addr<<(32-s.Bits), mask<<(32-s.Bits)
+		return cube{uint32(i) << (32 - s.Bits), s.mask()}
 	}
-	return portion.Portion{Addr: addr4(addr), Mask: addr4(mask)}
+	return cube{uint32(i), s.mask()}
+}
+
+// mask has the bits that choose a slot.
+func (s Slots) mask() uint32 {
+	if s.By == Prefix {
+		return ^uint32(0) << (32 - s.Bits)
+	}
+	return 1<<s.Bits - 1
+}
+
+func (s Slots) index(addr uint32) int {
+	if s.By == Prefix {
+		return int(addr >> (32 - s.Bits))
+	}
+	return int(addr & (1<<s.Bits - 1))
+}
+
+// overlapping yields the slots that c overlaps.
+func (s Slots) overlapping(c cube) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		free := s.mask() &^ c.mask
+		for sub := uint32(0); ; sub = (sub - free) & free { // all subsets of free, in ascending order
+			if !yield(s.index(c.addr&s.mask()|sub)) || sub == free {
+				return
+			}
+		}
+	}
+}
+
+func uint4(a netip.Addr) uint32 {
+	b := a.As4()
+	return binary.BigEndian.Uint32(b[:])
 }
 
 func addr4(v uint32) netip.Addr {

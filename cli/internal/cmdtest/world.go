@@ -30,7 +30,7 @@ func Alive(name string, weight int) alloc.Server {
 func (b *Bus) Next(prev alloc.Allocation, number uint64, servers ...alloc.Server) alloc.Allocation {
 	b.t.Helper()
 	next, _, err := alloc.Next(prev, alloc.Want{
-		Epoch: epoch.Epoch{Term: 5, Number: number}, Slots: alloc.Slots{By: alloc.Suffix, Bits: 4}, Policy: alloc.Weighted, Servers: servers,
+		Epoch: epoch.Epoch{Term: 5, Number: number}, Slots: alloc.Slots{By: alloc.Suffix, Bits: 4}, Servers: servers,
 	})
 	if err != nil {
 		b.t.Fatal(err)

@@ -77,11 +77,15 @@ func (s *Service) Next() (alloc.Allocation, alloc.Move, error) {
 	if s.Spec.Static() {
 		return alloc.Allocation{}, alloc.Move{}, ErrStatic
 	}
-	want := alloc.Want{Epoch: s.Committed.Epoch, Slots: s.Spec.Slots, Policy: s.Spec.Policy}
+	want := alloc.Want{Epoch: s.Committed.Epoch, Slots: s.Spec.Slots}
 	want.Epoch.Number = max(s.Committed.Epoch.Number, s.Prepared.Epoch.Number) + 1
 	for _, m := range s.Servers {
+		weight := m.Weight
+		if s.Spec.Policy == alloc.Equal {
+			weight = 1
+		}
 		want.Servers = append(want.Servers, alloc.Server{
-			Name: m.Name, Weight: m.Weight, Drained: m.Drained, Alive: m.Alive() && m.Healthy,
+			Name: m.Name, Weight: weight, Drained: m.Drained, Alive: m.Alive() && m.Healthy,
 		})
 	}
 	return alloc.Next(s.Committed, want)
@@ -107,10 +111,7 @@ func (s *Service) Share(name string) float64 {
 	if s.Spec.Static() {
 		return s.users(name).Share()
 	}
-	if s.Committed.Zero() {
-		return 0
-	}
-	return float64(s.Committed.Counts()[name]) / float64(s.Committed.Slots.Count())
+	return float64(s.Committed.Sizes()[name]) / alloc.Space
 }
 
 // Users returns whom the server owns; an allocation in as few portions as it can be written.
@@ -118,7 +119,7 @@ func (s *Service) Users(name string) portion.Set {
 	if s.Spec.Static() {
 		return s.users(name)
 	}
-	return portion.Set{Permit: s.Committed.Portions(name)}
+	return s.Committed.Users(name)
 }
 
 // users are those that the service itself gives to the server.

@@ -50,7 +50,7 @@ func TestLedgerAddsOverRestarts(t *testing.T) {
 
 func TestNewsOfTheBus(t *testing.T) {
 	a, _, err := alloc.Next(alloc.Allocation{}, alloc.Want{
-		Slots: alloc.Slots{By: alloc.Suffix, Bits: 2}, Policy: alloc.Equal,
+		Slots:   alloc.Slots{By: alloc.Suffix, Bits: 2},
 		Servers: []alloc.Server{{Name: "s1", Weight: 1, Alive: true}, {Name: "s2", Weight: 1, Alive: true}},
 	})
 	if err != nil {

@@ -38,12 +38,9 @@ func (c *Core) begin(now time.Time, name string, before, a alloc.Allocation) {
 	}
 	b.previous = c.effective(b.previous)
 	b.until, b.losers = now.Add(c.settle/2), map[string]bool{} // routers have the other half, before losers elsewhere end
-	if b.previous.Zero() || b.previous.Slots != a.Slots {
-		return
-	}
-	for slot := range a.Owner {
-		loser := b.previous.OwnerOf(slot)
-		if a.OwnerOf(slot) == c.name && loser != c.name && !b.ceased[loser] && !c.elsewhere(b.previous.Address(loser)) {
+	for was, is := range alloc.Pairs(b.previous, a) {
+		loser := b.previous.OwnerOf(was)
+		if a.OwnerOf(is) == c.name && loser != c.name && !b.ceased[loser] && !c.elsewhere(b.previous.Address(loser)) {
 			b.losers[loser] = true
 		}
 	}
@@ -81,14 +78,14 @@ func (c *Core) begun(name string) []Action {
 	return []Action{Keep{name, c.held[name]}, c.done(name, b.epoch, 0)}
 }
 
-// taken is what of the server's own portions it takes already.
-func (c *Core) taken(name string, own []portion.Portion) []portion.Portion {
+// taken is what of the server's own users it takes already.
+func (c *Core) taken(name string, own portion.Set) portion.Union {
 	b, a := c.begins[name], c.held[name]
 	if !b.waits() || b.epoch != a.Epoch {
-		return own
+		return portion.Union{own}
 	}
-	return a.PortionsOf(func(slot int) bool {
-		return a.OwnerOf(slot) == c.name && !b.losers[b.previous.OwnerOf(slot)]
+	return alloc.Between(b.previous, a, func(was, is int) bool {
+		return a.OwnerOf(is) == c.name && !b.losers[b.previous.OwnerOf(was)]
 	})
 }
 

@@ -168,21 +168,18 @@ func (c *Core) stale(name string, held, a alloc.Allocation) []Action {
 	return []Action{Warn{name, fmt.Sprintf("allocation %v is refused: its term is older than that of %v, which is executed", a.Epoch, held.Epoch)}}
 }
 
-// loses reports whether a slot was this server's and is not any more.
+// loses reports whether users were this server's and are not any more.
 func (c *Core) loses(before, after alloc.Allocation) bool {
 	if before.Zero() {
 		return false
 	}
 	after = c.effective(after)
-	if before.Slots != after.Slots {
-		return true
-	}
-	for i := range before.Owner {
-		if before.Servers[before.Owner[i]] == c.name && after.Servers[after.Owner[i]] != c.name {
+	for was, is := range alloc.Pairs(before, after) {
+		if before.OwnerOf(was) == c.name && after.OwnerOf(is) != c.name {
 			return true
 		}
 	}
-	return false
+	return !alloc.Comparable(before, after)
 }
 
 // Tick lets time pass: connections are closed whose time has come, after the server has ceased to take their portions, and
@@ -216,7 +213,7 @@ func (c *Core) lost(d closing) func(netip.AddrPort) bool {
 	a := c.effective(c.held[d.service])
 	return func(user netip.AddrPort) bool {
 		addr := user.Addr().Unmap()
-		return addr.Is4() && a.Servers[a.Owner[a.Slots.Index(addr)]] != c.name
+		return addr.Is4() && a.OwnerOf(a.CellOf(addr)) != c.name
 	}
 }
 
@@ -256,7 +253,7 @@ func (c *Core) done(name string, e epoch.Epoch, connections int) Action {
 // Owns reports whether the server owns anything that a leader could give to another one.
 func (c *Core) Owns() bool {
 	for _, s := range c.Registers() {
-		if a := c.held[s.Name]; !a.Zero() && len(a.Portions(c.name)) > 0 {
+		if c.held[s.Name].Owns(c.name) {
 			return true
 		}
 	}
@@ -269,9 +266,9 @@ func (c *Core) apply() Apply {
 	for _, name := range slices.Sorted(maps.Keys(c.specs)) {
 		s := c.specs[name]
 		var e epoch.Epoch
-		own, standby := c.static(s), []portion.Portion(nil)
+		own, standby := c.static(s), portion.Set{}
 		if a := c.held[name]; !s.Static() && !a.Zero() {
-			e, own, standby = a.Epoch, portion.Set{Permit: a.Portions(c.name)}, a.StandbyPortions(c.name)
+			e, own, standby = a.Epoch, a.Users(c.name), a.StandbyUsers(c.name)
 		}
 		out.Accept = append(out.Accept, dataplane.AgentService{
 			VIP: s.VIP, Group: s.Group, Ports: s.Ports, Leased: !s.Static(),
@@ -279,22 +276,22 @@ func (c *Core) apply() Apply {
 		})
 		if c.joins(s) {
 			out.Join = append(out.Join, joiner.Membership{
-				Group: s.Group, Epoch: e, Owner: own, Standby: portion.Set{Permit: standby},
+				Group: s.Group, Epoch: e, Owner: own, Standby: standby,
 			})
 		}
 	}
 	return out
 }
 
-// accept are the users that the server takes of the service, where own are its portions.
-func (c *Core) accept(s service.Service, own portion.Set) portion.Set {
+// accept are the users that the server takes of the service, where own are its own.
+func (c *Core) accept(s service.Service, own portion.Set) portion.Union {
 	switch {
 	case s.Static():
-		return own
+		return portion.Union{own}
 	case !c.takes():
-		return portion.Set{}
+		return nil
 	}
-	return portion.Set{Permit: slices.Concat(c.lingering(s.Name), c.taken(s.Name, own.Permit), c.standing(s.Name)), Deny: own.Deny}
+	return slices.Concat(c.lingering(s.Name), c.taken(s.Name, own), c.standing(s.Name))
 }
 
 // joins reports whether the server is to be a member of the service's group. One that is in the pool is, also without users:
@@ -306,18 +303,20 @@ func (c *Core) joins(s service.Service) bool {
 	return !c.held[s.Name].Zero()
 }
 
-// lingering are the portions of the service that this server lost to servers on other links and still takes.
-func (c *Core) lingering(name string) []portion.Portion {
+// lingering are the users of the service that this server lost to servers on other links and still takes.
+func (c *Core) lingering(name string) portion.Union {
+	var out portion.Union
 	after := c.held[name]
-	return after.PortionsOf(func(slot int) bool {
-		winner := after.OwnerOf(slot)
-		if winner == c.name || !c.elsewhere(after.Address(winner)) {
-			return false
+	for _, d := range c.closings {
+		if d.service != name {
+			continue
 		}
-		return slices.ContainsFunc(c.closings, func(d closing) bool {
-			return d.service == name && d.before.Slots == after.Slots && d.before.OwnerOf(slot) == c.name
-		})
-	})
+		out = append(out, alloc.Between(d.before, after, func(was, is int) bool {
+			winner := after.OwnerOf(is)
+			return d.before.OwnerOf(was) == c.name && winner != c.name && c.elsewhere(after.Address(winner))
+		})...)
+	}
+	return out
 }
 
 // static are the users that the service itself gives to this server.

@@ -214,7 +214,7 @@ func TestDeniedSendersAreNeitherJoinedNorAccepted(t *testing.T) {
 	if len(a.Accept) != 1 || len(a.Join) != 1 {
 		t.Fatalf("%+v", a)
 	}
-	for what, set := range map[string]portion.Set{"accepts": a.Accept[0].Accept, "joins": a.Join[0].Owner} {
+	for what, set := range map[string]portion.Union{"accepts": a.Accept[0].Accept, "joins": {a.Join[0].Owner}} {
 		if set.Contains(odd) || !set.Contains(even) {
 			t.Errorf("%s %v", what, set)
 		}
@@ -222,7 +222,7 @@ func TestDeniedSendersAreNeitherJoinedNorAccepted(t *testing.T) {
 }
 
 // accepted is what the agent takes after the actions.
-func accepted(t *testing.T, actions []Action) portion.Set {
+func accepted(t *testing.T, actions []Action) portion.Union {
 	t.Helper()
 	return applied(t, actions).Accept[0].Accept
 }

@@ -100,8 +100,8 @@ func (c *Core) isNeeded() bool {
 	}
 	for name := range c.held {
 		a := c.held[name]
-		for slot := range a.Owner {
-			if a.OwnerOf(slot) == c.name && !c.isThere(standbyOf(a, slot)) {
+		for cell := range a.Owner {
+			if a.OwnerOf(cell) == c.name && !c.isThere(a.StandbyOf(cell)) {
 				return true
 			}
 		}

@@ -186,8 +186,8 @@ func (c *Core) TakenOver(now time.Time, t announce.Takeover) []Action {
 	if c.hearing == nil || t.From != c.name || a.Zero() || c.elsewhere(a.Address(t.By)) || c.hearing.members[t.By].health == control.Unwell {
 		return nil
 	}
-	for slot := range a.Owner {
-		if a.OwnerOf(slot) == c.name && standbyOf(a, slot) == t.By {
+	for cell := range a.Owner {
+		if a.OwnerOf(cell) == c.name && a.StandbyOf(cell) == t.By {
 			return c.fence(now, t.By+" has taken over")
 		}
 	}
@@ -203,8 +203,8 @@ func (c *Core) owners(name string) map[string]bool {
 		return out
 	}
 	seen := make([]bool, len(a.Servers))
-	for slot, s := range a.Standby {
-		if owner := a.Owner[slot]; int(s) == me && !seen[owner] {
+	for cell, s := range a.Standby {
+		if owner := a.Owner[cell]; int(s) == me && !seen[owner] {
 			seen[owner] = true
 			out[a.Servers[owner]] = !c.elsewhere(a.Address(a.Servers[owner]))
 		}
@@ -212,9 +212,9 @@ func (c *Core) owners(name string) map[string]bool {
 	return out
 }
 
-// standing are the portions of others that this server takes: those of servers on other links at any time, for only a router can
+// standing are the users of others that this server takes: those of servers on other links at any time, for only a router can
 // have brought their packets here; those of servers on its own link while they do not.
-func (c *Core) standing(name string) []portion.Portion {
+func (c *Core) standing(name string) portion.Union {
 	if c.hearing == nil {
 		return nil
 	}
@@ -223,10 +223,10 @@ func (c *Core) standing(name string) []portion.Portion {
 	if len(owners) == 0 {
 		return nil
 	}
-	return a.PortionsOf(func(slot int) bool {
-		_, takes := owners[a.OwnerOf(slot)]
-		return takes && standbyOf(a, slot) == c.name
-	})
+	return portion.Union{a.Select(func(cell int) bool {
+		_, takes := owners[a.OwnerOf(cell)]
+		return takes && a.StandbyOf(cell) == c.name
+	})}
 }
 
 // effective is the allocation as it is served: where the owner is gone, its standby is in its place.
@@ -239,17 +239,10 @@ func (c *Core) effective(a alloc.Allocation) alloc.Allocation {
 		gone[i] = c.hearing.gone[name]
 	}
 	a.Owner = slices.Clone(a.Owner)
-	for slot, s := range a.Standby {
-		if gone[a.Owner[slot]] && s != alloc.None && !gone[s] {
-			a.Owner[slot] = s
+	for cell, s := range a.Standby {
+		if gone[a.Owner[cell]] && s != alloc.None && !gone[s] {
+			a.Owner[cell] = s
 		}
 	}
 	return a
-}
-
-func standbyOf(a alloc.Allocation, slot int) string {
-	if s := a.Standby[slot]; s != alloc.None {
-		return a.Servers[s]
-	}
-	return ""
 }

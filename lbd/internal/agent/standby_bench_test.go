@@ -13,10 +13,10 @@ import (
 // BenchmarkTakeover is what a standby does between the silence of an owner on its link and the order to its data plane, where a
 // service has 1,000 servers on 65,536 slots.
 func BenchmarkTakeover(b *testing.B) {
-	want := alloc.Want{Slots: alloc.Slots{By: alloc.Suffix, Bits: 16}, Policy: alloc.Equal}
+	want := alloc.Want{Slots: alloc.Slots{By: alloc.Suffix, Bits: 16}}
 	for i := range 1000 {
 		want.Servers = append(want.Servers, alloc.Server{
-			Name: fmt.Sprintf("s%03d", i), Alive: true, Address: netip.AddrFrom4([4]byte{10, 3, byte(i >> 8), byte(i)}),
+			Name: fmt.Sprintf("s%03d", i), Weight: 1, Alive: true, Address: netip.AddrFrom4([4]byte{10, 3, byte(i >> 8), byte(i)}),
 		})
 	}
 	want.Epoch.Number = 1

@@ -14,8 +14,8 @@ import (
 
 func messages(t testing.TB) []Message {
 	a, _, err := alloc.Next(alloc.Allocation{}, alloc.Want{
-		Epoch: epoch.Epoch{Term: 3, Number: 8}, Slots: alloc.Slots{By: alloc.Suffix, Bits: 3}, Policy: alloc.Equal,
-		Servers: []alloc.Server{{Name: "s1", Alive: true}, {Name: "s2", Alive: true}},
+		Epoch: epoch.Epoch{Term: 3, Number: 8}, Slots: alloc.Slots{By: alloc.Suffix, Bits: 3},
+		Servers: []alloc.Server{{Name: "s1", Weight: 1, Alive: true}, {Name: "s2", Weight: 1, Alive: true}},
 	})
 	if err != nil {
 		t.Fatal(err)

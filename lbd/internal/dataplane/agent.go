@@ -15,7 +15,7 @@ type AgentService struct {
 	VIP    netip.Addr // IPv4 unicast
 	Group  netip.Addr // IPv4 multicast; one service each
 	Ports  []Port     // at least one; services may share a VIP by different ports
-	Accept portion.Set
+	Accept portion.Union
 	Leased bool // a leader gives the users to others once this agent is dead: they are taken while it is alive
 }
 

@@ -148,7 +148,11 @@ func compile(services []AgentService, isLapsing bool) (map[netip.Addr]*steer.Pla
 		if s.Leased && isLapsing {
 			owner = mineWhileAlive
 		}
-		plan, err := steer.Compile([]steer.Claim{{Owner: owner, Set: s.Accept}})
+		claims := make([]steer.Claim, len(s.Accept))
+		for i, set := range s.Accept {
+			claims[i] = steer.Claim{Owner: owner, Set: set}
+		}
+		plan, err := steer.Compile(claims)
 		if err != nil {
 			return nil, fmt.Errorf("accepted users of group %s: %w", s.Group, err)
 		}

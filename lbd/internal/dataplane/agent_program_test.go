@@ -20,8 +20,8 @@ const evenUser = "10.1.0.12"
 
 func agentServices(web, dns portion.Set) []AgentService {
 	return []AgentService{
-		{VIP: addr(testVIP), Group: addr(webGroup), Ports: []Port{tcp(80), tcp(443)}, Accept: web},
-		{VIP: addr(testVIP), Group: addr(dnsGroup), Ports: []Port{udp(53), tcp(53)}, Accept: dns},
+		{VIP: addr(testVIP), Group: addr(webGroup), Ports: []Port{tcp(80), tcp(443)}, Accept: portion.Union{web}},
+		{VIP: addr(testVIP), Group: addr(dnsGroup), Ports: []Port{udp(53), tcp(53)}, Accept: portion.Union{dns}},
 	}
 }
 

@@ -137,8 +137,8 @@ func (h *hearing) isUnwell(server string) bool {
 func standsBy(a alloc.Allocation, owner, standby string) bool {
 	o, isOwner := slices.BinarySearch(a.Servers, owner)
 	s, isStandby := slices.BinarySearch(a.Servers, standby)
-	for slot := range a.Owner {
-		if isOwner && isStandby && int(a.Owner[slot]) == o && int(a.Standby[slot]) == s {
+	for cell := range a.Owner {
+		if isOwner && isStandby && int(a.Owner[cell]) == o && int(a.Standby[cell]) == s {
 			return true
 		}
 	}

@@ -119,6 +119,9 @@ func (p *pool) servers(now time.Time) []alloc.Server {
 			}
 		}
 		s.Weight = min(max(s.Weight, 0), alloc.MaxWeight)
+		if p.spec.Policy == alloc.Equal {
+			s.Weight = 1
+		}
 		out = append(out, s)
 	}
 	return out

@@ -87,7 +87,7 @@ func (p *pool) evaluate(now time.Time) []Action {
 	if p.spec == nil || p.spec.Static() || !p.core.loaded || !p.complete(now) {
 		return nil
 	}
-	want := alloc.Want{Epoch: p.nextEpoch(), Slots: p.spec.Slots, Policy: p.spec.Policy, Servers: p.servers(now)}
+	want := alloc.Want{Epoch: p.nextEpoch(), Slots: p.spec.Slots, Servers: p.servers(now)}
 	if p.settled != nil && same(*p.settled, want) && p.state.Prepared.Zero() {
 		return nil
 	}
@@ -167,8 +167,7 @@ func (p *pool) saved(now time.Time) []Action {
 		p.tails = append(p.tails, &tail{
 			Move: Move{
 				Service: p.name, Epoch: r.next.Epoch, Reason: r.reason,
-				Moved:  float64(r.move.Moved) / float64(r.move.Slots),
-				Needed: float64(r.move.Needed) / float64(r.move.Slots),
+				Moved: r.move.FractionMoved(), Needed: r.move.FractionNeeded(),
 			},
 			began: r.began, deadline: now.Add(p.core.timing.DoneTimeout), waiting: setOf(r.agents),
 		})
@@ -249,7 +248,7 @@ func (t *tail) record(now time.Time) Action {
 
 // same compares what two wants lead to.
 func same(a, b alloc.Want) bool {
-	return a.Epoch == b.Epoch && a.Slots == b.Slots && a.Policy == b.Policy && slices.Equal(a.Servers, b.Servers)
+	return a.Epoch == b.Epoch && a.Slots == b.Slots && slices.Equal(a.Servers, b.Servers) && slices.Equal(a.Fixed, b.Fixed)
 }
 
 func setOf(names []string) map[string]bool {

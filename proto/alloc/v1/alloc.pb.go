@@ -77,16 +77,17 @@ func (x *Epoch) GetNumber() uint64 {
 	return 0
 }
 
-// Allocation gives every slot an owner and a standby.
+// Allocation gives every cell an owner and a standby: the slots, less the fixed portions, and then the fixed portions.
 type Allocation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	Epoch         *Epoch                 `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Slots         *v1.Slots              `protobuf:"bytes,3,opt,name=slots,proto3" json:"slots,omitempty"`
 	Servers       []string               `protobuf:"bytes,4,rep,name=servers,proto3" json:"servers,omitempty"`         // sorted
-	Owner         []uint32               `protobuf:"varint,5,rep,packed,name=owner,proto3" json:"owner,omitempty"`     // per slot an index into servers
+	Owner         []uint32               `protobuf:"varint,5,rep,packed,name=owner,proto3" json:"owner,omitempty"`     // per cell an index into servers
 	Standby       []uint32               `protobuf:"varint,6,rep,packed,name=standby,proto3" json:"standby,omitempty"` // the same; 65535: none
 	Addresses     []string               `protobuf:"bytes,7,rep,name=addresses,proto3" json:"addresses,omitempty"`     // of the servers, in their order; empty: not known
+	Fixed         []string               `protobuf:"bytes,8,rep,name=fixed,proto3" json:"fixed,omitempty"`             // portions, as address/mask or prefix; sorted, disjoint
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -166,6 +167,13 @@ func (x *Allocation) GetStandby() []uint32 {
 func (x *Allocation) GetAddresses() []string {
 	if x != nil {
 		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Allocation) GetFixed() []string {
+	if x != nil {
+		return x.Fixed
 	}
 	return nil
 }
@@ -1087,7 +1095,7 @@ const file_proto_alloc_v1_alloc_proto_rawDesc = "" +
 	"\x1aproto/alloc/v1/alloc.proto\x12\x11manycast.alloc.v1\x1a\x1eproto/service/v1/service.proto\"3\n" +
 	"\x05Epoch\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
-	"\x06number\x18\x02 \x01(\x04R\x06number\"\xf0\x01\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\"\x86\x02\n" +
 	"\n" +
 	"Allocation\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12.\n" +
@@ -1096,7 +1104,8 @@ const file_proto_alloc_v1_alloc_proto_rawDesc = "" +
 	"\aservers\x18\x04 \x03(\tR\aservers\x12\x14\n" +
 	"\x05owner\x18\x05 \x03(\rR\x05owner\x12\x18\n" +
 	"\astandby\x18\x06 \x03(\rR\astandby\x12\x1c\n" +
-	"\taddresses\x18\a \x03(\tR\taddresses\"\x7f\n" +
+	"\taddresses\x18\a \x03(\tR\taddresses\x12\x14\n" +
+	"\x05fixed\x18\b \x03(\tR\x05fixed\"\x7f\n" +
 	"\x05State\x12;\n" +
 	"\tcommitted\x18\x01 \x01(\v2\x1d.manycast.alloc.v1.AllocationR\tcommitted\x129\n" +
 	"\bprepared\x18\x02 \x01(\v2\x1d.manycast.alloc.v1.AllocationR\bprepared\"\xce\x01\n" +

@@ -147,8 +147,8 @@ func preview(svc *pool.Service) (rebalance, error) {
 	case err != nil:
 		return r, fmt.Errorf("service %s: %w", svc.Spec.Name, err)
 	default:
-		r.Epoch, r.Moved, r.Needed = next.Epoch.String(), move.Moved, move.Needed
-		r.FractionMoved, r.FractionNeeded = part(move.Moved, move.Slots), part(move.Needed, move.Slots)
+		r.Epoch, r.Moved, r.Needed = next.Epoch.String(), move.Slots, move.SlotsNeeded
+		r.FractionMoved, r.FractionNeeded = move.FractionMoved(), move.FractionNeeded()
 		if was := svc.Committed.Slots; !svc.Committed.Zero() && was != svc.Spec.Slots {
 			r.Note = fmt.Sprintf("the space is cut anew, from %v to %v", was, svc.Spec.Slots)
 		} else if move.Moved == 0 && !next.Same(svc.Committed) {
@@ -162,8 +162,6 @@ func preview(svc *pool.Service) (rebalance, error) {
 	}
 	return r, nil
 }
-
-func part(n, of int) float64 { return float64(n) / float64(of) }
 
 // reason says why a server has what it will have.
 func reason(svc *pool.Service, m pool.Server, c change) string {
@@ -209,7 +207,10 @@ func signed(n int) string {
 
 func (r rebalance) summary() string {
 	text := "nothing moves"
-	if r.Moved > 0 {
+	switch {
+	case r.Moved == 0 && r.FractionMoved > 0:
+		text = fmt.Sprintf("fixed portions move alone (%s of the users)", pool.Percent(r.FractionMoved))
+	case r.Moved > 0:
 		text = fmt.Sprintf("%d of %d slots move (%s of the users), at least %d must", r.Moved, r.Slots, pool.Percent(r.FractionMoved), r.Needed)
 	}
 	if r.Note != "" {

@@ -59,6 +59,7 @@ type owner struct {
 	Portions        []portion.Portion `json:"portions,omitempty"`
 	Denied          []portion.Portion `json:"denied_portions,omitempty"` // parts of the portions that others own
 	StandbyPortions []portion.Portion `json:"standby_portions,omitempty"`
+	StandbyDenied   []portion.Portion `json:"standby_denied_portions,omitempty"`
 }
 
 func (o showOptions) run(ctx context.Context) error {
@@ -106,10 +107,8 @@ func (o showOptions) shown(svc *pool.Service) shown {
 		a.Next = svc.Prepared.Epoch.String()
 	}
 	counts, standby := committed.Counts(), map[string]int{}
-	for _, i := range committed.Standby {
-		if int(i) < len(committed.Servers) {
-			standby[committed.Servers[i]]++
-		}
+	for slot := 0; !committed.Zero() && slot < committed.Slots.Count(); slot++ {
+		standby[committed.StandbyOf(slot)]++
 	}
 	for _, name := range names {
 		w := owner{Name: name, Slots: counts[name], Fraction: svc.Share(name), StandbySlots: standby[name]}
@@ -117,7 +116,8 @@ func (o showOptions) shown(svc *pool.Service) shown {
 			users := svc.Users(name)
 			w.Portions, w.Denied = users.Permit, users.Deny
 			if !a.Static {
-				w.StandbyPortions = committed.StandbyPortions(name)
+				users := committed.StandbyUsers(name)
+				w.StandbyPortions, w.StandbyDenied = users.Permit, users.Deny
 			}
 		}
 		a.Servers = append(a.Servers, w)
@@ -166,6 +166,9 @@ func portionTable(all []shown) cmdutil.Table {
 			}
 			for _, p := range w.StandbyPortions {
 				table.Rows = append(table.Rows, []string{a.Service, a.epoch(), w.Name, "standby", p.String()})
+			}
+			for _, p := range w.StandbyDenied {
+				table.Rows = append(table.Rows, []string{a.Service, a.epoch(), w.Name, "standby denied", p.String()})
 			}
 		}
 	}

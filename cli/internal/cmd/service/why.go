@@ -42,6 +42,7 @@ type whyAnswer struct {
 	Health   string     `json:"health"`
 	Slot     *int       `json:"slot,omitempty"`
 	Slots    string     `json:"slots,omitempty"`
+	Fixed    bool       `json:"fixed,omitempty"` // the portion is fixed, whatever the slot
 	Portion  string     `json:"portion"`
 	JoinedAs string     `json:"joined_as"`
 	Standby  string     `json:"standby,omitempty"`
@@ -100,7 +101,7 @@ func explain(svc *pool.Service, addr netip.Addr, moves []*allocv1.Move) (whyAnsw
 			return a, err
 		}
 		joined, _ := covering(svc.Users(ans.Owner), addr)
-		a.Server, a.Slot, a.Slots = ans.Owner, &ans.Slot, svc.Committed.Slots.String()
+		a.Server, a.Slot, a.Slots, a.Fixed = ans.Owner, &ans.Slot, svc.Committed.Slots.String(), ans.Fixed
 		a.Portion, a.JoinedAs = ans.Portion.String(), joined.String()
 		a.Standby, a.Epoch = ans.Standby, svc.Committed.Epoch.String()
 		a.Since, a.Reason = began(svc, moves)
@@ -154,8 +155,12 @@ func (a whyAnswer) table(now time.Time, svc *pool.Service) cmdutil.Table {
 	if a.Reason != "" {
 		epoch += ": " + a.Reason
 	}
+	cell := []string{"slot", fmt.Sprintf("%d of %d by %s: %s", *a.Slot, svc.Committed.Slots.Count(), a.Slots, a.Portion)}
+	if a.Fixed {
+		cell = []string{"portion", a.Portion + ", fixed"}
+	}
 	lines = append(lines,
-		[]string{"slot", fmt.Sprintf("%d of %d by %s: %s", *a.Slot, svc.Committed.Slots.Count(), a.Slots, a.Portion)},
+		cell,
 		[]string{"joined as", a.JoinedAs},
 		[]string{"standby", standby},
 		[]string{"epoch", epoch},

@@ -68,7 +68,11 @@ func (s Set) Equal(o Set) bool {
 // taken as overlapping, with the zero Addr as the witness.
 func (s Set) Overlap(o Set) (witness netip.Addr, overlaps bool) {
 	for _, is4 := range families {
-		a, v := search(is4, []region{regionOf(s, is4), regionOf(o, is4)}, func(st []status) verdict {
+		mine, others := regionOf(s, is4), regionOf(o, is4)
+		if mine.apart(others) {
+			continue
+		}
+		a, v := search(is4, []region{mine, others}, func(st []status) verdict {
 			return verdictOf(st[0] == yes && st[1] == yes, st[0] == no || st[1] == no)
 		})
 		if v != prune {
@@ -76,6 +80,31 @@ func (s Set) Overlap(o Set) (witness netip.Addr, overlaps bool) {
 		}
 	}
 	return netip.Addr{}, false
+}
+
+// maxApart bounds the pairs of portions that apart looks at.
+const maxApart = 1 << 16
+
+// apart says that regions have nothing in common, where that is seen without a search: what is in two permitted portions is denied by one
+// portion of either. False says nothing. So slots differ, and fixed portions from slots that deny them.
+func (r region) apart(o region) bool {
+	if len(r.permit)*len(o.permit) > maxApart {
+		return false
+	}
+	left := maxApart
+	for _, p := range r.permit {
+		for _, q := range o.permit {
+			if !p.overlaps(q) {
+				continue
+			}
+			both := cube{p.addr.or(q.addr), p.mask.or(q.mask)}
+			denies := func(d cube) bool { return d.covers(both) }
+			if left -= len(r.deny) + len(o.deny); left < 0 || !slices.ContainsFunc(r.deny, denies) && !slices.ContainsFunc(o.deny, denies) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // String lists the permitted portions, then the denied ones behind exclamation marks.

@@ -49,6 +49,9 @@ func compile(cubes []cube, owners []Owner, b budget) (*Plan, error) {
 		c.order = append(c.order, topBit(m))
 	}
 	c.slots = make([]uint32, 1<<len(c.order))
+	if c.paint(cubes) {
+		return c.plan(), nil
+	}
 	c.kept = make([][]cube, len(c.order)+1)
 	if err := c.node(0, 0, 0, 0, cubes); err != nil {
 		return nil, err
@@ -70,7 +73,11 @@ func cubesOf(claims []Claim) ([]cube, []Owner, error) {
 	sorted := slices.SortedStableFunc(slices.Values(claims), func(a, b Claim) int {
 		return cmp.Or(cmp.Compare(b.Rank, a.Rank), b.Epoch.Compare(a.Epoch), cmp.Compare(a.Owner, b.Owner))
 	})
-	var cubes []cube
+	n := 0
+	for _, c := range sorted {
+		n += len(c.Set.Permit) + len(c.Set.Deny)
+	}
+	cubes := make([]cube, 0, n)
 	owners := make([]Owner, len(sorted))
 	for i, c := range sorted {
 		if c.Owner == 0 || c.Owner > MaxOwner {

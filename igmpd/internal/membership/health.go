@@ -30,13 +30,8 @@ func (t *Table) SetHealth(now time.Time, requester netip.Addr, h Health) []Actio
 		t.health[requester] = h
 	}
 	for _, g := range t.private {
-		if g.members[requester] == nil {
-			continue
-		}
-		// A plan that cannot be made leaves the one that is there: nobody fares worse than without the news.
-		if plan, err := g.compile(); err == nil && !plan.Equal(g.plan) {
-			g.plan = plan
-			t.act(Changed{})
+		if g.members[requester] != nil {
+			t.outdate(g)
 		}
 	}
 	return t.take()
@@ -71,20 +66,6 @@ const (
 	rankStandby = -1
 	rankOwner   = 0
 )
-
-// compile makes the plan of the members' sets. Where all are available, the retired ones are below them if that is not too much.
-func (g *privateGroup) compile() (*steer.Plan, error) {
-	if !g.failing() {
-		now := claims(g.members)
-		if len(g.retired) > 0 {
-			if plan, err := compileClaims(append(claims(g.retired), now...)); err == nil {
-				return plan, nil
-			}
-		}
-		return compileClaims(now)
-	}
-	return compileClaims(g.claimsOfSurvivors())
-}
 
 // failing says that somebody is not available while somebody is heard. When all are silent, nobody could take over: then it is as
 // likely the channel that has failed, and everybody keeps what it had.

@@ -66,7 +66,7 @@ func (c Config) otherQuerierPresent() time.Duration {
 	return time.Duration(c.Robustness)*c.QueryInterval + c.QueryResponseInterval/2
 }
 
-// Action is what the caller has to do: SendQuery, Relay, Changed or SendReport.
+// Action is what the caller has to do: SendQuery, Relay, Changed, Refused or SendReport.
 type Action interface{ action() }
 
 // SendQuery asks on a port, to the group or, in a general query, to 224.0.0.1.
@@ -86,13 +86,21 @@ type SendReport struct {
 	Records []igmp.Record
 }
 
-// Changed says that the forwarding state is another one: Public and Private have it.
+// Changed says that the forwarding state is another one: Settle, then Public and Private have it.
 type Changed struct{}
+
+// Refused says that a set which Join took was taken back: it cannot be steered together with the others.
+type Refused struct {
+	Group, Requester netip.Addr
+	Port             string
+	Err              error // wraps ErrComplex
+}
 
 func (SendQuery) action()  {}
 func (Relay) action()      {}
 func (SendReport) action() {}
 func (Changed) action()    {}
+func (Refused) action()    {}
 
 // Port is an interface that members join by.
 type Port struct {

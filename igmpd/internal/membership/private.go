@@ -17,11 +17,17 @@ import (
 type privateGroup struct {
 	addr    netip.Addr
 	term    uint64
-	members map[netip.Addr]*member // by requester
-	retired map[netip.Addr]*member // what requesters had before a move, until expires
-	health  map[netip.Addr]Health  // the Table's
-	plan    *steer.Plan
+	members map[netip.Addr]*member                     // by requester
+	retired map[netip.Addr]*member                     // what requesters had before a move, until expires
+	health  map[netip.Addr]Health                      // the Table's
+	sets    map[epoch.Epoch]*portion.Index[netip.Addr] // what members own, for overlap
 	emptied time.Time
+
+	plan     *steer.Plan
+	outdated bool                // the plan is of what was before
+	untried  []untried           // accepted since the plan was made
+	size     int                 // portions in the plan
+	masks    map[netip.Addr]bool // and their masks
 }
 
 // member is one requester's complete set.
@@ -103,20 +109,54 @@ func (t *Table) accept(now time.Time, g *privateGroup, portName string, set join
 	return t.replace(g, set.Requester, m, &next)
 }
 
-// replace puts a set in place, if what all members then have can be steered.
+// replace puts a set in place, if what all members then have can be steered. Where finding out is dear and hardly in doubt, Settle
+// does it for all that have come together.
 func (t *Table) replace(g *privateGroup, requester netip.Addr, old, next *member) error {
-	g.members[requester] = next
-	plan, err := g.compile()
-	if err != nil {
-		if delete(g.members, requester); old != nil {
-			g.members[requester] = old
-		}
+	if !g.familiar(next) {
+		t.settle(g)
+		old = g.members[requester]
+	}
+	g.put(requester, old, next)
+	if g.familiar(next) {
+		g.outdated = true
+		g.untried = append(g.untried, untried{requester, old, next})
+	} else if err := g.renew(); err != nil {
+		g.put(requester, next, old)
 		return fmt.Errorf("%w: %w", ErrComplex, err)
 	}
-	g.plan = plan
 	t.arm(next.expires)
 	t.act(Changed{})
 	return nil
+}
+
+// put puts a set in the place of another; nil: none.
+func (g *privateGroup) put(requester netip.Addr, old, next *member) {
+	g.unindex(requester, old)
+	if next == nil {
+		delete(g.members, requester)
+		return
+	}
+	g.members[requester] = next
+	g.index(requester, next)
+}
+
+func (g *privateGroup) index(requester netip.Addr, m *member) {
+	sets := g.sets[m.epoch]
+	if sets == nil {
+		sets = portion.NewIndex[netip.Addr]()
+		g.sets[m.epoch] = sets
+	}
+	sets.Put(requester, m.own)
+}
+
+func (g *privateGroup) unindex(requester netip.Addr, m *member) {
+	if m == nil {
+		return
+	}
+	sets := g.sets[m.epoch]
+	if sets.Remove(requester); sets.Len() == 0 {
+		delete(g.sets, m.epoch)
+	}
 }
 
 // retire keeps a set for a while below all newer ones.
@@ -133,27 +173,19 @@ func (m *member) sameForwarding(o member) bool {
 
 // overlap looks for another owner of the same portions in the same epoch; over different epochs the higher one has them.
 func (g *privateGroup) overlap(requester netip.Addr, next member) error {
-	for other, m := range g.members {
-		if other == requester || m.epoch != next.epoch {
+	sets := g.sets[next.epoch]
+	if sets == nil {
+		return nil
+	}
+	for _, other := range sets.Meeting(next.own) {
+		if other == requester {
 			continue
 		}
-		if user, both := m.own.Overlap(next.own); both {
-			return fmt.Errorf("%w: %v has %v at %v", ErrOverlap, other, user, m.epoch)
+		if user, both := g.members[other].own.Overlap(next.own); both {
+			return fmt.Errorf("%w: %v has %v at %v", ErrOverlap, other, user, next.epoch)
 		}
 	}
 	return nil
-}
-
-// entriesMax is how many masked portions and single users a group's plan may need beside its slots. The kernel's maps have room
-// for four times as many in all (STEER_MAX_ENTRIES), while old and new plans are both there: one group must not take it all.
-const entriesMax = 32768
-
-func compileClaims(claims []steer.Claim) (*steer.Plan, error) {
-	plan, err := steer.Compile(claims)
-	if err == nil && plan.Entries() > entriesMax {
-		err = fmt.Errorf("%d entries, at most %d: use coarser portions", plan.Entries(), entriesMax)
-	}
-	return plan, err
 }
 
 // newPrivate makes room by forgetting the group that has been empty for longest.
@@ -171,12 +203,13 @@ func (t *Table) newPrivate(addr netip.Addr) (*privateGroup, error) {
 		delete(t.private, oldest)
 		t.act(Changed{})
 	}
-	g := &privateGroup{addr: addr, members: make(map[netip.Addr]*member), retired: make(map[netip.Addr]*member), health: t.health}
-	plan, err := g.compile()
-	if err != nil {
+	g := &privateGroup{
+		addr: addr, members: make(map[netip.Addr]*member), retired: make(map[netip.Addr]*member), health: t.health,
+		sets: make(map[epoch.Epoch]*portion.Index[netip.Addr]),
+	}
+	if err := g.renew(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrComplex, err)
 	}
-	g.plan = plan
 	t.private[addr] = g
 	return g, nil
 }
@@ -222,17 +255,14 @@ func (t *Table) remove(now time.Time, g *privateGroup, requester netip.Addr) {
 	if m == nil {
 		return
 	}
-	delete(g.members, requester)
+	g.put(requester, m, nil)
 	delete(g.retired, requester)
 	if len(g.members) == 0 {
 		g.emptied = now
 	}
 	t.assembler.Forget(requester, g.addr)
 	t.act(Changed{})
-	// A rest that cannot be steered keeps the plan; the owner that is gone has no port in it, so its users are dropped.
-	if plan, err := g.compile(); err == nil {
-		g.plan = plan
-	}
+	t.outdate(g) // a plan that is kept has no port for the owner that is gone, so its users are dropped
 }
 
 func (t *Table) tickPrivate(now time.Time) {
@@ -262,12 +292,8 @@ func (t *Table) endRetirement(now time.Time, g *privateGroup) {
 		delete(g.retired, requester)
 		ended = true
 	}
-	if !ended {
-		return
-	}
-	if plan, err := g.compile(); err == nil && !plan.Equal(g.plan) {
-		g.plan = plan
-		t.act(Changed{})
+	if ended {
+		t.outdate(g)
 	}
 }
 
@@ -277,7 +303,8 @@ type Private struct {
 	Owners map[steer.Owner]string // the port of each owner
 }
 
-// Private returns the forwarding state of all private groups that are known, those without members included.
+// Private returns the forwarding state of all private groups that are known, those without members included; of large groups as it
+// was at the last Settle.
 func (t *Table) Private() map[netip.Addr]Private {
 	all := make(map[netip.Addr]Private, len(t.private))
 	for addr, g := range t.private {

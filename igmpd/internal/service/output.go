@@ -19,6 +19,8 @@ func (s *Service) act(actions []membership.Action) {
 		switch a := a.(type) {
 		case membership.Changed:
 			s.changed = true
+		case membership.Refused:
+			s.refuse(s.last, Packet{Port: a.Port, Source: a.Requester}, reasonOf(a.Err), join.Join{Group: a.Group, Requester: a.Requester}, a.Err.Error())
 		case membership.SendQuery:
 			s.sendQuery(a)
 		case membership.Relay:

@@ -254,6 +254,7 @@ func (s *Service) settle(now time.Time) {
 	if s.changed && !now.Before(s.holdUntil) && s.states.ready(now) {
 		s.changed = false
 		began := time.Now()
+		s.act(s.table.Settle())
 		s.forward.put(s.state(now))
 		s.states.spend(began, time.Now())
 		s.saveSoon(now, snapshotSoon)

@@ -6,6 +6,17 @@ func suites() []suite {
 		{pkg: "./igmpd/internal/service", bench: "Admission", benchtime: "1s", figures: []figure{
 			{name: "signed joins checked, one core", unit: "joins/s", metric: "joins/s", against: "raw Ed25519 verify", versus: "verifies/s"},
 		}},
+		{pkg: "./igmpd/internal/membership", bench: "Epoch/servers=1000", benchtime: "3x", figures: []figure{
+			{name: "1,000 servers' joins of a new epoch, without signatures", unit: "ms", metric: "ms/epoch", against: "1,000 raw Ed25519 verifies", versus: "ms/verifying"},
+			{name: "plan for a silent server of 1,000", unit: "ms", metric: "ms/failure", against: "1,000 raw Ed25519 verifies", versus: "ms/verifying"},
+		}},
+		{pkg: "./internal/control/members", bench: "ThousandMembers", benchtime: "3x", figures: []figure{
+			{name: "control channel, 1,000 members: each sends", unit: "frames/s", metric: "frames-sent/s", against: "each hears", versus: "frames-heard/s"},
+			{name: "control channel, 1,000 members: each sends", unit: "B/s", metric: "bytes-sent/s", against: "each hears", versus: "bytes-heard/s"},
+			{name: "control channel, 1,000 members: sending", unit: "ms CPU/s", metric: "ms-sending/s", against: "a core", versus: "ms-core/s"},
+			{name: "control channel, 1,000 members: hearing", unit: "ms CPU/s", metric: "ms-hearing/s", against: "a core", versus: "ms-core/s"},
+			{name: "control channel, 1,000 members: hearing", unit: "ms CPU/s", metric: "ms-hearing/s", against: "bare hashes and verifies", versus: "ms-bare/s"},
+		}},
 		{pkg: "./igmpd/internal/kernel", bench: "Forward", benchtime: "1s", figures: []figure{
 			{name: "packet of nobody's user, sender included", unit: "ns", metric: "ns/unowned", against: "sender alone", versus: "ns/sender"},
 			{name: "packet by the kernel's table, sender included", unit: "ns", metric: "ns/table", against: "sender alone", versus: "ns/sender"},

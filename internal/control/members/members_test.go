@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/control/controltest"
@@ -17,6 +20,7 @@ import (
 	"github.com/manycast/manycast/internal/control/members"
 	"github.com/manycast/manycast/internal/control/sender"
 	"github.com/manycast/manycast/internal/control/wire"
+	controlv1 "github.com/manycast/manycast/proto/control/v1"
 )
 
 var begin = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -424,18 +428,49 @@ func TestRenewedCertificate(t *testing.T) {
 	}
 }
 
+// A thousand begin within a tenth of a second: all are known within half a second, and what they say of themselves to make themselves known
+// stays few reports each, and ends.
 func TestThousandAtOnce(t *testing.T) {
+	const count = 1000
 	l := newListener(t, begin)
+	met := map[uint64]bool{}
 	var all []*speaker
-	for i := range 1000 {
-		all = append(all, server(t, fmt.Sprint("s", i), netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), uint64(i+1)))
+	for i := range count {
+		address := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
+		at := begin.Add(time.Duration(i%20) * 5 * time.Millisecond)
+		all = append(all, newSpeaker(t, controltest.Identity(fmt.Sprint("s", i), control.Server, false, address, begin), uint64(i+1), at))
 	}
-	_, now := run(t, begin, begin.Add(1500*time.Millisecond), []*listener{l}, all, nil)
-	if n := len(l.Members.Members()); n != 1000 {
-		t.Fatalf("%d members", n)
+	var now time.Time
+	meet := func() { // as everybody does whenever somebody is new
+		for _, e := range l.events {
+			if c, ok := e.(control.Changed); ok && !met[c.Member.Boot] {
+				met[c.Member.Boot] = true
+				for _, s := range all {
+					s.Met(now, float64(c.Member.Boot%100)/100)
+				}
+			}
+		}
+		l.events = nil
+	}
+	for now = begin; now.Before(begin.Add(500 * time.Millisecond)); now = now.Add(5 * time.Millisecond) {
+		run(t, now, now.Add(5*time.Millisecond), []*listener{l}, all, nil)
+		meet()
+	}
+	if n := len(l.Members.Members()); n != count {
+		t.Fatalf("%d members after %v", n, now.Sub(begin))
+	}
+	_, now = run(t, now, begin.Add(2*time.Second), []*listener{l}, all, nil)
+	meet()
+	if n := l.Counters().Messages; n > 14*count {
+		t.Errorf("%d reports in the first two seconds", n)
+	}
+	before := l.Counters().Messages
+	_, now = run(t, now, now.Add(5*time.Second), []*listener{l}, all, nil)
+	if n := l.Counters().Messages - before; n < 4*count || n > 6*count {
+		t.Errorf("%d reports in five seconds", n)
 	}
 	l.events = nil
-	run(t, now, now.Add(400*time.Millisecond), []*listener{l}, all[:990], nil)
+	run(t, now, now.Add(400*time.Millisecond), []*listener{l}, all[:count-10], nil)
 	silent := 0
 	for _, m := range l.Members.Members() {
 		if m.Health == control.Silent {
@@ -444,6 +479,80 @@ func TestThousandAtOnce(t *testing.T) {
 	}
 	if silent != 10 {
 		t.Errorf("%d silent, want 10", silent)
+	}
+}
+
+// More than there is room for come at once, with unfinished messages besides: the state stays within its bounds, and who is known stays known.
+func TestMoreThanThereIsRoomFor(t *testing.T) {
+	m := members.New(members.Config{Group: controltest.Group, Authority: controltest.Authority().Public(), Started: begin, Members: 100})
+	m.SetKeys([]*wire.Key{controltest.Key(1)})
+	l := &listener{t: t, Members: m}
+	c := newCrowd(t, 300)
+	run(t, begin, begin.Add(time.Second), []*listener{l}, c.all, nil)
+	first := l.Members.Members()
+	if len(first) != 100 || refusals(l)[members.Full] == 0 {
+		t.Fatalf("%d members, refused %v", len(first), refusals(l))
+	}
+	now := begin.Add(time.Second)
+	for _, s := range c.all {
+		for range 20 {
+			must(t, s.Message(now, control.KindDone, make([]byte, 5000)))
+		}
+	}
+	run(t, now, now.Add(time.Second), []*listener{l}, c.all, nil)
+	for i, p := range l.Members.Members() {
+		if p.Name != first[i].Name || p.Health != control.Available {
+			t.Errorf("%s is %v, and was there before: %v", p.Name, p.Health, p.Name == first[i].Name)
+		}
+	}
+}
+
+// A newer release says more than this one understands: what this one knows of it counts, the rest is counted, and nobody is worse off.
+func TestVersionSkew(t *testing.T) {
+	l, s := newListener(t, begin), server(t, "s1", addr1, 1)
+	newer := controltest.Identity("s2", control.Server, false, addr2, begin)
+	say := func(number uint64, kind control.Kind, body []byte) error {
+		o := wire.Origin{Group: controltest.Group, Sender: newer.ID(), Boot: 9, Number: number}
+		m := wire.Message{Kind: kind, Body: body}
+		if kind == control.KindReport {
+			m.Certificate = newer.Raw()
+		}
+		signed, err := m.Sign(o, newer.Private)
+		must(t, err)
+		frames, err := wire.Split(o, signed, 1200, controltest.Key(1))
+		must(t, err)
+		return l.frame(begin, &speaker{id: newer}, frames[0])
+	}
+	chain := &controlv1.Chain{Salt: make([]byte, 16), Index: 1, Element: make([]byte, 16)}
+	body, err := proto.Marshal(&controlv1.Report{TimeUnixNano: begin.UnixNano(), Chain: chain, Health: 42})
+	must(t, err)
+	body = protowire.AppendTag(body, 1000, protowire.BytesType)
+	body = protowire.AppendBytes(body, []byte("what nobody knows yet"))
+	if err := say(1, control.KindReport, body); err != nil {
+		t.Errorf("report with a field more: %v", err)
+	}
+	if m := l.member("s2"); m.Boot != 9 || m.Health != control.Unwell { // a health that is not known is no good one
+		t.Errorf("%+v", m)
+	}
+	if err := say(2, 200, nil); !errors.Is(err, members.Version) {
+		t.Errorf("kind 200: %v", err)
+	}
+	for what, at := range map[string]int{"version": 2, "type": 3} {
+		frame := wire.Frame{Type: wire.Heartbeat, Sender: newer.ID(), Boot: 9, Sequence: 7}.Seal(nil, controltest.Key(1))
+		frame[at] = 9
+		if err := l.frame(begin, &speaker{id: newer}, frame); !errors.Is(err, members.Version) {
+			t.Errorf("frame of another %s: %v", what, err)
+		}
+	}
+	if n := refusals(l); n[members.Version] != 3 || len(n) != 1 {
+		t.Errorf("refused %v", n)
+	}
+	run(t, begin, begin.Add(time.Second), []*listener{l}, []*speaker{s}, nil)
+	if m := l.member("s1"); m.Health != control.Available {
+		t.Errorf("s1 is %v", m.Health)
+	}
+	if err := say(3, control.KindDone, []byte("still heard")); err != nil || len(l.received(control.KindDone)) != 1 {
+		t.Errorf("what both know: %v", err)
 	}
 }
 

@@ -18,13 +18,16 @@ const (
 	Weighted Policy = "weighted"
 )
 
-// MaxWeight bounds a server's weight.
-const MaxWeight = 10000
+// MaxWeight bounds a server's weight. A policy may give weights in slots, of which there can be more.
+const (
+	MaxWeight = 10000
+	maxWeight = 1 << MaxBits
+)
 
 // Server is a member of the pool as the allocator sees it.
 type Server struct {
 	Name    string
-	Weight  int  // 0..MaxWeight; its share is in proportion
+	Weight  int  // 0..MaxWeight, or a number of slots; its share is in proportion
 	Drained bool // gets nothing
 	Alive   bool // a dead one gets nothing either
 	Address netip.Addr
@@ -93,8 +96,8 @@ func eligible(want Want) (names []string, weights []int, err error) {
 		if _, twice := weight[s.Name]; twice {
 			return nil, nil, fmt.Errorf("server %s is there twice", s.Name)
 		}
-		if s.Weight < 0 || s.Weight > MaxWeight {
-			return nil, nil, fmt.Errorf("server %s: weight %d: want 0 to %d", s.Name, s.Weight, MaxWeight)
+		if s.Weight < 0 || s.Weight > maxWeight {
+			return nil, nil, fmt.Errorf("server %s: weight %d: want 0 to %d", s.Name, s.Weight, maxWeight)
 		}
 		weight[s.Name] = s.Weight
 		if s.Name == "" || !s.Alive || s.Drained || s.Weight == 0 {

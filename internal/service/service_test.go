@@ -165,7 +165,7 @@ func TestRefused(t *testing.T) {
 		"prefix of nobody":    {replace(geo, "[s3]", "[]"), "10.9.0.0/16: 0 servers"},
 		"prefix's server":     {replace(geo, "[s3]", "[S3]"), "S3"},
 		"one server twice":    {replace(geo, "[s1, s2]", "[s1, s1]"), "s1 is there twice"},
-		"nested too deeply":   {replace(geo, "10.0.0.0/8", "8.0.0.0/5", "10.9.0.0/16", "10.9.0.0/31"), "nest them less deeply"},
+		"too many slots":      {geo + "slots: suffix/16", "slots of suffix/16 in all"},
 		"static prefixes":     {static + "prefixes: [{prefix: 10.0.0.0/8, servers: [s1]}]", "static"},
 		"slots":               {web + "slots: suffix/17", "17 bits"},
 		"handover":            {web + "handover: magic", "magic"},

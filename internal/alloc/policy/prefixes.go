@@ -3,7 +3,6 @@ package policy
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"github.com/manycast/manycast/internal/alloc"
@@ -17,14 +16,8 @@ type Prefix struct {
 	Servers []string
 }
 
-// Bounds of prefixes.
-const (
-	// MaxPrefixServers bounds the servers of one prefix.
-	MaxPrefixServers = 16
-	// MaxMasks bounds the distinct masks of fixed portions, single addresses apart: a classifier has room for 32 in all, and
-	// probes for each of them.
-	MaxMasks = 24
-)
+// MaxPrefixServers bounds the servers of one prefix.
+const MaxPrefixServers = 16
 
 // Cut makes prefixes disjoint: of one inside another the former has its users, and the other is cut into what remains of it.
 // An error says why prefixes cannot be given away, and the way out.
@@ -53,10 +46,6 @@ func Cut(prefixes []Prefix) ([]Prefix, error) {
 			return nil, fmt.Errorf("more than %d portions, once those inside others are cut out of them: "+
 				"have fewer, or nest them less deeply (a /24 inside a /8 leaves 16 pieces of it)", alloc.MaxFixed)
 		}
-	}
-	if n := masks(out); n > MaxMasks {
-		return nil, fmt.Errorf("%d different masks, once those inside others are cut out of them: at most %d, single addresses "+
-			"apart; nest them less deeply, or write some by the same length", n, MaxMasks)
 	}
 	return out, nil
 }
@@ -94,15 +83,4 @@ func without(ps []portion.Portion, q portion.Portion) []portion.Portion {
 		out = append(out, p.Without(q)...)
 	}
 	return out
-}
-
-// masks counts the distinct ones, single addresses apart.
-func masks(prefixes []Prefix) int {
-	seen := map[netip.Addr]bool{}
-	for _, p := range prefixes {
-		if !p.Portion.IsHost() {
-			seen[p.Portion.Mask] = true
-		}
-	}
-	return len(seen)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/portion"
 )
 
 // Policies beside alloc.Equal and alloc.Weighted.
@@ -43,8 +44,16 @@ func (r Rules) Check() error {
 	if err := r.Balance.Check(); err != nil {
 		return fmt.Errorf("balance: %w", err)
 	}
-	if _, err := Cut(r.Prefixes); err != nil {
+	pieces, err := Cut(r.Prefixes)
+	if err != nil {
 		return fmt.Errorf("prefixes: %w", err)
+	}
+	fixed := make([]portion.Portion, 0, len(pieces))
+	for _, p := range pieces {
+		fixed = append(fixed, p.Portion)
+	}
+	if err := alloc.CheckFixed(r.Slots, fixed); err != nil {
+		return fmt.Errorf("prefixes, once those inside others are cut out of them: %w", err)
 	}
 	return nil
 }

@@ -47,6 +47,8 @@ type AgentPlane interface {
 	// Shed refuses new TCP connections of group by a reset: those of share of 1,024 users, always the same ones. Connections that
 	// are there stay; UDP knows no connections, and is not refused. It goes on over a restart.
 	Shed(group netip.Addr, share int) error
+	// Shedding is what Shed said last of group, be it in an earlier run.
+	Shedding(group netip.Addr) (share int, err error)
 	// Close lets go of the plane. keep: packets go on and the next OpenAgent takes it over; else VIPs, ARP settings and programs
 	// are as they were before.
 	Close(keep bool) error

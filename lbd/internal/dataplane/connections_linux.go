@@ -55,13 +55,13 @@ type diag struct {
 func openDiag() (*diag, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
-		return nil, fmt.Errorf("close connections: sock_diag socket: %w", err)
+		return nil, fmt.Errorf("sock_diag socket: %w", err)
 	}
 	// No answer within that time means that the kernel will not answer at all.
 	timeout := unix.Timeval{Sec: 5}
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("close connections: sock_diag socket: %w", err)
+		return nil, fmt.Errorf("sock_diag socket: %w", err)
 	}
 	return &diag{fd: fd}, nil
 }
@@ -144,9 +144,9 @@ func (d *diag) destroy(family uint8, s sock) (bool, error) {
 	return err == nil, err
 }
 
-func (d *diag) send(kind uint16, flags uint16, family uint8, states uint32, id [sockIDLen]byte) error {
+func (d *diag) send(kind uint16, flags uint16, family uint8, states uint32, id [sockIDLen]byte, attributes ...byte) error {
 	d.seq++
-	b := make([]byte, unix.SizeofNlMsghdr+requestLen)
+	b := append(make([]byte, unix.SizeofNlMsghdr+requestLen), attributes...)
 	binary.NativeEndian.PutUint32(b[0:], uint32(len(b)))
 	binary.NativeEndian.PutUint16(b[4:], kind)
 	binary.NativeEndian.PutUint16(b[6:], flags|unix.NLM_F_REQUEST)

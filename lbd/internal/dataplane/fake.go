@@ -171,11 +171,11 @@ func (f *FakeAgent) Shed(group netip.Addr, share int) error {
 	return nil
 }
 
-// Sheds returns the share of a group's users that are refused.
-func (f *FakeAgent) Sheds(group netip.Addr) int {
+// Shedding returns the share of a group's users that are refused.
+func (f *FakeAgent) Shedding(group netip.Addr) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.sheds[group]
+	return f.sheds[group], nil
 }
 
 // Renewals returns how often Revive and Renew were called.

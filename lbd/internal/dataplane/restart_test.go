@@ -32,6 +32,10 @@ func TestMain(m *testing.M) {
 		fmt.Println("ready")
 		select {}
 	}
+	if what := os.Getenv(clientEnv); what != "" {
+		fmt.Println(holdMany(what))
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 

@@ -135,3 +135,16 @@ func (a *agent) Shed(group netip.Addr, share int) error {
 	}
 	return nil
 }
+
+// Shedding reads the share.
+func (a *agent) Shedding(group netip.Addr) (int, error) {
+	if err := checkShed(group, 0); err != nil {
+		return 0, err
+	}
+	var share uint32
+	err := a.coll.Maps[agentMapSheds].Lookup(group.As4(), &share)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return 0, fmt.Errorf("read whom of group %s to shed: %w", group, err)
+	}
+	return int(share), nil
+}

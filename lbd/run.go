@@ -20,6 +20,7 @@ import (
 	"github.com/manycast/manycast/lbd/internal/health"
 	"github.com/manycast/manycast/lbd/internal/joiner"
 	"github.com/manycast/manycast/lbd/internal/leader"
+	"github.com/manycast/manycast/lbd/internal/load"
 	"github.com/manycast/manycast/lbd/internal/metrics"
 	"github.com/manycast/manycast/lbd/internal/store"
 )
@@ -140,6 +141,8 @@ func agentTasks(ctx context.Context, cfg config.Agent, keep bool, link agent.Lin
 		buckets := store.OnBus(b.conn)
 		c.Buckets = &buckets
 	}
+	measuring := newLoad(cfg, plane, ch, b)
+	c.Measure = measuring.Measure
 	var tasks []daemon.Task
 	if !cfg.Keys.Unsigned {
 		k := groupkeys.New(cfg.Keys.Dir, cfg.Keys.Member, b.keys(), func(groups []keyfile.Group) {
@@ -167,7 +170,16 @@ func agentTasks(ctx context.Context, cfg config.Agent, keep bool, link agent.Lin
 		tasks = append(tasks, l)
 	}
 	tasks = append(tasks, b.answers(ch)...)
-	return withMetrics(tasks, cfg.Metrics.Listen, collectors(metrics.NewCounters("agent", plane.Counters), ch)...)
+	return withMetrics(tasks, cfg.Metrics.Listen, append(collectors(metrics.NewCounters("agent", plane.Counters), ch), measuring)...)
+}
+
+// newLoad measures what the server has to do.
+func newLoad(cfg config.Agent, plane dataplane.AgentPlane, c *channel.Channel, b *base) *load.Task {
+	s := load.Sources{Plane: plane, Sockets: dataplane.CountSockets, Machine: load.NewMachine("/").Read}
+	if c != nil {
+		s.Channel = c
+	}
+	return load.NewTask(cfg.Load, cfg.Name, s, b.log)
 }
 
 // newLeader competes for the lease beside a director or an agent, whose server is the one of that name.

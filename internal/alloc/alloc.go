@@ -110,6 +110,24 @@ func (a Allocation) Owns(server string) bool {
 	return ok && slices.Contains(a.Owner, i)
 }
 
+// Used are the servers that own a cell or stand by for one, sorted.
+func (a Allocation) Used() []string {
+	used := make([]bool, len(a.Servers))
+	for i, o := range a.Owner {
+		used[o] = true
+		if s := a.Standby[i]; s != None {
+			used[s] = true
+		}
+	}
+	var names []string
+	for i, name := range a.Servers {
+		if used[i] {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // Answer says why a user reaches its server.
 type Answer struct {
 	Slot    int  // that the user's address chooses

@@ -453,3 +453,16 @@ func FuzzNext(f *testing.F) {
 		}
 	})
 }
+
+func TestUsed(t *testing.T) {
+	a := Allocation{
+		Slots: Slots{Suffix, 1}, Servers: []string{"a", "b", "c", "d"},
+		Owner: []uint16{1, 1}, Standby: []uint16{3, None},
+	}
+	if got := a.Used(); !slices.Equal(got, []string{"b", "d"}) {
+		t.Errorf("used are %v, want b and d", got)
+	}
+	if got := (Allocation{}).Used(); len(got) != 0 {
+		t.Errorf("before the first allocation %v", got)
+	}
+}

@@ -86,8 +86,11 @@ func (l *Loop) Beat() {
 	c.failed = err != nil
 }
 
-// SetLoads is what the next reports say of the server's work. Any goroutine may call it at any time.
-func (l *Loop) SetLoads(loads map[string]alloc.Load) {
+// setLoads is what the next reports and registrations say of the server's work. Any goroutine may call it at any time.
+func (l *Loop) setLoads(loads map[string]alloc.Load) {
+	if l.registrar != nil {
+		l.registrar.setLoads(loads)
+	}
 	l.channel.mu.Lock()
 	defer l.channel.mu.Unlock()
 	l.channel.status.Loads = loads

@@ -52,6 +52,7 @@ type Config struct {
 	Joiner    Joiner
 	Close     Closer
 	Health    Health
+	Measure   Measure                     // nil: loads are not known
 	HasKey    func(group netip.Addr) bool // joins could be signed; nil: they need not be
 	KeysRead  <-chan struct{}             // closed when HasKey can tell; nil: it always can
 	Buckets   *store.Buckets
@@ -85,6 +86,7 @@ type Loop struct {
 	keepAt    time.Time                   // when to try again; zero: all is on disk
 	work      sync.WaitGroup
 	channel   channel
+	shown     shown
 }
 
 type closeResult struct {
@@ -182,6 +184,9 @@ func (l *Loop) serve(ctx context.Context, joinerEnded <-chan error) error {
 		defer l.cfg.Channel.Listen(l.channel.mail.Put)()
 	}
 	l.work.Go(func() { l.watchHealth(ctx) })
+	if l.cfg.Measure != nil {
+		l.work.Go(func() { l.cfg.Measure(ctx, l.shown.get, l.setLoads) })
+	}
 	for {
 		done, err := l.turn(working, &in)
 		if done || err != nil {
@@ -359,6 +364,9 @@ func (l *Loop) apply(ctx context.Context, a Apply) {
 	a.Revive = a.Revive || l.retry != nil && l.retry.Revive
 	l.retry = nil
 	err := l.cfg.Plane.Set(a.Accept)
+	if err == nil {
+		l.shown.set(l.core.serving())
+	}
 	if err == nil && (a.Revive || l.cfg.Channel == nil) {
 		err = l.cfg.Plane.Revive()
 	}

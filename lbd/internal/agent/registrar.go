@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/store"
@@ -36,6 +37,7 @@ type registrar struct {
 	services []service.Service
 	judged   bool // healthy says something
 	healthy  bool
+	loads    map[string]alloc.Load // by service; they go with the next renewals
 }
 
 // newRegistrar returns a registrar that has yet to run. A server that is not able to serve a service registers as unhealthy.
@@ -50,6 +52,12 @@ func (r *registrar) setServices(services []service.Service) {
 	defer r.mu.Unlock()
 	r.services = services
 	r.renewNow()
+}
+
+func (r *registrar) setLoads(loads map[string]alloc.Load) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.loads = loads
 }
 
 func (r *registrar) setHealthy(healthy bool) {
@@ -114,7 +122,7 @@ func (r *registrar) renew(ctx context.Context, s service.Service, healthy bool) 
 	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
 	defer cancel()
 	p := proto.CloneOf(r.proto)
-	p.Service, p.Healthy = s.Name, healthy
+	p.Service, p.Healthy, p.Load = s.Name, healthy, r.load(s.Name)
 	data, err := proto.Marshal(p)
 	if err == nil {
 		_, err = r.bucket.Put(ctx, r.key(s.Name), data)
@@ -122,6 +130,16 @@ func (r *registrar) renew(ctx context.Context, s service.Service, healthy bool) 
 	if err != nil && ctx.Err() == nil && !errors.Is(err, bus.ErrAway) {
 		r.log.Warn("not registered", "service", s.Name, "err", err)
 	}
+}
+
+// load is nil where nothing is known.
+func (r *registrar) load(service string) *allocv1.Load {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l, ok := r.loads[service]; ok {
+		return alloc.LoadToProto(l)
+	}
+	return nil
 }
 
 // checkName returns an error when an agent at another address is registered under this name in one of the services and alive: it

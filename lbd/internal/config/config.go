@@ -14,6 +14,7 @@ import (
 	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/health"
+	"github.com/manycast/manycast/lbd/internal/load"
 )
 
 // Director is director.toml, which says what each key means.
@@ -50,6 +51,7 @@ type Agent struct {
 	Join      Join           `toml:"join"`
 	Keys      Keys           `toml:"keys"`
 	Health    health.Config  `toml:"health"`
+	Load      load.Config    `toml:"load"`
 	Bus       Bus            `toml:"bus"`
 	Leader    Leader         `toml:"leader"`
 	Metrics   Metrics        `toml:"metrics"`
@@ -122,6 +124,7 @@ func DefaultAgent() Agent {
 		Join:    Join{Refresh: 10 * time.Second, Resend: time.Second, Robustness: 2},
 		Keys:    Keys{Member: "/var/lib/manycast/agent/member.key", Dir: "/var/lib/manycast/agent/groups"},
 		Health:  health.Default(),
+		Load:    load.DefaultConfig(),
 		Leader:  defaultLeader(false),
 		Control: control.DefaultConfig(),
 	}
@@ -192,7 +195,7 @@ func (l Leader) check() error {
 
 func (c Agent) check() error {
 	errs := []error{
-		service.CheckName(c.Name), checkDir("state_dir", c.StateDir), checkDir("bpffs", c.BPFFS), c.Bus.check(c.Services), c.Health.Check(), c.Leader.check(), c.Control.Check(),
+		service.CheckName(c.Name), checkDir("state_dir", c.StateDir), checkDir("bpffs", c.BPFFS), c.Bus.check(c.Services), c.Health.Check(), c.Load.Check(), c.Leader.check(), c.Control.Check(),
 	}
 	if c.Leader.Enabled && len(c.Bus.URLs) == 0 {
 		errs = append(errs, errors.New("leader.enabled without bus.urls: who leads has its lease and the allocations on the bus"))

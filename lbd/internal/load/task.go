@@ -1,0 +1,208 @@
+package load
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/control"
+	"github.com/manycast/manycast/lbd/internal/agent"
+	"github.com/manycast/manycast/lbd/internal/dataplane"
+)
+
+// Plane is what a Task uses of dataplane.AgentPlane.
+type Plane interface {
+	Counters() (dataplane.AgentCounters, error)
+	Traffic() (map[netip.Addr]dataplane.Traffic, error)
+	Senders() (map[netip.Addr][]dataplane.Sender, error)
+	Shed(group netip.Addr, share int) error
+	Shedding(group netip.Addr) (share int, err error)
+}
+
+// Sources are what a Task measures by.
+type Sources struct {
+	Plane   Plane
+	Sockets func(ctx context.Context, local []netip.AddrPort) ([]dataplane.Sockets, error) // dataplane.CountSockets
+	Machine func(now time.Time) (MachineReading, error)                                    // Machine.Read
+	Channel control.Channel                                                                // nil: the other servers are not heard
+}
+
+// Task measures, reports and sheds. One goroutine runs it.
+type Task struct {
+	config      Config
+	name        string // of this server, on the channel
+	sources     Sources
+	application *Application
+	log         *slog.Logger
+
+	meter    Meter
+	counters dataplane.AgentCounters
+	packets  uint64 // of all groups, both directions
+	inbound  float64
+	sockets  sockets
+	machine  MachineReading
+	at       time.Time
+
+	others others
+	state  state
+}
+
+// NewTask returns one that has yet to run. The configuration has been checked; name is the server's own.
+func NewTask(c Config, name string, s Sources, log *slog.Logger) *Task {
+	return &Task{config: c, name: name, sources: s, application: NewApplication(c, log), log: log, state: newState()}
+}
+
+// Measure implements agent.Measure.
+func (t *Task) Measure(ctx context.Context, serving func() []agent.Serving, report func(map[string]alloc.Load)) {
+	if t.sources.Channel != nil {
+		defer t.sources.Channel.Listen(t.others.hear)()
+	}
+	var work sync.WaitGroup
+	defer work.Wait()
+	work.Go(func() { t.application.Run(ctx) })
+	tick := time.NewTicker(t.config.Interval)
+	defer tick.Stop()
+	for {
+		t.once(ctx, serving(), report)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (t *Task) once(ctx context.Context, serving []agent.Serving, report func(map[string]alloc.Load)) {
+	now := time.Now()
+	r, ok := t.read(ctx, now, serving)
+	if !ok || ctx.Err() != nil {
+		return // rates would be wrong: the next reading is of both intervals
+	}
+	t.meter.Take(now, r)
+	loads := t.meter.Loads()
+	report(loads)
+	t.shed(now, serving, loads)
+	t.at = now
+	t.state.tell(loads, r)
+}
+
+// read measures. What cannot be read is said once in the log, counted, and taken to be as it was; without the data plane there
+// is no reading.
+func (t *Task) read(ctx context.Context, now time.Time, serving []agent.Serving) (Reading, bool) {
+	traffic, err := t.sources.Plane.Traffic()
+	if t.failed(plane, err) {
+		return Reading{}, false
+	}
+	senders, err := t.sources.Plane.Senders()
+	if t.failed(plane, err) {
+		return Reading{}, false
+	}
+	t.measureInbound(traffic)
+	if machine, err := t.sources.Machine(now); !t.failed(machineFigures, err) {
+		t.machine = machine
+	}
+	t.countSockets(ctx, now, serving)
+	r := Reading{Machine: t.machine, Word: t.application.Word(now), Services: make(map[string]ServiceReading, len(serving))}
+	for _, s := range serving {
+		if of, ok := traffic[s.Group]; ok {
+			r.Services[s.Name] = ServiceReading{
+				Slots: s.Slots, Traffic: of, Senders: senders[s.Group], Inbound: t.inbound, Sockets: t.sockets.of(s),
+			}
+		}
+	}
+	return r, true
+}
+
+// measureInbound finds out which part of the packets comes from users: a sample tells who sends, but not of how many.
+func (t *Task) measureInbound(traffic map[netip.Addr]dataplane.Traffic) {
+	counters, err := t.sources.Plane.Counters()
+	if t.failed(plane, err) {
+		return
+	}
+	var packets uint64
+	for _, of := range traffic {
+		packets += of.Packets
+	}
+	if all := since(t.packets, packets); all > 0 {
+		t.inbound = min(float64(since(t.counters.Delivered, counters.Delivered))/float64(all), 1)
+	}
+	t.packets, t.counters = packets, counters
+}
+
+// sourceOf names what can fail, in the log and in metrics.
+type sourceOf string
+
+const (
+	plane          sourceOf = "data plane"
+	machineFigures sourceOf = "machine"
+	socketTable    sourceOf = "socket table"
+	shedding       sourceOf = "shedding"
+	application    sourceOf = "application"
+)
+
+// failed tells the log when a source begins to fail, and when it is back.
+func (t *Task) failed(s sourceOf, err error) bool {
+	switch isNews := t.state.count(s, err != nil); {
+	case isNews && err != nil:
+		t.log.Warn("load is not known in full", "source", string(s), "err", err)
+	case isNews:
+		t.log.Info("load is known again", "source", string(s))
+	}
+	return err != nil
+}
+
+// sockets are those of all services, counted as often as a fiftieth of one CPU allows.
+type sockets struct {
+	counts map[netip.AddrPort]dataplane.Sockets
+	next   time.Time
+}
+
+// costs is how much longer than the last count took the next one waits.
+const costs = 50
+
+func (t *Task) countSockets(ctx context.Context, now time.Time, serving []agent.Serving) {
+	var local []netip.AddrPort
+	isNew := false
+	for _, s := range serving {
+		for _, l := range endpoints(s) {
+			_, known := t.sockets.counts[l]
+			local, isNew = append(local, l), isNew || !known
+		}
+	}
+	if len(local) == 0 || now.Before(t.sockets.next) && !isNew {
+		return
+	}
+	counts, err := t.sources.Sockets(ctx, local)
+	t.sockets.next = now.Add(costs * time.Since(now))
+	if t.failed(socketTable, err) {
+		return
+	}
+	t.sockets.counts = make(map[netip.AddrPort]dataplane.Sockets, len(local))
+	for i, l := range local {
+		t.sockets.counts[l] = counts[i]
+	}
+}
+
+func (s *sockets) of(service agent.Serving) dataplane.Sockets {
+	var sum dataplane.Sockets
+	for _, l := range endpoints(service) {
+		c := s.counts[l]
+		sum.Connections += c.Connections
+		sum.Waiting += c.Waiting
+		sum.Backlog += c.Backlog
+	}
+	return sum
+}
+
+func endpoints(s agent.Serving) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, p := range s.Ports {
+		if p.Proto == "tcp" {
+			out = append(out, netip.AddrPortFrom(s.VIP, p.Number))
+		}
+	}
+	return out
+}

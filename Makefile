@@ -4,13 +4,15 @@ export PATH := $(PATH):/usr/local/go/bin
 # Under sudo the tree may belong to somebody else: git would refuse to tell Go its version.
 export GOFLAGS := -buildvcs=false
 
+PREFIX ?= /usr
+SYSCONFDIR ?= /etc
 DURATION ?= 20s
 CLIENTS ?= 60
 FUZZTIME ?= 3s
 DAEMONS := $(patsubst %/main.go,%,$(wildcard igmpd/main.go lbd/main.go dnsd/main.go tdpd/main.go))
 LINT := go tool -modfile=tools/lint/go.mod golangci-lint
 
-.PHONY: help setup build generate generate-check lint test test-unit test-race test-fuzz test-net demo bench clean
+.PHONY: help setup build install uninstall test-packaging generate generate-check lint test test-unit test-race test-fuzz test-net demo bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -20,6 +22,12 @@ build: ## binaries in bin/
 	@mkdir -p bin
 	go build -o bin/manycast ./cli
 	@for d in $(DAEMONS); do echo "go build -o bin/$$d ./$$d"; go build -o bin/$$d ./$$d || exit 1; done
+
+install: ## what bin/ has, units, users, configurations, completions: PREFIX=/usr SYSCONFDIR=/etc DESTDIR=
+	@PREFIX="$(PREFIX)" SYSCONFDIR="$(SYSCONFDIR)" DESTDIR="$(DESTDIR)" tools/packaging/install install
+
+uninstall: ## all of that but configurations
+	@PREFIX="$(PREFIX)" SYSCONFDIR="$(SYSCONFDIR)" DESTDIR="$(DESTDIR)" tools/packaging/install uninstall
 
 generate: ## protobuf and BPF objects (clang, protoc: tools/setup test)
 	go generate ./...
@@ -32,10 +40,13 @@ lint: ## golangci-lint, pinned in tools/lint/go.mod; the daemons' borders
 
 test: ## everything, as root
 	@tools/setup test
-	@$(MAKE) --no-print-directory build test-unit test-race test-fuzz test-net
+	@$(MAKE) --no-print-directory build test-unit test-packaging test-race test-fuzz test-net
 
 test-unit: ## tests that need no privilege
 	go test -skip '^TestNet' ./...
+
+test-packaging: ## make install below a directory; what systemd says of the units, and how exposed they are
+	go test -count=1 -v ./tools/packaging
 
 test-race: ## the concurrent packages under the race detector
 	go test -race -skip '^TestNet' ./internal/bus ./internal/daemon ./igmpd/internal/... ./lbd/internal/... ./dnsd/internal/...

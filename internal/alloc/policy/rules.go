@@ -58,12 +58,15 @@ func (r Rules) Check() error {
 	return nil
 }
 
-// IsFeedback reports whether the policy follows reports of load, so that it decides again and again.
+// FollowsReports reports whether what servers report moves users: then the policy decides each Balance.Interval.
+func (r Rules) FollowsReports() bool { return r.IsFeedback() || r.Policy == Wanted }
+
+// IsFeedback reports whether the policy moves shares toward equal loads.
 func (r Rules) IsFeedback() bool { return r.Policy == Load || r.Policy == LeastConnections }
 
 // Balance are the knobs of the feedback policies. Fractions are 0 to 1.
 type Balance struct {
-	Interval   time.Duration // between two decisions; 1 s to 1 h
+	Interval   time.Duration // between two decisions, under wanted, too; 1 s to 1 h
 	Hysteresis float64       // nothing moves while everybody is that near to the mean; 0.01 to 1
 	Step       float64       // largest part of the whole space that one decision moves; 0.001 to 1
 	Range      float64       // a server's share stays within 1/Range and Range times what its weight gives it; 1 to 100

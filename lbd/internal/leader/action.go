@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/lbd/internal/announce"
 	"github.com/manycast/manycast/lbd/internal/store"
@@ -19,6 +20,8 @@ type Registration struct {
 	Weight  int
 	Healthy bool
 	BootID  uint64 // another one at each start of the agent
+
+	Load *alloc.Load // nil: not said; a change of it is no news
 }
 
 // Operator is what the operator wants of a server.

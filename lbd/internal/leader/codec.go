@@ -23,8 +23,13 @@ func decodeRegistration(data []byte) (Registration, error) {
 		return Registration{}, fmt.Errorf("server: %w", err)
 	}
 	address, _ := netip.ParseAddr(p.GetAddress()) // not known is as good as not readable
+	var load *alloc.Load
+	if p.Load != nil {
+		l := alloc.LoadFromProto(p.Load)
+		load = &l
+	}
 	return Registration{
-		Service: p.GetService(), Server: p.GetName(), Address: address, Weight: int(min(p.GetWeight(), alloc.MaxWeight)),
+		Load: load, Service: p.GetService(), Server: p.GetName(), Address: address, Weight: int(min(p.GetWeight(), alloc.MaxWeight)),
 		Healthy: p.GetHealthy(), BootID: p.GetBootId(),
 	}, nil
 }

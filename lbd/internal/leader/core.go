@@ -63,7 +63,7 @@ func (c *Core) leading(now time.Time) bool { return c.term != 0 && now.Before(c.
 func (c *Core) Lead(now time.Time, term uint64, until time.Time) []Action {
 	if term != c.term {
 		for _, p := range c.pools {
-			p.round = nil
+			p.round, p.balanced = nil, now
 		}
 	}
 	c.term, c.until = term, until

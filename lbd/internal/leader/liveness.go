@@ -25,6 +25,7 @@ type hearing struct {
 type heard struct {
 	health control.Health
 	since  time.Time
+	loads  map[string]alloc.Load // by service, as last reported
 }
 
 // verdict is what the channel says of a server.
@@ -50,12 +51,14 @@ func (c *Core) Heard(now time.Time, members []control.Member) []Action {
 	for _, m := range members {
 		old, known := c.hearing.members[m.Name]
 		if known && (m.Health == old.health || m.Health == control.Unknown) {
+			old.loads = m.Loads // no news by themselves
+			c.hearing.members[m.Name] = old
 			continue // a leader that could not listen knows nothing new
 		}
 		if m.Health == control.Available {
 			c.trust(m.Name)
 		}
-		c.hearing.members[m.Name], isNews = heard{m.Health, now}, true
+		c.hearing.members[m.Name], isNews = heard{m.Health, now, m.Loads}, true
 	}
 	if !isNews {
 		return nil

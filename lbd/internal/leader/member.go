@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/alloc/policy"
 )
 
 // member is a server as its registrations show it.
@@ -30,7 +31,7 @@ func (p *pool) register(now time.Time, r Registration, revision uint64) (isNews 
 	case revision == m.revision:
 		return false // sent again by the watch: no sign of life
 	}
-	isNews = r != m.Registration || !m.proven || !p.usable(now, m)
+	isNews = r.withoutLoad() != m.withoutLoad() || !m.proven || !p.usable(now, m)
 	if m.BootID != r.BootID {
 		m.suspect = time.Time{}
 	}
@@ -39,6 +40,12 @@ func (p *pool) register(now time.Time, r Registration, revision uint64) (isNews 
 	}
 	m.Registration, m.revision, m.seen, m.proven = r, revision, now, true
 	return isNews
+}
+
+// withoutLoad is all of a registration but what is another at each renewal.
+func (r Registration) withoutLoad() Registration {
+	r.Load = nil
+	return r
 }
 
 // alive reports whether the member's agent can be counted on.
@@ -119,9 +126,6 @@ func (p *pool) servers(now time.Time) []alloc.Server {
 			}
 		}
 		s.Weight = min(max(s.Weight, 0), alloc.MaxWeight)
-		if p.spec.Policy == alloc.Equal {
-			s.Weight = 1
-		}
 		out = append(out, s)
 	}
 	return out
@@ -147,8 +151,8 @@ func (p *pool) complete(now time.Time) bool {
 	return true
 }
 
-// reason says why next follows the committed allocation.
-func (p *pool) reason(now time.Time, next alloc.Allocation) string {
+// reason says why next follows the committed allocation: for who came and went, or else for what the policy says.
+func (p *pool) reason(now time.Time, next alloc.Allocation, said []policy.Reason) string {
 	before := p.state.Committed
 	if before.Zero() {
 		return "first allocation"
@@ -164,11 +168,23 @@ func (p *pool) reason(now time.Time, next alloc.Allocation) string {
 			why = append(why, name+" joined")
 		}
 	}
+	for _, r := range said {
+		if len(why) >= maxReasons {
+			why = append(why, "and others")
+			break
+		}
+		if !r.Refused {
+			why = append(why, r.String())
+		}
+	}
 	if len(why) == 0 {
 		return "shares changed"
 	}
 	return join(why)
 }
+
+// maxReasons is about as many as a line has room for; who came and went are all named.
+const maxReasons = 4
 
 func (p *pool) absence(now time.Time, name string) string {
 	m, ok := p.members[name]

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/alloc/policy"
 	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/announce"
@@ -29,10 +30,11 @@ type pool struct {
 	state    store.State
 	number   uint64 // highest of an epoch seen: if the bucket forgets, epochs do not go back within a term
 
-	settled *alloc.Want // what the committed allocation is right for
-	empty   bool        // nobody may own anything; told once
-	round   *round
-	tails   []*tail
+	settled  *basis    // what the committed allocation is right for
+	balanced time.Time // when reports of load last could move users, or somebody else did
+	empty    bool      // nobody may own anything; told once
+	round    *round
+	tails    []*tail
 }
 
 // round is a reallocation before its commit.
@@ -87,26 +89,61 @@ func (p *pool) evaluate(now time.Time) []Action {
 	if p.spec == nil || p.spec.Static() || !p.core.loaded || !p.complete(now) {
 		return nil
 	}
-	want := alloc.Want{Epoch: p.nextEpoch(), Slots: p.spec.Slots, Servers: p.servers(now)}
-	if p.settled != nil && same(*p.settled, want) && p.state.Prepared.Zero() {
+	base, due := basis{p.nextEpoch(), p.spec, p.servers(now)}, p.due(now)
+	if !due && p.settled != nil && p.settled.same(base) && p.state.Prepared.Zero() {
 		return nil
 	}
+	d := policy.Decide(policy.Input{Rules: p.spec.Rules(), Servers: base.servers, Loads: p.loads(), Current: p.state.Committed, Due: due})
+	if due {
+		p.balanced = now
+	}
+	want := d.Want(p.spec.Rules())
+	want.Epoch = base.epoch
 	next, move, err := alloc.Next(p.state.Committed, want)
 	switch {
 	case errors.Is(err, alloc.ErrNoServer):
 		return p.nobody()
 	case err != nil:
-		p.settled = &want
+		p.settled = &base
 		return []Action{Warn{p.name, err.Error()}}
 	}
 	p.empty = false
 	if next.Same(p.state.Committed) {
-		p.settled = &want
+		p.settled = &base
 		return p.takeBack()
 	}
 	p.settled = nil
-	p.round = &round{next: next, move: move, reason: p.reason(now, next), began: now, agents: p.agents(now, next)}
+	p.round = &round{next: next, move: move, reason: p.reason(now, next, d.Why), began: now, agents: p.agents(now, next)}
 	return []Action{Save{p.name, p.revision, store.State{Committed: p.state.Committed, Prepared: next}}}
+}
+
+// due reports whether reports of load may move users: not before the policy's interval has passed since they could last, since any other
+// reallocation, whose effect they do not show before, or since the term began.
+func (p *pool) due(now time.Time) bool {
+	rules := p.spec.Rules()
+	if !rules.FollowsReports() {
+		return false
+	}
+	if p.balanced.IsZero() {
+		p.balanced = now
+	}
+	return now.Sub(p.balanced) >= rules.Balance.Interval
+}
+
+// loads are the last ones reported: on the control channel, which is younger, else in registrations.
+func (p *pool) loads() map[string]alloc.Load {
+	out := make(map[string]alloc.Load, len(p.members))
+	for name, m := range p.members {
+		if m.Load != nil {
+			out[name] = *m.Load
+		}
+		if h := p.core.hearing; h != nil {
+			if l, ok := h.members[name].loads[p.name]; ok {
+				out[name] = l
+			}
+		}
+	}
+	return out
 }
 
 // nobody keeps the last allocation: it is better than none.
@@ -163,7 +200,7 @@ func (p *pool) saved(now time.Time) []Action {
 		r.began, r.again, r.deadline = now, now.Add(patience/2), now.Add(patience)
 		return []Action{Send{announce.Announce{Service: p.name, Allocation: r.next, Previous: p.state.Committed}}}
 	case r.phase == savingCommitted && p.state.Committed.Epoch == r.next.Epoch:
-		p.round = nil
+		p.round, p.balanced = nil, now
 		p.tails = append(p.tails, &tail{
 			Move: Move{
 				Service: p.name, Epoch: r.next.Epoch, Reason: r.reason,
@@ -246,9 +283,16 @@ func (t *tail) record(now time.Time) Action {
 	return Record{t.Move}
 }
 
-// same compares what two wants lead to.
-func same(a, b alloc.Want) bool {
-	return a.Epoch == b.Epoch && a.Slots == b.Slots && slices.Equal(a.Servers, b.Servers) && slices.Equal(a.Fixed, b.Fixed)
+// basis is what a decision is made from beside reports.
+type basis struct {
+	epoch   epoch.Epoch
+	spec    *service.Service
+	servers []alloc.Server
+}
+
+// same compares what two bases lead to; any change of services makes new specs.
+func (b basis) same(o basis) bool {
+	return b.epoch == o.epoch && b.spec == o.spec && slices.Equal(b.servers, o.servers)
 }
 
 func setOf(names []string) map[string]bool {

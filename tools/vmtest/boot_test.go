@@ -1,0 +1,211 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/manycast/manycast/internal/testnet"
+)
+
+// These tests boot machines: they run on the host, as part of make test-vm.
+
+const shell = "/bin/sh"
+
+// rig is vmtest, built, with a directory of its own for temporary files.
+type rig struct {
+	t            *testing.T
+	program, tmp string
+}
+
+func newRig(t *testing.T) rig {
+	t.Helper()
+	r := rig{t, filepath.Join(t.TempDir(), "vmtest"), t.TempDir()}
+	build := exec.Command("go", "build", "-o", r.program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return r
+}
+
+func (r rig) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(r.program, args...)
+	cmd.Env = append(os.Environ(), "TMPDIR="+r.tmp)
+	return cmd
+}
+
+// run returns what the shell's script wrote and its status.
+func (r rig) run(script string, flags ...string) (stdout, stderr string, status int) {
+	r.t.Helper()
+	cmd := r.command(append(flags, "--", shell, "-c", script)...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	if exit := (&exec.ExitError{}); err != nil && !errors.As(err, &exit) {
+		r.t.Fatal(err)
+	}
+	r.nothingLeft()
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// nothingLeft checks that there is no file, and no process that has this run's directory in its arguments.
+func (r rig) nothingLeft() {
+	r.t.Helper()
+	if left, err := os.ReadDir(r.tmp); err != nil || len(left) > 0 {
+		r.t.Errorf("files left: %v, %v", left, err)
+	}
+	if left := r.processes(); len(left) > 0 {
+		r.t.Errorf("processes left: %q", left)
+	}
+}
+
+func (r rig) processes() (found []string) {
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, f := range files {
+		line, err := os.ReadFile(f)
+		if err == nil && bytes.Contains(line, []byte(r.tmp)) { // it may have gone since
+			found = append(found, string(line))
+		}
+	}
+	return found
+}
+
+func TestBootPassesOutputAndStatus(t *testing.T) {
+	r := newRig(t)
+	tests := map[string]struct {
+		script, stdout, stderr string
+		status                 int
+	}{
+		"success": {"echo out", "out\n", "", 0},
+		"status":  {"echo out; echo err >&2; exit 7", "out\n", "err\n", 7},
+		"signal":  {"kill -KILL $$", "", "vmtest: " + shell + ": killed\n", 137},
+		"orphans": {"sleep 1000 & (sleep 1000 &) ; exit 3", "", "", 3},
+		"place":   {"uname -n; ls /sys/class/net; cat /proc/sys/net/mpls/platform_labels; id -u", "vmtest\nlo\n0\n0\n", "", 0},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			r.t = t
+			stdout, stderr, status := r.run(tt.script, "-kernel", kindUML)
+			if stdout != tt.stdout || stderr != tt.stderr || status != tt.status {
+				t.Errorf("got %q, %q, %d; want %q, %q, %d", stdout, stderr, status, tt.stdout, tt.stderr, tt.status)
+			}
+		})
+	}
+}
+
+func TestBootLosesNoOutput(t *testing.T) {
+	stdout, stderr, status := newRig(t).run("yes 0123456 | head -c 4000000; yes abc | head -c 1000000 >&2", "-kernel", kindUML)
+	if stdout != strings.Repeat("0123456\n", 500000) || stderr != strings.Repeat("abc\n", 250000) || status != 0 {
+		t.Errorf("%d and %d bytes, status %d", len(stdout), len(stderr), status)
+	}
+}
+
+func TestBootFailsWithTheMachine(t *testing.T) {
+	r := newRig(t)
+	tests := map[string]struct {
+		script string
+		flags  []string
+		want   []string
+	}{
+		"panic":   {"echo before; echo c > /proc/sysrq-trigger; sleep 100", nil, []string{"ended before the command did", "Kernel panic"}},
+		"halt":    {"echo o > /proc/sysrq-trigger; sleep 100", nil, []string{"ended before the command did"}},
+		"timeout": {"sleep 1000", []string{"-timeout", "5s"}, []string{"not done after 5s", "end of its console"}},
+		"module":  {"true", []string{"-modules", "nonesuch"}, []string{"has no module nonesuch"}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			r.t = t
+			_, stderr, status := r.run(tt.script, append([]string{"-kernel", kindUML}, tt.flags...)...)
+			if status != failed {
+				t.Errorf("status %d, want %d", status, failed)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(stderr, want) {
+					t.Errorf("no %q in: %s", want, stderr)
+				}
+			}
+		})
+	}
+}
+
+func TestBootKeepsWhatIsWrittenWhereItIsAsked(t *testing.T) {
+	r := newRig(t)
+	dir := t.TempDir()
+	kept, lost := filepath.Join(dir, "kept"), filepath.Join(dir, "lost")
+	for _, d := range []string{kept, lost} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, stderr, status := r.run("echo x | tee "+kept+"/f "+lost+"/f >/dev/null", "-kernel", kindUML, "-write", kept); status != 0 {
+		t.Fatalf("%d: %s", status, stderr)
+	}
+	if data, err := os.ReadFile(kept + "/f"); err != nil || string(data) != "x\n" {
+		t.Errorf("kept: %q, %v", data, err)
+	}
+	if _, err := os.Stat(lost + "/f"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the host has what was written elsewhere: %v", err)
+	}
+}
+
+func TestBootEndsBySignal(t *testing.T) {
+	r := newRig(t)
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
+		t.Run(sig.String(), func(t *testing.T) {
+			r.t = t
+			cmd := r.command("-kernel", kindUML, "--", "sh", "-c", "echo up; sleep 1000")
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(out, make([]byte, 3)); err != nil {
+				t.Fatal(err)
+			}
+			if len(r.processes()) == 0 {
+				t.Error("no process has the run's directory in its arguments: this test would see none that is left")
+			}
+			if err := cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait() // what counts is the status
+			if sig == syscall.SIGKILL {
+				// Nobody is left to remove the files, but the processes go.
+				testnet.Eventually(t, 5*time.Second, func() bool { return len(r.processes()) == 0 }, "processes gone")
+				return
+			}
+			if status := cmd.ProcessState.ExitCode(); status != 128+int(sig) {
+				t.Errorf("status %d", status)
+			}
+			r.nothingLeft()
+		})
+	}
+}
+
+func TestBootEmulatedKernel(t *testing.T) {
+	r := newRig(t)
+	dir := t.TempDir()
+	script := "nproc; ls /sys/kernel/btf/vmlinux /proc/sys/net/mpls/platform_labels; ip mrule | wc -l; " +
+		"echo x > " + dir + "/f; echo err >&2; exit 7"
+	stdout, stderr, status := r.run(script, "-kernel", kindQEMU, "-write", dir, "-timeout", "3m")
+	want := "2\n/proc/sys/net/mpls/platform_labels\n/sys/kernel/btf/vmlinux\n1\n"
+	if stdout != want || stderr != "err\n" || status != 7 {
+		t.Errorf("got %q, %q, %d", stdout, stderr, status)
+	}
+	if data, err := os.ReadFile(dir + "/f"); err != nil || string(data) != "x\n" {
+		t.Errorf("kept: %q, %v", data, err)
+	}
+}

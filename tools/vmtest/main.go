@@ -1,0 +1,156 @@
+// Vmtest runs one command as root inside a kernel with MPLS and ends with its exit status:
+//
+//	vmtest [-kernel auto|host|uml|qemu] [-timeout d] [-modules a,b] [-write dir,dir] -- COMMAND ARGS...
+//	go test -exec "$PWD/bin/vmtest --" ./tdpd/...
+//
+// The command sees the files of this machine, but what it writes is gone with the kernel, except below the directories of -write.
+// Its network is loopback and what it makes. Whatever goes wrong with the kernel is a failure: exit status 125, and the end of the
+// kernel's console on standard error. docs/testing.md says which kernel is good for what.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// failed is the exit status of vmtest's own failures.
+const failed = 125
+
+func main() {
+	switch {
+	case len(os.Args) >= 4 && os.Args[1] == guestArg: // user-mode Linux appends arguments of its own
+		guestMain(os.Args[2], os.Args[3]) // never returns
+	case len(os.Args) >= 3 && os.Args[1] == keepArg:
+		os.Exit(keep(os.Args[2:]))
+	}
+	runtime.LockOSThread() // what this thread starts is to die with it, see start
+	os.Exit(hostMain(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// options are what the command line says.
+type options struct {
+	kernel  string
+	accel   string
+	timeout time.Duration
+	modules []string
+	write   []string
+	memory  int // MiB
+	console bool
+	command []string
+}
+
+func parse(args []string, stderr io.Writer) (o options, err error) {
+	f := flag.NewFlagSet("vmtest", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.Usage = func() {
+		fmt.Fprintln(stderr, "usage: vmtest [flags] -- COMMAND ARGS...\nruns the command as root inside a kernel with MPLS")
+		f.PrintDefaults()
+	}
+	f.StringVar(&o.kernel, "kernel", "auto", "auto: host if this kernel has MPLS, else uml; host: this kernel, in namespaces; uml: user-mode Linux; qemu: Debian's kernel, emulated")
+	f.StringVar(&o.accel, "accel", "tcg", "of qemu: tcg (emulation, works everywhere) or kvm")
+	f.DurationVar(&o.timeout, "timeout", 10*time.Minute, "after which the run is ended and counts as failed")
+	modules := f.String("modules", "", "kernel modules to load besides those for MPLS, separated by commas")
+	write := f.String("write", "", "directories, separated by commas, whose changes are kept")
+	f.IntVar(&o.memory, "memory", 2048, "of the machine, in MiB")
+	f.BoolVar(&o.console, "console", false, "show the kernel's console on standard error as it comes")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	o.modules, o.command = list(*modules), f.Args()
+	for _, d := range list(*write) {
+		abs, err := filepath.Abs(d)
+		if err != nil {
+			return o, err
+		}
+		if info, err := os.Stat(abs); err != nil || !info.IsDir() {
+			return o, fmt.Errorf("-write %s: no such directory", d)
+		}
+		o.write = append(o.write, abs)
+	}
+	switch {
+	case len(o.command) == 0:
+		return o, errors.New("which command? vmtest [flags] -- COMMAND ARGS")
+	case o.timeout <= 0:
+		return o, fmt.Errorf("-timeout %v: has to be more than nothing", o.timeout)
+	case o.memory < 256:
+		return o, fmt.Errorf("-memory %d: at least 256", o.memory)
+	}
+	return o, nil
+}
+
+// list splits at commas; empty items do not count.
+func list(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' })
+}
+
+// hostMain returns the exit status.
+func hostMain(args []string, stdout, stderr io.Writer) int {
+	o, err := parse(args, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		fmt.Fprintln(stderr, "vmtest:", err)
+		return failed
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	go func() { cancel(interrupted{(<-signals).(syscall.Signal)}) }()
+	status, err := run(ctx, o, stdout, stderr)
+	if err == nil {
+		return status
+	}
+	fmt.Fprintln(stderr, "vmtest:", err)
+	if i := (interrupted{}); errors.As(err, &i) {
+		return 128 + int(i.signal)
+	}
+	return failed
+}
+
+// interrupted is the end by a signal to vmtest.
+type interrupted struct{ signal syscall.Signal }
+
+func (i interrupted) Error() string { return "interrupted: " + i.signal.String() }
+
+// run boots, runs and cleans up. The error says what was wrong with the machine; otherwise the status is the command's.
+func run(ctx context.Context, o options, stdout, stderr io.Writer) (status int, err error) {
+	j, err := newJob(o)
+	if err != nil {
+		return 0, err
+	}
+	dir, err := os.MkdirTemp("", "vmtest-")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	m, err := choose(o, dir, &j)
+	if err != nil {
+		return 0, err
+	}
+	if err := j.save(filepath.Join(dir, jobFile)); err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("not done after %v (-timeout)", o.timeout))
+	defer cancel()
+	s := session{stdout: stdout, stderr: stderr, machine: m, live: o.console}
+	end, err := s.run(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if end.Signal != 0 {
+		fmt.Fprintf(stderr, "vmtest: %s: %v\n", j.Command[0], end.Signal)
+		return 128 + int(end.Signal), nil
+	}
+	return end.Status, nil
+}

@@ -63,6 +63,11 @@ func TestNetTrafficIsCounted(t *testing.T) {
 	if err := a.Shed(addr(webGroup), ShedAll/2); err != nil {
 		t.Fatal(err)
 	}
+	for group, want := range map[string]int{webGroup: ShedAll / 2, dnsGroup: 0} {
+		if share, err := a.Shedding(addr(group)); err != nil || share != want {
+			t.Errorf("sheds %d of 1024 users of %s, error %v, want %d", share, group, err, want)
+		}
+	}
 	var bytesIn, opened, refused uint64
 	for last := byte(1); last != 255; last += 2 {
 		frame := fromUser(netip.AddrFrom4([4]byte{10, 1, 0, last}).String(), protoTCP, segment(1000, 80, flagSYN, 7, 0, "")).frame()

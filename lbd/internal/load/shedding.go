@@ -7,16 +7,16 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/alloc/policy"
 	"github.com/manycast/manycast/lbd/internal/agent"
 )
 
-// Figure is a load in one number, where 1 is as much as the server can bear: what the application says, else what its machine is
-// nearest to run out of, connections that wait among them: as many as are accepted in a second, and ten, are 1.
+// Figure is a load in one number, where 1 is as much as the server can bear (policy.Measure). Who says nothing may be idle: 0.
 func Figure(l alloc.Load) float64 {
-	if l.Application != nil {
-		return *l.Application
+	if f := policy.Measure(l); !math.IsNaN(f) {
+		return f
 	}
-	return max(l.CPU, l.Memory, min(float64(l.Queue)/(l.Accepts+10), 1))
+	return 0
 }
 
 // full is how much a full queue adds to the own figure of an application that does not say its load: a CPU cannot be more than

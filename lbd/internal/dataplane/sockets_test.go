@@ -27,7 +27,7 @@ func TestCountSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer any6.Close()
-	go accept(any6)
+	go keep(any6)
 	deafPort, anyPort := uint16(deaf.Addr().(*net.TCPAddr).Port), uint16(any6.Addr().(*net.TCPAddr).Port)
 	vip := netip.MustParseAddr("127.0.0.1")
 	for i := range 3 {
@@ -71,11 +71,18 @@ func TestCountSockets(t *testing.T) {
 	}
 }
 
-func accept(l net.Listener) {
+// keep accepts, and holds what it accepted until the listener is closed: the garbage collector would close it before.
+func keep(l net.Listener) {
+	var accepted []net.Conn
 	for {
-		if _, err := l.Accept(); err != nil {
-			return
+		c, err := l.Accept()
+		if err != nil {
+			break
 		}
+		accepted = append(accepted, c)
+	}
+	for _, c := range accepted {
+		c.Close()
 	}
 }
 

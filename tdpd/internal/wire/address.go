@@ -19,6 +19,11 @@ func decodeAddress(h header, b []byte) (Message, error) {
 	return m, err
 }
 
+func (m Address) withID(id uint32) Message {
+	m.ID = id
+	return m
+}
+
 // take is for both messages that carry an address list.
 func (l *AddressList) take(t TLV) (err error) {
 	if t.Type != TLVAddressList {

@@ -18,3 +18,8 @@ func decodeAddressWithdraw(h header, b []byte) (Message, error) {
 	err := newParameters(h).read(b, &m.Head, m.take, TLVAddressList)
 	return m, err
 }
+
+func (m AddressWithdraw) withID(id uint32) Message {
+	m.ID = id
+	return m
+}

@@ -20,6 +20,11 @@ func (m Capability) appendParameters(b []byte) ([]byte, error) {
 	return appendCapabilities(b, m.Capabilities)
 }
 
+func (m Capability) withID(id uint32) Message {
+	m.ID = id
+	return m
+}
+
 // decodeCapability takes every TLV for a capability, which makes one that is not known an unsupported one (RFC 5561 section 6).
 func decodeCapability(h header, b []byte) (Message, error) {
 	m := Capability{Head: Head{ID: h.id}}

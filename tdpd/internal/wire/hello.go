@@ -31,6 +31,11 @@ func (m Hello) appendParameters(b []byte) ([]byte, error) {
 	return m.Preference.append(appendUint32TLV(b, TLVConfigurationSequence, m.ConfigSequence))
 }
 
+func (m Hello) withID(id uint32) Message {
+	m.ID = id
+	return m
+}
+
 // ParseHello decodes a datagram of LDP discovery. RFC 5036 section 3.5.1.2 has whatever is wrong discarded in silence; of a message that
 // an error is about the sender is given all the same, since RFC 7552 section 6.1.1 ends a session because of a Hello.
 func ParseHello(datagram []byte) (Identifier, Hello, error) {

@@ -34,6 +34,11 @@ func (m Initialization) appendParameters(b []byte) ([]byte, error) {
 	return appendCapabilities(m.FTSession.append(b), m.Capabilities)
 }
 
+func (m Initialization) withID(id uint32) Message {
+	m.ID = id
+	return m
+}
+
 func decodeInitialization(h header, b []byte) (Message, error) {
 	m := Initialization{Head: Head{ID: h.id}}
 	p := newParameters(h)

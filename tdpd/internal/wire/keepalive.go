@@ -15,3 +15,8 @@ func decodeKeepAlive(h header, b []byte) (Message, error) {
 	err := newParameters(h).read(b, &m.Head, func(TLV) error { return errNotOurs })
 	return m, err
 }
+
+func (m KeepAlive) withID(id uint32) Message {
+	m.ID = id
+	return m
+}

@@ -20,6 +20,11 @@ func (m LabelAbortRequest) appendParameters(b []byte) ([]byte, error) {
 	return appendUint32TLV(b, TLVLabelRequestMessageID, &m.RequestID), nil
 }
 
+func (m LabelAbortRequest) withID(id uint32) Message {
+	m.ID = id
+	return m
+}
+
 func decodeLabelAbortRequest(h header, b []byte) (Message, error) {
 	m := LabelAbortRequest{Head: Head{ID: h.id}}
 	err := newParameters(h).read(b, &m.Head, m.take, TLVFEC, TLVLabelRequestMessageID)

@@ -27,6 +27,11 @@ func (m LabelMapping) appendParameters(b []byte) ([]byte, error) {
 	return appendPathVector(appendHopCount(b, m.HopCount), m.PathVector)
 }
 
+func (m LabelMapping) withID(id uint32) Message {
+	m.ID = id
+	return m
+}
+
 func decodeLabelMapping(h header, b []byte) (Message, error) {
 	m := LabelMapping{Head: Head{ID: h.id}}
 	err := newParameters(h).read(b, &m.Head, m.take, TLVFEC, TLVGenericLabel)

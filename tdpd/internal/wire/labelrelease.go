@@ -24,6 +24,11 @@ func (m LabelRelease) appendParameters(b []byte) ([]byte, error) {
 	return m.Status.append(b, true)
 }
 
+func (m LabelRelease) withID(id uint32) Message {
+	m.ID = id
+	return m
+}
+
 func decodeLabelRelease(h header, b []byte) (Message, error) {
 	m := LabelRelease{Head: Head{ID: h.id}}
 	err := newParameters(h).read(b, &m.Head, m.take, TLVFEC)

@@ -21,6 +21,11 @@ func (m LabelRequest) appendParameters(b []byte) ([]byte, error) {
 	return appendPathVector(appendHopCount(b, m.HopCount), m.PathVector)
 }
 
+func (m LabelRequest) withID(id uint32) Message {
+	m.ID = id
+	return m
+}
+
 func decodeLabelRequest(h header, b []byte) (Message, error) {
 	m := LabelRequest{Head: Head{ID: h.id}}
 	err := newParameters(h).read(b, &m.Head, m.take, TLVFEC)

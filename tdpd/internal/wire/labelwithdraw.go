@@ -20,6 +20,11 @@ func (m LabelWithdraw) appendParameters(b []byte) ([]byte, error) {
 	return appendOptionalLabel(b, m.Label)
 }
 
+func (m LabelWithdraw) withID(id uint32) Message {
+	m.ID = id
+	return m
+}
+
 func decodeLabelWithdraw(h header, b []byte) (Message, error) {
 	m := LabelWithdraw{Head: Head{ID: h.id}}
 	err := newParameters(h).read(b, &m.Head, m.take, TLVFEC)

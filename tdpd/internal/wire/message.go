@@ -76,6 +76,7 @@ type Message interface {
 	kind() uint16
 	appendParameters(b []byte) ([]byte, error)
 	others() []TLV
+	withID(id uint32) Message
 }
 
 // Head is what all messages have.
@@ -191,3 +192,6 @@ func decodeOther(h header, b []byte) (Message, error) {
 	}
 	return decodeUnknown(h, b)
 }
+
+// WithID is m under another message ID.
+func WithID(m Message, id uint32) Message { return m.withID(id) }

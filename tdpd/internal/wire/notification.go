@@ -46,6 +46,11 @@ func (m Notification) appendParameters(b []byte) ([]byte, error) {
 	return appendUint32TLV(b, TLVLabelRequestMessageID, m.RequestID), nil
 }
 
+func (m Notification) withID(id uint32) Message {
+	m.ID = id
+	return m
+}
+
 func decodeNotification(h header, b []byte) (Message, error) {
 	m := Notification{Head: Head{ID: h.id}}
 	err := newParameters(h).read(b, &m.Head, m.take, TLVStatus)

@@ -22,6 +22,11 @@ func (m UnknownMessage) appendParameters(b []byte) ([]byte, error) {
 	return append(b, m.Body...), nil
 }
 
+func (m UnknownMessage) withID(id uint32) Message {
+	m.ID = id
+	return m
+}
+
 func decodeUnknown(h header, b []byte) (Message, error) {
 	if h.kind&messageU == 0 {
 		return nil, inMessage(refuse(StatusUnknownMessageType, "a type that is not known here"), h)

@@ -29,6 +29,11 @@ func (m VendorPrivate) kind() uint16 {
 	return uint16(uint32(m.MessageType) | flag(messageU, m.Unknown))
 }
 
+func (m VendorPrivate) withID(id uint32) Message {
+	m.ID = id
+	return m
+}
+
 // NotKnown is for messages whose type and vendor the caller does not know: an Error to answer with, or nil where the U bit says to
 // ignore it in silence.
 func (m VendorPrivate) NotKnown() error {

@@ -1,0 +1,164 @@
+package discovery
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"time"
+
+	"github.com/manycast/manycast/tdpd/internal/wire"
+)
+
+// Reason says why a hello was refused; it stands in counters. It is an error.
+type Reason string
+
+// Error is the reason in words.
+func (r Reason) Error() string { return string(r) }
+
+// Reasons.
+const (
+	NoInterface  Reason = "no_interface"  // LDP does not run there
+	NotAccepted  Reason = "not_accepted"  // targeted, and neither configured nor accepted
+	NotAsked     Reason = "not_asked"     // targeted without a request, by somebody whom we do not ask either
+	Own          Reason = "own_id"        // our own LDP identifier, by somebody else
+	Conflict     Reason = "id_conflict"   // two peers with one identifier
+	NoTransport  Reason = "no_transport"  // we have no sessions of that family
+	BadTransport Reason = "bad_transport" // the transport address is of another family, or none that a session could be with
+	PlatformWide Reason = "label_space"   // an interface's own label space: ATM and frame relay are not spoken
+	TooMany      Reason = "too_many"
+)
+
+// Refused are the hellos that were refused, by reason.
+func (d *Discovery) Refused() map[Reason]uint64 { return maps.Clone(d.refused) }
+
+// Hello takes a hello. The error wraps the Reason of a refusal; nothing has changed then.
+func (d *Discovery) Hello(now time.Time, r Received) ([]Action, error) {
+	transport, err := d.check(r)
+	if err == nil {
+		err = d.keep(now, r, transport)
+	}
+	if err != nil {
+		var reason Reason
+		errors.As(err, &reason)
+		d.refused[reason]++
+		return nil, err
+	}
+	return d.take(), nil
+}
+
+// check finds out whether the hello may count, and the peer's transport address.
+func (d *Discovery) check(r Received) (netip.Addr, error) {
+	fail := func(reason Reason, format string, args ...any) (netip.Addr, error) {
+		return netip.Addr{}, fmt.Errorf("%w: hello of %v by %v: %s", reason, r.Sender, r.Source, fmt.Sprintf(format, args...))
+	}
+	transport := r.transport()
+	i, here := d.interfaces[r.Interface]
+	switch {
+	case r.Sender.LSR == d.cfg.ID.LSR:
+		return fail(Own, "our own LSR id: give each router its own")
+	case r.Sender.Space != 0:
+		return fail(PlatformWide, "label space %d", r.Sender.Space)
+	case !d.transport(r.Source).IsValid():
+		return fail(NoTransport, "this router has no transport address of that family")
+	case transport.Is4() != r.Source.Is4() || transport.IsUnspecified() || transport.IsMulticast() || transport.IsLoopback():
+		return fail(BadTransport, "transport address %v", transport)
+	case !r.Hello.Targeted && (!here || !i.V4 && r.Source.Is4() || !i.V6 && r.Source.Is6()):
+		return fail(NoInterface, "interface %s", r.Interface)
+	case r.Hello.Targeted:
+		if s := d.senders[target{"", r.Source}]; s == nil || !s.asks {
+			if !d.accepts(r.Source) {
+				return fail(NotAccepted, "targeted")
+			}
+			if !r.Hello.RequestTargeted { // RFC 5036 section 2.4.2: who does not ask wants no answer
+				return fail(NotAsked, "targeted, without a request")
+			}
+		}
+	}
+	// One label space has one transport address in each family (RFC 5036 section 2.5.2): another one is another router.
+	for _, a := range d.adjacencies {
+		if a.Peer == r.Sender && a.Source.Is4() == r.Source.Is4() && a.Transport != transport && !d.moved(a, r) {
+			return fail(Conflict, "transport address %v, by other hellos %v: two routers with one LSR id?", transport, a.Transport)
+		}
+	}
+	return transport, nil
+}
+
+// transport is where the sender has its sessions: RFC 5036 section 3.5.2.1.
+func (r Received) transport() netip.Addr {
+	if r.Source.Is4() && r.Hello.IPv4Transport.IsValid() {
+		return r.Hello.IPv4Transport
+	}
+	if r.Source.Is6() && r.Hello.IPv6Transport.IsValid() {
+		return r.Hello.IPv6Transport
+	}
+	return r.Source
+}
+
+// moved says that a is the very adjacency that the hello renews, and the only one: a router may change its transport address.
+func (d *Discovery) moved(a *Adjacency, r Received) bool {
+	n := 0
+	for _, other := range d.adjacencies {
+		if other.Peer == r.Sender && other.Source.Is4() == r.Source.Is4() {
+			n++
+		}
+	}
+	return n == 1 && a.Source == r.Source && keyOf(a.Peer, a.Where) == keyOf(r.Sender, r.where())
+}
+
+func (r Received) where() Where {
+	if r.Hello.Targeted {
+		return Where{Source: r.Source}
+	}
+	return Where{Interface: r.Interface, Source: r.Source}
+}
+
+// keep makes or renews the adjacency.
+func (d *Discovery) keep(now time.Time, r Received, transport netip.Addr) error {
+	k := keyOf(r.Sender, r.where())
+	old := d.adjacencies[k]
+	if old == nil && len(d.adjacencies) >= d.cfg.MaxAdjacencies {
+		return fmt.Errorf("%w: %d adjacencies", TooMany, len(d.adjacencies))
+	}
+	hold := d.agree(r.Hello)
+	a := &Adjacency{
+		Where: r.where(), Peer: r.Sender, Transport: transport, Hold: hold, ConfigSeq: sequence(r.Hello), GTSM: r.Hello.GTSM && !r.Hello.Targeted, Preference: r.Hello.Preference, Since: now,
+	}
+	if hold != Infinite {
+		a.Until = now.Add(hold)
+	}
+	d.adjacencies[k] = a
+	if r.Hello.Targeted {
+		d.answer(now, r.Source)
+	}
+	d.quicken(r.where(), hold)
+	if old == nil {
+		d.actions = append(d.actions, Up{*a})
+		return nil
+	}
+	a.Since = old.Since
+	if old.Transport != a.Transport || old.ConfigSeq != a.ConfigSeq || old.Preference != a.Preference || old.Source != a.Source {
+		d.actions = append(d.actions, Changed{*a})
+	}
+	return nil
+}
+
+// agree is the hold time that both sides use: the smaller proposal.
+func (d *Discovery) agree(h wire.Hello) time.Duration {
+	own, otherwise := d.cfg.LinkHold, wire.DefaultLinkHoldTime
+	if h.Targeted {
+		own, otherwise = d.cfg.TargetedHold, wire.DefaultTargetedHoldTime
+	}
+	proposed := time.Duration(h.HoldTime) * time.Second
+	if h.HoldTime == wire.HoldTimeDefault {
+		proposed = otherwise
+	}
+	return min(own, proposed)
+}
+
+func sequence(h wire.Hello) uint32 {
+	if h.ConfigSequence == nil {
+		return 0
+	}
+	return *h.ConfigSequence
+}

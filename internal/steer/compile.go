@@ -21,25 +21,33 @@ func Compile(claims []Claim) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, b := range budgets {
-		var p *Plan
-		if p, err = compile(cubes, owners, b); !errors.Is(err, ErrTooComplex) {
+	index := indexBits(cubes, maxIndexBits)
+	if p := painted(cubes, owners, index); p != nil {
+		return p, nil
+	}
+	for _, c := range candidates(cubes) {
+		p, err := compile(cubes, owners, c.index, budgets[0])
+		if !errors.Is(err, ErrTooComplex) {
 			return p, err
 		}
 	}
-	return nil, fmt.Errorf("compile %d claims with %d portions: %w", len(claims), len(cubes), err)
+	p, err := compile(cubes, owners, index, budgets[1])
+	if err != nil {
+		return nil, fmt.Errorf("compile %d claims with %d portions: %w", len(claims), len(cubes), err)
+	}
+	return p, nil
 }
 
-// budget bounds a plan. Slots on bits that few portions fix multiply the entries of all others, so a smaller table is
-// tried before a plan is let grow.
-type budget struct{ indexBits, entries, work int }
+// budget bounds a plan. Slots on bits that few portions fix multiply the entries of all others, so other indexes are tried
+// before a plan is let grow.
+type budget struct{ entries, work int }
 
-var budgets = []budget{{maxIndexBits, 1 << 15, 1 << 20}, {12, 1 << 15, 1 << 20}, {8, 1 << 15, 1 << 20}, {maxIndexBits, 1 << 20, 1 << 24}}
+var budgets = []budget{{1 << 15, 1 << 21}, {1 << 20, 1 << 24}}
 
-func compile(cubes []cube, owners []Owner, b budget) (*Plan, error) {
+func newCompiler(cubes []cube, owners []Owner, index uint32, b budget) *compiler {
 	c := &compiler{
 		owners:  owners,
-		index:   indexBits(cubes, b.indexBits),
+		index:   index,
 		tables:  map[uint32]map[uint32]Owner{},
 		exact:   map[uint32]Owner{},
 		entries: b.entries,
@@ -49,9 +57,19 @@ func compile(cubes []cube, owners []Owner, b budget) (*Plan, error) {
 		c.order = append(c.order, topBit(m))
 	}
 	c.slots = make([]uint32, 1<<len(c.order))
-	if c.paint(cubes) {
-		return c.plan(), nil
+	return c
+}
+
+// painted is the plan of portions that are made of whole slots; nil: they are not.
+func painted(cubes []cube, owners []Owner, index uint32) *Plan {
+	if c := newCompiler(cubes, owners, index, budgets[0]); c.paint(cubes) {
+		return c.plan()
 	}
+	return nil
+}
+
+func compile(cubes []cube, owners []Owner, index uint32, b budget) (*Plan, error) {
+	c := newCompiler(cubes, owners, index, b)
 	c.kept = make([][]cube, len(c.order)+1)
 	if err := c.node(0, 0, 0, 0, cubes); err != nil {
 		return nil, err

@@ -30,7 +30,7 @@ type prefixDocument struct {
 // balanceToDocument leaves out what says nothing: the default where no policy asks for it.
 func balanceToDocument(s Service) *balanceDocument {
 	b := s.Balance.OrDefault()
-	if b == policy.DefaultBalance() && !s.Rules().IsFeedback() {
+	if b == policy.DefaultBalance() && !s.Rules().FollowsReports() {
 		return nil
 	}
 	return &balanceDocument{

@@ -231,6 +231,14 @@ func (b *Bus) Register(svc, name, address string, weight uint32, healthy bool) {
 	})
 }
 
+// RegisterLoad is Register with what the server says of its work.
+func (b *Bus) RegisterLoad(svc, name, address string, weight uint32, load alloc.Load) {
+	b.t.Helper()
+	b.keep(bus.BucketServers, svc+"."+name, &allocv1.Registration{
+		Name: name, Service: svc, Address: address, Weight: weight, Healthy: true, BootId: 1, Load: alloc.LoadToProto(load),
+	})
+}
+
 // Silence ends a server's renewals as the death of its agent does.
 func (b *Bus) Silence(svc, name string) {
 	b.mu.Lock()

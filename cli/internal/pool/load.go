@@ -146,6 +146,10 @@ func (l *loader) registration(e bus.Entry) error {
 	}
 	m.Own = int(min(p.GetWeight(), alloc.MaxWeight))
 	m.Weight = m.Own
+	if p.Load != nil {
+		load := alloc.LoadFromProto(p.Load)
+		m.Load = &load
+	}
 	if l.renewed == nil {
 		l.renewed = map[string]time.Time{}
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/alloc/policy"
 	"github.com/manycast/manycast/internal/portion"
 	"github.com/manycast/manycast/internal/service"
 )
@@ -41,8 +42,9 @@ type Server struct {
 	Own        int           // the registered weight
 	Overridden bool          // the operator set Weight
 	Drained    bool
-	Dampened   time.Time // kept out until then, for it died again and again; zero: it is not
-	Wish       uint64    // revision of what the operator wants; 0: nothing
+	Dampened   time.Time   // kept out until then, for it died again and again; zero: it is not
+	Load       *alloc.Load // of its last registration; nil: it does not say
+	Wish       uint64      // revision of what the operator wants; 0: nothing
 }
 
 // DeadAfter is how long a server may be silent: the director's dead_after, unless it is configured otherwise.
@@ -72,23 +74,36 @@ func (s Server) Health() string {
 // ErrStatic is returned for a service that says itself which server has which portions.
 var ErrStatic = errors.New("the service is static: it says itself which server has which portions")
 
-// Next is the allocation that the leader would make now, and what it moves: alloc.ErrNoServer when nobody may own anything.
+// Next is the allocation that the leader would make now for who is there and what the operator says, and what it moves:
+// alloc.ErrNoServer when nobody may own anything.
 func (s *Service) Next() (alloc.Allocation, alloc.Move, error) {
+	next, move, _, err := s.decide(false)
+	return next, move, err
+}
+
+// Rebalanced is the allocation that the leader would make if reports of load could move users now, as they can once an interval under policies
+// that follow them, and why.
+func (s *Service) Rebalanced() (alloc.Allocation, alloc.Move, []policy.Reason, error) {
+	return s.decide(true)
+}
+
+func (s *Service) decide(due bool) (alloc.Allocation, alloc.Move, []policy.Reason, error) {
 	if s.Spec.Static() {
-		return alloc.Allocation{}, alloc.Move{}, ErrStatic
+		return alloc.Allocation{}, alloc.Move{}, nil, ErrStatic
 	}
-	want := alloc.Want{Epoch: s.Committed.Epoch, Slots: s.Spec.Slots}
-	want.Epoch.Number = max(s.Committed.Epoch.Number, s.Prepared.Epoch.Number) + 1
+	in := policy.Input{Rules: s.Spec.Rules(), Loads: map[string]alloc.Load{}, Current: s.Committed, Due: due}
 	for _, m := range s.Servers {
-		weight := m.Weight
-		if s.Spec.Policy == alloc.Equal {
-			weight = 1
+		in.Servers = append(in.Servers, alloc.Server{Name: m.Name, Weight: m.Weight, Drained: m.Drained, Alive: m.Alive() && m.Healthy})
+		if m.Load != nil && m.Alive() {
+			in.Loads[m.Name] = *m.Load
 		}
-		want.Servers = append(want.Servers, alloc.Server{
-			Name: m.Name, Weight: weight, Drained: m.Drained, Alive: m.Alive() && m.Healthy,
-		})
 	}
-	return alloc.Next(s.Committed, want)
+	d := policy.Decide(in)
+	want := d.Want(in.Rules)
+	want.Epoch = s.Committed.Epoch
+	want.Epoch.Number = max(s.Committed.Epoch.Number, s.Prepared.Epoch.Number) + 1
+	next, move, err := alloc.Next(s.Committed, want)
+	return next, move, d.Why, err
 }
 
 // Settled reports whether the leader has nothing to do: what is committed is right for the servers as they are.

@@ -95,6 +95,20 @@ func TestDryRun(t *testing.T) {
 	}
 }
 
+// TestDryRunSaysWhyReportsMoveUsers: by loads, by what servers ask for, and for prefixes of the operator.
+func TestDryRunSaysWhyReportsMoveUsers(t *testing.T) {
+	b := cmdtest.Start(t)
+	cmdtest.World(b)
+	web := "name: web\nvip: 192.0.2.80\ngroup: 239.80.80.80\nports: [tcp/80]\nslots: suffix/4\n"
+	b.Service(web + "policy: load\nprefixes: [{prefix: 10.9.0.0/16, servers: [s2]}]\n")
+	b.RegisterLoad("web", "s1", "10.0.1.1", 2, alloc.Load{CPU: 0.9})
+	b.RegisterLoad("web", "s2", "10.0.2.1", 1, alloc.Load{CPU: 0.3, Wanted: []portion.Portion{portion.MustParse("10.1.0.0/16")}})
+	b.RegisterLoad("web", "s3", "10.0.3.1", 1, alloc.Load{CPU: 0.3, Wanted: []portion.Portion{portion.MustParse("10.1.0.0/16")}})
+	cmdtest.Golden(t, "rebalance-load", b.OK("allocation", "rebalance", "--dry-run"))
+	b.Service(web + "policy: wanted\n")
+	cmdtest.Golden(t, "rebalance-wanted", b.OK("allocation", "rebalance", "--dry-run"))
+}
+
 func TestRebalanceWaitsForTheLeader(t *testing.T) {
 	b := cmdtest.Start(t)
 	a := cmdtest.World(b)

@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/manycast/manycast/cli/internal/cmdutil"
 	"github.com/manycast/manycast/cli/internal/pool"
 	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/alloc/policy"
+	"github.com/manycast/manycast/internal/portion"
 )
 
 type rebalanceOptions struct {
@@ -26,7 +29,8 @@ func newRebalance(f *cmdutil.Factory) *cobra.Command {
 		Use:   "rebalance [SERVICE]",
 		Short: "Wait for the leader's rebalancing; with --dry-run show what would move and why",
 		Long: `With --dry-run show what the leader would move now, and why: by the leader's own rules, from the servers as they are registered
-this moment. Only what has to move moves.
+this moment, and by the loads that they registered with. Only what has to move moves. Under policies that follow reports (load,
+least-connections, wanted) it is what the next decision would do, which the leader takes once an interval.
 
 Without, wait until the allocations are the right ones, at most for --timeout: the director that leads rebalances by itself as
 soon as a server joins, leaves, dies, is drained or gets another weight. There is nothing else to start, and nobody to ask.`,
@@ -52,6 +56,15 @@ type rebalance struct {
 	FractionNeeded float64  `json:"fraction_needed"`
 	Note           string   `json:"note,omitempty"`
 	Servers        []change `json:"servers"`
+	Portions       []fixed  `json:"portions,omitempty"`
+}
+
+// fixed is a portion that goes, or went, to a server of its own, or was asked for in vain.
+type fixed struct {
+	Portion string `json:"portion"`
+	Now     string `json:"server_now,omitempty"`
+	Next    string `json:"server_next,omitempty"`
+	Reason  string `json:"reason,omitempty"`
 }
 
 type change struct {
@@ -94,6 +107,9 @@ func (o rebalanceOptions) run(ctx context.Context) error {
 	}
 	for _, r := range all {
 		fmt.Fprintln(o.factory.Out, r.summary())
+		for _, f := range r.Portions {
+			fmt.Fprintf(o.factory.Out, "%s: portion %s\n", r.Service, f)
+		}
 	}
 	return nil
 }
@@ -136,7 +152,7 @@ func (o rebalanceOptions) wait(ctx context.Context, s *pool.Store) error {
 func preview(svc *pool.Service) (rebalance, error) {
 	r := rebalance{Service: svc.Spec.Name, Slots: svc.Spec.Slots.Count(), Servers: []change{}}
 	now := svc.Committed.Counts()
-	next, move, err := svc.Next()
+	next, move, why, err := svc.Rebalanced()
 	counts := next.Counts()
 	switch {
 	case errors.Is(err, pool.ErrStatic):
@@ -157,29 +173,82 @@ func preview(svc *pool.Service) (rebalance, error) {
 	}
 	for _, m := range svc.Servers {
 		c := change{Name: m.Name, Now: now[m.Name], Next: counts[m.Name]}
-		c.Reason = reason(svc, m, c)
+		c.Reason = reason(svc, m, c, why)
 		r.Servers = append(r.Servers, c)
+	}
+	if err == nil {
+		r.Portions = portions(svc.Committed, next, why)
 	}
 	return r, nil
 }
 
+// portions are the fixed ones that change or have something said of them.
+func portions(before, after alloc.Allocation, why []policy.Reason) []fixed {
+	said, seen := map[string]string{}, map[string]bool{}
+	var out []fixed
+	for _, r := range why {
+		if r.Portion.IsValid() {
+			q, text := r.Portion.String(), r.Server+" "+strings.TrimSuffix(r.Text, ":")
+			if said[q] != "" {
+				text = said[q] + ", " + text
+			}
+			said[q] = text
+		}
+	}
+	add := func(q portion.Portion) {
+		f := fixed{Portion: q.String(), Now: ownerOf(before, q), Next: ownerOf(after, q), Reason: said[q.String()]}
+		if !seen[f.Portion] && (f.Now != f.Next || f.Reason != "") {
+			out = append(out, f)
+		}
+		seen[f.Portion] = true
+	}
+	for _, q := range slices.Concat(after.Fixed, before.Fixed) {
+		add(q)
+	}
+	for _, r := range why {
+		if r.Portion.IsValid() {
+			add(r.Portion)
+		}
+	}
+	return out
+}
+
+func ownerOf(a alloc.Allocation, q portion.Portion) string {
+	if i := slices.Index(a.Fixed, q); i >= 0 {
+		return a.OwnerOf(a.Slots.Count() + i)
+	}
+	return ""
+}
+
 // reason says why a server has what it will have.
-func reason(svc *pool.Service, m pool.Server, c change) string {
+func reason(svc *pool.Service, m pool.Server, c change, why []policy.Reason) string {
 	switch {
 	case m.Drained:
 		return "is drained"
 	case m.Health() != "healthy":
 		return "is " + m.Health()
-	case svc.Spec.Policy == alloc.Weighted && m.Weight == 0:
+	case svc.Spec.Policy != alloc.Equal && m.Weight == 0:
 		return "has weight 0"
 	case c.Now == c.Next:
 		return ""
 	case !slices.Contains(svc.Committed.Servers, m.Name):
 		return "joins"
+	case said(m.Name, why) != "":
+		return said(m.Name, why)
 	case svc.Spec.Policy == alloc.Weighted:
 		return "its share changes, weight " + strconv.Itoa(m.Weight)
 	}
 	return "its share changes"
+}
+
+// said is what the policy says of a server's share.
+func said(server string, why []policy.Reason) string {
+	for _, r := range why {
+		if r.Server == server && !r.Portion.IsValid() {
+			return r.Text
+		}
+	}
+	return ""
 }
 
 func rebalanceTable(all []rebalance) cmdutil.Table {
@@ -203,6 +272,24 @@ func signed(n int) string {
 		return "0"
 	}
 	return fmt.Sprintf("%+d", n)
+}
+
+// String is "10.9.0.0/16: its slots -> s1; s1 asked for".
+func (f fixed) String() string {
+	place := func(server string) string {
+		if server == "" {
+			return "its slots"
+		}
+		return server
+	}
+	text := fmt.Sprintf("%s: %s -> %s", f.Portion, place(f.Now), place(f.Next))
+	if f.Now == f.Next {
+		text = fmt.Sprintf("%s: stays with %s", f.Portion, place(f.Now))
+	}
+	if f.Reason != "" {
+		text += "; " + f.Reason
+	}
+	return text
 }
 
 func (r rebalance) summary() string {

@@ -10,6 +10,7 @@ import (
 	"github.com/manycast/manycast/cli/internal/cmdtest"
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/bus"
+	"github.com/manycast/manycast/internal/portion"
 	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
 )
 
@@ -29,6 +30,23 @@ func until(t *testing.T, what string, done func() bool) {
 		case <-late:
 			t.Fatal("never: " + what)
 		}
+	}
+}
+
+func TestListOfLoads(t *testing.T) {
+	b := cmdtest.Start(t)
+	cmdtest.World(b)
+	b.RegisterLoad("web", "s1", "10.0.1.1", 2, alloc.Load{
+		CPU: 0.25, Connections: 120, Accepts: 12.5, Bytes: 1e6, Queue: 2, Hot: []alloc.Hot{{Portion: portion.MustParse("0.0.0.3/0.0.0.255"), Share: 0.2}},
+	})
+	out := b.OK("server", "list", "--load")
+	for _, words := range []string{"CONNECTIONS", "120", "12.5", "1000000", "0.25"} {
+		if !strings.Contains(out, words) {
+			t.Errorf("no %s in\n%s", words, out)
+		}
+	}
+	if out = b.OK("server", "list", "-o", "json"); !strings.Contains(out, `"portion": "0.0.0.3/0.0.0.255"`) || strings.Count(out, `"accepts_per_second"`) != 1 {
+		t.Errorf("loads of those who say them are in\n%s", out)
 	}
 }
 

@@ -47,9 +47,21 @@ func details(snap *pool.Snapshot, svc *pool.Service) cmdutil.Table {
 		{"ports", strings.Join(r.Ports, ", ")},
 		{"mode", r.Mode},
 		{"policy", r.Policy},
+	}
+	if b := svc.Spec.Rules().Balance; svc.Spec.Rules().FollowsReports() {
+		lines = append(lines, []string{"balance", fmt.Sprintf("every %v, hysteresis %s, step %s, range %g, split %s", b.Interval,
+			pool.Percent(b.Hysteresis), pool.Percent(b.Step), b.Range, pool.Percent(b.Split))})
+	}
+	if shed := svc.Spec.Balance.Shed; shed > 0 {
+		lines = append(lines, []string{"shed", "from a load of " + pool.Percent(shed)})
+	}
+	for _, p := range svc.Spec.Prefixes {
+		lines = append(lines, []string{"prefix " + p.Portion.String(), strings.Join(p.Servers, ", ")})
+	}
+	lines = append(lines, [][]string{
 		{"slots", fmt.Sprintf("%s: %d", r.Slots, svc.Spec.Slots.Count())},
 		{"handover", svc.Spec.Handover},
-	}
+	}...)
 	switch {
 	case r.Static:
 		lines = append(lines, []string{"allocation", "static: the service says itself which server has which portions"})

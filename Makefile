@@ -13,11 +13,7 @@ DAEMONS := $(patsubst %/main.go,%,$(wildcard igmpd/main.go lbd/main.go dnsd/main
 PRIVILEGED := ^Test(Net|VM|Boot)
 LINT := go tool -modfile=tools/lint/go.mod golangci-lint
 
-<<<<<<< HEAD
-.PHONY: help setup build install uninstall test-packaging generate generate-check lint test test-unit test-race test-fuzz test-net demo bench clean
-=======
-.PHONY: help setup build generate generate-check lint test test-unit test-race test-fuzz test-net test-vm lab-vm demo bench clean
->>>>>>> be4524c (Run commands and tests inside a kernel with MPLS)
+.PHONY: help setup build install uninstall test-packaging generate generate-check lint test test-unit test-race test-fuzz test-net test-vm demo bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -45,11 +41,7 @@ lint: ## golangci-lint, pinned in tools/lint/go.mod; the daemons' borders
 
 test: ## everything, as root
 	@tools/setup test
-<<<<<<< HEAD
-	@$(MAKE) --no-print-directory build test-unit test-packaging test-race test-fuzz test-net
-=======
-	@$(MAKE) --no-print-directory build test-unit test-race test-fuzz test-net test-vm
->>>>>>> be4524c (Run commands and tests inside a kernel with MPLS)
+	@$(MAKE) --no-print-directory build test-unit test-packaging test-race test-fuzz test-net test-vm
 
 test-unit: ## tests that need no privilege
 	go test -skip '$(PRIVILEGED)' ./...
@@ -73,11 +65,6 @@ test-vm: ## tests on a kernel with MPLS: this one where it has it, else in user-
 	CGO_ENABLED=0 go build -o bin/vmtest ./tools/vmtest
 	go test -count=1 -run '^TestBoot' ./tools/vmtest
 	go test -p 1 -count=1 -run '^TestVM' -exec '$(CURDIR)/bin/vmtest --' $$(grep -rlE --include='*_test.go' '^func TestVM' . | xargs -n1 dirname | sort -u)
-
-lab-vm: build ## the multicast lab on Debian's kernel, in emulation: slow
-	@tools/setup test
-	CGO_ENABLED=0 go build -o bin/vmtest ./tools/vmtest
-	bin/vmtest -kernel qemu -timeout 15m -write . -- bin/manycast lab run multicast --duration $(DURATION) --clients 20 --report report.json
 
 demo: ## three servers behind one address, in network namespaces, as root
 	@tools/setup demo

@@ -109,7 +109,7 @@ func lightest(slots []int, k int, kept []uint64) []int {
 // first returns the first k of s in the order of compare, which tells all elements apart. Standbys are placed once for each
 // server, a few slots among thousands of others: those are not worth being sorted.
 func first(s []int, k int, compare func(a, b int) int) []int {
-	const few = 64
+	const few = 256
 	if k > few {
 		slices.SortFunc(s, compare)
 		return s[:k]

@@ -12,16 +12,26 @@ const (
 	leastLoad = 0.01 // whoever does nothing
 	idle      = 0.2  // a mean below this counts as this for the band: who does next to nothing need not do it evenly
 	burst     = 10   // connections that may wait anywhere without being load
+	calm      = 3    // times Hysteresis, which the band is at most for few users' sake
 )
 
-// loads reads loads, from 0 up; 1 is as much as a server can bear.
+// loads reads loads, from 0 up; 1 is as much as a server can bear. The load of n users who come and go by chance, and of whom some do much more than
+// others, has a standard deviation of some sqrt(2/n): to follow that would move users to and fro all day (docs/simulation.md). So the band
+// of a server with few connections is three of these, up to calm times Hysteresis.
 func (p *pool) loads() reading {
 	r := reading{least: leastLoad}
 	for _, name := range p.names {
 		l, ok := p.in.Loads[name]
 		r.said = append(r.said, measure(l, ok))
 	}
-	r.noise = func(float64, int) float64 { return p.in.Rules.Balance.Hysteresis * idle }
+	r.noise = func(mean float64, i int) float64 {
+		h, l := p.in.Rules.Balance.Hysteresis, p.in.Loads[p.names[i]]
+		if l.Connections <= 0 {
+			return h * idle // nothing is known of its users
+		}
+		n := float64(l.Connections) + number(l.Accepts, math.MaxFloat64)
+		return max(h*idle, mean*min(3*math.Sqrt(2/n), calm*h))
+	}
 	r.text = func(mean float64, i int) string {
 		if math.IsNaN(r.said[i]) {
 			return fmt.Sprintf("does not say its load, mean %.2f", mean)

@@ -84,11 +84,7 @@ func newNetwork(t *testing.T, m medium, settings string) *network {
 		t: t, hub: m, buckets: store.NewMemories(), servers: map[string]*netServer{},
 		log: testLog(t), terms: map[string]uint64{}, watched: map[int]*watch{},
 	}
-	services, err := service.Parse([]byte("name: web\nvip: 192.0.2.80\ngroup: 239.80.80.80\nports: [tcp/80]\nslots: suffix/4\n" + settings))
-	if err != nil {
-		t.Fatal(err)
-	}
-	put(t, n.buckets.Services, "web", service.ToProto(services[0]))
+	n.apply(settings)
 	n.router = &netRouter{health: map[string]control.Health{}, member: n.hub.join(control.Member{Name: "r1", Role: control.Router}, nil)}
 	n.router.member.SetStatus(control.Status{OK: true})
 	n.router.member.Listen(func(e control.Event) {
@@ -100,6 +96,16 @@ func newNetwork(t *testing.T, m medium, settings string) *network {
 	})
 	n.stops = append(n.stops, n.router.member.Leave)
 	return n
+}
+
+// apply writes the service "web" with more settings.
+func (n *network) apply(settings string) {
+	n.t.Helper()
+	services, err := service.Parse([]byte("name: web\nvip: 192.0.2.80\ngroup: 239.80.80.80\nports: [tcp/80]\nslots: suffix/4\n" + settings))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	put(n.t, n.buckets.Services, "web", service.ToProto(services[0]))
 }
 
 func testLog(t *testing.T) *slog.Logger { return slog.New(slog.NewTextHandler(testWriter{t}, nil)) }

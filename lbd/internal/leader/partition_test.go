@@ -24,7 +24,8 @@ const (
 	twiceLossy  = twiceAtMost + 10*500*time.Millisecond
 )
 
-// TestPartitions cuts everything off from everything: leaders from servers, both from the bus, servers from each other.
+// TestPartitions cuts everything off from everything: leaders from servers, both from the bus, servers from each other; and
+// prefixes come and go.
 func TestPartitions(t *testing.T) {
 	for seed := range uint64(7) {
 		on := hub
@@ -66,7 +67,7 @@ type partitioner struct {
 
 func (p *partitioner) fail() {
 	server, director := fmt.Sprintf("s%d", 1+p.r.IntN(4)), fmt.Sprintf("d%d", 1+p.r.IntN(2))
-	switch p.r.IntN(9) {
+	switch p.r.IntN(11) {
 	case 0:
 		p.endCut()
 		p.kill(server)
@@ -109,6 +110,8 @@ func (p *partitioner) fail() {
 		p.servers[server].health(false, errors.New("connection refused"))
 		p.wait(time.Duration(p.r.IntN(500)) * time.Millisecond)
 		p.servers[server].health(true, nil)
+	case 9, 10:
+		p.apply("policy: equal\n" + somePrefixes(p.r, 4))
 	}
 }
 
@@ -142,6 +145,7 @@ func (p *partitioner) hasBus() bool {
 
 func (p *partitioner) heal() {
 	p.endCut()
+	p.apply("policy: equal")
 	if h, ok := p.hub.(hubMedium); ok {
 		h.Lose(nil)
 	}

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/manycast/manycast/internal/portion"
 )
@@ -205,18 +204,14 @@ func TestBetweenAgainstEveryUser(t *testing.T) {
 	}
 }
 
-// TestLargestAllocation is as slow as an allocation can be.
+// TestLargestAllocation: the bounds of slots, servers and fixed portions, all at once. BenchmarkNext says how long it takes.
 func TestLargestAllocation(t *testing.T) {
 	want := largest()
-	began := time.Now()
 	a, _ := next(t, Allocation{}, want)
 	for i := range 40 {
 		want.Servers[i*7].Alive = false
 	}
 	b, m := next(t, a, want)
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("two allocations took %v", took)
-	}
 	if m.Moved != m.Needed || len(b.Fixed) == 0 {
 		t.Errorf("%+v", m)
 	}

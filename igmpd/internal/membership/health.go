@@ -30,7 +30,7 @@ func (t *Table) SetHealth(now time.Time, requester netip.Addr, h Health) []Actio
 		t.health[requester] = h
 	}
 	for _, g := range t.private {
-		if g.members[requester] != nil {
+		if g.members[requester] != nil || g.hasStandbys() {
 			t.outdate(g)
 		}
 	}
@@ -60,7 +60,7 @@ func (t *Table) Requesters(f func(requester netip.Addr, port string)) {
 	}
 }
 
-// Ranks of claims while somebody is not available.
+// Ranks of claims.
 const (
 	rankUnwell  = -2 // keeps what nobody better takes
 	rankStandby = -1
@@ -82,6 +82,27 @@ func (g *privateGroup) failing() bool {
 	return silent < len(g.members) && silent+other > 0
 }
 
+// missing says that somebody who is no member here is not available. What nobody owns here may be his, and goes to its standby then: a
+// router beside the standby alone never heard his joins, and one that did forgets them after a while. At other times it is nobody's: on
+// a way that is new the owner's joins are still to come, and a standby would reset his connections.
+func (g *privateGroup) missing() bool {
+	for requester := range g.health {
+		if g.members[requester] == nil {
+			return true
+		}
+	}
+	return false
+}
+
+func (g *privateGroup) hasStandbys() bool {
+	for _, m := range g.members {
+		if len(m.standby.Permit) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 func (g *privateGroup) claimsOfSurvivors() (out []steer.Claim) {
 	for requester, m := range g.members {
 		switch g.health[requester] {
@@ -101,6 +122,17 @@ func claims(members map[netip.Addr]*member) []steer.Claim {
 	out := make([]steer.Claim, 0, len(members))
 	for _, m := range members {
 		out = append(out, steer.Claim{Owner: m.owner, Epoch: m.epoch, Set: m.own})
+	}
+	slices.SortFunc(out, byOwner)
+	return out
+}
+
+func standbys(members map[netip.Addr]*member) []steer.Claim {
+	out := make([]steer.Claim, 0, len(members))
+	for _, m := range members {
+		if len(m.standby.Permit) > 0 {
+			out = append(out, steer.Claim{Owner: m.owner, Rank: rankStandby, Epoch: m.epoch, Set: m.standby})
+		}
 	}
 	slices.SortFunc(out, byOwner)
 	return out

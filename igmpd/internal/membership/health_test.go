@@ -155,3 +155,71 @@ func TestHealthProperty(t *testing.T) {
 		}
 	}
 }
+
+// A router on the standby's branch alone has no join of the owner: what other routers send it when the owner is silent is the
+// standby's. While the owner is well its users come here only on a way that is new, and its joins are to follow.
+func TestStandbyWithoutItsOwner(t *testing.T) {
+	table := New(Config{QueryInterval: 125 * time.Second, QueryResponseInterval: 10 * time.Second, LastMemberQueryInterval: time.Second, Robustness: 2})
+	check := func(when, want string) {
+		t.Helper()
+		if e, _ := who(table, "10.0.0.2"); e != want {
+			t.Errorf("%s: even at %q, want %q", when, e, want)
+		}
+	}
+	if _, err := table.Join(start, "p2", withStandby(extended(start, s2, 1, 1, odd), even)); err != nil {
+		t.Fatal(err)
+	}
+	check("the owner is well", "")
+	if !hasChanged(table.SetHealth(start, s1, Silent)) {
+		t.Error("nothing has changed")
+	}
+	check("the owner is silent", "p2")
+	table.SetHealth(start, s2, Unwell)
+	check("its standby does not serve, either", "")
+	table.SetHealth(start, s2, Available)
+	check("the standby does again", "p2")
+	table.SetHealth(start, s1, Available)
+	check("the owner is back", "")
+	table.SetHealth(start, s1, Silent)
+	if _, err := table.Join(start, "p1", withStandby(extended(start, s1, 1, 1, even), odd)); err != nil {
+		t.Fatal(err)
+	}
+	check("the silent owner's joins come", "p2")
+	table.SetHealth(start, s1, Available)
+	check("all are well", "p1")
+}
+
+// Without a leader nobody tidies up: when a dead server's membership has run out, its users stay at the standby.
+func TestDeadServerIsForgotten(t *testing.T) {
+	table := pair(t)
+	table.SetHealth(start, s1, Silent)
+	now := start
+	for range 20 {
+		now = now.Add(30 * time.Second)
+		table.Tick(now)
+		if _, err := table.Join(now, "p2", withStandby(extended(now, s2, 1, 1, odd), even)); err != nil {
+			t.Fatal(err)
+		}
+		if e, _ := who(table, "10.0.0.2"); e != "p2" {
+			t.Fatalf("after %v even at %q, want the standby", now.Sub(start), e)
+		}
+	}
+	if n := len(table.Members()); n != 1 {
+		t.Fatalf("%d members, the dead one included", n)
+	}
+}
+
+// A standby that changes while all are well is the one that takes over later.
+func TestStandbyChanges(t *testing.T) {
+	table := pair(t)
+	later, s3 := start.Add(time.Second), netip.MustParseAddr("10.3.0.13")
+	for _, j := range []join.Signed{withStandby(extended(later, s2, 1, 1, odd), portion.Set{}), withStandby(extended(later, s3, 1, 1, portion.Set{}), even)} {
+		if _, err := table.Join(later, map[netip.Addr]string{s2: "p2", s3: "p3"}[j.Requester], j); err != nil {
+			t.Fatal(err)
+		}
+	}
+	table.SetHealth(later, s1, Silent)
+	if e, _ := who(table, "10.0.0.2"); e != "p3" {
+		t.Errorf("even at %q, want the standby of now", e)
+	}
+}

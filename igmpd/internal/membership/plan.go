@@ -113,14 +113,18 @@ func (g *privateGroup) renew() error {
 	return nil
 }
 
-// compile makes the plan of the members' sets. Where all are available, the retired ones are below them if that is not too much.
+// compile makes the plan of the members' sets. Where all are available, the retired ones are below them, and where somebody is missing the
+// standbys below these, if that is not too much.
 func (g *privateGroup) compile() (*steer.Plan, []steer.Claim, error) {
 	if g.failing() {
 		return compileClaims(g.claimsOfSurvivors())
 	}
-	now := claims(g.members)
-	if len(g.retired) > 0 {
-		if plan, all, err := compileClaims(append(claims(g.retired), now...)); err == nil {
+	now, more := claims(g.members), claims(g.retired)
+	if g.missing() {
+		more = append(more, standbys(g.members)...)
+	}
+	if len(more) > 0 {
+		if plan, all, err := compileClaims(append(more, now...)); err == nil {
 			return plan, all, nil
 		}
 	}

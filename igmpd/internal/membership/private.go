@@ -88,8 +88,8 @@ func (t *Table) accept(now time.Time, g *privateGroup, portName string, set join
 		port: portName, epoch: set.Epoch, keyID: set.KeyID, own: set.Owner, standby: set.Standby,
 		signed: set.Signed, since: now, expires: now.Add(t.cfg.Membership()),
 	}
-	if m != nil && m.sameForwarding(next) && (m.standby.Equal(next.standby) || !g.failing()) { // a refresh
-		m.standby, m.keyID, m.signed, m.expires = next.standby, next.keyID, next.signed, next.expires
+	if m != nil && m.sameForwarding(next) { // a refresh
+		m.keyID, m.signed, m.expires = next.keyID, next.signed, next.expires
 		return nil
 	}
 	if err := g.overlap(set.Requester, next); err != nil {
@@ -168,7 +168,7 @@ func (g *privateGroup) retire(now time.Time, requester netip.Addr, m *member) {
 }
 
 func (m *member) sameForwarding(o member) bool {
-	return m.port == o.port && m.epoch == o.epoch && m.own.Equal(o.own)
+	return m.port == o.port && m.epoch == o.epoch && m.own.Equal(o.own) && m.standby.Equal(o.standby)
 }
 
 // overlap looks for another owner of the same portions in the same epoch; over different epochs the higher one has them.

@@ -185,7 +185,7 @@ func newLoad(cfg config.Agent, plane dataplane.AgentPlane, c *channel.Channel, b
 // newLeader competes for the lease beside a director or an agent, whose server is the one of that name.
 func newLeader(ctx context.Context, cfg config.Leader, name, server, stateDir string, a announce.Announcer, c *channel.Channel, b *base) (*leader.Loop, error) {
 	l := leader.Config{
-		Name: name, Server: server, StateDir: stateDir, Timing: leader.Timing{DeadAfter: cfg.DeadAfter, PrepareTimeout: cfg.PrepareTimeout},
+		Name: name, Server: server, StateDir: stateDir, Timing: leader.Timing{DeadAfter: cfg.DeadAfter, PrepareTimeout: cfg.PrepareTimeout, Dampen: cfg.Dampen},
 		Buckets: store.OnBus(b.conn), Announcer: a, Services: b.services(ctx, ""), Log: b.log,
 	}
 	if c != nil {

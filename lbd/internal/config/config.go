@@ -79,6 +79,7 @@ type Leader struct {
 	Enabled        bool          `toml:"enabled"`
 	DeadAfter      time.Duration `toml:"dead_after"`
 	PrepareTimeout time.Duration `toml:"prepare_timeout"`
+	Dampen         time.Duration `toml:"dampen"`
 }
 
 // Join is [join] of an agent.
@@ -113,7 +114,7 @@ func DefaultDirector() Director {
 }
 
 func defaultLeader(enabled bool) Leader {
-	return Leader{Enabled: enabled, DeadAfter: 2500 * time.Millisecond, PrepareTimeout: 500 * time.Millisecond}
+	return Leader{Enabled: enabled, DeadAfter: 2500 * time.Millisecond, PrepareTimeout: 500 * time.Millisecond, Dampen: 5 * time.Second}
 }
 
 // DefaultAgent has the defaults of agent.toml.
@@ -189,6 +190,9 @@ func (l Leader) check() error {
 	}
 	if l.Enabled && l.PrepareTimeout <= 0 {
 		errs = append(errs, fmt.Errorf("leader.prepare_timeout %v: want more than 0", l.PrepareTimeout))
+	}
+	if l.Enabled && l.Dampen <= 0 {
+		errs = append(errs, fmt.Errorf("leader.dampen %v: want more than 0", l.Dampen))
 	}
 	return errors.Join(errs...)
 }

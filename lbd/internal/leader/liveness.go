@@ -152,7 +152,7 @@ func standsBy(a alloc.Allocation, owner, standby string) bool {
 func (p *pool) flap(now time.Time, server string) {
 	d := p.deaths[server]
 	if d == nil {
-		d = &damping.Damper{First: 5 * time.Second, Max: 5 * time.Minute, Forget: 10 * time.Minute}
+		d = &damping.Damper{First: p.core.timing.Dampen, Max: max(5*time.Minute, p.core.timing.Dampen), Forget: 10 * time.Minute}
 		p.deaths[server] = d
 	}
 	d.Fail(now)

@@ -149,7 +149,7 @@ func readClusterSecret(dataDir string) (string, error) {
 }
 
 const (
-	quorumPatience = 10 * time.Second // then a server counts as ready without: to wait for others must not fail its own start
+	quorumPatience = 20 * time.Second // then a server counts as ready without: to wait for others must not fail its own start
 	quorumRetry    = 250 * time.Millisecond
 )
 
@@ -190,7 +190,11 @@ func (s *Server) makeBuckets(ctx context.Context, url string) error {
 		return err
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	patience := 10 * time.Second
+	if !s.cfg.Cluster.alone() {
+		patience = 3 * time.Second // it is tried again: what is asked before there is a leader is not answered
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := c.WaitConnected(ctx); err != nil {
 		return err

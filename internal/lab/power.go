@@ -2,6 +2,7 @@ package lab
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,6 +35,37 @@ func (l *Lab) Restore(node string) error {
 		return err
 	}
 	return addRoutes(l.spaces[node], l.topology.Node(node).Routes)
+}
+
+// CutLink takes an interface down, so that its link is cut for both ends: one sees its interface down, the other no carrier.
+func (l *Lab) CutLink(e Endpoint) error {
+	ns, err := l.Namespace(e.Node)
+	if err != nil {
+		return err
+	}
+	return ns.Down(e.Interface)
+}
+
+// HealLink undoes CutLink, and sets the node's routes by that interface again.
+func (l *Lab) HealLink(e Endpoint) error {
+	ns, err := l.Namespace(e.Node)
+	if err != nil {
+		return err
+	}
+	if err := ns.Up(e.Interface); err != nil {
+		return err
+	}
+	return addRoutes(ns, l.topology.Node(e.Node).Routes)
+}
+
+// Signal sends a signal to a process of the lab, such as SIGSTOP, and does not wait.
+func (l *Lab) Signal(node, name string, sig unix.Signal) error {
+	for _, e := range l.entries() {
+		if e.Node == node && e.Name == name && e.alive() {
+			return unix.Kill(e.PID, sig)
+		}
+	}
+	return fmt.Errorf("%s/%s does not run", node, name)
 }
 
 func (l *Lab) eachInterface(node string, f func(*netns.Namespace, string) error) error {

@@ -18,7 +18,7 @@ import (
 )
 
 // readyWithin is how long a process may take until it is ready.
-const readyWithin = 15 * time.Second
+const readyWithin = 30 * time.Second
 
 // Start starts a process of the topology and waits until it is ready.
 func (l *Lab) Start(ctx context.Context, node, name string) error {
@@ -45,7 +45,11 @@ func (l *Lab) Start(ctx context.Context, node, name string) error {
 	}
 
 	// The process outlives this command: neither its context nor its terminal is ours.
-	cmd := l.Command(context.Background(), node, l.unprivileged(p.Capabilities, argv)...)
+	argv = l.unprivileged(p.Capabilities, argv)
+	if p.Nice != 0 {
+		argv = append([]string{"nice", "-n", strconv.Itoa(p.Nice)}, argv...)
+	}
+	cmd := l.Command(context.Background(), node, argv...)
 	if cmd.Err != nil {
 		return cmd.Err
 	}

@@ -44,6 +44,9 @@ func (d TemplateData) Addr(node, ifname string) (netip.Addr, error) {
 	return p.Addr(), err
 }
 
+// List is the words of a text, to range over.
+func (d TemplateData) List(words string) []string { return strings.Fields(words) }
+
 // Topologies returns the names of the topologies that are built in.
 func Topologies() []string {
 	files, _ := fs.Glob(embedded, "topologies/*.yaml")

@@ -58,6 +58,7 @@ type Process struct {
 	Files   map[string]string `yaml:"files"` // name in the node's directory -> template's name
 	Ready   string            `yaml:"ready"` // notify (default): READY=1 as services tell systemd | none
 
+	Nice         int      `yaml:"nice"`         // -20 to 19: below 0 it goes before others
 	Capabilities []string `yaml:"capabilities"` // all that it has, "net_admin"; root's processes have all and name none
 }
 
@@ -277,6 +278,9 @@ func (t *Topology) validateSteps() error {
 		for _, p := range n.Processes {
 			if len(p.Command) == 0 || !nameRE.MatchString(p.Name) {
 				return fmt.Errorf("process %s/%s: wants a name and a command", n.Name, p.Name)
+			}
+			if p.Nice < -20 || p.Nice > 19 {
+				return fmt.Errorf("process %s/%s: nice %d: want -20 to 19", n.Name, p.Name, p.Nice)
 			}
 			if p.Ready != "" && p.Ready != "notify" && p.Ready != "none" {
 				return fmt.Errorf("process %s/%s: ready %q: want notify or none", n.Name, p.Name, p.Ready)

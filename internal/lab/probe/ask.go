@@ -1,0 +1,174 @@
+package probe
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/manycast/manycast/internal/netns"
+)
+
+// Asker is users that ask by UDP at an even pace, each question with a number, and note which were answered: what fails for some
+// milliseconds shows.
+type Asker struct {
+	every time.Duration // between two questions of one user
+	users []*asking
+	stop  chan struct{}
+	done  sync.WaitGroup
+}
+
+// asking is one user.
+type asking struct {
+	conn *net.UDPConn
+
+	mu        sync.Mutex
+	questions []question // by number
+}
+
+type question struct {
+	at       time.Time
+	answered bool
+}
+
+// Ask starts users that ask to. An answer ends with what was sent.
+func Ask(ns *netns.Namespace, users []netip.Addr, to netip.AddrPort, every time.Duration) (*Asker, error) {
+	a := &Asker{every: every, stop: make(chan struct{})}
+	for _, u := range users {
+		err := ns.Do(func() error {
+			c, err := (&net.ListenConfig{}).ListenPacket(context.Background(), "udp4", netip.AddrPortFrom(u, 0).String())
+			if err == nil {
+				a.users = append(a.users, &asking{conn: c.(*net.UDPConn)})
+			}
+			return err
+		})
+		if err != nil {
+			a.close()
+			return nil, fmt.Errorf("user %v: %w", u, err)
+		}
+	}
+	for _, u := range a.users {
+		a.done.Go(u.listen)
+	}
+	a.done.Go(func() { a.run(to) })
+	return a, nil
+}
+
+func (a *Asker) close() {
+	for _, u := range a.users {
+		u.conn.Close()
+	}
+}
+
+func (u *asking) listen() {
+	buf := make([]byte, 2048)
+	for {
+		n, _, err := u.conn.ReadFromUDPAddrPort(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil || n < payloadBytes {
+			continue
+		}
+		number := binary.BigEndian.Uint64(buf[n-payloadBytes:])
+		u.mu.Lock()
+		if number < uint64(len(u.questions)) {
+			u.questions[number].answered = true
+		}
+		u.mu.Unlock()
+	}
+}
+
+// run asks whatever is due, the users in turn.
+func (a *Asker) run(to netip.AddrPort) {
+	pace := a.every / time.Duration(len(a.users))
+	tick := time.NewTicker(pace)
+	defer tick.Stop()
+	payload := make([]byte, payloadBytes)
+	asked := 0
+	for began := time.Now(); ; {
+		select {
+		case <-a.stop:
+			return
+		case <-tick.C:
+		}
+		for due := int(time.Since(began) / pace); asked < due; asked++ {
+			u := a.users[asked%len(a.users)]
+			u.mu.Lock()
+			binary.BigEndian.PutUint64(payload, uint64(len(u.questions)))
+			u.questions = append(u.questions, question{at: time.Now()})
+			u.mu.Unlock()
+			_, _ = u.conn.WriteToUDPAddrPort(payload, to) // one that does not leave is not answered
+		}
+	}
+}
+
+// Stop ends the users.
+func (a *Asker) Stop() {
+	close(a.stop)
+	a.close()
+	a.done.Wait()
+}
+
+// Gap is what questions tell of a time.
+type Gap struct {
+	Asked   int
+	Lost    int           // questions that were not answered
+	Longest time.Duration // that a user had no answer, beyond its pace; 0 where none was lost
+	Last    time.Time     // the last question that was lost
+}
+
+// Gap judges the questions from one time to another. Leave the last of them time for their answers.
+func (a *Asker) Gap(from, to time.Time) (g Gap) {
+	for _, u := range a.users {
+		u.mu.Lock()
+		g.add(u.questions, from, to, a.every)
+		u.mu.Unlock()
+	}
+	return g
+}
+
+func (g *Gap) add(questions []question, from, to time.Time, every time.Duration) {
+	var answered, lost time.Time // the last that was, the first that was not since
+	end := func(at time.Time) {
+		if lost.IsZero() {
+			return
+		}
+		since := answered
+		if since.IsZero() {
+			since = lost
+		}
+		g.Longest = max(g.Longest, at.Sub(since)-every)
+		lost = time.Time{}
+	}
+	for _, q := range questions {
+		switch {
+		case q.at.Before(from) && q.answered:
+			answered = q.at
+		case q.at.Before(from):
+		case !q.at.Before(to):
+			if q.answered {
+				end(q.at)
+				return
+			}
+		case q.answered:
+			g.Asked++
+			end(q.at)
+			answered = q.at
+		default:
+			g.Asked++
+			g.Lost++
+			if lost.IsZero() {
+				lost = q.at
+			}
+			if q.at.After(g.Last) {
+				g.Last = q.at
+			}
+		}
+	}
+	end(to)
+}

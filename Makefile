@@ -13,7 +13,7 @@ DAEMONS := $(patsubst %/main.go,%,$(wildcard igmpd/main.go lbd/main.go dnsd/main
 PRIVILEGED := ^Test(Net|VM|Boot)
 LINT := go tool -modfile=tools/lint/go.mod golangci-lint
 
-.PHONY: help setup build install uninstall test-packaging generate generate-check lint test test-unit test-race test-fuzz test-net test-vm demo bench clean
+.PHONY: help setup build install uninstall test-packaging generate generate-check lint test test-unit test-race test-fuzz test-net test-vm demo failures bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -71,9 +71,14 @@ demo: ## three servers behind one address, in network namespaces, as root
 	@$(MAKE) --no-print-directory build
 	bin/manycast lab run multicast --name demo --duration $(DURATION) --clients $(CLIENTS) --report report.json
 
+failures: ## everything that can fail, in turn, under users at work, as root; five minutes
+	@tools/setup test
+	@$(MAKE) --no-print-directory build
+	bin/manycast lab run failures --name failures --clients 24 --report failures.json
+
 bench: build ## table and bench.json, as root
 	@tools/setup test
 	go run ./tools/bench
 
 clean: ## what the build made
-	rm -rf bin bench.json report.json
+	rm -rf bin bench.json report.json failures.json

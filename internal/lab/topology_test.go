@@ -115,8 +115,8 @@ func TestBuiltInTopologies(t *testing.T) {
 			t.Errorf("file %s has topology %s", name, topology.Name)
 		}
 		for _, mode := range []string{"bus", "static"} {
-			if err := topology.override(map[string]string{"mode": mode}); err != nil {
-				t.Fatal(err)
+			if _, ok := topology.Vars["mode"]; ok {
+				topology.Vars["mode"] = mode
 			}
 			l := &Lab{store: &Store{Root: t.TempDir(), Bin: "/bin"}, name: "t", topology: topology}
 			if err := l.writeFiles(source.Templates); err != nil {

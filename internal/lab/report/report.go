@@ -18,6 +18,7 @@ type Report struct {
 	Moves       []Move         `json:"moves"`
 	Joins       Joins          `json:"joins"`
 	Phases      []Phase        `json:"phases"`
+	Failures    []Failure      `json:"failures,omitempty"`
 	Checks      []Check        `json:"checks"`
 }
 

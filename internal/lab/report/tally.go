@@ -14,6 +14,7 @@ type Death struct {
 	At     time.Time // the killing began
 	Gone   time.Time // and ended; until then the server may still take a connection
 	Found  time.Time // zero: it was not
+	Back   time.Time // all was as before: until then others may have stood in for it, and given its users back; zero: they did not
 }
 
 // Span is when a phase was.
@@ -61,7 +62,7 @@ func (t *Tally) Requests() (r Requests, failed []traffic.Event) {
 	for _, e := range t.requests {
 		switch {
 		case e.OK:
-		case t.inDetection(e):
+		case t.InDetection(e):
 			r.FailedInDetection++
 		default:
 			r.Failed++
@@ -71,8 +72,8 @@ func (t *Tally) Requests() (r Requests, failed []traffic.Event) {
 	return r, failed
 }
 
-// inDetection: the user was a dead server's, and at its second attempt nobody could know yet.
-func (t *Tally) inDetection(e traffic.Event) bool {
+// InDetection: the user was a dead server's, and at its second attempt nobody could know yet.
+func (t *Tally) InDetection(e traffic.Event) bool {
 	for _, d := range t.Deaths {
 		if e.End.Before(d.At) || t.Timeline.Owner(e.User, d.At) != d.Server {
 			continue
@@ -87,7 +88,13 @@ func (t *Tally) inDetection(e traffic.Event) bool {
 // Connections counts the connections; broken has those that nothing excuses.
 func (t *Tally) Connections() (c Connections, broken []traffic.Event) {
 	c.Opened = t.opened
-	for _, e := range t.closes {
+	broken = t.judge(t.closes, &c)
+	return c, broken
+}
+
+// judge counts how connections ended; broken has those that nothing excuses.
+func (t *Tally) judge(closes []traffic.Event, c *Connections) (broken []traffic.Event) {
+	for _, e := range closes {
 		if e.How == traffic.Own {
 			continue
 		}
@@ -98,14 +105,24 @@ func (t *Tally) Connections() (c Connections, broken []traffic.Event) {
 		switch {
 		case t.lost(server, e):
 			c.LostWithServer++
-		case e.How != traffic.Timeout && t.Timeline.Left(server, e.User, e.Start, e.End):
+		case e.How != traffic.Timeout && (t.Timeline.Left(server, e.User, e.Start, e.End) || t.stoodIn(server, e)):
 			c.Reset++
 		default:
 			c.Broken++
 			broken = append(broken, e)
 		}
 	}
-	return c, broken
+	return broken
+}
+
+// stoodIn: the connection was to a standby, who gave the user back to its owner.
+func (t *Tally) stoodIn(server string, e traffic.Event) bool {
+	for _, d := range t.Deaths {
+		if d.Server != server && t.Timeline.Owner(e.User, d.At) == d.Server && e.Start.After(d.At) && e.End.Before(d.Back) {
+			return true
+		}
+	}
+	return false
 }
 
 func (t *Tally) lost(server string, e traffic.Event) bool {
@@ -186,7 +203,7 @@ func (t *Tally) Phases() []Phase {
 		return &Phase{}
 	}
 	for _, e := range t.requests {
-		if !e.OK && !t.inDetection(e) {
+		if !e.OK && !t.InDetection(e) {
 			at(e.Start).RequestsFailed++
 		}
 	}

@@ -1,14 +1,11 @@
 package scenario
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"math"
 	"strings"
 	"time"
 
-	"github.com/manycast/manycast/internal/lab"
 	"github.com/manycast/manycast/internal/lab/report"
 	"github.com/manycast/manycast/internal/lab/traffic"
 )
@@ -25,12 +22,6 @@ const longestWait = 950 * time.Millisecond
 // long every user would wait.
 const mayWait = 2
 
-func (m *multicast) check(name string, ok bool, format string, args ...any) {
-	c := report.Check{Name: name, OK: ok, Detail: fmt.Sprintf(format, args...)}
-	m.checks = append(m.checks, c)
-	m.o.Progress.Check(c)
-}
-
 // checkShares compares each server's part of the answers with its part of the users.
 func (m *multicast) checkShares(phase string, from, to time.Time) {
 	m.mu.Lock()
@@ -44,44 +35,6 @@ func (m *multicast) checkShares(phase string, from, to time.Time) {
 		detail = append(detail, fmt.Sprintf("%s %.1f %% of answers for %.1f %% of users", s.Server, 100*s.Got, 100*s.Want))
 	}
 	m.check("shares: "+phase, ok, "%s; %d answers", strings.Join(detail, ", "), shares[0].Requests)
-}
-
-// sniff watches the management network and, with the same filter, the users' interface: a filter that saw nothing there would
-// prove nothing here. The result ends both and checks.
-func (m *multicast) sniff(ctx context.Context) (done func() error, err error) {
-	filter := fmt.Sprintf("net 10.1.0.0/16 or net 239.0.0.0/8 or host %s", m.vars["vip"])
-	management, err := startSniffer(ctx, m.lab, m.lab.Topology().Management.Node, lab.MgmtInterface, filter)
-	if err != nil {
-		return nil, err
-	}
-	users, err := startSniffer(ctx, m.lab, "r1", "users", filter)
-	if err != nil {
-		_, stopErr := management.stop()
-		return nil, errors.Join(err, stopErr)
-	}
-	return func() error {
-		none, err := management.stop()
-		some, err2 := users.stop()
-		if err := errors.Join(err, err2); err != nil {
-			return err
-		}
-		m.check("no user packet on the management network", none == 0 && some > 0,
-			"tcpdump: %d packets on the management network, %d by the same filter on %s", none, some, users.where)
-		return nil
-	}, nil
-}
-
-func (m *multicast) checkLeftovers(downErr error) {
-	left, err := m.store.Leftovers(m.lab.Name())
-	err = errors.Join(downErr, err)
-	detail := "nothing"
-	if len(left) > 0 {
-		detail = strings.Join(left, ", ")
-	}
-	if err != nil {
-		detail += ": " + err.Error()
-	}
-	m.check("nothing is left behind", err == nil && len(left) == 0, "%s", detail)
 }
 
 // report judges everything, once it is over.
@@ -116,17 +69,4 @@ func (m *multicast) report() *report.Report {
 	m.check("joins were admitted", r.Joins.Admitted > 0, "%d", r.Joins.Admitted)
 	r.Checks = m.checks
 	return r
-}
-
-// examples shows the first few events of a list.
-func (m *multicast) examples(events []traffic.Event) string {
-	var b strings.Builder
-	for i, e := range events {
-		if i == 3 {
-			fmt.Fprintf(&b, "; and %d more", len(events)-i)
-			break
-		}
-		fmt.Fprintf(&b, "; %v of %s at %.3f s to %.3f s %s %s", e.User, e.Server, e.Start.Sub(m.began).Seconds(), e.End.Sub(m.began).Seconds(), e.How, e.Err)
-	}
-	return b.String()
 }

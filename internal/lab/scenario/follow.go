@@ -3,6 +3,7 @@ package scenario
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/internal/lab/report"
 	"github.com/manycast/manycast/internal/service"
 )
@@ -150,4 +152,20 @@ func (f *follower) await(ctx context.Context, what string, want func(counts map[
 			return time.Time{}, fmt.Errorf("%s: no allocation in which %s came within 10 s; it is: %s", f.service, what, slots(a))
 		}
 	}
+}
+
+// owners are the servers that have users, with their slots, by the newest allocation.
+func (f *follower) owners() map[string]int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	counts := f.allocation.Counts()
+	maps.DeleteFunc(counts, func(_ string, slots int) bool { return slots == 0 })
+	return counts
+}
+
+// epoch is the newest allocation's.
+func (f *follower) epoch() epoch.Epoch {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.allocation.Epoch
 }

@@ -41,7 +41,7 @@ func TestEachPhaseHasItsMoves(t *testing.T) {
 
 func TestPhasesOfMovesAreChecked(t *testing.T) {
 	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
-	m := &multicast{web: newFollower("web", func(string, ...any) {}), o: Options{Progress: NewProgress(io.Discard, false)}}
+	m := &multicast{stage: stage{web: newFollower("web", func(string, ...any) {}), o: Options{Progress: NewProgress(io.Discard, false)}}}
 	spans := []report.Span{{Name: phaseEqual, Start: at(1), End: at(2)}, {Name: phaseWeights, Start: at(2), End: at(3)}, {Name: phaseDrained, Start: at(3), End: at(4)}}
 	first := Move{report.Move{Epoch: "1.1"}, "first allocation"}
 	second := Move{report.Move{Epoch: "1.2"}, "shares changed"}

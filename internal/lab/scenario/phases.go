@@ -4,14 +4,10 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net"
-	"net/http"
-	"net/netip"
 	"path/filepath"
 	"slices"
 	"time"
 
-	"github.com/manycast/manycast/internal/lab/app"
 	"github.com/manycast/manycast/internal/lab/intruder"
 	"github.com/manycast/manycast/internal/lab/report"
 )
@@ -85,43 +81,6 @@ func (m *multicast) phases(ctx context.Context) error {
 	}
 	return nil
 }
-
-func (m *multicast) span(name string, start time.Time) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.tally.Spans = append(m.tally.Spans, report.Span{Name: name, Start: start, End: time.Now()})
-}
-
-// watchUntil shows the progress until then.
-func (m *multicast) watchUntil(ctx context.Context, end time.Time) error {
-	tick := time.NewTicker(250 * time.Millisecond)
-	defer tick.Stop()
-	timer := time.NewTimer(time.Until(end))
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-timer.C:
-			return nil
-		case <-tick.C:
-			m.mu.Lock()
-			requests, unanswered := m.tally.Count()
-			m.mu.Unlock()
-			m.o.Progress.Tick(time.Since(m.began), requests, unanswered)
-		}
-	}
-}
-
-// cli runs a command of the CLI on ctl.
-func (m *multicast) cli(ctx context.Context, args ...string) error {
-	if out, err := m.lab.Command(ctx, "ctl", append([]string{"manycast"}, args...)...).CombinedOutput(); err != nil {
-		return fmt.Errorf("manycast %v: %w: %s", args, err, out)
-	}
-	return nil
-}
-
-func (m *multicast) member(server string) string { return m.vars["service"] + "/" + server }
 
 // equal asks by UDP and looks at the second service's joins; nothing is changed.
 func (m *multicast) equal(ctx context.Context) error {
@@ -299,31 +258,4 @@ func (m *multicast) count(ctx context.Context) error {
 		m.ledgers[r].enter(c)
 	}
 	return nil
-}
-
-// get is one request of a user.
-func (m *multicast) get(ctx context.Context, user netip.Addr) (server string, err error) {
-	ns, err := m.lab.Namespace("users")
-	if err != nil {
-		return "", err
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	rt := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, address string) (c net.Conn, err error) {
-		err = ns.Do(func() error {
-			d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(user, 0)), Timeout: time.Second}
-			c, err = d.DialContext(ctx, network, address)
-			return err
-		})
-		return c, err
-	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.vars["vip"]+"/", nil)
-	if err != nil {
-		return "", err
-	}
-	resp, err := rt.RoundTrip(req)
-	if err != nil {
-		return "", err
-	}
-	return resp.Header.Get(app.ServerHeader), resp.Body.Close()
 }

@@ -108,7 +108,7 @@ servers:
 
 func TestStaticPlanNeedsNoBus(t *testing.T) {
 	for _, static := range []bool{true, false} {
-		m := &multicast{o: Options{Static: static}}
+		m := &multicast{stage: stage{o: Options{Static: static}}}
 		var names []string
 		for _, p := range m.plan() {
 			names = append(names, p.name)

@@ -24,11 +24,15 @@ func newRun(t *tools) *cobra.Command {
 		Use:   "run SCENARIO",
 		Short: "Run a scenario: users at work while the network changes under them",
 		Long: `Run a scenario: bring its lab up, let users work while the network changes under them, take it down, check and report.
-The exit status is 0 only if all checks hold. It takes ` + scenario.MinDuration.String() + ` at least, so that a killed server can be found and every phase be seen.`,
-		Example:   "  sudo manycast lab run multicast --duration 20s --clients 60 --report report.json",
+The exit status is 0 only if all checks hold.
+
+multicast takes ` + scenario.MinDuration.String() + ` at least, so that a killed server can be found and every phase be seen. failures takes as long as it takes; --only and
+--few make it shorter.`,
+		Example: "  sudo manycast lab run multicast --duration 20s --clients 60 --report report.json\n" +
+			"  sudo manycast lab run failures --only server,link --report report.json",
 		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: scenario.Names,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
 			s, err := t.store()
@@ -36,7 +40,11 @@ The exit status is 0 only if all checks hold. It takes ` + scenario.MinDuration.
 				return err
 			}
 			o.Progress = scenario.NewProgress(t.Out, isTerminal(t.Out))
-			r, err := scenario.Multicast(ctx, s, o)
+			run := scenario.Multicast
+			if args[0] == "failures" {
+				run = scenario.Failures
+			}
+			r, err := run(ctx, s, o)
 			if r == nil {
 				return err
 			}
@@ -44,11 +52,13 @@ The exit status is 0 only if all checks hold. It takes ` + scenario.MinDuration.
 		},
 	}
 	flags := cmd.Flags()
-	flags.DurationVar(&o.Duration, "duration", 20*time.Second, fmt.Sprintf("how long the users work, at least %v", scenario.MinDuration))
+	flags.DurationVar(&o.Duration, "duration", 20*time.Second, fmt.Sprintf("multicast: how long the users work, at least %v", scenario.MinDuration))
 	flags.IntVar(&o.Clients, "clients", 60, "users")
+	flags.StringSliceVar(&o.Only, "only", nil, "failures: kinds, of "+strings.Join(report.Kinds, ", ")+" (default: all)")
+	flags.BoolVar(&o.Few, "few", false, "failures: one of each kind")
 	flags.StringVar(&file, "report", "", "file for the report, in JSON")
 	flags.StringVar(&o.Name, "name", "", "name of the lab (default: the topology's)")
-	flags.BoolVar(&o.Static, "static", false, "portions from a file and unsigned joins: only the phases that need no bus")
+	flags.BoolVar(&o.Static, "static", false, "multicast: portions from a file and unsigned joins: only the phases that need no bus")
 	flags.StringToStringVar(&o.Set, "set", nil, "vars of the topology to set, such as accelerator=false")
 	return cmd
 }
@@ -90,6 +100,10 @@ func summary(w io.Writer, r *report.Report) {
 	for _, m := range r.Moves {
 		fmt.Fprintf(w, "  epoch %-6s moved %.4f of the users, %.4f had to, %d connections, %.0f ms\n",
 			m.Epoch, m.FractionMoved, m.FractionNeeded, m.ConnectionsAffected, m.MS)
+	}
+	for _, x := range r.Failures {
+		fmt.Fprintf(w, "  %-62s detected %6.1f ms, outage %6.1f ms, %d failed, %d lost, %d broken\n",
+			x.What, x.DetectMS, x.OutageMS, x.RequestsFailed, x.LostWithServer, x.Broken)
 	}
 	for _, p := range r.Phases {
 		fmt.Fprintf(w, "  %-28s %d failed, longest wait %d ms\n", p.Name, p.RequestsFailed, p.BlackoutMS)

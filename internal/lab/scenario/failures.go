@@ -1,0 +1,305 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/manycast/manycast/internal/lab"
+	"github.com/manycast/manycast/internal/lab/probe"
+	"github.com/manycast/manycast/internal/lab/report"
+)
+
+// failures is one run of the scenario of that name.
+type failures struct {
+	stage
+	topology *lab.Topology
+	asker    *probe.Asker
+	failures []outcome
+	noQuorum bool // of the bus
+}
+
+// outcome is a failure that was, and its time.
+type outcome struct {
+	report.Failure
+	start, end time.Time
+	victims    []string
+	refused    bool // its users were refused: their requests fail
+}
+
+// detectWithin is how long packets may still go to a dead server after its last heartbeat.
+const detectWithin = 300 * time.Millisecond
+
+// askEvery is how often each user asks.
+const askEvery = 20 * time.Millisecond
+
+// Failures brings the lab of that name up, lets one thing fail after the other under its users and takes it down again. The report
+// is there whenever the users worked; the error says what kept the scenario from its end.
+func Failures(ctx context.Context, s *lab.Store, o Options) (*report.Report, error) {
+	for _, kind := range o.Only {
+		if !slices.Contains(report.Kinds, kind) {
+			return nil, fmt.Errorf("kind of failure %q: there are %s", kind, strings.Join(report.Kinds, ", "))
+		}
+	}
+	f := &failures{stage: stage{o: o, store: s, servers: []string{"s1", "s2", "s3", "s4"}}}
+	if err := f.prepare(ctx, "failures", o.Set); err != nil {
+		return nil, err
+	}
+	defer f.lab.Close()
+	f.topology = f.lab.Topology()
+	err := errors.Join(f.run(ctx), f.readStalls(), f.down(ctx))
+	if f.began.IsZero() {
+		return nil, err
+	}
+	return f.report(), err
+}
+
+func (f *failures) run(ctx context.Context) (err error) {
+	if err := f.admitUsers(); err != nil {
+		return err
+	}
+	watcher, err := startHelper(f.lab, "ctl", f.web.hear, "manycast", "lab", "watch", "--service", f.web.service)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, watcher.stop()) }()
+	f.o.Progress.Phase("ready")
+	if err := f.awaitServers(ctx, f.servers, 20*time.Second); err != nil {
+		return err
+	}
+	if err := f.waitServed(ctx); err != nil {
+		return err
+	}
+	sniffed, err := f.sniff(ctx, "u", "users")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.work(ctx, f.all), sniffed())
+}
+
+// all lets the users ask, and everything fail in turn.
+func (f *failures) all(ctx context.Context) error {
+	ns, err := f.lab.Namespace("users")
+	if err != nil {
+		return err
+	}
+	vip, err := netip.ParseAddr(f.vars["vip"])
+	if err != nil {
+		return err
+	}
+	if f.asker, err = probe.Ask(ns, f.users, netip.AddrPortFrom(vip, 80), askEvery); err != nil {
+		return err
+	}
+	defer f.asker.Stop()
+	if err := f.calm(ctx); err != nil {
+		return err
+	}
+	for _, x := range f.plan() {
+		if err := f.fail(ctx, x); err != nil {
+			return fmt.Errorf("%s: %w", x.what, err)
+		}
+	}
+	return nil
+}
+
+// failure is one thing that is made to fail.
+type failure struct {
+	what   string
+	victim string // the server whose users go elsewhere; empty: nobody's do
+	act    func(ctx context.Context) error
+	lasts  time.Duration                   // from the act on
+	while  func(ctx context.Context) error // more that is looked at before it is mended; may be nil
+	mend   func(ctx context.Context) error // nil: the next one goes on from here
+	after  func(ctx context.Context) error // looked at when all is well again; may be nil
+
+	behind  []string // servers that others may stand in for meanwhile
+	goesOn  bool     // it goes on from where the one before it ended
+	byWord  bool     // the victim says that it does not serve: it is heard on
+	unseen  bool     // nothing passes the victim's link: what users lose has to tell
+	refused bool     // there is no server: users are refused
+}
+
+// fail lets one thing fail, mends it, waits until all is as before and notes what was seen.
+func (f *failures) fail(ctx context.Context, x failure) error {
+	f.o.Progress.Phase(x.what)
+	tap, err := f.tap(x)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	deaths := f.bury(x, start)
+	err = x.act(ctx)
+	if err == nil {
+		err = f.watchUntil(ctx, start.Add(x.lasts))
+	}
+	if err == nil && x.while != nil {
+		err = x.while(ctx)
+	}
+	mended := time.Now()
+	if err == nil && x.mend != nil {
+		err = x.mend(ctx)
+	}
+	if err == nil {
+		err = f.whole(ctx, x)
+	}
+	if err == nil && x.after != nil {
+		err = x.after(ctx)
+	}
+	end := time.Now()
+	f.raise(deaths, end)
+	o := outcome{Failure: report.Failure{What: x.what}, start: start, end: end, victims: append(x.behind, x.victim), refused: x.refused}
+	return errors.Join(err, f.measure(x, &o, tap, mended))
+}
+
+// tap watches the link of the victim.
+func (f *failures) tap(x failure) (*probe.Tap, error) {
+	if x.victim == "" || x.unseen {
+		return nil, nil //nolint:nilnil // nobody's link is watched
+	}
+	port := f.portOf(x.victim)
+	ns, err := f.lab.Namespace(port.Node)
+	if err != nil {
+		return nil, err
+	}
+	group, err := netip.ParseAddr(f.vars["group"])
+	if err != nil {
+		return nil, err
+	}
+	control, err := netip.ParseAddr(f.vars["control"])
+	if err != nil {
+		return nil, err
+	}
+	tap, err := probe.Watch(ns, port.Interface, group, control)
+	if err != nil {
+		return nil, err
+	}
+	// The link has to have been seen as it is before anything fails.
+	time.Sleep(150 * time.Millisecond)
+	return tap, nil
+}
+
+// portOf is the router's interface toward a server.
+func (f *failures) portOf(server string) lab.Endpoint {
+	for _, sw := range f.topology.Switches {
+		if sw.Ports[1].Node == server {
+			return sw.Ports[0]
+		}
+	}
+	return lab.Endpoint{}
+}
+
+// bury notes whose connections may be lost; raise, that all is as before.
+func (f *failures) bury(x failure, at time.Time) (deaths []int) {
+	victims := append([]string{x.victim}, x.behind...)
+	if x.refused {
+		victims = f.servers
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, v := range victims {
+		if v != "" {
+			deaths = append(deaths, len(f.tally.Deaths))
+			// Until it is found out connections may still be opened to it, or seem to be.
+			death := report.Death{Server: v, At: at, Gone: at.Add(x.lasts + report.Settle), Found: at.Add(detectWithin)}
+			if len(x.behind) > 0 {
+				death.Gone = at.Add(x.lasts + 2*time.Second) // it is in mending that nothing is heard of them
+			}
+			f.tally.Deaths = append(f.tally.Deaths, death)
+		}
+	}
+	return deaths
+}
+
+func (f *failures) raise(deaths []int, at time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, d := range deaths {
+		f.tally.Deaths[d].Back = at.Add(report.Settle)
+	}
+}
+
+// measure fills in what only the probes tell; the rest waits for the end.
+func (f *failures) measure(x failure, o *outcome, tap *probe.Tap, mended time.Time) error {
+	gap := f.asker.Gap(o.start, o.end.Add(-answering))
+	o.OutageMS = report.Milliseconds(gap.Longest)
+	if until := f.asker.Gap(o.start, mended.Add(-answering)); until.Lost > 0 {
+		o.DetectMS = report.Milliseconds(until.Last.Sub(o.start))
+	}
+	if tap != nil {
+		heard, sent, err := tap.Stop()
+		if err != nil {
+			return err
+		}
+		if x.byWord {
+			heard = []time.Time{o.start}
+		}
+		detected, ok := report.Detected(heard, sent, o.start, mended)
+		if !ok && x.kind() == "server" {
+			return fmt.Errorf("nothing was sent to %s, or heard of it: there is no telling when it was found out", x.victim)
+		}
+		if ok {
+			o.DetectMS = report.Milliseconds(detected)
+		}
+	}
+	f.failures = append(f.failures, *o)
+	f.o.Progress.Note("detected after %.0f ms, outage %.0f ms, %d of %d questions lost", o.DetectMS, o.OutageMS, gap.Lost, gap.Asked)
+	return nil
+}
+
+// whole waits until the users lose nothing and, where all has been mended, every server has users again.
+func (f *failures) whole(ctx context.Context, x failure) error {
+	if x.mend != nil && !f.noQuorum {
+		if err := f.awaitServers(ctx, f.servers, 60*time.Second); err != nil {
+			return err
+		}
+	}
+	if x.refused && x.mend == nil {
+		return nil
+	}
+	return f.calm(ctx)
+}
+
+// awaitServers waits until just these servers have users, and no agent is at work on that.
+func (f *failures) awaitServers(ctx context.Context, servers []string, within time.Duration) error {
+	want := slices.Sorted(slices.Values(servers))
+	deadline := time.Now().Add(within)
+	for {
+		have := slices.Sorted(maps.Keys(f.web.owners()))
+		if slices.Equal(have, want) {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("users are at %v and not at %v within %v", have, want, within)
+		}
+		if err := f.watchUntil(ctx, time.Now().Add(20*time.Millisecond)); err != nil {
+			return err
+		}
+	}
+}
+
+const (
+	quiet     = 500 * time.Millisecond // for so long nothing may be lost until all counts as well again
+	answering = 100 * time.Millisecond // that an answer may take
+)
+
+// calm waits until no question is lost for a while.
+func (f *failures) calm(ctx context.Context) error {
+	for began := time.Now(); ; {
+		if err := f.watchUntil(ctx, time.Now().Add(answering)); err != nil {
+			return err
+		}
+		now := time.Now()
+		gap := f.asker.Gap(now.Add(-quiet-answering), now.Add(-answering))
+		if gap.Lost == 0 && gap.Asked > 0 && now.Sub(began) > quiet+answering {
+			return nil
+		}
+		if now.Sub(began) > 20*time.Second {
+			return fmt.Errorf("questions are still lost after 20 s: %d of %d", gap.Lost, gap.Asked)
+		}
+	}
+}

@@ -116,6 +116,9 @@ func (f *failures) notServed(ctx context.Context, server string) (wrong []string
 // refusedWithin is how long a user may wait to hear that nobody serves.
 const refusedWithin = 100 * time.Millisecond
 
+// allBack is how long a leader may take until all have users who came back one after the other.
+const allBack = 4 * time.Second
+
 // allServersDead: users are refused by the directors' program, at once, until there is a server again.
 func (f *failures) allServersDead() []failure {
 	return []failure{{
@@ -133,7 +136,11 @@ func (f *failures) allServersDead() []failure {
 			for _, s := range f.servers {
 				group.Go(func() error { return f.serverBack(ctx, s) })
 			}
-			return group.Wait()
+			if err := group.Wait(); err != nil {
+				return err
+			}
+			// The last allocation, with all in it, stays until the leader has one of those who are back.
+			return f.watchUntil(ctx, time.Now().Add(allBack))
 		},
 	}}
 }

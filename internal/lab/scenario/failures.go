@@ -35,6 +35,9 @@ type outcome struct {
 // detectWithin is how long packets may still go to a dead server after its last heartbeat.
 const detectWithin = 300 * time.Millisecond
 
+// excused is how long after a server's failure a request of its users may begin that fails.
+const excused = detectWithin + 100*time.Millisecond
+
 // askEvery is how often each user asks.
 const askEvery = 20 * time.Millisecond
 
@@ -205,7 +208,7 @@ func (f *failures) bury(x failure, at time.Time) (deaths []int) {
 		if v != "" {
 			deaths = append(deaths, len(f.tally.Deaths))
 			// Until it is found out connections may still be opened to it, or seem to be.
-			death := report.Death{Server: v, At: at, Gone: at.Add(x.lasts + report.Settle), Found: at.Add(detectWithin)}
+			death := report.Death{Server: v, At: at, Gone: at.Add(x.lasts + report.Settle), Found: at.Add(excused)}
 			if len(x.behind) > 0 {
 				death.Gone = at.Add(x.lasts + 2*time.Second) // it is in mending that nothing is heard of them
 			}

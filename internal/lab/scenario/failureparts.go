@@ -132,9 +132,9 @@ func (f *failures) allServersDead() []failure {
 		},
 		while: f.checkRefusal,
 		mend: func(ctx context.Context) error {
-			group, ctx := errgroup.WithContext(ctx)
+			group, starting := errgroup.WithContext(ctx)
 			for _, s := range f.servers {
-				group.Go(func() error { return f.serverBack(ctx, s) })
+				group.Go(func() error { return f.serverBack(starting, s) })
 			}
 			if err := group.Wait(); err != nil {
 				return err

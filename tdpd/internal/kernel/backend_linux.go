@@ -1,0 +1,215 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/manycast/manycast/tdpd/internal/rtnl"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// Config of the Backend of the running kernel.
+type Config struct {
+	// PlatformLabels is what net.mpls.platform_labels is raised to: labels in use are below it. At most 1,048,575.
+	PlatformLabels uint32
+	// Former is a file below /run that keeps what settings were before, so that a clean stop after a kill can put them back. Empty: none.
+	Former string
+}
+
+// settle is how long others' changes are left to become one.
+const settle = 50 * time.Millisecond
+
+// noticesBuffer holds the notifications of some thousand of our routes. Losing some costs a comparison with the tables.
+const noticesBuffer = 1 << 20
+
+// Linux is the Backend of the kernel that it runs on. Settings are those of the network namespace of the thread that calls.
+type Linux struct {
+	config  Config
+	log     *slog.Logger
+	watch   *rtnl.Monitor
+	changed chan struct{}
+	doubt   atomic.Bool // the account may not be true
+	ending  chan struct{}
+	watcher sync.WaitGroup
+
+	mu         sync.Mutex
+	routes     *routes
+	entries    reconciler
+	sysctls    *sysctls
+	interfaces []string // of the last Set
+	room       uint32   // labels that the kernel's table holds
+	closed     bool
+}
+
+// Open changes nothing before the first Set.
+func Open(config Config, log *slog.Logger) (*Linux, error) {
+	if config.PlatformLabels > platformMax {
+		return nil, fmt.Errorf("platform labels %d: at most %d", config.PlatformLabels, platformMax)
+	}
+	sysctls, err := openSysctls(mplsDir, config.Former)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := rtnl.Dial()
+	if err != nil {
+		return nil, err
+	}
+	watch, err := rtnl.Listen([]int{unix.RTNLGRP_LINK, unix.RTNLGRP_MPLS_ROUTE, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE},
+		noticesBuffer, concerns(conn.Port()))
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	l := &Linux{config: config, log: log, watch: watch, changed: make(chan struct{}, 1), ending: make(chan struct{}),
+		routes: &routes{conn: conn}, sysctls: sysctls}
+	l.entries.tables = l.routes
+	l.watcher.Go(l.listen)
+	return l, nil
+}
+
+// concerns accepts what others do to links, to labels and to routes of our protocol. The kernel tells nothing of routes that it drops
+// with their link: hence the links.
+func concerns(port uint32) []bpf.Instruction {
+	const accept, drop = 1 << 18, 0
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: rtnl.OffsetType, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: rtnl.Swap16(unix.RTM_NEWROUTE), SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: rtnl.Swap16(unix.RTM_DELROUTE), SkipTrue: 6}, // a link
+		bpf.LoadAbsolute{Off: rtnl.OffsetPort, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: rtnl.Swap32(port), SkipTrue: 5}, // our own doing
+		bpf.LoadAbsolute{Off: rtnl.OffsetFamily, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_MPLS, SkipTrue: 2},
+		bpf.LoadAbsolute{Off: rtnl.OffsetProtocol, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: Protocol, SkipTrue: 1},
+		bpf.RetConstant{Val: accept},
+		bpf.RetConstant{Val: drop},
+	}
+}
+
+// listen makes one signal of all changes of a short time.
+func (l *Linux) listen() {
+	for {
+		if !l.hear() {
+			return
+		}
+		select {
+		case <-time.After(settle):
+		case <-l.ending:
+			return
+		}
+		for l.watch.Waiting() {
+			if !l.hear() {
+				return
+			}
+		}
+		select {
+		case l.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// hear waits for a notification. It returns false where there will be no more.
+func (l *Linux) hear() bool {
+	err := l.watch.Receive(func(rtnl.Message) { l.doubt.Store(true) })
+	select {
+	case <-l.ending:
+		return false
+	default:
+	}
+	if err == nil {
+		return true
+	}
+	l.doubt.Store(true)
+	if !errors.Is(err, unix.ENOBUFS) {
+		l.log.Error("changes to labels' routes by others are no longer noticed", "err", err)
+		return false
+	}
+	return true
+}
+
+// Changed implements Backend.
+func (l *Linux) Changed() <-chan struct{} { return l.changed }
+
+// Set implements Backend.
+func (l *Linux) Set(s State) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.look()
+	settings := l.settings(s.Interfaces)
+	c := newCompiler(l.room, len(s.Labels)+len(s.Prefixes))
+	c.state(s)
+	failures, err := l.entries.set(c.want, c.wrong)
+	return errors.Join(settings, append(c.failures, failures...).err(), err)
+}
+
+// Update implements Backend.
+func (l *Linux) Update(changes Changes) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.look()
+	settings := l.settings(l.interfaces)
+	c := newCompiler(l.room, len(changes.Labels)+len(changes.Prefixes))
+	gone := c.changes(changes)
+	failures, err := l.entries.update(c.want, gone)
+	return errors.Join(settings, append(c.failures, failures...).err(), err)
+}
+
+// look finds out whether somebody has meddled.
+func (l *Linux) look() {
+	waiting := l.watch.Waiting() // listen has not heard of it yet
+	if l.doubt.Swap(false) || waiting {
+		l.entries.known = false
+	}
+}
+
+func (l *Linux) settings(interfaces []string) (err error) {
+	l.interfaces = interfaces
+	l.room, err = l.sysctls.ensure(l.config.PlatformLabels, interfaces)
+	return err
+}
+
+// Entries implements Backend.
+func (l *Linux) Entries() (State, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.look()
+	if err := l.entries.know(); err != nil {
+		return State{}, err
+	}
+	return decompile(l.entries.have), nil
+}
+
+// Close implements Backend.
+func (l *Linux) Close(keep bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil
+	}
+	l.closed = true
+	var errs []error
+	if !keep {
+		errs = append(errs, l.remove())
+	}
+	close(l.ending)
+	errs = append(errs, l.watch.Close())
+	l.watcher.Wait()
+	return errors.Join(append(errs, l.routes.conn.Close())...)
+}
+
+func (l *Linux) remove() error {
+	l.entries.known = false
+	failures, err := l.entries.set(nil, nil)
+	used, e := l.routes.used()
+	if err = errors.Join(failures.err(), err, e); err != nil {
+		return err
+	}
+	return l.sysctls.restore(used)
+}
+
+var _ Backend = (*Linux)(nil)

@@ -63,6 +63,9 @@ func (f *Fake) Counters() (Counters, error) {
 	return f.counts, nil
 }
 
+// Secure does nothing.
+func (f *Fake) Secure() error { return nil }
+
 // Run waits for ctx to end.
 func (f *Fake) Run(ctx context.Context) error {
 	<-ctx.Done()

@@ -17,6 +17,8 @@ type Forwarder interface {
 	// Set makes s the forwarding state. It is idempotent and never interrupts what stays the same. What can be done is done
 	// even where a part fails (an interface that is gone, say); the error joins what could not be, and Set may be tried again.
 	Set(s State) error
+	// Secure sees to it that forwarding outlives this process, also where its holder was started anew. It is to be called now and then.
+	Secure() error
 	// Counters reads the counters, which go on over restarts as long as the kernel's state does.
 	Counters() (Counters, error)
 	// Run answers the kernel's questions about unknown sources until ctx ends. Returns nil then.

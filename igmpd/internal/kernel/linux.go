@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"sync"
 
@@ -232,6 +233,20 @@ func (l *Linux) removeTable(number uint32) error {
 	t := l.tables[number]
 	delete(l.tables, number)
 	return errors.Join(t.Flush(), t.Close(), l.opener.release(number))
+}
+
+// Secure gives the tables' sockets to a holder that was started after the last one died. There is one request for the tables that
+// it has, and no more as long as it has all.
+func (l *Linux) Secure() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	files := map[uint32]*os.File{}
+	for number, t := range l.tables {
+		if s, ok := t.routing.(*mroute.Socket); ok {
+			files[number] = s.File()
+		}
+	}
+	return l.opener.give(files)
 }
 
 // Counters reads the classifier's maps and counts the entries.

@@ -2,6 +2,9 @@ package kernel
 
 import (
 	"errors"
+	"maps"
+	"os"
+	"slices"
 
 	"github.com/manycast/manycast/igmpd/internal/kernel/holder"
 	"github.com/manycast/manycast/igmpd/internal/kernel/mroute"
@@ -10,9 +13,10 @@ import (
 // opener is where the tables' sockets come from.
 type opener interface {
 	open(table uint32) (*mroute.Socket, error)
-	release(table uint32) error // after the socket was closed here
-	held() ([]uint32, error)    // tables that live on from a process before
-	keeps() bool                // whether forwarding outlives this process
+	release(table uint32) error            // after the socket was closed here
+	held() ([]uint32, error)               // tables that live on from a process before
+	give(tables map[uint32]*os.File) error // to a holder that was started anew and lacks them
+	keeps() bool                           // whether forwarding outlives this process
 }
 
 func newOpener(socket string) opener {
@@ -27,6 +31,7 @@ type ownSockets struct{}
 func (ownSockets) open(table uint32) (*mroute.Socket, error) { return mroute.Open(table) }
 func (ownSockets) release(uint32) error                      { return nil }
 func (ownSockets) held() ([]uint32, error)                   { return nil, nil }
+func (ownSockets) give(map[uint32]*os.File) error            { return nil }
 func (ownSockets) keeps() bool                               { return false }
 
 // heldSockets dials anew for each request: a holder that was restarted is found again.
@@ -68,6 +73,22 @@ func (h heldSockets) held() (tables []uint32, err error) {
 		return err
 	})
 	return tables, err
+}
+
+func (h heldSockets) give(tables map[uint32]*os.File) error {
+	return h.ask(func(c *holder.Client) error {
+		held, err := c.List()
+		if err != nil {
+			return err
+		}
+		var errs []error
+		for _, t := range slices.Sorted(maps.Keys(tables)) {
+			if !slices.Contains(held, t) {
+				errs = append(errs, c.Give(t, tables[t]))
+			}
+		}
+		return errors.Join(errs...)
+	})
 }
 
 func (h heldSockets) keeps() bool { return true }

@@ -9,7 +9,10 @@ import (
 	"github.com/manycast/manycast/igmpd/internal/kernel"
 )
 
-const forwardRetry = time.Second
+const (
+	forwardRetry = time.Second
+	secureEvery  = time.Second
+)
 
 // state is what the kernel should forward.
 func (s *Service) state(now time.Time) kernel.State {
@@ -35,9 +38,17 @@ func (s *Service) state(now time.Time) kernel.State {
 func (s *Service) runForwarder(ctx context.Context) {
 	var st kernel.State
 	var retry <-chan time.Time
+	secure := time.NewTicker(secureEvery)
+	defer secure.Stop()
+	var insecure forwardError
 	for {
 		select {
 		case <-s.turns[1]:
+			continue
+		case <-secure.C:
+			if err := s.Forwarder.Secure(); insecure.set(err) {
+				s.Log.Warn("forwarding would not outlive this process", "err", err)
+			}
 			continue
 		case st = <-s.forward.c:
 		case <-retry:

@@ -120,11 +120,10 @@ type failure struct {
 	mend   func(ctx context.Context) error // nil: the next one goes on from here
 	after  func(ctx context.Context) error // looked at when all is well again; may be nil
 
-	behind  []string // servers that others may stand in for meanwhile
-	goesOn  bool     // it goes on from where the one before it ended
-	byWord  bool     // the victim says that it does not serve: it is heard on
-	unseen  bool     // nothing passes the victim's link: what users lose has to tell
-	refused bool     // there is no server: users are refused
+	goesOn  bool // it goes on from where the one before it ended
+	byWord  bool // the victim says that it does not serve: it is heard on
+	unseen  bool // nothing passes the victim's link: what users lose has to tell
+	refused bool // there is no server: users are refused
 }
 
 // fail lets one thing fail, mends it, waits until all is as before and notes what was seen.
@@ -155,7 +154,7 @@ func (f *failures) fail(ctx context.Context, x failure) error {
 	}
 	end := time.Now()
 	f.raise(deaths, end)
-	o := outcome{Failure: report.Failure{What: x.what}, start: start, end: end, victims: append(x.behind, x.victim), refused: x.refused}
+	o := outcome{Failure: report.Failure{What: x.what}, start: start, end: end, victims: []string{x.victim}, refused: x.refused}
 	return errors.Join(err, f.measure(x, &o, tap, mended))
 }
 
@@ -198,7 +197,7 @@ func (f *failures) portOf(server string) lab.Endpoint {
 
 // bury notes whose connections may be lost; raise, that all is as before.
 func (f *failures) bury(x failure, at time.Time) (deaths []int) {
-	victims := append([]string{x.victim}, x.behind...)
+	victims := []string{x.victim}
 	if x.refused {
 		victims = f.servers
 	}
@@ -208,11 +207,7 @@ func (f *failures) bury(x failure, at time.Time) (deaths []int) {
 		if v != "" {
 			deaths = append(deaths, len(f.tally.Deaths))
 			// Until it is found out connections may still be opened to it, or seem to be.
-			death := report.Death{Server: v, At: at, Gone: at.Add(x.lasts + report.Settle), Found: at.Add(excused)}
-			if len(x.behind) > 0 {
-				death.Gone = at.Add(x.lasts + 2*time.Second) // it is in mending that nothing is heard of them
-			}
-			f.tally.Deaths = append(f.tally.Deaths, death)
+			f.tally.Deaths = append(f.tally.Deaths, report.Death{Server: v, At: at, Gone: at.Add(x.lasts + report.Settle), Found: at.Add(excused)})
 		}
 	}
 	return deaths

@@ -35,7 +35,7 @@ func (c *Client) Close() error { return c.conn.Close() }
 
 // Open returns a duplicate of the table's socket, which the holder initialises first where it does not have it.
 func (c *Client) Open(table uint32) (*os.File, error) {
-	_, fd, err := c.ask(request{opOpen, table})
+	_, fd, err := c.ask(request{opOpen, table}, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -47,15 +47,26 @@ func (c *Client) Open(table uint32) (*os.File, error) {
 
 // Release lets the holder close its copy of the table's socket. The table goes with the last copy.
 func (c *Client) Release(table uint32) error {
-	_, _, err := c.ask(request{opRelease, table})
+	_, _, err := c.ask(request{opRelease, table}, nil)
 	return err
+}
+
+// Give lets a holder that does not have the table hold it by a duplicate of f: one that was started after the last one died.
+func (c *Client) Give(table uint32, f *os.File) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var asked error
+	err = raw.Control(func(fd uintptr) { _, _, asked = c.ask(request{opGive, table}, unix.UnixRights(int(fd))) })
+	return errors.Join(err, asked)
 }
 
 // List returns the tables that the holder has, ascending.
 func (c *Client) List() ([]uint32, error) {
 	var all []uint32
 	for from := uint32(0); ; {
-		r, _, err := c.ask(request{opList, from})
+		r, _, err := c.ask(request{opList, from}, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -71,11 +82,11 @@ func (c *Client) List() ([]uint32, error) {
 	}
 }
 
-// ask returns the answer and the descriptor beside it, -1 where there is none.
-func (c *Client) ask(r request) (reply, int, error) {
+// ask sends a request, with rights beside it, and returns the answer and the descriptor beside that, -1 where there is none.
+func (c *Client) ask(r request, rights []byte) (reply, int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	answer, fd, err := c.exchange(r)
+	answer, fd, err := c.exchange(r, rights)
 	if err == nil && answer.failed != "" {
 		err = errors.New(answer.failed)
 	}
@@ -88,11 +99,11 @@ func (c *Client) ask(r request) (reply, int, error) {
 	return answer, fd, nil
 }
 
-func (c *Client) exchange(r request) (reply, int, error) {
+func (c *Client) exchange(r request, given []byte) (reply, int, error) {
 	if err := c.conn.SetDeadline(time.Now().Add(answerWithin)); err != nil {
 		return reply{}, -1, err
 	}
-	if _, err := c.conn.Write(r.marshal()); err != nil {
+	if _, _, err := c.conn.WriteMsgUnix(r.marshal(), given, nil); err != nil {
 		return reply{}, -1, err
 	}
 	body, rights := make([]byte, replyMax+1), make([]byte, unix.CmsgSpace(4))

@@ -114,6 +114,48 @@ func TestListAndRelease(t *testing.T) {
 	}
 }
 
+// TestNextHolderIsGivenTheTables: what the last one held is given to it by who has it open; what it has it keeps.
+func TestNextHolderIsGivenTheTables(t *testing.T) {
+	f, err := dial(t, start(t, nil)).Open(7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var kept store
+	next := dial(t, start(t, func(s *Server) {
+		kept = store{}
+		s.kept = kept
+		s.open = func(uint32) (*os.File, error) { return nil, errors.New("address already in use") }
+	}))
+	for range 2 {
+		if err := next.Give(7, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again, err := next.Open(7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if b, err := io.ReadAll(again); err != nil || string(b) != "table" {
+		t.Errorf("read %q %v through the table that was given", b, err)
+	}
+	if kept[keptAs(7)] == nil {
+		t.Error("the service manager was not given it")
+	}
+}
+
+// TestGiveWithoutASocket ends the connection, and so does a socket beside another request.
+func TestGiveWithoutASocket(t *testing.T) {
+	path := start(t, nil)
+	if _, _, err := dial(t, path).ask(request{opGive, 7}, nil); err == nil || !strings.Contains(err.Error(), errNotOurs.Error()) {
+		t.Errorf("nothing given: %v", err)
+	}
+	if _, _, err := dial(t, path).ask(request{opList, 0}, syscall.UnixRights(0)); err == nil || !strings.Contains(err.Error(), errNotOurs.Error()) {
+		t.Errorf("a list with a socket: %v", err)
+	}
+}
+
 func TestListOfManyTables(t *testing.T) {
 	var want []uint32
 	c := dial(t, start(t, func(s *Server) {

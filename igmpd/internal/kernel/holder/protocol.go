@@ -3,7 +3,8 @@
 // crash and come back while packets flow.
 //
 // The protocol is one message each way per question, on a sequential-packet socket: "MH", version, operation or status, then a
-// table's number (request) or the answer's body. The descriptor of an opened table travels beside the answer.
+// table's number (request) or the answer's body. The descriptor of an opened table travels beside the answer, that of a given one
+// beside the request.
 package holder
 
 import (
@@ -27,6 +28,7 @@ const (
 	opOpen    operation = 1 // initialise the table, or find it, and pass its socket
 	opRelease operation = 2 // close the holder's copy; no error where there is none
 	opList    operation = 3 // the tables held, from the given number on, ascending
+	opGive    operation = 4 // hold the table by this socket, unless it is held
 )
 
 const (
@@ -68,7 +70,7 @@ func parseRequest(b []byte) (request, error) {
 		return request{}, err
 	}
 	r := request{op: operation(b[3])}
-	if len(b) != requestSize || r.op < opOpen || r.op > opList {
+	if len(b) != requestSize || r.op < opOpen || r.op > opGive {
 		return request{}, errNotOurs
 	}
 	r.table = binary.BigEndian.Uint32(b[headerSize:])

@@ -1,6 +1,7 @@
 package holder
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -165,24 +166,42 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 		}
 	}
 	var buf [requestSize + 1]byte // one more, so that an overlong message shows
+	rights := make([]byte, unix.CmsgSpace(4))
 	for {
-		n, err := c.Read(buf[:])
+		n, oob, _, _, err := c.ReadMsgUnix(buf[:], rights)
 		if err != nil || n == 0 {
 			return
 		}
-		r, err := parseRequest(buf[:n])
-		if refused != nil {
-			err = refused
+		given, err := givenFile(rights[:oob])
+		r, wrong := parseRequest(buf[:n])
+		if err = cmp.Or(refused, wrong, err); err == nil && (r.op == opGive) != (given != nil) {
+			err = errNotOurs
 		}
 		if err != nil {
+			closeGiven(given)
 			_, gone := c.Write(reply{failed: err.Error()}.marshal())
 			s.log.Warn("holder ends a connection", "err", err, "told", gone == nil)
 			return
 		}
-		if err := s.answer(c, r); err != nil {
+		if err := s.answer(c, r, given); err != nil {
 			s.log.Warn("holder ends a connection", "err", err)
 			return
 		}
+	}
+}
+
+// givenFile is the descriptor that came beside a request; nil: none did.
+func givenFile(oob []byte) (*os.File, error) {
+	fd, err := descriptor(oob)
+	if err != nil || fd < 0 {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "mroute table given"), nil
+}
+
+func closeGiven(f *os.File) {
+	if f != nil {
+		f.Close()
 	}
 }
 
@@ -207,7 +226,7 @@ func (s *Server) admit(c *net.UnixConn) error {
 }
 
 // answer carries a request out. It fails only where the connection does.
-func (s *Server) answer(c *net.UnixConn, r request) error {
+func (s *Server) answer(c *net.UnixConn, r request, given *os.File) error {
 	var rep reply
 	var rights []byte
 	s.mu.Lock()
@@ -215,6 +234,8 @@ func (s *Server) answer(c *net.UnixConn, r request) error {
 	switch r.op {
 	case opList:
 		rep.tables = s.list(r.table)
+	case opGive:
+		s.take(r.table, given)
 	case opRelease:
 		if f, ok := s.tables[r.table]; ok {
 			f.Close()
@@ -251,6 +272,17 @@ func (s *Server) get(table uint32) (*os.File, error) {
 	s.tables[table] = f
 	s.warn(s.kept.Put(keptAs(table), f))
 	return f, nil
+}
+
+// take holds a table by a socket that somebody else opened, unless it is held.
+func (s *Server) take(table uint32, given *os.File) {
+	if _, held := s.tables[table]; held {
+		given.Close()
+		return
+	}
+	s.log.Info("holder takes a table over", "table", table)
+	s.tables[table] = given
+	s.warn(s.kept.Put(keptAs(table), given))
 }
 
 // warn says what a restart of the holder would lose.

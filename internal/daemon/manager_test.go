@@ -146,16 +146,27 @@ func TestReadyIsToldWhenAllTasksAre(t *testing.T) {
 // The manager hears nothing while one loop of several does not turn, and hears of it.
 func TestWatchdogIsFedByAllLoops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var told []string
+		var mu sync.Mutex // the manager has its own goroutine
+		var all []string
+		tell := func(s string) {
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, s)
+		}
+		told := func() []string {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(all)
+		}
 		count := func(state string) (n int) {
-			for _, s := range told {
+			for _, s := range told() {
 				if s == state {
 					n++
 				}
 			}
 			return n
 		}
-		m := &manager{log: slog.New(slog.DiscardHandler), watchdog: 30 * time.Second, tell: func(s string) { told = append(told, s) }}
+		m := &manager{log: slog.New(slog.DiscardHandler), watchdog: 30 * time.Second, tell: tell}
 		one, two := newLooper(), newLooper()
 		close(one.ready)
 		close(two.ready)
@@ -168,30 +179,32 @@ func TestWatchdogIsFedByAllLoops(t *testing.T) {
 		time.Sleep(59 * time.Second)
 		synctest.Wait()
 		if n := count("WATCHDOG=1"); n != 6 {
-			t.Errorf("fed %d times in a minute, want every 10 s: %q", n, told)
+			t.Errorf("fed %d times in a minute, want every 10 s: %q", n, told())
 		}
 		two.lock.Lock()
 		time.Sleep(12 * time.Second) // it takes one more before it hangs
 		synctest.Wait()
-		told = nil
+		mu.Lock()
+		all = nil
+		mu.Unlock()
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if n := count("WATCHDOG=1"); n != 0 {
 			t.Errorf("fed %d times while a loop hung", n)
 		}
-		if !slices.Contains(told, "STATUS=the event loop of looper has not turned for 10s") {
-			t.Errorf("told %q", told)
+		if !slices.Contains(told(), "STATUS=the event loop of looper has not turned for 10s") {
+			t.Errorf("told %q", told())
 		}
 		two.lock.Unlock()
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if n := count("WATCHDOG=1"); n == 0 || !slices.Contains(told, "STATUS=serves") {
-			t.Errorf("told %q when the loop turned again", told)
+		if n := count("WATCHDOG=1"); n == 0 || !slices.Contains(told(), "STATUS=serves") {
+			t.Errorf("told %q when the loop turned again", told())
 		}
 		cancel()
 		synctest.Wait()
-		if told[len(told)-1] != "STOPPING=1\nSTATUS=ends and removes what it made" {
-			t.Errorf("told %q at the end", told)
+		if said := told(); said[len(said)-1] != "STOPPING=1\nSTATUS=ends and removes what it made" {
+			t.Errorf("told %q at the end", said)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -96,8 +97,8 @@ func TestApplicationsFile(t *testing.T) {
 }
 
 func TestApplicationsURL(t *testing.T) {
-	var answer http.HandlerFunc
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, r) }))
+	var answer atomic.Pointer[http.HandlerFunc]
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*answer.Load())(w, r) }))
 	defer server.Close()
 	hang := make(chan struct{})
 	defer close(hang)
@@ -115,7 +116,8 @@ func TestApplicationsURL(t *testing.T) {
 		"no answer": {func(http.ResponseWriter, *http.Request) { <-hang }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a.word, a.until, answer = Word{}, time.Time{}, tt.answer
+			a.word, a.until = Word{}, time.Time{}
+			answer.Store(&tt.answer)
 			before := a.Failures()
 			a.once(t.Context())
 			if w := a.Word(time.Now()); (w.Load != nil) != tt.isSaid || (a.Failures() == before) != tt.isSaid {

@@ -54,7 +54,10 @@ func newBench(channel control.Channel) *bench {
 			return MachineReading{Busy: busy, Total: total}, b.fail
 		},
 		Sockets: func(_ context.Context, local []netip.AddrPort) ([]dataplane.Sockets, error) {
-			time.Sleep(b.takes)
+			b.mu.Lock()
+			takes := b.takes
+			b.mu.Unlock()
+			time.Sleep(takes)
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.counted++
@@ -86,6 +89,12 @@ func (b *bench) set(change func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	change()
+}
+
+func (b *bench) counts() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.counted
 }
 
 func (b *bench) load() (l alloc.Load, ok bool) {
@@ -182,16 +191,16 @@ func TestTaskCountsSocketsSeldomWhereThatTakesLong(t *testing.T) {
 		b.takes = 300 * time.Millisecond
 		b.run(t.Context())
 		time.Sleep(100500 * time.Millisecond)
-		if b.counted < 11 || b.counted > 12 {
-			t.Errorf("counted %d times in 100 s, want 12: each takes 0.3 s, and the next one comes 9 s after its beginning", b.counted)
+		before := b.counts()
+		if before < 11 || before > 12 {
+			t.Errorf("counted %d times in 100 s, want 12: each takes 0.3 s, and the next one comes 9 s after its beginning", before)
 		}
-		before := b.counted
 		dns := web
 		dns.Name, dns.Ports = "dns", []service.Port{{Proto: "tcp", Number: 53}}
 		b.set(func() { b.serving = []agent.Serving{web, dns} })
 		time.Sleep(2 * time.Second)
-		if b.counted != before+1 {
-			t.Errorf("counted %d times when a service came", b.counted-before)
+		if n := b.counts() - before; n != 1 {
+			t.Errorf("counted %d times when a service came", n)
 		}
 	})
 }

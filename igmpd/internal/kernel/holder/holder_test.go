@@ -6,10 +6,12 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,7 +21,7 @@ import (
 func start(t *testing.T, change func(*Server)) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "h.sock")
-	s := New(path, store{}, slog.New(slog.DiscardHandler))
+	s := New(path, keep(nil), slog.New(slog.DiscardHandler))
 	s.open = func(table uint32) (*os.File, error) {
 		if table == 13 {
 			return nil, errors.New("table 13 belongs to pimd")
@@ -52,18 +54,36 @@ func start(t *testing.T, change func(*Server)) string {
 }
 
 // store keeps files as a service manager does.
-type store map[string]*os.File
+type store struct {
+	mu    sync.Mutex // the holder has goroutines of its own
+	files map[string]*os.File
+}
 
-func (s store) Files() map[string]*os.File { return s }
+// keep makes a store that has files already.
+func keep(files map[string]*os.File) *store {
+	s := &store{files: map[string]*os.File{}}
+	maps.Copy(s.files, files)
+	return s
+}
 
-func (s store) Put(name string, f *os.File) error {
+func (s *store) Files() map[string]*os.File {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.files)
+}
+
+func (s *store) Put(name string, f *os.File) error {
 	fd, err := syscall.Dup(int(f.Fd()))
-	s[name] = os.NewFile(uintptr(fd), name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files[name] = os.NewFile(uintptr(fd), name)
 	return err
 }
 
-func (s store) Remove(name string) error {
-	delete(s, name)
+func (s *store) Remove(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.files, name)
 	return nil
 }
 
@@ -121,9 +141,8 @@ func TestNextHolderIsGivenTheTables(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	var kept store
+	kept := keep(nil)
 	next := dial(t, start(t, func(s *Server) {
-		kept = store{}
 		s.kept = kept
 		s.open = func(uint32) (*os.File, error) { return nil, errors.New("address already in use") }
 	}))
@@ -140,7 +159,7 @@ func TestNextHolderIsGivenTheTables(t *testing.T) {
 	if b, err := io.ReadAll(again); err != nil || string(b) != "table" {
 		t.Errorf("read %q %v through the table that was given", b, err)
 	}
-	if kept[keptAs(7)] == nil {
+	if kept.Files()[keptAs(7)] == nil {
 		t.Error("the service manager was not given it")
 	}
 }
@@ -174,7 +193,7 @@ func TestRefusals(t *testing.T) {
 	if _, err := dial(t, path).Open(13); err == nil || !strings.Contains(err.Error(), "pimd") {
 		t.Errorf("a table of someone else: %v", err)
 	}
-	if err := New(path, store{}, slog.New(slog.DiscardHandler)).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "another holder") {
+	if err := New(path, keep(nil), slog.New(slog.DiscardHandler)).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "another holder") {
 		t.Errorf("second holder: %v", err)
 	}
 	if _, err := Dial(path + "x"); err == nil || !strings.Contains(err.Error(), "igmpd holder") {
@@ -247,7 +266,7 @@ func FuzzMessages(f *testing.F) {
 
 // A holder that is started again has the sockets of the one before, and only those that were not released.
 func TestRestartKeepsTables(t *testing.T) {
-	kept := store{}
+	kept := keep(nil)
 	t.Run("before", func(t *testing.T) {
 		c := dial(t, start(t, func(s *Server) { s.kept = kept }))
 		for _, table := range []uint32{10001, 10002} {
@@ -261,9 +280,9 @@ func TestRestartKeepsTables(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	s := New(filepath.Join(t.TempDir(), "h.sock"), store{"table-10001": kept["table-10001"], "table-x": pipe(t), "other": pipe(t)}, slog.New(slog.DiscardHandler))
-	if len(kept) != 1 || len(s.tables) != 1 {
-		t.Fatalf("kept %v, tables %v", kept, s.tables)
+	s := New(filepath.Join(t.TempDir(), "h.sock"), keep(map[string]*os.File{"table-10001": kept.files["table-10001"], "table-x": pipe(t), "other": pipe(t)}), slog.New(slog.DiscardHandler))
+	if len(kept.files) != 1 || len(s.tables) != 1 {
+		t.Fatalf("kept %v, tables %v", kept.files, s.tables)
 	}
 	f, err := s.get(10001)
 	if err != nil {

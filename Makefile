@@ -49,8 +49,8 @@ test-unit: ## tests that need no privilege
 test-packaging: ## make install below a directory; what systemd says of the units, and how exposed they are
 	go test -count=1 -v ./tools/packaging
 
-test-race: ## the concurrent packages under the race detector
-	go test -race -skip '$(PRIVILEGED)' ./internal/bus ./internal/control/... ./internal/daemon ./igmpd/internal/... ./lbd/internal/... ./dnsd/internal/...
+test-race: ## the concurrent packages under the race detector, with fewer runs of the random tests
+	go test -race -short -skip '$(PRIVILEGED)' ./internal/bus ./internal/control/... ./internal/daemon ./igmpd/internal/... ./lbd/internal/... ./dnsd/internal/...
 
 test-fuzz: ## every fuzz target for FUZZTIME
 	@tools/fuzz $(FUZZTIME)

@@ -21,11 +21,19 @@ import (
 // TestChaos lets servers, directors and prefixes come and go, messages get lost and the bus go away. At any time the agents that are at
 // the newest epoch share no user; when it is quiet again all users are served, and all moves moved what they had to.
 func TestChaos(t *testing.T) {
-	for seed := range uint64(10) {
+	for seed := range runs(10, 2) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { chaos(t, rand.New(rand.NewPCG(seed, 7))) })
 		})
 	}
+}
+
+// runs is how many runs a test makes; few of them under the race detector, which makes each ten times as long.
+func runs(all, few uint64) uint64 {
+	if testing.Short() {
+		return few
+	}
+	return all
 }
 
 func chaos(t *testing.T, r *rand.Rand) {

@@ -27,7 +27,7 @@ const (
 // TestPartitions cuts everything off from everything: leaders from servers, both from the bus, servers from each other; and
 // prefixes come and go.
 func TestPartitions(t *testing.T) {
-	for seed := range uint64(7) {
+	for seed := range runs(7, 2) {
 		on := hub
 		if seed == 6 {
 			on = func(t *testing.T) medium { return newLAN(t) }

@@ -2,6 +2,7 @@ package testnet_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -9,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/manycast/manycast/internal/netns"
 	"github.com/manycast/manycast/internal/testnet"
@@ -48,6 +52,29 @@ func TestNetLinkCarriesTraffic(t *testing.T) {
 	if _, err := net.InterfaceByName("left"); err == nil {
 		t.Error("this goroutine's thread did not come back from the namespace")
 	}
+}
+
+func TestNetOnlySomeCapabilities(t *testing.T) {
+	mount := func() error { return unix.Mount("bpf", t.TempDir(), "bpf", 0, "") }
+	err := testnet.WithCapabilities(mount, unix.CAP_BPF, unix.CAP_NET_ADMIN)
+	if !errors.Is(err, unix.EPERM) {
+		t.Errorf("mount without CAP_SYS_ADMIN: %v", err)
+	}
+	up := func() error {
+		m, err := netlink.LinkByName("lo")
+		if err == nil {
+			err = netlink.LinkSetUp(m)
+		}
+		return err
+	}
+	node := testnet.New(t).Node("a")
+	if err := node.Do(func() error { return testnet.WithCapabilities(up, unix.CAP_NET_ADMIN) }); err != nil {
+		t.Errorf("an interface up with CAP_NET_ADMIN: %v", err)
+	}
+	if err := node.Do(func() error { return testnet.WithCapabilities(up) }); !errors.Is(err, unix.EPERM) {
+		t.Errorf("an interface up without: %v", err)
+	}
+	testnet.New(t).Node("b") // the capabilities are back
 }
 
 func TestNetCommandSeesTheHostsMounts(t *testing.T) {

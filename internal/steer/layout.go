@@ -25,7 +25,6 @@ type (
 		MasksLen uint32
 		Pad      uint32
 		Masks    [maxMasks]uint32
-		End      uint64
 	}
 )
 

@@ -31,7 +31,6 @@ type lookupSteerPlan struct {
 	MasksLen uint32
 	Pad      uint32
 	Masks    [32]uint32
-	End      uint64
 }
 
 // Names of all BPF objects in the ELF.

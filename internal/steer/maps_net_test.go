@@ -16,12 +16,20 @@ import (
 
 	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/internal/testnet"
 )
 
 var group = netip.MustParseAddr("239.0.0.1")
 
-// load loads the test programs; pins keeps their maps beyond them when not empty.
+// load loads the test programs with the capabilities that units give; pins keeps their maps beyond them when not empty.
 func load(t testing.TB, pins string, maxEntries uint32) (*lookupObjects, *Maps) {
+	t.Helper()
+	return loadBy(t, pins, maxEntries, func(f func() error) error {
+		return testnet.WithCapabilities(f, unix.CAP_BPF, unix.CAP_NET_ADMIN)
+	})
+}
+
+func loadBy(t testing.TB, pins string, maxEntries uint32, do func(func() error) error) (*lookupObjects, *Maps) {
 	t.Helper()
 	spec, err := loadLookup()
 	if err != nil {
@@ -34,8 +42,9 @@ func load(t testing.TB, pins string, maxEntries uint32) (*lookupObjects, *Maps) 
 		}
 	}
 	var o lookupObjects
-	if err := spec.LoadAndAssign(&o, &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: pins}}); err != nil {
-		t.Fatalf("load (as root?): %v", err)
+	options := &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: pins}}
+	if err := do(func() error { return spec.LoadAndAssign(&o, options) }); err != nil {
+		t.Fatalf("load (as root?): %+v", err)
 	}
 	t.Cleanup(func() { o.Close() })
 	m, err := NewMaps(map[string]*ebpf.Map{

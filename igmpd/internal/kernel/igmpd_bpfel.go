@@ -45,7 +45,6 @@ type igmpdSteerPlan struct {
 	MasksLen uint32
 	Pad      uint32
 	Masks    [32]uint32
-	End      uint64
 }
 
 type igmpdTraffic struct {

@@ -261,9 +261,12 @@ func (r *rig) startForwarder(mode Mode, accelerator bool) *testnet.Process {
 func (r *rig) openOnce(config Config) *Linux {
 	r.t.Helper()
 	var l *Linux
-	if err := r.router.Do(func() (err error) {
+	open := func() (err error) {
 		l, err = Open(config, slog.New(slog.NewTextHandler(r.t.Output(), nil)))
 		return err
+	}
+	if err := r.router.Do(func() error { // as the unit
+		return testnet.WithCapabilities(open, unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_NET_RAW)
 	}); err != nil {
 		r.t.Fatal(err)
 	}

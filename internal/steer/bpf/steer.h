@@ -11,9 +11,17 @@
  *
  * A generation is complete before it comes into force, does not change afterwards, and its number and its entries are used
  * again only after a grace period. So one lookup sees one plan.
+ *
+ * Daemons load it without CAP_PERFMON. For them the verifier of Linux 6.1 is stricter in two ways:
+ *
+ *   - It follows branches that a CPU could mispredict, too, and so goes on behind the end of a loop whose count it knows, round
+ *     after round until a pointer leaves its map. So the loop over masks is unrolled: no such end, constant offsets.
+ *   - It watches what is written to the stack: words.h.
  */
 #ifndef MANYCAST_STEER_H
 #define MANYCAST_STEER_H
+
+#include "words.h"
 
 /* A program with other needs defines these before, or its loader changes max_entries. */
 #ifndef STEER_MAX_GROUPS
@@ -46,7 +54,6 @@ struct steer_plan {
 	__u32 masks_len;
 	__u32 pad;
 	__u32 masks[STEER_MASKS]; /* host order, most specific first */
-	__u64 end; /* a pointer that ran through masks is still inside: else only a loader with CAP_PERFMON passes the verifier */
 };
 
 struct steer_line {
@@ -105,7 +112,10 @@ struct {
 
 static __always_inline __u32 *steer_entry(__u32 generation, __u32 mask, __u32 addr)
 {
-	struct steer_key key = { generation, mask, addr & mask };
+	struct {
+		__u64 generation_mask;
+		__u32 addr;
+	} key = { WORD(generation, mask), addr & mask }; /* struct steer_key */
 
 	return bpf_map_lookup_elem(&steer_entries, &key);
 }
@@ -116,14 +126,15 @@ static __always_inline __u32 *steer_entry(__u32 generation, __u32 mask, __u32 ad
  */
 static __always_inline __u32 steer_lookup(__be32 group, __be32 user)
 {
-	__u32 *number = bpf_map_lookup_elem(&steer_groups, &group);
+	ALONE __be32 key = group;
+	__u32 *number = bpf_map_lookup_elem(&steer_groups, &key);
 	if (!number)
 		return STEER_NO_GROUP;
-	__u32 n = *number;
+	ALONE __u32 n = *number;
 	volatile __u64 *current = bpf_map_lookup_elem(&steer_current, &n);
 	if (!current)
 		return STEER_NO_GROUP;
-	__u32 generation = *current;
+	ALONE __u32 generation = *current;
 	struct steer_plan *plan = bpf_map_lookup_elem(&steer_plans, &generation);
 	void *slots = bpf_map_lookup_elem(&steer_slots, &generation);
 	if (!plan || !slots)
@@ -133,7 +144,7 @@ static __always_inline __u32 steer_lookup(__be32 group, __be32 user)
 #pragma unroll
 	for (int i = 0; i < STEER_RUNS; i++)
 		index |= (addr >> (plan->runs[i].shift & 31)) & plan->runs[i].mask;
-	__u32 at = index / STEER_LINE;
+	ALONE __u32 at = index / STEER_LINE;
 	struct steer_line *line = bpf_map_lookup_elem(slots, &at);
 	if (!line)
 		return STEER_NOBODY;
@@ -145,6 +156,7 @@ static __always_inline __u32 steer_lookup(__be32 group, __be32 user)
 			return *owner;
 	}
 	if (slot & STEER_SLOT_MASKED) {
+#pragma unroll
 		for (__u32 i = 0; i < STEER_MASKS; i++) {
 			if (i >= plan->masks_len)
 				break;

@@ -59,7 +59,6 @@ type agentSteerPlan struct {
 	MasksLen uint32
 	Pad      uint32
 	Masks    [32]uint32
-	End      uint64
 }
 
 type agentTraffic struct {

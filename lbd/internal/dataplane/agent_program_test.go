@@ -33,7 +33,7 @@ func newAgent(t *testing.T, pathMTU int, services []AgentService) *agent {
 	net.Link(node, "eth0", "10.2.0.1/24", net.Node("other"), "eth0", "")
 	var a *agent
 	err := node.Do(func() (err error) {
-		a, err = loadAgentPlane(AgentConfig{Interface: "eth0", VIPDevice: "lo", PathMTU: pathMTU, Bpffs: filepath.Join(net.BPFFS(), "agent")})
+		a, err = asUnit(loadAgentPlane, AgentConfig{Interface: "eth0", VIPDevice: "lo", PathMTU: pathMTU, Bpffs: filepath.Join(net.BPFFS(), "agent")})
 		if err == nil {
 			err = a.Set(services)
 		}

@@ -36,7 +36,7 @@ func (s *aliveServer) do(f func() error) {
 func (s *aliveServer) open() {
 	s.t.Helper()
 	s.do(func() (err error) {
-		s.agent, err = loadAgentPlane(AgentConfig{Interface: "eth0", VIPDevice: "lo", Bpffs: s.bpffs, Hold: time.Minute})
+		s.agent, err = asUnit(loadAgentPlane, AgentConfig{Interface: "eth0", VIPDevice: "lo", Bpffs: s.bpffs, Hold: time.Minute})
 		return err
 	})
 }

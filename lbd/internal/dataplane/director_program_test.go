@@ -7,6 +7,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/manycast/manycast/internal/testnet"
+	"golang.org/x/sys/unix"
 )
 
 // verdicts of a program on the hook (linux/pkt_cls.h).
@@ -32,7 +33,8 @@ func directorServices() []DirectorService {
 // newDirector is a director on no interface.
 func newDirector(t *testing.T, services []DirectorService) *director {
 	t.Helper()
-	d, err := loadDirectorPlane(DirectorConfig{Bpffs: filepath.Join(testnet.New(t).BPFFS(), "director"), FragmentsMax: 1024})
+	config := DirectorConfig{Bpffs: filepath.Join(testnet.New(t).BPFFS(), "director"), FragmentsMax: 1024}
+	d, err := asUnit(loadDirectorPlane, config)
 	if err != nil {
 		t.Fatalf("%+v", err)
 	}
@@ -41,6 +43,15 @@ func newDirector(t *testing.T, services []DirectorService) *director {
 		t.Fatal(err)
 	}
 	return d
+}
+
+// asUnit opens with the capabilities that the units give.
+func asUnit[C, P any](open func(C) (P, error), config C) (plane P, err error) {
+	err = testnet.WithCapabilities(func() (err error) {
+		plane, err = open(config)
+		return err
+	}, unix.CAP_BPF, unix.CAP_NET_ADMIN)
+	return plane, err
 }
 
 // run gives one frame to a program and returns its verdict and the frame after it.

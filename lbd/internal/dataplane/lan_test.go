@@ -63,12 +63,12 @@ func newLAN(t *testing.T) *lan {
 func (l *lan) open(t *testing.T) {
 	t.Helper()
 	l.in(t, l.edge, func() (err error) {
-		l.director, err = OpenDirector(DirectorConfig{Interfaces: []string{"users"}, Bpffs: filepath.Join(l.bpffs, "director")})
+		l.director, err = asUnit(OpenDirector, DirectorConfig{Interfaces: []string{"users"}, Bpffs: filepath.Join(l.bpffs, "director")})
 		return err
 	})
 	for name, node := range l.servers {
 		l.in(t, node, func() (err error) {
-			l.agents[name], err = OpenAgent(AgentConfig{Interface: "eth0", Bpffs: filepath.Join(l.bpffs, name), PathMTU: lanMTU})
+			l.agents[name], err = asUnit(OpenAgent, AgentConfig{Interface: "eth0", Bpffs: filepath.Join(l.bpffs, name), PathMTU: lanMTU})
 			return err
 		})
 	}

@@ -126,7 +126,7 @@ struct {
 
 #define COUNT(field, n)                                                                   \
 	do {                                                                              \
-		__u32 zero = 0;                                                           \
+		static const __u32 zero = 0;                                              \
 		struct agent_counters *c = bpf_map_lookup_elem(&counters, &zero);         \
 		if (c)                                                                    \
 			c->field += (n);                                                  \
@@ -134,7 +134,7 @@ struct {
 
 static __always_inline bool has_port(__be32 vip, __be32 group, __be16 port, __u8 proto)
 {
-	struct port_key key = { .vip = vip, .port = port, .proto = proto };
+	__u64 key = port_key(vip, port, proto);
 	__be32 *g = bpf_map_lookup_elem(&services, &key);
 
 	return g && *g == group;
@@ -147,9 +147,9 @@ enum judgement { WANTED, WANTED_ERROR, NO_PORT, TOO_SHORT };
 static __always_inline enum judgement judge_icmp(struct __sk_buff *skb, const struct iphdr *ip, __be32 vip, __be32 *user)
 {
 	__u32 l4 = l4_offset(ip);
-	struct iphdr inner;
-	struct ports ports;
-	__u8 type;
+	ALONE struct iphdr inner;
+	ALONE struct ports ports;
+	ALONE __u8 type;
 
 	if (bpf_skb_load_bytes(skb, l4, &type, sizeof(type)))
 		return TOO_SHORT;
@@ -173,7 +173,7 @@ static __always_inline enum judgement judge_icmp(struct __sk_buff *skb, const st
  * first was dropped. */
 static __always_inline enum judgement judge(struct __sk_buff *skb, const struct iphdr *ip, __be32 vip, __be32 *user)
 {
-	struct ports ports;
+	ALONE struct ports ports;
 
 	*user = ip->saddr;
 	if (is_later_fragment(ip))
@@ -189,7 +189,7 @@ static __always_inline enum judgement judge(struct __sk_buff *skb, const struct 
 
 static __always_inline bool is_alive(void)
 {
-	__u32 zero = 0;
+	static const __u32 zero = 0;
 	__u64 *until = bpf_map_lookup_elem(&alive_until, &zero);
 
 	return until && bpf_ktime_get_boot_ns() < *until;
@@ -198,8 +198,9 @@ static __always_inline bool is_alive(void)
 /* sample notes whose packet it is, and how many it stands for. */
 static __always_inline void sample(__be32 group, __be32 user)
 {
-	struct sender_key key = { .group = group, .user = user };
-	__u64 first = SAMPLE, *packets;
+	static const __u64 first = SAMPLE;
+	__u64 key = WORD(group, user); /* struct sender_key */
+	__u64 *packets;
 
 	if (bpf_get_prandom_u32() % SAMPLE)
 		return;
@@ -213,7 +214,7 @@ static __always_inline void sample(__be32 group, __be32 user)
 /* opens reports whether it is the first segment of a connection. */
 static __always_inline bool opens(struct __sk_buff *skb, const struct iphdr *ip)
 {
-	__u8 flags;
+	ALONE __u8 flags;
 
 	if (ip->protocol != IPPROTO_TCP || is_later_fragment(ip) ||
 	    bpf_skb_load_bytes(skb, l4_offset(ip) + offsetof(struct tcp_header, flags), &flags, sizeof(flags)))
@@ -222,9 +223,9 @@ static __always_inline bool opens(struct __sk_buff *skb, const struct iphdr *ip)
 }
 
 /* is_shed: by the user's address, so that the same users are refused each time. The factor is the golden ratio's (Knuth). */
-static __always_inline bool is_shed(__be32 group, __be32 user)
+static __always_inline bool is_shed(const __be32 *group, __be32 user)
 {
-	__u32 *share = bpf_map_lookup_elem(&sheds, &group);
+	__u32 *share = bpf_map_lookup_elem(&sheds, group);
 
 	return share && (bpf_ntohl(user) * 2654435769u >> 22) < *share;
 }
@@ -245,7 +246,7 @@ int agent_ingress(struct __sk_buff *skb)
 	enum judgement judgement;
 	struct traffic *traffic_of;
 	bool opening;
-	struct iphdr ip;
+	ALONE struct iphdr ip;
 	__be32 *found, vip, user;
 	__u32 owner;
 
@@ -276,7 +277,7 @@ int agent_ingress(struct __sk_buff *skb)
 	}
 	traffic_of = bpf_map_lookup_elem(&traffic, &ip.daddr);
 	opening = opens(skb, &ip);
-	if (opening && is_shed(ip.daddr, user))
+	if (opening && is_shed(&ip.daddr, user))
 		return shed(skb, &ip, vip, traffic_of);
 	if (traffic_of) {
 		traffic_of->packets++;
@@ -300,8 +301,9 @@ int agent_ingress(struct __sk_buff *skb)
 
 /* set_mss replaces the value of the option at off. Where it does not lie on a 16-bit word of the segment, the checksum sees its
  * bytes the other way round. */
-static __always_inline bool set_mss(struct __sk_buff *skb, __u32 l4, __u32 off, __be16 was, __be16 mss)
+static __always_inline bool set_mss(struct __sk_buff *skb, __u32 l4, __u32 off, __be16 was, __be16 max)
 {
+	ALONE __be16 mss = max;
 	__u32 sum = l4 + offsetof(struct tcphdr, check);
 	bool odd = (off - l4) & 1;
 	long err;
@@ -316,15 +318,23 @@ static __always_inline bool set_mss(struct __sk_buff *skb, __u32 l4, __u32 off, 
 /* The options stay in the packet: on the stack, at an offset that varies, only a loader with CAP_PERFMON may read them. */
 struct walk {
 	struct __sk_buff *skb;
-	__u32 at;  /* where the walk is; at the MSS option once it is found */
-	__u32 end; /* of the options */
-	bool found;
+	__u64 at;  /* where the walk is; at the MSS option once it is found */
+	__u64 end; /* of the options */
+	__u64 found;
 };
+
+/* forgotten is x; the verifier knows nothing of it. That of Linux 6.1 takes the steps of bpf_loop for one at most: where the walk
+ * begins at an even offset it finds that no option lies at an odd one, and removes the branch for those. */
+static __always_inline __u64 forgotten(__u64 x)
+{
+	asm volatile("%0 = -%0\n%0 = -%0" : "+r"(x));
+	return x;
+}
 
 /* step goes over one option; 1 ends the walk, as do options that make no sense. */
 static long step(__u32 i, struct walk *w)
 {
-	struct {
+	ALONE struct {
 		__u8 kind, length;
 	} option;
 
@@ -337,7 +347,7 @@ static long step(__u32 i, struct walk *w)
 	if (option.kind == 0 || option.length < 2)
 		return 1;
 	if (option.kind == TCP_MSS_KIND && option.length == TCP_MSS_LENGTH) {
-		w->found = true;
+		w->found = 1;
 		return 1;
 	}
 	w->at += option.length;
@@ -347,8 +357,8 @@ static long step(__u32 i, struct walk *w)
 /* clamp_mss finds the MSS option of a segment whose header is so long, and lowers its value. */
 static __always_inline void clamp_mss(struct __sk_buff *skb, __u32 l4, __u32 header)
 {
-	struct walk w = { .skb = skb, .at = l4 + sizeof(struct tcphdr), .end = l4 + header };
-	__be16 was;
+	struct walk w = { .skb = skb, .at = forgotten(l4 + sizeof(struct tcphdr)), .end = l4 + header };
+	ALONE __be16 was;
 
 	bpf_loop(TCP_OPTIONS_MAX, step, &w, 0);
 	if (!w.found || bpf_skb_load_bytes(skb, w.at + 2, &was, sizeof(was)))
@@ -358,9 +368,9 @@ static __always_inline void clamp_mss(struct __sk_buff *skb, __u32 l4, __u32 hea
 }
 
 /* count_answer counts what goes to users, too. */
-static __always_inline void count_answer(struct __sk_buff *skb, __be32 group)
+static __always_inline void count_answer(struct __sk_buff *skb, const __be32 *group)
 {
-	struct traffic *t = bpf_map_lookup_elem(&traffic, &group);
+	struct traffic *t = bpf_map_lookup_elem(&traffic, group);
 
 	if (!t)
 		return;
@@ -371,25 +381,23 @@ static __always_inline void count_answer(struct __sk_buff *skb, __be32 group)
 SEC("tc")
 int agent_egress(struct __sk_buff *skb)
 {
-	struct port_key key = {};
-	struct iphdr ip;
-	struct ports ports;
+	ALONE struct iphdr ip;
+	ALONE struct ports ports;
 	__be32 *group;
+	__u64 key;
 	__u32 l4;
-	__u8 bits[2]; /* data offset, flags */
+	ALONE __u8 bits[2]; /* data offset, flags */
 
 	if (!load_ipv4(skb, &ip) || is_later_fragment(&ip) || (ip.protocol != IPPROTO_TCP && ip.protocol != IPPROTO_UDP))
 		return NEXT;
 	l4 = l4_offset(&ip);
 	if (!load_ports(skb, l4, &ports))
 		return NEXT;
-	key.vip = ip.saddr;
-	key.port = ports.src;
-	key.proto = ip.protocol;
+	key = port_key(ip.saddr, ports.src, ip.protocol);
 	group = bpf_map_lookup_elem(&services, &key);
 	if (!group)
 		return NEXT;
-	count_answer(skb, *group);
+	count_answer(skb, group);
 	/* The 13th byte on: data offset and flags. */
 	if (!mss_max || ip.protocol != IPPROTO_TCP || bpf_skb_load_bytes(skb, l4 + 12, bits, sizeof(bits)) || !(bits[1] & TCP_SYN))
 		return NEXT;

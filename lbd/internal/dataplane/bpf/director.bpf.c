@@ -79,7 +79,7 @@ struct {
 
 #define COUNT(field, n)                                                                   \
 	do {                                                                              \
-		__u32 zero = 0;                                                           \
+		static const __u32 zero = 0;                                              \
 		struct director_counters *c = bpf_map_lookup_elem(&counters, &zero);      \
 		if (c)                                                                    \
 			c->field += (n);                                                  \
@@ -90,16 +90,22 @@ static __always_inline __u32 seconds(void)
 	return bpf_ktime_get_ns() / 1000000000;
 }
 
-static __always_inline struct fragment_key fragment_key(const struct iphdr *ip)
+/* A struct fragment_key by words. */
+struct fragment_words {
+	__u64 addresses;
+	__u32 id_proto;
+};
+
+static __always_inline struct fragment_words fragment_key(const struct iphdr *ip)
 {
-	struct fragment_key key = { .src = ip->saddr, .dst = ip->daddr, .id = ip->id, .proto = ip->protocol };
+	struct fragment_words key = { WORD(ip->saddr, ip->daddr), HALF(ip->id, ip->protocol) };
 
 	return key;
 }
 
 static __always_inline struct target target_of(__be32 vip, __be16 port, __u8 proto)
 {
-	struct port_key key = { .vip = vip, .port = port, .proto = proto };
+	__u64 key = port_key(vip, port, proto);
 	struct target *found = bpf_map_lookup_elem(&services, &key);
 	struct target none = {};
 
@@ -110,9 +116,9 @@ static __always_inline struct target target_of(__be32 vip, __be16 port, __u8 pro
 static __always_inline bool group_of_icmp(struct __sk_buff *skb, const struct iphdr *ip, __be32 first, __be32 *group)
 {
 	__u32 l4 = l4_offset(ip);
-	struct iphdr inner;
-	struct ports ports;
-	__u8 type;
+	ALONE struct iphdr inner;
+	ALONE struct ports ports;
+	ALONE __u8 type;
 
 	if (bpf_skb_load_bytes(skb, l4, &type, sizeof(type)))
 		return false;
@@ -141,7 +147,7 @@ static __always_inline bool group_of_icmp(struct __sk_buff *skb, const struct ip
 /* find_target is false when the packet is too short to tell. The group is 0 when there is no service. */
 static __always_inline bool find_target(struct __sk_buff *skb, const struct iphdr *ip, __be32 first, struct target *target)
 {
-	struct ports ports;
+	ALONE struct ports ports;
 
 	if (ip->protocol == IPPROTO_ICMP)
 		return group_of_icmp(skb, ip, first, &target->group);
@@ -156,7 +162,7 @@ static __always_inline bool find_target(struct __sk_buff *skb, const struct iphd
 /* follow_first finds the group of a later fragment; false: its first was not seen. */
 static __always_inline bool follow_first(const struct iphdr *ip, __be32 *group)
 {
-	struct fragment_key key = fragment_key(ip);
+	struct fragment_words key = fragment_key(ip);
 	struct fragment *f = bpf_map_lookup_elem(&fragments, &key);
 
 	if (!f || seconds() - f->seen > FRAGMENT_AGE)
@@ -167,8 +173,8 @@ static __always_inline bool follow_first(const struct iphdr *ip, __be32 *group)
 
 static __always_inline void remember_first(const struct iphdr *ip, __be32 group)
 {
-	struct fragment_key key = fragment_key(ip);
-	struct fragment f = { .group = group, .seen = seconds() };
+	struct fragment_words key = fragment_key(ip);
+	__u64 f = WORD(group, seconds()); /* struct fragment */
 
 	bpf_map_update_elem(&fragments, &key, &f, BPF_ANY);
 }
@@ -176,16 +182,15 @@ static __always_inline void remember_first(const struct iphdr *ip, __be32 group)
 /* to_group makes it the packet that the user would have sent to the group itself. */
 static __always_inline bool to_group(struct __sk_buff *skb, const struct iphdr *ip, __be32 group)
 {
-	__u32 g = bpf_ntohl(group);
-	__u8 mac[ETH_ALEN] = { 0x01, 0x00, 0x5e, (g >> 16) & 0x7f, g >> 8, g }; /* RFC 1112 section 6.4 */
+	__u64 mac = bpf_cpu_to_be64((0x01005e000000 | (bpf_ntohl(group) & 0x7fffff)) << 16); /* RFC 1112 section 6.4 */
 
-	return set_destination(skb, ip, group) && !bpf_skb_store_bytes(skb, 0, mac, sizeof(mac), 0) &&
+	return set_destination(skb, ip, group) && !bpf_skb_store_bytes(skb, 0, &mac, ETH_ALEN, 0) &&
 	       !bpf_skb_change_type(skb, PACKET_MULTICAST);
 }
 
 static __always_inline bool may_send_unreachable(void)
 {
-	__u32 zero = 0;
+	static const __u32 zero = 0;
 	__u64 now = bpf_ktime_get_boot_ns(), *at = bpf_map_lookup_elem(&unreachable_at, &zero);
 
 	if (!at || now < *at)

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Dual BSD/GPL */
 /* What the director's and the agent's programs share: one IPv4 packet behind an Ethernet header, who it is for, and a new
  * destination for it. Offsets count from the Ethernet header. All is read by bpf_skb_load_bytes: it works for paged data and
- * behind IP options alike. */
+ * behind IP options alike.
+ *
+ * Director and agent load without CAP_PERFMON: hence no loop but bpf_loop's, and the stack written by words. steer.h and words.h
+ * say why. */
 #ifndef MANYCAST_PACKET_H
 #define MANYCAST_PACKET_H
 
@@ -17,6 +20,8 @@
 #include <linux/udp.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
+
+#include "words.h"
 
 #define NEXT TC_ACT_UNSPEC /* TCX_NEXT: the other programs of the hook, then the kernel */
 #define DROP TC_ACT_SHOT
@@ -43,6 +48,11 @@ struct port_key {
 	__u8 proto;
 	__u8 pad;
 };
+
+static __always_inline __u64 port_key(__be32 vip, __be16 port, __u8 proto)
+{
+	return WORD(vip, HALF(port, proto));
+}
 
 /* load_ipv4 is false for what is not ours to judge: other protocols, VLAN tags (the VLAN's own interface has a hook), frames for
  * another host. */
@@ -97,8 +107,9 @@ static __always_inline bool load_quoted_ports(struct __sk_buff *skb, __u32 l4, c
 
 /* set_destination rewrites the destination address. The checksum of TCP and UDP covers it (only the first fragment has one; a
  * UDP checksum of 0 stays 0), that of ICMP does not. */
-static __always_inline bool set_destination(struct __sk_buff *skb, const struct iphdr *ip, __be32 to)
+static __always_inline bool set_destination(struct __sk_buff *skb, const struct iphdr *ip, __be32 address)
 {
+	ALONE __be32 to = address;
 	__u32 l4 = l4_offset(ip);
 
 	if (!is_later_fragment(ip)) {

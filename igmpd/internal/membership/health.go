@@ -24,8 +24,12 @@ func (t *Table) SetHealth(now time.Time, requester netip.Addr, h Health) []Actio
 	if t.health[requester] == h {
 		return t.take()
 	}
+	if t.health[requester] == Available {
+		t.served[requester] = t.groupsOf(requester)
+	}
 	if h == Available {
 		delete(t.health, requester)
+		delete(t.served, requester)
 	} else {
 		t.health[requester] = h
 	}
@@ -35,6 +39,16 @@ func (t *Table) SetHealth(now time.Time, requester netip.Addr, h Health) []Actio
 		}
 	}
 	return t.take()
+}
+
+// groupsOf are the private groups that a requester is a member of.
+func (t *Table) groupsOf(requester netip.Addr) (out []netip.Addr) {
+	for addr, g := range t.private {
+		if g.members[requester] != nil {
+			out = append(out, addr)
+		}
+	}
+	return out
 }
 
 // Health is how a requester is.
@@ -84,10 +98,11 @@ func (g *privateGroup) failing() bool {
 
 // missing says that somebody who is no member here is not available. What nobody owns here may be his, and goes to its standby then: a
 // router beside the standby alone never heard his joins, and one that did forgets them after a while. At other times it is nobody's: on
-// a way that is new the owner's joins are still to come, and a standby would reset his connections.
+// a way that is new the owner's joins are still to come, and a standby would reset his connections. Who was a member of other groups
+// here, when he was last well, serves those.
 func (g *privateGroup) missing() bool {
 	for requester := range g.health {
-		if g.members[requester] == nil {
+		if g.members[requester] == nil && (len(g.served[requester]) == 0 || slices.Contains(g.served[requester], g.addr)) {
 			return true
 		}
 	}

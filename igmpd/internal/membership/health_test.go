@@ -189,6 +189,27 @@ func TestStandbyWithoutItsOwner(t *testing.T) {
 	check("all are well", "p1")
 }
 
+// A server of another service that dies is no reason to give anybody's users to standbys here.
+func TestStrangerIsNotMissed(t *testing.T) {
+	table := New(Config{QueryInterval: 125 * time.Second, QueryResponseInterval: 10 * time.Second, LastMemberQueryInterval: time.Second, Robustness: 2})
+	other := extended(start, s1, 1, 1, even)
+	other.Group = netip.MustParseAddr("239.80.80.99")
+	if _, err := table.Join(start, "p1", other); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := table.Join(start, "p2", withStandby(extended(start, s2, 1, 1, odd), even)); err != nil {
+		t.Fatal(err)
+	}
+	table.SetHealth(start, s1, Silent)
+	if e, _ := who(table, "10.0.0.2"); e != "" {
+		t.Errorf("even at %q because a server of another group is silent", e)
+	}
+	table.SetHealth(start, s1, Available)
+	if len(table.served) != 0 {
+		t.Errorf("%v are kept of who is well", table.served)
+	}
+}
+
 // Without a leader nobody tidies up: when a dead server's membership has run out, its users stay at the standby.
 func TestDeadServerIsForgotten(t *testing.T) {
 	table := pair(t)

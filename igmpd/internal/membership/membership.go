@@ -123,7 +123,8 @@ type Table struct {
 	cfg       Config
 	ports     map[string]*port
 	private   map[netip.Addr]*privateGroup
-	health    map[netip.Addr]Health // of requesters; who is missing is available
+	health    map[netip.Addr]Health       // of requesters; who is missing is available
+	served    map[netip.Addr][]netip.Addr // the private groups of those who are not, from when they were
 	owners    owners
 	assembler *join.Assembler
 	proxy     proxy
@@ -136,7 +137,7 @@ type Table struct {
 func New(cfg Config) *Table {
 	cfg.Limits = cfg.Limits.withDefaults()
 	return &Table{
-		cfg: cfg, ports: make(map[string]*port), private: make(map[netip.Addr]*privateGroup), health: make(map[netip.Addr]Health),
+		cfg: cfg, ports: make(map[string]*port), private: make(map[netip.Addr]*privateGroup), health: make(map[netip.Addr]Health), served: make(map[netip.Addr][]netip.Addr),
 		owners:    newOwners(cfg.Limits.Owners),
 		assembler: join.NewAssembler(join.Limits{Wait: cfg.Membership()}),
 		proxy:     newProxy(),

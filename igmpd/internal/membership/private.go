@@ -20,6 +20,7 @@ type privateGroup struct {
 	members map[netip.Addr]*member                     // by requester
 	retired map[netip.Addr]*member                     // what requesters had before a move, until expires
 	health  map[netip.Addr]Health                      // the Table's
+	served  map[netip.Addr][]netip.Addr                // likewise
 	sets    map[epoch.Epoch]*portion.Index[netip.Addr] // what members own, for overlap
 	emptied time.Time
 
@@ -204,7 +205,7 @@ func (t *Table) newPrivate(addr netip.Addr) (*privateGroup, error) {
 		t.act(Changed{})
 	}
 	g := &privateGroup{
-		addr: addr, members: make(map[netip.Addr]*member), retired: make(map[netip.Addr]*member), health: t.health,
+		addr: addr, members: make(map[netip.Addr]*member), retired: make(map[netip.Addr]*member), health: t.health, served: t.served,
 		sets: make(map[epoch.Epoch]*portion.Index[netip.Addr]),
 	}
 	if err := g.renew(); err != nil {

@@ -13,7 +13,8 @@ const (
 	waitParts   = 2 * time.Second
 	maxPending  = 1024     // messages
 	maxOfSender = 8        // messages
-	maxBytes    = 16 << 20 // of parts
+	maxBytes    = 16 << 20 // of parts, and of the tables of those to come
+	tableBytes  = 24       // a part's place in its table
 )
 
 // assembler puts the parts of messages together.
@@ -28,8 +29,11 @@ type assembly struct {
 	began   time.Time
 	parts   [][]byte
 	missing int
-	bytes   int
+	bytes   int // of parts
 }
+
+// held is what the message takes while it is incomplete.
+func (p *assembly) held() int { return p.bytes + tableBytes*len(p.parts) }
 
 // add takes a part; the message comes back with its last one. It keeps copies.
 func (a *assembler) add(now time.Time, f wire.Frame) ([]byte, error) {
@@ -42,12 +46,16 @@ func (a *assembler) add(now time.Time, f wire.Frame) ([]byte, error) {
 		if len(a.pending) >= maxPending || a.bySender[f.Sender] >= maxOfSender {
 			return nil, fmt.Errorf("%w: %d incomplete messages, %d of %v", Full, len(a.pending), a.bySender[f.Sender], f.Sender)
 		}
+		if a.bytes+tableBytes*int(f.Parts)+len(f.Bytes) > maxBytes {
+			return nil, fmt.Errorf("%w: %d bytes of incomplete messages", Full, a.bytes)
+		}
 		if a.bySender == nil {
 			a.bySender = make(map[identity.ID]int)
 		}
 		p = &assembly{began: now, parts: make([][]byte, f.Parts), missing: int(f.Parts)}
 		a.pending[key] = p
 		a.bySender[f.Sender]++
+		a.bytes += p.held()
 	}
 	switch {
 	case len(p.parts) != int(f.Parts):
@@ -76,7 +84,7 @@ func (a *assembler) add(now time.Time, f wire.Frame) ([]byte, error) {
 }
 
 func (a *assembler) drop(key origin) {
-	a.bytes -= a.pending[key].bytes
+	a.bytes -= a.pending[key].held()
 	delete(a.pending, key)
 	if a.bySender[key.sender]--; a.bySender[key.sender] == 0 {
 		delete(a.bySender, key.sender)

@@ -73,8 +73,7 @@ func (m *Members) heartbeat(now time.Time, iface string, p *member, f wire.Frame
 	}
 	last := &p.anchors[0]
 	if f.Sequence == last.Index && f.Element == last.Element {
-		m.counted.Copies++
-		return changed(p, p.hearVia(now, iface)), nil
+		return m.copied(now, iface, p), nil
 	}
 	if f.Sequence <= last.Index {
 		return nil, fmt.Errorf("%w: heartbeat %d of %s after %d", Replayed, f.Sequence, p.Name, last.Index)
@@ -84,6 +83,16 @@ func (m *Members) heartbeat(now time.Time, iface string, p *member, f wire.Frame
 	}
 	m.counted.Heartbeats++
 	return m.alive(now, iface, p), nil
+}
+
+// copied takes what was heard before. It shows another way to the member, if it is as old as the original: whoever keeps a frame and
+// sends it again elsewhere later shows nothing.
+func (m *Members) copied(now time.Time, iface string, p *member) []control.Event {
+	m.counted.Copies++
+	if now.Sub(p.Heard) > copyWithin {
+		return nil
+	}
+	return changed(p, p.hearVia(now, iface))
 }
 
 // advance follows the chain, or the one after it.
@@ -123,11 +132,14 @@ func changed(p *member, yes bool) []control.Event {
 
 func (m *Members) part(now, wall time.Time, iface string, source netip.Addr, p *member, f wire.Frame) ([]control.Event, error) {
 	if p != nil && p.Boot == f.Boot && p.spoken.has(f.Sequence) {
-		return changed(p, p.hearVia(now, iface)), nil // the second sending, or another way
+		return m.copied(now, iface, p), nil // the second sending, or another way
 	}
 	raw, err := m.parts.add(now, f)
 	if raw == nil {
 		return nil, err
+	}
+	if !m.affords(now, iface, p) {
+		return nil, fmt.Errorf("%w: message %d of %v by %s", RateLimited, f.Sequence, f.Sender, iface)
 	}
 	message, err := wire.ParseMessage(raw)
 	if err != nil {

@@ -24,8 +24,10 @@ const (
 // Bounds of what is kept of members.
 const (
 	MaxPause = 10 * time.Second // of a planned restart
-	forget   = time.Hour        // after that a silent member is forgotten
+	forget   = 24 * time.Hour   // after that a silent member is forgotten; as long as there is no leader its standbys serve by its silence
 	grace    = 2 * time.Second  // restored members may be late by that beyond the skew
+	// copyWithin is how much later than the original a copy may come by another way.
+	copyWithin = 50 * time.Millisecond
 )
 
 // Config says what counts. Zero fields take the defaults.
@@ -47,6 +49,7 @@ type Members struct {
 	byID    map[identity.ID]*member
 	queue   deadlines
 	parts   assembler
+	work    budgets // of signatures
 	counted Counters
 
 	last   time.Time // of the last call
@@ -89,6 +92,7 @@ type member struct {
 	anchors  []wire.Anchor  // where its chain is, and where the next one begins
 	spoken   window         // numbers of the messages that were taken
 	via      []hearing
+	work     budgets
 	pause    time.Time // it restarts: not silent before
 	due      time.Time // its place in the queue
 	index    int
@@ -221,6 +225,8 @@ func (m *Members) Tick(now time.Time) []control.Event {
 			heap.Pop(&m.queue)
 			delete(m.byName, p.Name)
 			delete(m.byID, p.id)
+			p.set(now, control.Unknown)
+			events = append(events, control.Changed{Member: p.Member})
 			continue
 		}
 		p.due = due

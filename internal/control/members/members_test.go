@@ -483,6 +483,74 @@ func TestThousandAtOnce(t *testing.T) {
 }
 
 // More than there is room for come at once, with unfinished messages besides: the state stays within its bounds, and who is known stays known.
+// TestFlood: a member that turns and sends messages in another's name by its own link makes little work, and takes nothing from the one
+// who is heard by another.
+func TestFlood(t *testing.T) {
+	l, s := newListener(t, begin), server(t, "s1", addr1, 1)
+	_, now := run(t, begin, begin.Add(2*time.Second), []*listener{l}, []*speaker{s}, nil)
+	turned, n := controltest.Identity("s2", control.Server, false, addr2, begin), uint64(0)
+	signed, err := wire.Message{Kind: control.KindCeased, Body: []byte("me")}.Sign(wire.Origin{}, turned.Private)
+	must(t, err)
+	for range 1000 { // 10,000 a second, for ten seconds
+		for range 100 {
+			n++
+			frame := wire.Frame{Type: wire.Part, Sender: s.id.ID(), Boot: 1, Sequence: 1000 + n, Parts: 1, Bytes: signed}
+			l.Frame(now, now, "eth9", addr1, frame.Seal(nil, controltest.Key(1)))
+		}
+		_, now = run(t, now, now.Add(10*time.Millisecond), []*listener{l}, []*speaker{s}, nil)
+	}
+	if m := l.member("s1"); m.Health != control.Available || now.Sub(m.Heard) > 100*time.Millisecond {
+		t.Errorf("%+v", m)
+	}
+	if r := refusals(l); r[members.BadSignature] > 2000 || r[members.RateLimited] < 90_000 {
+		t.Errorf("refused %v: want few to be verified", r)
+	}
+}
+
+// A frame that is kept and sent again later shows no way to its sender.
+func TestLateCopyShowsNoWay(t *testing.T) {
+	for _, late := range []time.Duration{0, 100 * time.Millisecond} {
+		l, s := newListener(t, begin), server(t, "s1", addr1, 1)
+		said, now := run(t, begin, begin.Add(2*time.Second), []*listener{l}, []*speaker{s}, nil)
+		l.Frame(now.Add(late), now.Add(late), "eth9", addr1, said[len(said)-1])
+		if via := l.member("s1").Via; slices.Contains(via, "eth9") != (late == 0) {
+			t.Errorf("a copy %v late: via %v", late, via)
+		}
+	}
+}
+
+// TestForgotten: who has been silent for a day is nobody any more, and that is said.
+func TestForgotten(t *testing.T) {
+	l, s := newListener(t, begin), server(t, "s1", addr1, 1)
+	_, now := run(t, begin, begin.Add(time.Second), []*listener{l}, []*speaker{s}, nil)
+	l.events = nil
+	for end := now.Add(25 * time.Hour); now.Before(end); now = now.Add(50 * time.Millisecond) {
+		if now.Sub(begin) > 2*time.Second {
+			now = now.Add(time.Minute)
+		}
+		l.events = append(l.events, l.Tick(now)...)
+	}
+	last := l.events[len(l.events)-1].(control.Changed).Member
+	if last.Name != "s1" || last.Health != control.Unknown || len(l.Members.Members()) != 0 {
+		t.Errorf("%+v, and %d members are known", last, len(l.Members.Members()))
+	}
+}
+
+// TestTablesOfPartsCount: the places of parts to come are part of what incomplete messages take.
+func TestTablesOfPartsCount(t *testing.T) {
+	l, s := newListener(t, begin), server(t, "s1", addr1, 1)
+	now := begin.Add(time.Second)
+	for n := range 1024 {
+		id := s.id.ID()
+		id[0], id[1] = byte(n), byte(n>>8)
+		frame := wire.Frame{Type: wire.Part, Sender: id, Boot: 1, Sequence: 1, Parts: wire.MaxParts, Bytes: []byte("x")}
+		l.Frame(now, now, "eth0", addr1, frame.Seal(nil, controltest.Key(1)))
+	}
+	if want := uint64(1024 - (16<<20)/(24*wire.MaxParts)); refusals(l)[members.Full] < want {
+		t.Errorf("refused %v, want %d that there is no room for", refusals(l), want)
+	}
+}
+
 func TestMoreThanThereIsRoomFor(t *testing.T) {
 	m := members.New(members.Config{Group: controltest.Group, Authority: controltest.Authority().Public(), Started: begin, Members: 100})
 	m.SetKeys([]*wire.Key{controltest.Key(1)})

@@ -24,6 +24,7 @@ const (
 	NotAllowed         Reason = "not_allowed" // by the role in its certificate
 	TooLarge           Reason = "too_large"
 	Full               Reason = "full"
+	RateLimited        Reason = "rate_limited" // more signatures than there is time for
 )
 
 // Counters are since New.

@@ -213,4 +213,9 @@ func TestHotWordsAreBounded(t *testing.T) {
 	}
 	says(in, "s1", alloc.Hot{Portion: portion.MustParse("0.0.0.0/0"), Share: 1}, alloc.Hot{Portion: portion.All6(), Share: 1}, alloc.Hot{Share: 1})
 	wantFixed(t, decide(in, nil))
+	// Nor does it keep split what is hot no more: what it says of all, and of others' slots, is no word of that.
+	wantFixed(t, decide(in, held))
+	says(in, "s1")
+	says(in, "s2", all...)
+	wantFixed(t, decide(in, held))
 }

@@ -22,14 +22,15 @@ const (
 // split halves hot slots: a portion with more than Balance.Split of the mean reading gives half of its sources, by a mask one bit longer,
 // to the server with the lowest reading. A single source cannot be halved: it is fixed where it is, so that it does not wander while
 // its server gives other slots away. The current allocation's fixed portions are the state: they stay while some portion of their slot is
-// hotter than half of Balance.Split, as its owner says, and then the slot is whole again. A server can give away by this only what it owns,
+// hotter than half of Balance.Split, as its owner says, and nobody else, and then the slot is whole again. A server can give away by this only what it owns,
 // and at most maxNew portions in a decision, none larger than half a slot.
 func (p *pool) split(r *reading) {
 	limit := p.in.Rules.Balance.Split * r.mean
-	hot := p.hot(r, limit/2)
-	for _, f := range p.splits() {
+	now := p.splits()
+	hot := slices.DeleteFunc(p.hot(r, limit/2), func(h heat) bool { return !p.isOwn(h, now) })
+	for _, f := range now {
 		slot := p.slotOf(f.Portion)
-		if limit > 0 && slices.ContainsFunc(hot, func(h heat) bool { return slot.Overlaps(h.portion) }) {
+		if limit > 0 && slices.ContainsFunc(hot, func(h heat) bool { return slot.Covers(h.portion) }) {
 			p.fixed = append(p.fixed, f)
 			continue
 		}
@@ -40,7 +41,7 @@ func (p *pool) split(r *reading) {
 	}
 	added := make([]int, len(p.names))
 	for _, h := range hot {
-		if h.load > limit && added[h.server] < maxNew && p.isOwn(h) {
+		if h.load > limit && added[h.server] < maxNew && p.isOwn(h, p.fixed) {
 			added[h.server] += p.halve(r, h, limit, hot)
 		}
 	}
@@ -97,13 +98,13 @@ func (p *pool) hot(r *reading, least float64) []heat {
 	return out
 }
 
-// isOwn reports whether a server owns what it says is hot, and that is a slot or less.
-func (p *pool) isOwn(h heat) bool {
+// isOwn reports whether a server owns what it says is hot, beside or as one of the fixed portions, and that is a slot or less.
+func (p *pool) isOwn(h heat, fixed []alloc.Fixed) bool {
 	slot := p.slotOf(h.portion)
 	if !slot.Covers(h.portion) {
 		return false
 	}
-	for _, f := range p.fixed {
+	for _, f := range fixed {
 		if f.Portion.Covers(h.portion) {
 			return f.Owner == p.names[h.server]
 		}

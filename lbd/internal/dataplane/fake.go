@@ -25,14 +25,15 @@ func NewFakeDirector() *FakeDirector {
 // FakeAgent is an AgentPlane without a kernel: it checks as the real one does and records what was set.
 type FakeAgent struct {
 	fake[AgentService, AgentCounters]
-	hold     time.Duration // 0: alive for ever once revived
-	until    time.Time
-	revived  bool
-	paused   bool
-	renewals int
-	traffic  map[netip.Addr]Traffic
-	senders  map[netip.Addr][]Sender
-	sheds    map[netip.Addr]int
+	hold         time.Duration // 0: alive for ever once revived
+	until        time.Time
+	revived      bool
+	paused       bool
+	renewals     int
+	traffic      map[netip.Addr]Traffic
+	trafficFails error
+	senders      map[netip.Addr][]Sender
+	sheds        map[netip.Addr]int
 }
 
 // NewFakeAgent returns a plane that has nothing set, and takes leased users for ever.
@@ -138,7 +139,14 @@ func (f *FakeAgent) Traffic() (map[netip.Addr]Traffic, error) {
 	if f.closed {
 		return nil, errClosed
 	}
-	return maps.Clone(f.traffic), nil
+	return maps.Clone(f.traffic), f.trafficFails
+}
+
+// FailTraffic lets Traffic fail; nil ends that.
+func (f *FakeAgent) FailTraffic(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.trafficFails = err
 }
 
 // Senders returns what SetTraffic said, once.

@@ -30,14 +30,15 @@ type MachineReading struct {
 // none is left.
 type Machine struct {
 	root  string
-	began time.Time
+	at    time.Time // of the last reading of a limit
+	total float64   // CPU time that the limit has given until then, us
 }
 
-// NewMachine returns the one whose files are below root, which is "/".
-func NewMachine(root string) Machine { return Machine{root, time.Now()} }
+// NewMachine returns the one whose files are below root, which is "/". It is for one goroutine.
+func NewMachine(root string) *Machine { return &Machine{root: root, at: time.Now()} }
 
 // Read returns what the machine says now.
-func (m Machine) Read(now time.Time) (MachineReading, error) {
+func (m *Machine) Read(now time.Time) (MachineReading, error) {
 	r, err := m.cpu(now)
 	if err != nil {
 		return MachineReading{}, err
@@ -46,16 +47,18 @@ func (m Machine) Read(now time.Time) (MachineReading, error) {
 	return r, err
 }
 
-func (m Machine) read(path string) ([]byte, error) { return os.ReadFile(filepath.Join(m.root, path)) }
+func (m *Machine) read(path string) ([]byte, error) { return os.ReadFile(filepath.Join(m.root, path)) }
 
-func (m Machine) cpu(now time.Time) (MachineReading, error) {
+func (m *Machine) cpu(now time.Time) (MachineReading, error) {
 	if limit, ok := m.limit(); ok {
 		usage, err := m.read("sys/fs/cgroup/cpu.stat")
 		if err != nil {
 			return MachineReading{}, err
 		}
 		used, err := field(usage, "usage_usec")
-		return MachineReading{Busy: used, Total: limit * float64(now.Sub(m.began).Microseconds())}, err
+		m.total += limit * float64(now.Sub(m.at).Microseconds()) // a limit may change: each interval counts by its own
+		m.at = now
+		return MachineReading{Busy: used, Total: m.total}, err
 	}
 	stat, err := m.read("proc/stat")
 	if err != nil {
@@ -65,7 +68,7 @@ func (m Machine) cpu(now time.Time) (MachineReading, error) {
 }
 
 // limit is how many CPUs the container has; false: it is none, or has all.
-func (m Machine) limit() (cpus float64, ok bool) {
+func (m *Machine) limit() (cpus float64, ok bool) {
 	text, err := m.read("sys/fs/cgroup/cpu.max")
 	var quota, period float64
 	if _, scan := fmt.Sscan(string(text), &quota, &period); err != nil || scan != nil || quota <= 0 || period <= 0 {
@@ -96,7 +99,7 @@ func parseStat(stat []byte) (MachineReading, error) {
 	return r, nil
 }
 
-func (m Machine) memory() (float64, error) {
+func (m *Machine) memory() (float64, error) {
 	for _, path := range []string{"sys/fs/cgroup/memory.pressure", "proc/pressure/memory"} {
 		text, err := m.read(path)
 		if err != nil {

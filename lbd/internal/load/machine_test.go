@@ -9,7 +9,7 @@ import (
 )
 
 // machine has files below a directory of its own.
-func machine(t *testing.T, files map[string]string) Machine {
+func machine(t *testing.T, files map[string]string) *Machine {
 	t.Helper()
 	root := t.TempDir()
 	for path, text := range files {
@@ -58,7 +58,7 @@ func TestMachine(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := machine(t, tt.files)
-			r, err := m.Read(m.began.Add(4 * time.Second))
+			r, err := m.Read(m.at.Add(4 * time.Second))
 			if (err != nil) != tt.fails {
 				t.Fatalf("error %v", err)
 			}
@@ -71,9 +71,27 @@ func TestMachine(t *testing.T) {
 
 // TestThisMachine reads what this kernel has.
 func TestThisMachine(t *testing.T) {
+	began := time.Now()
 	m := NewMachine("/")
 	r, err := m.Read(time.Now())
-	if err != nil || r.Total <= 0 && m.began.Before(time.Now()) || r.Busy < 0 || r.Memory < 0 || r.Memory > 1 {
+	if err != nil || r.Total <= 0 && began.Before(time.Now()) || r.Busy < 0 || r.Memory < 0 || r.Memory > 1 {
 		t.Errorf("%+v, error %v", r, err)
+	}
+}
+
+// TestLimitThatChanges: each interval counts by the limit that it had.
+func TestLimitThatChanges(t *testing.T) {
+	m := machine(t, map[string]string{"proc/pressure/memory": some, "sys/fs/cgroup/cpu.max": "200000 100000\n", "sys/fs/cgroup/cpu.stat": "usage_usec 0\n"})
+	at := m.at.Add(time.Minute)
+	before, err := m.Read(at)
+	if err != nil || before.Total != 120e6 {
+		t.Fatalf("%+v, %v", before, err)
+	}
+	if err := os.WriteFile(filepath.Join(m.root, "sys/fs/cgroup/cpu.max"), []byte("50000 100000\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	after, err := m.Read(at.Add(2 * time.Second))
+	if err != nil || after.Total-before.Total != 1e6 {
+		t.Errorf("%v us were there to spend in 2 s of half a CPU, %v", after.Total-before.Total, err)
 	}
 }

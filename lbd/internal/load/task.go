@@ -55,6 +55,9 @@ func NewTask(c Config, name string, s Sources, log *slog.Logger) *Task {
 	return &Task{config: c, name: name, sources: s, application: NewApplication(c, log), log: log, state: newState()}
 }
 
+// staleAfter is how many intervals a reading is good for.
+const staleAfter = 5
+
 // Measure implements agent.Measure.
 func (t *Task) Measure(ctx context.Context, serving func() []agent.Serving, report func(map[string]alloc.Load)) {
 	if t.sources.Channel != nil {
@@ -78,8 +81,11 @@ func (t *Task) Measure(ctx context.Context, serving func() []agent.Serving, repo
 func (t *Task) once(ctx context.Context, serving []agent.Serving, report func(map[string]alloc.Load)) {
 	now := time.Now()
 	r, ok := t.read(ctx, now, serving)
-	if !ok || ctx.Err() != nil {
-		return // rates would be wrong: the next reading is of both intervals
+	if !ok || ctx.Err() != nil { // rates would be wrong: the next reading is of both intervals
+		if !ok && now.Sub(t.at) > staleAfter*t.config.Interval {
+			report(nil) // old figures would count as if they were of now
+		}
+		return
 	}
 	t.meter.Take(now, r)
 	loads := t.meter.Loads()

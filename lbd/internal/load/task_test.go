@@ -184,6 +184,30 @@ func TestTaskSaysOnceWhatFails(t *testing.T) {
 	})
 }
 
+// Without the data plane there are no figures, and before long no old ones, either.
+func TestTaskSaysNothingStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(nil)
+		b.cpu = 0.5
+		b.run(t.Context())
+		time.Sleep(3500 * time.Millisecond)
+		b.plane.FailTraffic(errors.New("no map"))
+		time.Sleep(4 * time.Second)
+		if _, ok := b.load(); !ok {
+			t.Error("nothing is said after a short failure")
+		}
+		time.Sleep(4 * time.Second)
+		if l, ok := b.load(); ok {
+			t.Errorf("%+v is said though nothing is known", l)
+		}
+		b.plane.FailTraffic(nil)
+		time.Sleep(2 * time.Second)
+		if _, ok := b.load(); !ok {
+			t.Error("nothing is said when the figures are back")
+		}
+	})
+}
+
 // TestTaskCountsSocketsSeldomWhereThatTakesLong: a thirtieth of the time at most; but at once where a service is new.
 func TestTaskCountsSocketsSeldomWhereThatTakesLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

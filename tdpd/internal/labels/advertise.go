@@ -1,0 +1,72 @@
+package labels
+
+import (
+	"math"
+	"slices"
+
+	"github.com/manycast/manycast/tdpd/internal/wire"
+)
+
+// advertises says whether a peer is to have this router's binding.
+func (l *Labels) advertises(f *fec, p *peer) bool {
+	return f.local != NoLabel && p.families.has(f.family()) && (l.cfg.Advertise == nil || l.cfg.Advertise(f.prefix, p.id))
+}
+
+// settlePeer has a peer know what it is to know: the label that holds comes before the withdrawal of one that does not, so that it
+// is never without. news: something but the label has changed.
+func (l *Labels) settlePeer(f *fec, p *peer, news bool) {
+	want := NoLabel
+	if l.advertises(f, p) {
+		want = f.local
+		l.offer(f, p, news)
+	}
+	l.retract(f, p, want)
+}
+
+func (l *Labels) offer(f *fec, p *peer, news bool) {
+	if !p.up { // it is offered all when it is back
+		return
+	}
+	id := f.unask(p)
+	i := f.sentTo(p, f.local)
+	if i < 0 {
+		i = len(f.sent)
+		f.sent = append(f.sent, sent{peer: p, label: f.local, state: withdrawn})
+	}
+	if s := &f.sent[i]; news || id != nil || s.state == withdrawn {
+		s.state = held
+		l.say(p, l.mapping(f, p, id))
+	}
+}
+
+func (l *Labels) mapping(f *fec, p *peer, request *uint32) wire.LabelMapping {
+	m := wire.LabelMapping{FEC: wire.FEC{wire.Prefix{Prefix: f.prefix}}, Label: f.local, RequestID: request}
+	if f.attrs != nil {
+		if f.attrs.counted {
+			m.HopCount = &f.attrs.hops
+		}
+		if p.loops {
+			m.PathVector = f.attrs.path
+		}
+	}
+	return m
+}
+
+// retract withdraws all labels but one.
+func (l *Labels) retract(f *fec, p *peer, but wire.Label) {
+	for i := len(f.sent) - 1; i >= 0; i-- {
+		s := &f.sent[i]
+		if s.peer != p || s.label == but || s.state == withdrawn {
+			continue
+		}
+		if s.state == held {
+			label := s.label
+			s.pending += min(1, math.MaxUint8-s.pending)
+			l.say(p, wire.LabelWithdraw{FEC: wire.FEC{wire.Prefix{Prefix: f.prefix}}, Label: &label})
+		}
+		s.state = withdrawn
+		if s.pending == 0 {
+			f.sent = slices.Delete(f.sent, i, i+1)
+		}
+	}
+}

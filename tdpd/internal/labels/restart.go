@@ -1,0 +1,125 @@
+package labels
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/manycast/manycast/tdpd/internal/wire"
+)
+
+// Restore gives FECs the labels that they had before this router restarted, as the kernel or a file still has them, and begins a
+// recovery of that time (RFC 3478 section 3.2): until it is over they are kept for their FECs. Those that cannot be given out, or were
+// given out since, are left out. It comes before Routes.
+func (l *Labels) Restore(now time.Time, had map[netip.Prefix]wire.Label, recovery time.Duration) []Action {
+	l.now = now
+	for p, label := range had {
+		if _, twice := l.restored[p]; !twice && usable(p) && l.allocator.take(label) {
+			l.restored[p.Masked()] = label
+		}
+	}
+	l.recovery = now.Add(recovery)
+	return l.take()
+}
+
+// Recovering says whether this router's own restart is not over: the kernel's entries of the former life have to stay.
+func (l *Labels) Recovering() bool { return !l.recovery.IsZero() }
+
+func (l *Labels) recovered() {
+	l.recovery = time.Time{}
+	for _, label := range slices.Sorted(maps.Values(l.restored)) {
+		l.allocator.release(label)
+	}
+	clear(l.restored)
+	for _, p := range l.peers {
+		l.sayEndOfLIB(p, p.families)
+	}
+}
+
+// leave keeps what a peer has said for it to come back (RFC 3478 section 3.3).
+func (l *Labels) leave(p *peer, reconnect time.Duration) {
+	p.up, p.until = false, l.now.Add(reconnect)
+	l.requests.forget(p)
+	for _, f := range l.fecs {
+		if i := f.of(p); i >= 0 {
+			f.remote[i].stale = true
+		}
+		f.unask(p)
+	}
+	for a := range p.addresses {
+		p.addresses[a] = false
+	}
+}
+
+// back has a peer's bindings from before wait for it to confirm them, for the time that it preserved its own state; 0: it did not.
+func (l *Labels) back(p *peer, restart *wire.FTSession) {
+	p.full, p.starved = false, false
+	for _, f := range l.sorted() {
+		l.unsend(f, p)
+		l.forget(f)
+	}
+	if restart == nil || !restart.GracefulRestart() || restart.RecoveryTime <= 0 {
+		l.sweep(p, families{true, true})
+		p.until = time.Time{}
+		return
+	}
+	p.until = l.now.Add(min(restart.RecoveryTime, l.cfg.MaxRecovery))
+}
+
+// sweep drops what is stale of a peer.
+func (l *Labels) sweep(p *peer, of families) {
+	for _, f := range l.sorted() {
+		if i := f.of(p); i >= 0 && f.remote[i].stale && of.has(f.family()) {
+			l.lose(f, i)
+		}
+	}
+	gone := map[netip.Addr]bool{}
+	for a, fresh := range p.addresses {
+		if !fresh && of.has(wire.FamilyOf(a)) {
+			gone[a] = true
+		}
+	}
+	for a := range gone {
+		delete(p.addresses, a)
+	}
+	l.resolveAddresses(gone)
+}
+
+// Tick lets time pass: peers that have not come back are forgotten, stale bindings are swept, requests sent again.
+func (l *Labels) Tick(now time.Time) []Action {
+	l.now = now
+	for _, p := range slices.Clone(l.peers) {
+		switch {
+		case p.until.IsZero() || now.Before(p.until):
+		case p.up:
+			p.until = time.Time{}
+			l.sweep(p, families{true, true})
+		default:
+			l.drop(p)
+		}
+	}
+	l.retry(func(r *request) bool { return !r.due.IsZero() && !now.Before(r.due) })
+	if l.recovery.IsZero() || now.Before(l.recovery) {
+		return l.take()
+	}
+	l.recovered()
+	return append(l.take(), Recovered{})
+}
+
+// Next is when Tick has something to do; zero: never.
+func (l *Labels) Next() time.Time {
+	next := l.recovery
+	sooner := func(t time.Time) {
+		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	for _, p := range l.peers {
+		sooner(p.until)
+	}
+	for _, r := range l.requests.of {
+		sooner(r.due)
+	}
+	return next
+}

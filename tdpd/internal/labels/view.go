@@ -1,0 +1,115 @@
+package labels
+
+import (
+	"net/netip"
+
+	"github.com/manycast/manycast/tdpd/internal/wire"
+)
+
+// View is what forwarding needs to know of a FEC.
+type View struct {
+	FEC   netip.Prefix
+	Kind  Kind
+	Local wire.Label // NoLabel: none
+	Hops  []Hop
+}
+
+// Hop is a next hop and its binding.
+type Hop struct {
+	NextHop
+	Peer  wire.Identifier // zero: nobody's
+	Label wire.Label      // NoLabel: none
+}
+
+// View returns that of a FEC; false: there is no route to it.
+func (l *Labels) View(p netip.Prefix) (View, bool) {
+	f := l.fecs[p]
+	if f == nil || !f.routed {
+		return View{}, false
+	}
+	v := View{FEC: p, Kind: f.kind, Local: f.local}
+	if f.hops == nil {
+		return v, true
+	}
+	v.Hops = make([]Hop, len(f.hops.hops))
+	for i, h := range f.hops.hops {
+		v.Hops[i] = f.hop(h, f.hops.peers[i])
+	}
+	return v, true
+}
+
+func (f *fec) hop(h NextHop, p *peer) Hop {
+	out := Hop{NextHop: h, Label: NoLabel}
+	if p == nil || f.kind != Transit {
+		return out
+	}
+	out.Peer = p.id
+	if i := f.of(p); i >= 0 && p.families.has(f.family()) {
+		out.Label = f.remote[i].label
+	}
+	return out
+}
+
+// FECs lists all that there are routes or bindings of, in the order of their prefixes.
+func (l *Labels) FECs() []netip.Prefix {
+	all := l.sorted()
+	out := make([]netip.Prefix, len(all))
+	for i, f := range all {
+		out[i] = f.prefix
+	}
+	return out
+}
+
+// Bindings are the labels of a FEC.
+type Bindings struct {
+	Local  wire.Label // NoLabel: none
+	Remote []Binding  // the peers' own
+	Sent   []Binding  // this router's, as peers have them
+}
+
+// Binding is one of a peer's, or one that a peer has.
+type Binding struct {
+	Peer   wire.Identifier
+	Label  wire.Label
+	InUse  bool // of Remote: packets leave by it
+	Stale  bool // of Remote: from before the peer's restart
+	Leaves bool // of Sent: withdrawn, and not released yet
+}
+
+// Bindings returns those of a FEC.
+func (l *Labels) Bindings(p netip.Prefix) Bindings {
+	f := l.fecs[p]
+	if f == nil {
+		return Bindings{Local: NoLabel}
+	}
+	out := Bindings{Local: f.local}
+	for _, b := range f.remote {
+		used := f.uses(b.peer) && b.peer.families.has(f.family())
+		out.Remote = append(out.Remote, Binding{Peer: b.peer.id, Label: b.label, InUse: used, Stale: b.stale})
+	}
+	for _, s := range f.sent {
+		if s.occupies() {
+			out.Sent = append(out.Sent, Binding{Peer: s.peer.id, Label: s.label, Leaves: s.state == withdrawn})
+		}
+	}
+	return out
+}
+
+// PeerView is what is known of a peer.
+type PeerView struct {
+	ID         wire.Identifier
+	Away       bool // it restarts, and is waited for
+	IPv4, IPv6 bool // families that bindings are exchanged of
+	Bindings   int  // kept
+	Full       bool // bindings were turned away
+	Addresses  int
+}
+
+// Peers lists them by identifier.
+func (l *Labels) Peers() []PeerView {
+	out := make([]PeerView, len(l.peers))
+	for i, p := range l.peers {
+		out[i] = PeerView{p.id, !p.up, p.families.v4, p.families.v6, p.kept, p.full, len(p.addresses)}
+	}
+	return out
+}

@@ -1,0 +1,132 @@
+package forwarding
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/manycast/manycast/tdpd/internal/kernel"
+	"github.com/manycast/manycast/tdpd/internal/labels"
+	"github.com/manycast/manycast/tdpd/internal/wire"
+)
+
+// Operation is what an NHLFE does to a packet's labels.
+type Operation uint8
+
+// Operations. Swap and Pop are those of an ILM, Push and Keep those of an FTN.
+const (
+	Swap Operation = iota // another label in place of the one that came in
+	Pop                   // the label that came in goes, and nothing comes in its place
+	Push                  // a label onto a packet that had none
+	Keep                  // the packet stays without: the next hop wants none (implicit null)
+)
+
+// String is the operation in a word.
+func (o Operation) String() string { return [...]string{"swap", "pop", "push", "keep"}[o] }
+
+// NHLFE is a next hop label forwarding entry. Several of one label or prefix share the flows.
+type NHLFE struct {
+	labels.NextHop                 // without an address: this router takes the packet in itself
+	Peer           wire.Identifier // whose label it is; zero: nobody's
+	Operation      Operation
+	Label          wire.Label // of Swap and Push, explicit null included; else labels.NoLabel
+}
+
+// ILM is what is done to packets with a label. Without NHLFEs they are dropped: RFC 3031 section 3.18 has them go on without a label
+// only where one knows what is inside, and inside of a server's is another address than the FEC's, the service's.
+type ILM struct {
+	Label  wire.Label
+	FEC    netip.Prefix
+	Kind   labels.Kind
+	NHLFEs []NHLFE
+}
+
+// FTN is what is done to packets to a prefix that have no label.
+type FTN struct {
+	FEC    netip.Prefix
+	NHLFEs []NHLFE
+}
+
+// loopback is the index of lo in every network namespace.
+const loopback = 1
+
+// comesIn says whether packets can come in with the label, and the kernel wants an entry for it: it knows explicit null by itself.
+func comesIn(label wire.Label) bool { return label >= wire.LabelFirst && label <= wire.LabelLast }
+
+// ILM lists all labels that may come in, in their order.
+func (t *Tables) ILM() []ILM {
+	out := make([]ILM, 0, len(t.owners))
+	for label := range t.owners {
+		m, _ := t.Incoming(label)
+		out = append(out, m)
+	}
+	slices.SortFunc(out, func(a, b ILM) int { return cmp.Compare(a.Label, b.Label) })
+	return out
+}
+
+// Incoming is what is done to packets with the label; false: it is nobody's.
+func (t *Tables) Incoming(label wire.Label) (ILM, bool) {
+	p, known := t.owners[label]
+	if !known {
+		return ILM{}, false
+	}
+	v := t.views[p]
+	m := ILM{Label: label, FEC: p, Kind: v.Kind}
+	switch v.Kind {
+	case labels.Attached:
+		m.NHLFEs = []NHLFE{{NextHop: labels.NextHop{Interface: "lo", Index: loopback}, Operation: Pop, Label: labels.NoLabel}}
+	case labels.Server:
+		for _, h := range v.Hops {
+			m.NHLFEs = append(m.NHLFEs, NHLFE{NextHop: h.NextHop, Operation: Pop, Label: labels.NoLabel})
+		}
+	case labels.Transit:
+		m.NHLFEs = bound(v, Swap, Pop)
+	}
+	return m, true
+}
+
+// FTN lists all prefixes that packets without a label leave to by next hops with bindings, in their order.
+func (t *Tables) FTN() []FTN {
+	var out []FTN
+	for p := range t.views {
+		if m, is := t.Outgoing(p); is {
+			out = append(out, m)
+		}
+	}
+	slices.SortFunc(out, func(a, b FTN) int { return a.FEC.Compare(b.FEC) })
+	return out
+}
+
+// Outgoing is what is done to packets to the prefix; false: they leave as routes have them, without a label.
+func (t *Tables) Outgoing(p netip.Prefix) (FTN, bool) {
+	v, known := t.views[p]
+	if !known || v.Kind != labels.Transit {
+		return FTN{}, false
+	}
+	m := FTN{p, bound(v, Push, Keep)}
+	return m, len(m.NHLFEs) > 0
+}
+
+// bound is the next hops that have bindings, others are left out as long as there are any: what has a label keeps one. A binding to
+// implicit null means that no label is to leave (RFC 3032 section 2.1).
+func bound(v labels.View, label, none Operation) (out []NHLFE) {
+	for _, h := range v.Hops {
+		switch h.Label {
+		case labels.NoLabel:
+		case wire.LabelImplicitNull:
+			out = append(out, NHLFE{h.NextHop, h.Peer, none, labels.NoLabel})
+		default:
+			out = append(out, NHLFE{h.NextHop, h.Peer, label, h.Label})
+		}
+	}
+	return out
+}
+
+// hop is the entry for the kernel.
+func (n NHLFE) hop() kernel.Hop {
+	h := kernel.Hop{Via: n.Address, Interface: n.Index}
+	if n.Label != labels.NoLabel {
+		h.Labels = []uint32{uint32(n.Label)}
+	}
+	return h
+}

@@ -9,6 +9,7 @@ func suites() []suite {
 		{pkg: "./igmpd/internal/membership", bench: "Epoch/servers=1000", benchtime: "3x", figures: []figure{
 			{name: "1,000 servers' joins of a new epoch, without signatures", unit: "ms", metric: "ms/epoch", against: "1,000 raw Ed25519 verifies", versus: "ms/verifying"},
 			{name: "plan for a silent server of 1,000", unit: "ms", metric: "ms/failure", against: "1,000 raw Ed25519 verifies", versus: "ms/verifying"},
+			{name: "plan for one that was never heard, of 1,000", unit: "ms", metric: "ms/missing", against: "1,000 raw Ed25519 verifies", versus: "ms/verifying"},
 		}},
 		{pkg: "./internal/control/members", bench: "ThousandMembers", benchtime: "3x", figures: []figure{
 			{name: "control channel, 1,000 members: each sends", unit: "frames/s", metric: "frames-sent/s", against: "each hears", versus: "frames-heard/s"},

@@ -44,7 +44,7 @@ func (c crowd) slot(i int) portion.Portion {
 }
 
 // BenchmarkEpoch is a router's work when all servers of a group come with the sets of a new epoch, one after the other, while the forwarding
-// state is asked for after each hundred; and when one of them goes silent. Beside it the bare verification of as many signatures. All
+// state is asked for after each hundred; when one of them goes silent; and when one is silent whose joins it never heard. Beside it the bare verification of as many signatures. All
 // of it is the process' CPU time.
 func BenchmarkEpoch(b *testing.B) {
 	for _, c := range []crowd{{100, 4096}, {1000, 65536}} {
@@ -56,7 +56,7 @@ func (c crowd) benchmark(b *testing.B) {
 	private := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
 	public, body := private.Public().(ed25519.PublicKey), make([]byte, 600)
 	signature := ed25519.Sign(private, body)
-	var joining, failing, verifying time.Duration
+	var joining, failing, missing, verifying time.Duration
 	table, now := New(testConfig()), start
 	for n := range uint64(b.N + 1) { // the first one is for all to be there
 		now = now.Add(time.Second)
@@ -77,19 +77,27 @@ func (c crowd) benchmark(b *testing.B) {
 		table.SetHealth(now, c.requester(1), Silent)
 		table.Settle()
 		failed := cpuTime(b)
+		table.SetHealth(now, c.requester(1), Available)
+		table.Settle()
+		well := cpuTime(b)
+		table.SetHealth(now, c.requester(c.servers), Silent)
+		table.Settle()
+		missed := cpuTime(b)
 		for range c.servers {
 			if !ed25519.Verify(public, body, signature) {
 				b.Fatal("a good signature does not hold")
 			}
 		}
 		if n > 0 {
-			joining, failing, verifying = joining+joined-began, failing+failed-joined, verifying+cpuTime(b)-failed
+			joining, failing = joining+joined-began, failing+failed-joined
+			missing, verifying = missing+missed-well, verifying+cpuTime(b)-missed
 		}
-		table.SetHealth(now, c.requester(1), Available)
+		table.SetHealth(now, c.requester(c.servers), Available)
 	}
 	ms := func(d time.Duration) float64 { return d.Seconds() * 1000 / float64(b.N) }
 	b.ReportMetric(ms(joining), "ms/epoch")
 	b.ReportMetric(ms(failing), "ms/failure")
+	b.ReportMetric(ms(missing), "ms/missing")
 	b.ReportMetric(ms(verifying), "ms/verifying")
 	b.ReportMetric(0, "ns/op")
 }

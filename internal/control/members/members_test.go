@@ -428,10 +428,18 @@ func TestRenewedCertificate(t *testing.T) {
 	}
 }
 
+// few is how many are enough in the race run, where each takes ten times as long.
+func few(all, short int) int {
+	if testing.Short() {
+		return short
+	}
+	return all
+}
+
 // A thousand begin within a tenth of a second: all are known within half a second, and what they say of themselves to make themselves known
 // stays few reports each, and ends.
 func TestThousandAtOnce(t *testing.T) {
-	const count = 1000
+	count := few(1000, 100)
 	l := newListener(t, begin)
 	met := map[uint64]bool{}
 	var all []*speaker
@@ -461,12 +469,12 @@ func TestThousandAtOnce(t *testing.T) {
 	}
 	_, now = run(t, now, begin.Add(2*time.Second), []*listener{l}, all, nil)
 	meet()
-	if n := l.Counters().Messages; n > 14*count {
+	if n := l.Counters().Messages; n > uint64(14*count) {
 		t.Errorf("%d reports in the first two seconds", n)
 	}
 	before := l.Counters().Messages
 	_, now = run(t, now, now.Add(5*time.Second), []*listener{l}, all, nil)
-	if n := l.Counters().Messages - before; n < 4*count || n > 6*count {
+	if n := l.Counters().Messages - before; n < uint64(4*count) || n > uint64(6*count) {
 		t.Errorf("%d reports in five seconds", n)
 	}
 	l.events = nil
@@ -482,7 +490,6 @@ func TestThousandAtOnce(t *testing.T) {
 	}
 }
 
-// More than there is room for come at once, with unfinished messages besides: the state stays within its bounds, and who is known stays known.
 // TestFlood: a member that turns and sends messages in another's name by its own link makes little work, and takes nothing from the one
 // who is heard by another.
 func TestFlood(t *testing.T) {
@@ -491,7 +498,8 @@ func TestFlood(t *testing.T) {
 	turned, n := controltest.Identity("s2", control.Server, false, addr2, begin), uint64(0)
 	signed, err := wire.Message{Kind: control.KindCeased, Body: []byte("me")}.Sign(wire.Origin{}, turned.Private)
 	must(t, err)
-	for range 1000 { // 10,000 a second, for ten seconds
+	seconds := few(10, 1)
+	for range 100 * seconds { // 10,000 a second
 		for range 100 {
 			n++
 			frame := wire.Frame{Type: wire.Part, Sender: s.id.ID(), Boot: 1, Sequence: 1000 + n, Parts: 1, Bytes: signed}
@@ -502,7 +510,7 @@ func TestFlood(t *testing.T) {
 	if m := l.member("s1"); m.Health != control.Available || now.Sub(m.Heard) > 100*time.Millisecond {
 		t.Errorf("%+v", m)
 	}
-	if r := refusals(l); r[members.BadSignature] > 2000 || r[members.RateLimited] < 90_000 {
+	if r := refusals(l); r[members.BadSignature] > uint64(1000+100*seconds) || r[members.RateLimited] < uint64(9000*seconds) {
 		t.Errorf("refused %v: want few to be verified", r)
 	}
 }
@@ -551,14 +559,15 @@ func TestTablesOfPartsCount(t *testing.T) {
 	}
 }
 
+// More than there is room for come at once, with unfinished messages besides: the state stays within its bounds, and who is known stays known.
 func TestMoreThanThereIsRoomFor(t *testing.T) {
-	m := members.New(members.Config{Group: controltest.Group, Authority: controltest.Authority().Public(), Started: begin, Members: 100})
+	m := members.New(members.Config{Group: controltest.Group, Authority: controltest.Authority().Public(), Started: begin, Members: few(100, 20)})
 	m.SetKeys([]*wire.Key{controltest.Key(1)})
 	l := &listener{t: t, Members: m}
-	c := newCrowd(t, 300)
+	c := newCrowd(t, few(300, 60))
 	run(t, begin, begin.Add(time.Second), []*listener{l}, c.all, nil)
 	first := l.Members.Members()
-	if len(first) != 100 || refusals(l)[members.Full] == 0 {
+	if len(first) != few(100, 20) || refusals(l)[members.Full] == 0 {
 		t.Fatalf("%d members, refused %v", len(first), refusals(l))
 	}
 	now := begin.Add(time.Second)
@@ -626,7 +635,7 @@ func TestVersionSkew(t *testing.T) {
 
 // Whatever is lost, doubled and reordered: messages come at most once, as they were sent, and heartbeats never go back.
 func TestUnreliableNetwork(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(few(20, 3)) {
 		random := rand.New(rand.NewPCG(seed, 99))
 		l, s := newListener(t, begin), server(t, "s1", addr1, 1)
 		type waiting struct {

@@ -158,6 +158,7 @@ func agentTasks(ctx context.Context, cfg config.Agent, keep bool, link agent.Lin
 		c.Channel, c.Pause = ch, ch.Pause
 		loop := agent.NewLoop(c)
 		ch.OnBeat(loop.Beat)
+		ch.SpeakWhile(loop.Alive)
 		tasks = append(tasks, daemon.Beneath(ch, loop)) // the loop's last word is said on the channel
 	} else {
 		tasks = append(tasks, agent.NewLoop(c))

@@ -57,6 +57,7 @@ type Channel struct {
 	boots     map[string]uint64 // whom we have met
 	listeners []*listener
 	beat      func()
+	alive     func() bool // nil: always
 	sent      uint64
 	unsent    uint64
 	sendErr   string // told once
@@ -123,6 +124,17 @@ func (c *Channel) OnBeat(beat func()) {
 	defer c.mu.Unlock()
 	c.beat = beat
 }
+
+// SpeakWhile has nothing leave while its user is not alive: others are to find out, and take over what it does not do any more. Set it
+// before Run. The channel asks with its lock held: alive calls nothing of it.
+func (c *Channel) SpeakWhile(alive func() bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.alive = alive
+}
+
+// mute says that the channel's user is not alive.
+func (c *Channel) mute() bool { return c.alive != nil && !c.alive() }
 
 // SetKeys gives the group's keys, the one in force first; those of other groups are left out.
 func (c *Channel) SetKeys(groups []keyfile.Group) {
@@ -311,7 +323,8 @@ func (c *Channel) step(first *transport.Packet, packets <-chan transport.Packet)
 	var frames [][]byte
 	var beat bool
 	var err error
-	if !now.Before(c.sender.Next()) {
+	mute := c.mute()
+	if !mute && !now.Before(c.sender.Next()) {
 		frames, beat, err = c.sender.Tick(now, now)
 	}
 	deliver := c.deliveries(events)
@@ -326,8 +339,8 @@ func (c *Channel) step(first *transport.Packet, packets <-chan transport.Packet)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	next := c.members.Next()
-	if s := c.sender.Next(); s.Before(next) {
+	next := c.members.Next() // never far away: then a mute channel asks again
+	if s := c.sender.Next(); !mute && s.Before(next) {
 		next = s
 	}
 	return max(time.Until(next), 0)

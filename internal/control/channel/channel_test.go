@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,6 +132,37 @@ func TestMembersMeet(t *testing.T) {
 		time.Sleep(290 * time.Millisecond)
 		if h := s2.health("s1"); h != control.Silent {
 			t.Errorf("s1 is %v 290 ms after its end", h)
+		}
+	})
+}
+
+// Who is not alive is not heard, and is again when it is.
+func TestSpeaksWhileAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lan := transport.NewLAN()
+		s1, s2 := start(t, lan, "s1", control.Server, 1), start(t, lan, "s2", control.Server, 2)
+		defer func() { s1.stop(); s2.stop() }()
+		var hangs atomic.Bool
+		s1.SpeakWhile(func() bool { return !hangs.Load() })
+		time.Sleep(2 * time.Second)
+		hangs.Store(true)
+		time.Sleep(time.Second)
+		s1.mu.Lock()
+		beats := s1.beats
+		s1.mu.Unlock()
+		if h := s2.health("s1"); h != control.Silent {
+			t.Errorf("s1 is %v while it is not alive", h)
+		}
+		time.Sleep(time.Second)
+		s1.mu.Lock()
+		if s1.beats != beats {
+			t.Errorf("%d beats while it is not alive", s1.beats-beats)
+		}
+		s1.mu.Unlock()
+		hangs.Store(false)
+		time.Sleep(200 * time.Millisecond)
+		if h := s2.health("s1"); h != control.Available {
+			t.Errorf("s1 is %v when it is alive again", h)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/manycast/manycast/internal/alloc"
@@ -27,6 +28,8 @@ type channel struct {
 	status control.Status
 	ended  bool // the data plane is closed, or about to be
 	failed bool // to renew
+
+	turned atomic.Pointer[time.Time] // when the loop last did; nil: it has not begun, or has ended
 }
 
 // openChannel gives the channel its first word. Without one nothing is heard.
@@ -86,6 +89,21 @@ func (l *Loop) Beat() {
 	c.failed = err != nil
 }
 
+// Alive says that the loop turns: one that hangs does nothing that others expect of it, so they must find it silent. Any goroutine may
+// call it at any time.
+func (l *Loop) Alive() bool {
+	at := l.channel.turned.Load() // no lock: the channel asks under its own
+	return at == nil || time.Since(*at) < l.cfg.Channel.Silence()
+}
+
+// hasTurned notes it, once there is something to go on with: a start may wait for the bus.
+func (l *Loop) hasTurned() {
+	if l.isReady {
+		now := time.Now()
+		l.channel.turned.Store(&now)
+	}
+}
+
 // setLoads is what the next reports and registrations say of the server's work. Any goroutine may call it at any time.
 func (l *Loop) setLoads(loads map[string]alloc.Load) {
 	if l.registrar != nil {
@@ -124,9 +142,10 @@ func (l *Loop) checkAlive() []Action {
 	return l.core.Lapsed(time.Now())
 }
 
-// nextCheck is when to look at the latest whether the data plane lives: where no heartbeat leaves, nothing else would tell.
+// nextCheck is when to look at the latest whether the data plane lives: where no heartbeat leaves, nothing else would tell. The loop
+// turns then, too.
 func (l *Loop) nextCheck() time.Time {
-	if l.cfg.Channel == nil || !l.core.takes() {
+	if l.cfg.Channel == nil {
 		return time.Time{}
 	}
 	return time.Now().Add(l.cfg.Channel.Silence() / 4)

@@ -99,19 +99,22 @@ func TestNobodyStaysOutAlone(t *testing.T) {
 
 func TestOwnerYieldsToItsStandbyOfTheSameLink(t *testing.T) {
 	far := withStandbys(allocation(1, s2, s1), s1, s3)
+	later := withStandbys(allocation(1, s2, s1), s3, s3)
+	later.Epoch.Term = 2
 	for name, test := range map[string]struct {
 		by, owner string
 		core      *Core
 		yields    bool
 	}{
-		"its standby":          {"s3", "s2", owning(t), true},
-		"another's":            {"s3", "s1", owning(t), false},
-		"not its standby":      {"s1", "s2", owning(t), false},
-		"one on another link":  {"s1", "s2", listening(t, far), false},
-		"a name of no server":  {"s9", "s2", owning(t), false},
-		"without a channel":    {"s3", "s2", newS2(t), false},
-		"before any epoch":     {"s3", "s2", NewCore("s2", nil, netip.Prefix{}, settle), false},
-		"a standby out itself": {"s3", "s2", unwellStandby(t), false},
+		"of a term that is over": {"s3", "s2", listening(t, later), false},
+		"its standby":            {"s3", "s2", owning(t), true},
+		"another's":              {"s3", "s1", owning(t), false},
+		"not its standby":        {"s1", "s2", owning(t), false},
+		"one on another link":    {"s1", "s2", listening(t, far), false},
+		"a name of no server":    {"s9", "s2", owning(t), false},
+		"without a channel":      {"s3", "s2", newS2(t), false},
+		"before any epoch":       {"s3", "s2", NewCore("s2", nil, netip.Prefix{}, settle), false},
+		"a standby out itself":   {"s3", "s2", unwellStandby(t), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			actions := test.core.TakenOver(start, announce.Takeover{Service: "web", Epoch: allocation(1, s2, s1).Epoch, From: test.owner, By: test.by})

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/daemon"
@@ -82,8 +81,7 @@ type Loop struct {
 	isReady   bool
 	retry     *Apply // what could not be applied
 	retryAt   time.Time
-	unkept    map[string]alloc.Allocation // what is not on disk yet
-	keepAt    time.Time                   // when to try again; zero: all is on disk
+	shelving  shelving
 	work      sync.WaitGroup
 	channel   channel
 	shown     shown
@@ -97,7 +95,7 @@ type closeResult struct {
 // NewLoop returns a Loop that has yet to run.
 func NewLoop(cfg Config) *Loop {
 	l := &Loop{
-		cfg: cfg, core: NewCore(cfg.Name, cfg.Serve, cfg.Link, cfg.Settle), shelf: store.Shelf{Dir: cfg.StateDir}, unkept: map[string]alloc.Allocation{},
+		cfg: cfg, core: NewCore(cfg.Name, cfg.Serve, cfg.Link, cfg.Settle), shelf: store.Shelf{Dir: cfg.StateDir}, shelving: newShelving(),
 		messages: make(chan announce.Message, 1024), closed: make(chan closeResult, 16), verdicts: make(chan verdict), ready: make(chan struct{}), turned: make(chan struct{}),
 	}
 	if cfg.Buckets != nil {
@@ -142,6 +140,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	stopWork()
 	stopJoining(context.Cause(ctx))
 	l.work.Wait()
+	l.keepRest()
 	if err == nil {
 		err = <-joinerEnded
 	}
@@ -187,11 +186,13 @@ func (l *Loop) serve(ctx context.Context, joinerEnded <-chan error) error {
 	if l.cfg.Measure != nil {
 		l.work.Go(func() { l.cfg.Measure(ctx, l.shown.get, l.setLoads) })
 	}
+	defer l.channel.turned.Store(nil)
 	for {
 		done, err := l.turn(working, &in)
 		if done || err != nil {
 			return err
 		}
+		l.hasTurned()
 		l.setTimer()
 	}
 }
@@ -239,13 +240,15 @@ func (l *Loop) turn(ctx context.Context, in *inputs) (done bool, err error) {
 		actions = l.core.Closed(r.Service, r.Epoch, r.connections)
 	case v := <-l.verdicts:
 		actions = l.health(v)
+	case r := <-l.shelving.ended:
+		l.kept(r)
 	case <-l.channel.mail.Ready():
 		actions = l.heard()
 	case <-l.turned:
 	case <-l.channel.lapsed: // checkAlive sees to it
 	case <-l.timer.C:
 		actions = l.core.Tick(time.Now())
-		if !l.keepAt.IsZero() && !time.Now().Before(l.keepAt) {
+		if at := l.shelving.again; !at.IsZero() && !time.Now().Before(at) {
 			l.keep()
 		}
 	}
@@ -261,8 +264,8 @@ func (l *Loop) setTimer() {
 	if l.retry != nil && (next.IsZero() || l.retryAt.Before(next)) {
 		next = l.retryAt
 	}
-	if !l.keepAt.IsZero() && (next.IsZero() || l.keepAt.Before(next)) {
-		next = l.keepAt
+	if at := l.shelving.again; !at.IsZero() && (next.IsZero() || at.Before(next)) {
+		next = at
 	}
 	if check := l.nextCheck(); !check.IsZero() && (next.IsZero() || check.Before(next)) {
 		next = check
@@ -345,7 +348,7 @@ func (l *Loop) carryOut(ctx context.Context, actions []Action) {
 				l.cfg.Log.Warn("data plane not prepared: the next move takes longer", "err", err)
 			}
 		case Keep:
-			l.unkept[a.Service] = a.Allocation
+			l.shelving.waiting[a.Service] = a.Allocation
 			l.keep()
 		case Send:
 			l.send(a.Message)

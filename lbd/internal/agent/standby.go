@@ -180,10 +180,10 @@ func (c *Core) tellClaims(now time.Time) []Action {
 }
 
 // TakenOver tells that a server says that it serves in this one's stead. It counts of one on this link that stands by for it
-// and is well; elsewhere routers decide.
+// and is well; elsewhere routers decide. Who lives in a term that is over knows nothing of who stands by now.
 func (c *Core) TakenOver(now time.Time, t announce.Takeover) []Action {
 	a := c.held[t.Service]
-	if c.hearing == nil || t.From != c.name || a.Zero() || c.elsewhere(a.Address(t.By)) || c.hearing.members[t.By].health == control.Unwell {
+	if c.hearing == nil || t.From != c.name || a.Zero() || t.Epoch.Term < a.Epoch.Term || c.elsewhere(a.Address(t.By)) || c.hearing.members[t.By].health == control.Unwell {
 		return nil
 	}
 	for cell := range a.Owner {

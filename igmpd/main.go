@@ -56,11 +56,15 @@ func command() *cobra.Command {
 
 func holderCommand() *cobra.Command {
 	var socket string
+	var check bool
 	cmd := &cobra.Command{
 		Use:   "holder",
 		Short: "Hold the kernel's multicast routing sockets, so that forwarding outlives igmpd",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if check {
+				return holder.Check(socket)
+			}
 			if err := daemon.Require(holderNeeds()...); err != nil {
 				return err
 			}
@@ -69,6 +73,7 @@ func holderCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&socket, "socket", config.Default().Holder, "unix socket")
+	cmd.Flags().BoolVar(&check, "check", false, "check that there can be such a socket, and exit")
 	return cmd
 }
 

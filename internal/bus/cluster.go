@@ -9,9 +9,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,12 +41,19 @@ func (c Cluster) check() error {
 	if n := len(c.Peers); n != 2 && n != 4 {
 		return fmt.Errorf("bus: a cluster of %d servers: want 3 or 5, so name 2 or 4 others with --peer", n+1)
 	}
-	for i, address := range append([]string{c.Listen}, c.Peers...) {
-		if _, _, err := splitHostPort(address); err != nil {
+	if _, _, err := splitHostPort(c.Listen); err != nil {
+		return fmt.Errorf("bus: cluster address %q: want host:port: %w", c.Listen, err)
+	}
+	for i, address := range c.Peers {
+		host, _, err := splitHostPort(address)
+		if err != nil {
 			return fmt.Errorf("bus: cluster address %q: want host:port: %w", address, err)
 		}
-		if i > 0 && address == c.Listen {
-			return fmt.Errorf("bus: peer %s is this server itself: name the others alone", address)
+		if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
+			return fmt.Errorf("bus: peer %s is no address that leads to another server: name the one where it listens", address)
+		}
+		if address == c.Listen || slices.Contains(c.Peers[:i], address) {
+			return fmt.Errorf("bus: peer %s is this server itself, or named twice: name each of the others once", address)
 		}
 	}
 	return nil
@@ -74,7 +83,10 @@ func (s *Server) join(o *server.Options) error {
 	if err != nil {
 		return err
 	}
-	o.ServerName = "manycast-bus-" + strings.NewReplacer(".", "-", ":", "-").Replace(c.Listen) // unique in the cluster
+	if o.ServerName, err = serverName(s.cfg.DataDir); err != nil {
+		return err
+	}
+	s.cfg.Log.Info("bus is a server of a cluster", "name", o.ServerName)
 	o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT
 	for _, u := range o.Nkeys {
 		u.AllowedConnectionTypes = map[string]struct{}{"IN_PROCESS": {}}
@@ -87,6 +99,31 @@ func (s *Server) join(o *server.Options) error {
 		o.Routes = append(o.Routes, &url.URL{Scheme: "nats-route", Host: peer, User: url.UserPassword(clusterUser, secret)})
 	}
 	return nil
+}
+
+// nameFile has what the others call this server.
+const nameFile = "name"
+
+// serverName is made at the first start, and stays whatever becomes of addresses and store: two of a name would shut each other out, and
+// one of a new name would be one more server, of which the others count as missing the one that it was.
+func serverName(dataDir string) (string, error) {
+	path := filepath.Join(dataDir, nameFile)
+	data, err := os.ReadFile(path)
+	if err == nil {
+		name := strings.TrimSpace(string(data))
+		if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(".*>/\\", r) }) {
+			return "", fmt.Errorf("bus: %s holds no name: write the one that the server had, or remove the file where it is a new server", path)
+		}
+		return name, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("bus: %w", err)
+	}
+	name := "bus-" + strings.ToLower(rand.Text())
+	if err := replaceFile(path, []byte(name+"\n")); err != nil {
+		return "", fmt.Errorf("bus: %w", err)
+	}
+	return name, nil
 }
 
 // The servers of a cluster know each other by a secret.
@@ -119,7 +156,7 @@ func MakeCredentials(dataDir string) (made []string, err error) {
 	if _, err := rand.Read(secret[:]); err != nil {
 		return made, fmt.Errorf("bus: %w", err)
 	}
-	if err := os.WriteFile(path, append([]byte(hex.EncodeToString(secret[:])), '\n'), 0o600); err != nil {
+	if err := replaceFile(path, append([]byte(hex.EncodeToString(secret[:])), '\n')); err != nil {
 		return made, fmt.Errorf("bus: %w", err)
 	}
 	return append(made, path), nil
@@ -161,6 +198,7 @@ func (s *Server) awaitQuorum(ctx context.Context, url string) {
 	for {
 		err := s.makeBuckets(ctx, url)
 		if err == nil {
+			s.lacking.Store(false)
 			s.cfg.Log.Info("bus has a quorum", "after", time.Since(began).Round(time.Millisecond))
 			s.once.Do(func() { close(s.ready) })
 			return

@@ -108,11 +108,7 @@ func makeCredentials(path, role string) error {
 	if err != nil {
 		return fmt.Errorf("bus credentials: %w", err)
 	}
-	temp := path + ".new"
-	if err := os.WriteFile(temp, formatCredentials(role, seed), 0o600); err != nil {
-		return fmt.Errorf("bus credentials: %w", err)
-	}
-	if err := os.Rename(temp, path); err != nil {
+	if err := replaceFile(path, formatCredentials(role, seed)); err != nil {
 		return fmt.Errorf("bus credentials: %w", err)
 	}
 	return nil

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -50,7 +52,7 @@ func newOwnCluster(t *testing.T, n int) *ownCluster {
 	return c
 }
 
-func (c *ownCluster) start(i int) {
+func (c *ownCluster) start(i int) *Server {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	s := NewServer(c.cfg[i])
@@ -63,6 +65,7 @@ func (c *ownCluster) start(i int) {
 		}
 	}
 	c.t.Cleanup(func() { c.ends[i]() })
+	return s
 }
 
 func (c *ownCluster) urls() (urls []string) {
@@ -117,6 +120,80 @@ func TestOwnClusterLosesServers(t *testing.T) {
 	})
 }
 
+// TestServerThatLostItsStoreIsTheSame: servers that listen on all addresses are one cluster; one that has kept no more than its name and
+// credentials gets everything from the others, and counts as it did.
+func TestServerThatLostItsStoreIsTheSame(t *testing.T) {
+	c := newOwnCluster(t, 3)
+	for i := range c.cfg {
+		_, port, err := net.SplitHostPort(c.cfg[i].Cluster.Listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.cfg[i].Cluster.Listen = "0.0.0.0:" + port
+		c.start(i)
+	}
+	director := connectTo(t, c.urls(), c.creds, "director")
+	b := director.Bucket(BucketConfig{Name: BucketAllocations})
+	put := func(value string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := b.Put(ctx, "web", []byte(value))
+			return err
+		}
+	}
+	eventually(t, put("1"))
+	c.ends[0]()
+	before, err := serverName(c.cfg[0].DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(c.cfg[0].DataDir, "jetstream")); err != nil {
+		t.Fatal(err)
+	}
+	c.start(0)
+	eventually(t, put("2"))
+	admin := connectTo(t, c.urls(), c.creds, "admin")
+	eventually(t, func(ctx context.Context) error { // it has caught up
+		s, err := admin.js.Stream(ctx, streamPrefix+BucketAllocations)
+		if err != nil {
+			return err
+		}
+		cluster := s.CachedInfo().Cluster
+		if len(cluster.Replicas) != 2 {
+			return fmt.Errorf("%d replicas beside the leader", len(cluster.Replicas))
+		}
+		for _, r := range cluster.Replicas {
+			if !r.Current || r.Offline {
+				return fmt.Errorf("%s is not current", r.Name)
+			}
+		}
+		return nil
+	})
+	c.ends[1]()
+	eventually(t, put("3"))
+	if after, err := serverName(c.cfg[0].DataDir); err != nil || after != before {
+		t.Errorf("named %q, was %q: %v", after, before, err)
+	}
+}
+
+// TestServerNames: made once, of what NATS can bear; another directory is another server.
+func TestServerNames(t *testing.T) {
+	dir := t.TempDir()
+	first, err := serverName(dir)
+	again, errAgain := serverName(dir)
+	other, errOther := serverName(t.TempDir())
+	if err := errors.Join(err, errAgain, errOther); err != nil || first == "" || first != again || first == other {
+		t.Errorf("%q, again %q, another %q: %v", first, again, other, err)
+	}
+	for _, bad := range []string{"", "\n", "a b", "a.b"} {
+		if err := os.WriteFile(filepath.Join(dir, nameFile), []byte(bad), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if name, err := serverName(dir); err == nil || !strings.Contains(err.Error(), filepath.Join(dir, nameFile)) {
+			t.Errorf("%q: %q, %v", bad, name, err)
+		}
+	}
+}
+
 // TestClusterIsReachedByTheGateAlone: the port that the library listens on lets nobody in, whatever credentials they have.
 func TestClusterIsReachedByTheGateAlone(t *testing.T) {
 	c := newOwnCluster(t, 3)
@@ -151,6 +228,24 @@ func TestClusterIsReachedByTheGateAlone(t *testing.T) {
 	}
 }
 
+// TestReadyWithoutQuorumSaysSo: who waits for the bus is not kept waiting for other machines, and can see that it lacks them.
+func TestReadyWithoutQuorumSaysSo(t *testing.T) {
+	c := newOwnCluster(t, 3)
+	s := c.start(0)
+	<-s.Ready()
+	if state := s.State(); !strings.Contains(state, "no quorum") {
+		t.Errorf("one of three is ready: %q", state)
+	}
+	c.start(1)
+	c.start(2) // the first time all have to be there
+	eventually(t, func(context.Context) error {
+		if state := s.State(); state != "" {
+			return errors.New(state)
+		}
+		return nil
+	})
+}
+
 func TestClusterSaysWhatIsWrong(t *testing.T) {
 	tests := []struct {
 		cluster Cluster
@@ -160,6 +255,9 @@ func TestClusterSaysWhatIsWrong(t *testing.T) {
 		{Cluster{Listen: "127.0.0.1:6222"}, true, "want 3 or 5"},
 		{Cluster{Listen: "127.0.0.1:6222", Peers: []string{"127.0.0.1:6223"}}, true, "want 3 or 5"},
 		{Cluster{Listen: "127.0.0.1:6222", Peers: []string{"127.0.0.1:6223", "127.0.0.1:6222"}}, true, "this server itself"},
+		{Cluster{Listen: "127.0.0.1:6222", Peers: []string{"127.0.0.1:6223", "127.0.0.1:6223"}}, true, "named twice"},
+		{Cluster{Listen: "0.0.0.0:6222", Peers: []string{"0.0.0.0:6223", "127.0.0.1:6224"}}, true, "no address that leads to another"},
+		{Cluster{Listen: "127.0.0.1:6222", Peers: []string{"127.0.0.1:6223", "[::]:6224"}}, true, "no address that leads to another"},
 		{Cluster{Listen: "127.0.0.1", Peers: []string{"127.0.0.1:6223", "127.0.0.1:6224"}}, true, "want host:port"},
 		{Cluster{Listen: "127.0.0.1:6222", Peers: []string{"127.0.0.1:0", "127.0.0.1:6224"}}, true, "want host:port"},
 		{Cluster{Listen: "127.0.0.1:6222", Peers: []string{"127.0.0.1:6223", "127.0.0.1:6224"}}, false, "manycast bus credentials"},
@@ -171,7 +269,11 @@ func TestClusterSaysWhatIsWrong(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		err := NewServer(ServerConfig{Listen: "127.0.0.1:0", DataDir: dir, Cluster: tt.cluster, Log: slog.New(slog.DiscardHandler)}).Run(t.Context())
+		cfg := ServerConfig{Listen: "127.0.0.1:0", DataDir: dir, Cluster: tt.cluster, Log: slog.New(slog.DiscardHandler)}
+		if err := cfg.Check(); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("check of %+v: %v, want %q", tt.cluster, err, tt.want)
+		}
+		err := NewServer(cfg).Run(t.Context())
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%+v: %v, want %q", tt.cluster, err, tt.want)
 		}

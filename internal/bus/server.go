@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -33,6 +34,8 @@ type Server struct {
 	once  sync.Once // of ready
 	kept  kept      // as on the disk
 	term  uint64    // the highest, as on the disk
+
+	lacking atomic.Bool // a quorum, since the start
 }
 
 // NewServer makes a Server; Run starts it.
@@ -45,6 +48,29 @@ func (s *Server) String() string { return "bus" }
 
 // Ready is closed when clients can connect and all buckets are there; in a cluster without a quorum a while after the start.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// State implements daemon.Stater.
+func (s *Server) State() string {
+	if s.lacking.Load() {
+		return "has no quorum yet: nothing can be written"
+	}
+	return ""
+}
+
+// Check says what is wrong with the configuration, as far as can be seen without serving.
+func (c ServerConfig) Check() error {
+	if err := c.Cluster.check(); err != nil {
+		return err
+	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		return fmt.Errorf("bus: listen address %q: want host:port: %w", c.Listen, err)
+	}
+	if c.Cluster.alone() {
+		return nil
+	}
+	_, err := readClusterSecret(c.DataDir)
+	return err
+}
 
 // Turns is of the loop that asks the store again and again what it holds: it hangs where the store does.
 func (s *Server) Turns() []chan<- struct{} { return []chan<- struct{}{s.turn} }
@@ -118,6 +144,7 @@ func (s *Server) serve(ctx context.Context) error {
 		}
 		s.once.Do(func() { close(s.ready) })
 	} else {
+		s.lacking.Store(true)
 		clients.Go(func() { s.awaitQuorum(open, url) })
 	}
 	s.cfg.Log.Info("bus serves", "url", url, "data", s.cfg.DataDir)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -16,6 +17,34 @@ type Looper interface {
 	// else does: who receives has turned. They are asked from the time when all tasks are ready until ctx is done.
 	Turns() []chan<- struct{}
 }
+
+// Stater is a Task that may be less well than ready.
+type Stater interface {
+	Task
+	// State says what is not as it should be, for the daemon's status; empty: nothing. Any goroutine may call it at any time.
+	State() string
+}
+
+// status is what the tasks do.
+func status(tasks []Task) string {
+	var all []string
+	for _, task := range tasks {
+		if s, ok := task.(Stater); ok && s.State() != "" {
+			all = append(all, task.String()+" "+s.State())
+		}
+	}
+	if len(all) == 0 {
+		return "STATUS=serves"
+	}
+	return "STATUS=" + strings.Join(all, "; ")
+}
+
+// A start may wait for other machines for as long as it likes, but it has to say so again and again: one that hangs as a whole is ended
+// after TimeoutStartSec= of the unit.
+const (
+	extendBy    = time.Minute
+	extendEvery = 20 * time.Second
+)
 
 // manager is the service manager, where there is one, see sd_notify(3).
 type manager struct {
@@ -44,7 +73,7 @@ func (m *manager) accompany(ctx context.Context, tasks []Task) {
 	}
 	if ctx.Err() == nil {
 		m.log.Info("ready")
-		m.tell(sd.SdNotifyReady + "\nSTATUS=serves")
+		m.tell(sd.SdNotifyReady + "\n" + status(tasks))
 		m.feed(ctx, tasks)
 	}
 	<-ctx.Done()
@@ -66,10 +95,19 @@ func (m *manager) waitReady(ctx context.Context, task Task) {
 		return
 	default:
 	}
-	m.tell("STATUS=starts, waits for: " + task.String())
-	select {
-	case <-ready:
-	case <-ctx.Done():
+	extend := fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", extendBy.Microseconds())
+	m.tell("STATUS=starts, waits for: " + task.String() + "\n" + extend)
+	tick := time.NewTicker(extendEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ready:
+			return
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			m.tell(extend)
+		}
 	}
 }
 
@@ -82,6 +120,7 @@ func (m *manager) feed(ctx context.Context, tasks []Task) {
 	every := m.watchdog / 3
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	said := status(tasks)
 	for {
 		for _, task := range tasks {
 			looper, ok := task.(Looper)
@@ -96,6 +135,10 @@ func (m *manager) feed(ctx context.Context, tasks []Task) {
 			return
 		}
 		m.tell(sd.SdNotifyWatchdog)
+		if now := status(tasks); now != said {
+			m.tell(now)
+			said = now
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

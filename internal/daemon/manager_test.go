@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -124,7 +125,7 @@ func TestReadyIsToldWhenAllTasksAre(t *testing.T) {
 	task := newLooper()
 	done := make(chan error, 1)
 	go func() { done <- Run(ctx, slog.New(slog.DiscardHandler), task) }()
-	if got := hear(t, sock, 5*time.Second); got != "STATUS=starts, waits for: looper" {
+	if got := hear(t, sock, 5*time.Second); got != "STATUS=starts, waits for: looper\nEXTEND_TIMEOUT_USEC=60000000" {
 		t.Fatalf("told %q", got)
 	}
 	if got := hear(t, sock, 50*time.Millisecond); got != "" {
@@ -141,6 +142,65 @@ func TestReadyIsToldWhenAllTasksAre(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
+}
+
+// lame is ready, and not as well as it should be.
+type lame struct {
+	*looper
+	state atomic.Pointer[string]
+}
+
+func (l *lame) State() string { return *l.state.Load() }
+
+// A start that takes long asks for time again and again, within what it was given; what is not well is said when it is ready and after.
+func TestLongStartAndItsState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		type word struct {
+			at    time.Duration
+			state string
+		}
+		var mu sync.Mutex
+		var said []word
+		began := time.Now()
+		m := &manager{log: slog.New(slog.DiscardHandler), watchdog: 30 * time.Second, tell: func(s string) {
+			mu.Lock()
+			defer mu.Unlock()
+			said = append(said, word{time.Since(began), s})
+		}}
+		l := &lame{looper: newLooper()}
+		bad, good := "has no quorum", ""
+		l.state.Store(&bad)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go l.Run(ctx)
+		go m.accompany(ctx, []Task{l})
+		time.Sleep(time.Hour + time.Second)
+		close(l.ready)
+		synctest.Wait()
+		l.state.Store(&good)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		last, ready := time.Duration(0), false
+		for _, w := range said {
+			switch {
+			case strings.Contains(w.state, "EXTEND_TIMEOUT_USEC=60000000"):
+				if w.at-last > extendBy/2 {
+					t.Errorf("%v without a word", w.at-last)
+				}
+				last = w.at
+			case strings.HasPrefix(w.state, "READY=1"):
+				ready = true
+				if w.state != "READY=1\nSTATUS=looper has no quorum" {
+					t.Errorf("told %q", w.state)
+				}
+			}
+		}
+		if !ready || last < time.Hour-time.Minute || !slices.ContainsFunc(said, func(w word) bool { return w.state == "STATUS=serves" }) {
+			t.Errorf("ready %t, last asked for time at %v; at the end %v", ready, last, said[len(said)-3:])
+		}
+	})
 }
 
 // The manager hears nothing while one loop of several does not turn, and hears of it.

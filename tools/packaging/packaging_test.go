@@ -45,10 +45,26 @@ func TestInstall(t *testing.T) {
 
 	t.Run("tree", func(t *testing.T) { checkTree(t, dest) })
 	t.Run("configurations", func(t *testing.T) { checkConfigurations(t, dest) })
+	t.Run("starts", checkStarts)
 	t.Run("verify", func(t *testing.T) { verify(t, dest) })
 	t.Run("exposure", func(t *testing.T) { exposure(t, dest) })
 	t.Run("users", func(t *testing.T) { users(t, dest) })
 	t.Run("again", func(t *testing.T) { again(t, dest, env) })
+}
+
+// checkStarts: each unit looks at its configuration before it starts, and a start that hangs ends.
+func checkStarts(t *testing.T) {
+	for _, unit := range units(t) {
+		text, err := os.ReadFile(filepath.Join("systemd", unit))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{`(?m)^ExecStartPre=/usr/bin/.* --check$`, `(?m)^TimeoutStartSec=[1-9][0-9]*s$`} {
+			if !regexp.MustCompile(want).Match(text) {
+				t.Errorf("%s: nothing like %s", unit, want)
+			}
+		}
+	}
 }
 
 func tree(t *testing.T, dest string) string {

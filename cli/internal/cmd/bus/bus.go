@@ -14,7 +14,7 @@ import (
 // New returns `manycast bus`: the embedded bus, until it is told to stop.
 func New(f *cmdutil.Factory) *cobra.Command {
 	cfg := bus.ServerConfig{}
-	level := "info"
+	level, check := "info", false
 	cmd := &cobra.Command{
 		Use:   "bus",
 		Short: "Run the embedded bus (NATS with JetStream)",
@@ -34,6 +34,9 @@ to be there. They need the same credentials: see credentials. Any other NATS clu
 				return err
 			}
 			cfg.Log = log
+			if check {
+				return cfg.Check()
+			}
 			return daemon.Run(cmd.Context(), log, bus.NewServer(cfg))
 		},
 	}
@@ -41,6 +44,7 @@ to be there. They need the same credentials: see credentials. Any other NATS clu
 	cmd.Flags().StringVar(&cfg.Listen, "listen", "127.0.0.1:4222", "host:port to serve on")
 	cmd.Flags().StringVar(&cfg.Cluster.Listen, "cluster-listen", "", "host:port where the other servers of a cluster connect")
 	cmd.Flags().StringSliceVar(&cfg.Cluster.Peers, "peer", nil, "cluster-listen of each other server: 2 or 4 of them")
+	cmd.Flags().BoolVar(&check, "check", false, "check the options and, of a cluster, its secret, and exit")
 	cmd.Flags().StringVar(&level, "log", level, "log level: debug, info, warn or error")
 	cmd.AddCommand(newStatus(f), newInit(f), newNATSConfig(f), newCredentials(f))
 	return cmd

@@ -73,7 +73,7 @@ func (l *Labels) learnAddresses(p *peer, list wire.AddressList) {
 		}
 		if _, known := p.addresses[a]; !known {
 			if len(p.addresses) >= l.cfg.MaxAddresses {
-				l.warn(p, "more than %d addresses: the others are not taken for its own", l.cfg.MaxAddresses)
+				l.complain(p, ofAddresses, "more than %d addresses: the others are not taken for its own", l.cfg.MaxAddresses)
 				break
 			}
 			news[a] = true

@@ -14,7 +14,7 @@ func (l *Labels) settleLocal(f *fec) {
 		want = NoLabel
 	case f.kind == Attached:
 		want = l.null(f.family())
-	case f.kind == Transit && l.cfg.Ordered && !f.hasDownstream():
+	case f.kind == Transit && (f.hops == nil || l.cfg.Ordered && !f.hasDownstream()):
 		want = NoLabel
 	case !isReal(f.local):
 		want = l.allocate(f)

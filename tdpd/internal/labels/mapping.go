@@ -30,7 +30,7 @@ func (l *Labels) refuses(p *peer, x wire.Prefix, label wire.Label, attrs *attrib
 	switch f := l.fecs[x.Prefix]; {
 	case wrongLabel(x, label):
 		l.stats.Ignored++
-		l.warn(p, "label %v for %v, which it cannot stand for: released", label, x)
+		l.complain(p, ofLabels, "label %v for %v, which it cannot stand for: released", label, x)
 	case l.cfg.Accept != nil && !l.cfg.Accept(x.Prefix, p.id):
 	case l.looped(attrs):
 		l.stats.Loops++

@@ -13,7 +13,7 @@ func (l *Labels) notified(p *peer, n wire.Notification) {
 		l.refusedRequest(p, n.Status)
 	case wire.StatusLabelRequestAborted: // forgotten when it was aborted
 	default:
-		l.warn(p, "says %v of its message %d", n.Status.Code, n.Status.MessageID)
+		l.complain(p, ofNotifications, "says %v of its message %d", n.Status.Code, n.Status.MessageID)
 	}
 }
 

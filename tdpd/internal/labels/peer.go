@@ -32,6 +32,24 @@ type peer struct {
 	kept      int                 // bindings
 	full      bool                // bindings were turned away
 	starved   bool                // was told that there are no labels
+	warned    complaint           // was complained of, once a session
+}
+
+// complaint is of what a peer may do again and again.
+type complaint uint8
+
+const (
+	ofLabels complaint = 1 << iota
+	ofAddresses
+	ofNotifications
+)
+
+// complain warns of a peer, once a session.
+func (l *Labels) complain(p *peer, c complaint, format string, args ...any) {
+	if p.warned&c == 0 {
+		p.warned |= c
+		l.warn(p, format, args...)
+	}
 }
 
 // link is where hellos of the peer come from.
@@ -152,10 +170,10 @@ func (p *peer) capable(list []wire.CapabilityParameter) {
 	}
 }
 
-// offerAll offers all FECs to a peer that has none of them.
+// offerAll offers all FECs to a peer whose session is new.
 func (l *Labels) offerAll(p *peer) {
 	for _, f := range l.sorted() {
-		l.settlePeer(f, p, false)
+		l.settlePeer(f, p, true)
 	}
 }
 
@@ -169,17 +187,20 @@ func (l *Labels) sayEndOfLIB(p *peer, of families) {
 	}
 }
 
-// Down tells that a session has ended. restart is the peer's word on how long its bindings may be kept; nil: not at all.
+// Down tells that a session has ended. restart is the peer's word on how long its bindings may be kept; nil: not at all, which ends
+// the wait for one that is away, too.
 func (l *Labels) Down(now time.Time, id wire.Identifier, restart *wire.FTSession) []Action {
 	l.now = now
 	p := l.peer(id)
 	if p == nil {
 		return nil
 	}
-	if restart != nil && restart.GracefulRestart() && restart.ReconnectTimeout > 0 && !l.cfg.NoHelper {
-		l.leave(p, min(restart.ReconnectTimeout, l.cfg.MaxReconnect))
-	} else {
+	keep := restart != nil && restart.GracefulRestart() && restart.ReconnectTimeout > 0 && !l.cfg.NoHelper
+	switch {
+	case !keep:
 		l.drop(p)
+	case p.up:
+		l.leave(p, min(restart.ReconnectTimeout, l.cfg.MaxReconnect))
 	}
 	return l.take()
 }

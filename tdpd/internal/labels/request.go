@@ -76,7 +76,7 @@ func (f *fec) ask(p *peer, id uint32) {
 
 // mayAdvertise is advertises for FECs that have no label yet.
 func (l *Labels) mayAdvertise(f *fec, p *peer) bool {
-	return f.routed && p.families.has(f.family()) && (l.cfg.Allocate == nil || l.cfg.Allocate(f.prefix)) &&
+	return f.routed && (f.kind != Transit || f.hops != nil) && p.families.has(f.family()) && (l.cfg.Allocate == nil || l.cfg.Allocate(f.prefix)) &&
 		(l.cfg.Advertise == nil || l.cfg.Advertise(f.prefix, p.id))
 }
 

@@ -14,9 +14,9 @@ import (
 // given out since, are left out. It comes before Routes.
 func (l *Labels) Restore(now time.Time, had map[netip.Prefix]wire.Label, recovery time.Duration) []Action {
 	l.now = now
-	for p, label := range had {
-		if _, twice := l.restored[p]; !twice && usable(p) && l.allocator.take(label) {
-			l.restored[p.Masked()] = label
+	for _, p := range slices.SortedFunc(maps.Keys(had), netip.Prefix.Compare) {
+		if _, twice := l.restored[p.Masked()]; !twice && usable(p) && l.allocator.take(had[p]) {
+			l.restored[p.Masked()] = had[p]
 		}
 	}
 	l.recovery = now.Add(recovery)
@@ -50,21 +50,38 @@ func (l *Labels) leave(p *peer, reconnect time.Duration) {
 	for a := range p.addresses {
 		p.addresses[a] = false
 	}
+	l.resolveAll(nil) // of two that claim a next hop the one with a session has it
 }
 
 // back has a peer's bindings from before wait for it to confirm them, for the time that it preserved its own state; 0: it did not.
 func (l *Labels) back(p *peer, restart *wire.FTSession) {
-	p.full, p.starved = false, false
+	p.full, p.starved, p.warned = false, false, 0
+	preserved := restart != nil && restart.GracefulRestart() && restart.RecoveryTime > 0
 	for _, f := range l.sorted() {
-		l.unsend(f, p)
+		if preserved {
+			f.resend(p)
+		} else {
+			l.unsend(f, p)
+		}
 		l.forget(f)
 	}
-	if restart == nil || !restart.GracefulRestart() || restart.RecoveryTime <= 0 {
+	if !preserved {
 		l.sweep(p, families{true, true})
 		p.until = time.Time{}
 		return
 	}
 	p.until = l.now.Add(min(restart.RecoveryTime, l.cfg.MaxRecovery))
+}
+
+// resend takes it that a peer still forwards by what it had: all of it is said again, and what holds no longer is withdrawn again,
+// for a label must not be another FEC's before the peer has let go of it.
+func (f *fec) resend(p *peer) {
+	f.sent = slices.DeleteFunc(f.sent, func(s sent) bool { return s.peer == p && !s.occupies() })
+	for i := range f.sent {
+		if s := &f.sent[i]; s.peer == p {
+			s.state, s.pending = held, 0
+		}
+	}
 }
 
 // sweep drops what is stale of a peer.

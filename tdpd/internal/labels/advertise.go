@@ -2,7 +2,6 @@ package labels
 
 import (
 	"math"
-	"slices"
 
 	"github.com/manycast/manycast/tdpd/internal/wire"
 )
@@ -54,19 +53,14 @@ func (l *Labels) mapping(f *fec, p *peer, request *uint32) wire.LabelMapping {
 
 // retract withdraws all labels but one.
 func (l *Labels) retract(f *fec, p *peer, but wire.Label) {
-	for i := len(f.sent) - 1; i >= 0; i-- {
+	for i := range f.sent {
 		s := &f.sent[i]
 		if s.peer != p || s.label == but || s.state == withdrawn {
 			continue
 		}
-		if s.state == held {
-			label := s.label
-			s.pending += min(1, math.MaxUint8-s.pending)
-			l.say(p, wire.LabelWithdraw{FEC: wire.FEC{wire.Prefix{Prefix: f.prefix}}, Label: &label})
-		}
+		label := s.label
 		s.state = withdrawn
-		if s.pending == 0 {
-			f.sent = slices.Delete(f.sent, i, i+1)
-		}
+		s.pending += min(1, math.MaxUint8-s.pending)
+		l.say(p, wire.LabelWithdraw{FEC: wire.FEC{wire.Prefix{Prefix: f.prefix}}, Label: &label})
 	}
 }

@@ -31,7 +31,8 @@ type binding struct {
 	stale bool // from before the peer's restart
 }
 
-// sent is a binding of this router's as the peer has it. There may be several a peer, of different labels, of which one holds.
+// sent is a binding of this router's as the peer has it, or may have it: it goes when a withdrawal is answered. There may be several a
+// peer, of different labels, of which one holds.
 type sent struct {
 	peer    *peer
 	label   wire.Label
@@ -42,13 +43,12 @@ type sent struct {
 type sentState uint8
 
 const (
-	held      sentState = iota
-	refused             // released by the peer's own will: not offered again unless something about it changes
-	withdrawn           // and not released by all who had it
+	held sentState = iota
+	// Released by the peer's own will: not offered again unless something about it changes. But one that was offered again at the
+	// time may have crossed the release, so that it is withdrawn like others.
+	refused
+	withdrawn // and not released yet
 )
-
-// occupies says whether the peer may still send packets with the label.
-func (s sent) occupies() bool { return s.state == held || s.pending > 0 }
 
 // usable says whether a prefix can be a FEC at all: RFC 7552 section 7 excludes link-local addresses and IPv4 ones in IPv6 clothes.
 func usable(p netip.Prefix) bool {

@@ -57,7 +57,7 @@ func (l *Labels) bind(f *fec, label wire.Label) {
 // allocate prefers the label that the FEC had: what upstream still has of it then stays true.
 func (l *Labels) allocate(f *fec) wire.Label {
 	for _, s := range f.sent {
-		if isReal(s.label) && s.occupies() {
+		if isReal(s.label) {
 			return s.label
 		}
 	}
@@ -83,7 +83,7 @@ func (l *Labels) freeUnused(f *fec, label wire.Label) {
 	if !isReal(label) || f.local == label {
 		return
 	}
-	if slices.ContainsFunc(f.sent, func(s sent) bool { return s.label == label && s.occupies() }) {
+	if slices.ContainsFunc(f.sent, func(s sent) bool { return s.label == label }) {
 		return
 	}
 	l.allocator.release(label)

@@ -23,16 +23,14 @@ func (l *Labels) releasedOne(f *fec, p *peer, label *wire.Label) {
 		if s.peer != p || label != nil && s.label != *label {
 			continue
 		}
-		if s.pending > 0 {
-			s.pending--
-		} else {
+		if s.pending == 0 {
 			s.state = refused
+			continue
 		}
-		if was := *s; !was.occupies() {
-			if was.state == withdrawn {
-				f.sent = slices.Delete(f.sent, i, i+1)
-			}
-			l.freeUnused(f, was.label)
+		if s.pending--; s.pending == 0 && s.state == withdrawn {
+			of := s.label
+			f.sent = slices.Delete(f.sent, i, i+1)
+			l.freeUnused(f, of)
 		}
 	}
 	l.forget(f)

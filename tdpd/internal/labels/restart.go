@@ -76,7 +76,6 @@ func (l *Labels) back(p *peer, restart *wire.FTSession) {
 // resend takes it that a peer still forwards by what it had: all of it is said again, and what holds no longer is withdrawn again,
 // for a label must not be another FEC's before the peer has let go of it.
 func (f *fec) resend(p *peer) {
-	f.sent = slices.DeleteFunc(f.sent, func(s sent) bool { return s.peer == p && !s.occupies() })
 	for i := range f.sent {
 		if s := &f.sent[i]; s.peer == p {
 			s.state, s.pending = held, 0

@@ -64,7 +64,8 @@ func Run(ctx context.Context, log *slog.Logger, tasks ...Task) error {
 
 var errRestart = errors.New("the daemon is restarted")
 
-// signals ends ctx by a signal. SIGUSR2 is the restart of which Keeps tells.
+// signals ends ctx by a signal. SIGUSR2 is the restart of which Keeps tells. Another SIGTERM or SIGINT ends the process at once: an end
+// that hangs needs no SIGKILL.
 func signals(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	came := make(chan os.Signal, 1)
@@ -72,6 +73,7 @@ func signals(ctx context.Context) (context.Context, func()) {
 	go func() {
 		select {
 		case s := <-came:
+			signal.Reset(syscall.SIGTERM, syscall.SIGINT)
 			if s == syscall.SIGUSR2 {
 				cancel(errRestart)
 			}

@@ -308,6 +308,38 @@ func TestWatchdogOfAProcessWhoseLoopHangs(t *testing.T) {
 	await(t, sock, "WATCHDOG=1")
 }
 
+// The second signal ends a process whose end hangs.
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	sock := notifySocket(t)
+	cmd, say, _ := helper(t, "WATCHDOG_USEC=300000")
+	await(t, sock, "READY=1")
+	say("block")
+	await(t, sock, "has not turned")
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for _, last := range []bool{false, true} {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if !last {
+			await(t, sock, "STOPPING=1")
+			select {
+			case err := <-ended:
+				t.Fatalf("ended by the first signal: %v", err)
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}
+	select {
+	case err := <-ended:
+		if err == nil || err.Error() != "signal: terminated" {
+			t.Errorf("ended: %v", err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("goes on after the second signal")
+	}
+}
+
 // A watchdog that the manager meant for another process is none of ours.
 func TestWatchdogOfAnother(t *testing.T) {
 	t.Setenv("WATCHDOG_USEC", "300000")

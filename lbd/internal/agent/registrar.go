@@ -32,6 +32,7 @@ type registrar struct {
 	able   func(service.Service) bool
 	log    *slog.Logger
 	kick   chan struct{}
+	told   map[string]string // what was warned of last, by service: it is met again twice a second
 
 	mu       sync.Mutex
 	services []service.Service
@@ -43,7 +44,7 @@ type registrar struct {
 // newRegistrar returns a registrar that has yet to run. A server that is not able to serve a service registers as unhealthy.
 // Before the first setHealthy nothing is renewed: the registration of a run that ended just before stays, and moves nobody.
 func newRegistrar(b store.Bucket, p *allocv1.Registration, able func(service.Service) bool, log *slog.Logger) *registrar {
-	return &registrar{bucket: b, proto: p, able: able, log: log, kick: make(chan struct{}, 1)}
+	return &registrar{bucket: b, proto: p, able: able, log: log, kick: make(chan struct{}, 1), told: map[string]string{}}
 }
 
 // setServices changes what is registered; services that are gone are taken back.
@@ -128,7 +129,19 @@ func (r *registrar) renew(ctx context.Context, s service.Service, healthy bool) 
 		_, err = r.bucket.Put(ctx, r.key(s.Name), data)
 	}
 	if err != nil && ctx.Err() == nil && !errors.Is(err, bus.ErrAway) {
-		r.log.Warn("not registered", "service", s.Name, "err", err)
+		r.warn(s.Name, err)
+	}
+	if err == nil && r.told[s.Name] != "" {
+		delete(r.told, s.Name)
+		r.log.Info("registered again", "service", s.Name)
+	}
+}
+
+// warn tells each trouble once.
+func (r *registrar) warn(service string, err error) {
+	if text := err.Error(); r.told[service] != text {
+		r.told[service] = text
+		r.log.Warn("not registered", "service", service, "err", err)
 	}
 }
 

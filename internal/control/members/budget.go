@@ -4,10 +4,10 @@ import "time"
 
 // Bounds of the signatures that are verified, a second and at once. Who has the group's key can make messages in anybody's name, each of
 // which costs a verification: one member's name takes no more than its own share, and all that an interface brings a fraction of a
-// core. Heartbeats need no signature and are not held up.
+// core; that has to be more than one report a second of each of DefaultMembers. Heartbeats need no signature and are not held up.
 const (
 	ofMember, ofMemberAtOnce       = 100, 400
-	ofInterface, ofInterfaceAtOnce = 4000, 8000
+	ofInterface, ofInterfaceAtOnce = 5000, 10000
 )
 
 // budget is a token bucket; the zero budget is full.

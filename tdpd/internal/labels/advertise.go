@@ -32,7 +32,7 @@ func (l *Labels) offer(f *fec, p *peer, news bool) {
 		i = len(f.sent)
 		f.sent = append(f.sent, sent{peer: p, label: f.local, state: withdrawn})
 	}
-	if s := &f.sent[i]; news || id != nil || s.state == withdrawn {
+	if s := &f.sent[i]; news || id != nil || s.state >= withdrawn {
 		s.state = held
 		l.say(p, l.mapping(f, p, id))
 	}

@@ -48,6 +48,7 @@ const (
 	// time may have crossed the release, so that it is withdrawn like others.
 	refused
 	withdrawn // and not released yet
+	former    // said in the session before the peer's restart: to be said again or withdrawn
 )
 
 // usable says whether a prefix can be a FEC at all: RFC 7552 section 7 excludes link-local addresses and IPv4 ones in IPv6 clothes.

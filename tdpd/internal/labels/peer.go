@@ -170,10 +170,10 @@ func (p *peer) capable(list []wire.CapabilityParameter) {
 	}
 }
 
-// offerAll offers all FECs to a peer whose session is new.
+// offerAll offers all FECs to a peer whose session is new, those aside that it has been offered since it began.
 func (l *Labels) offerAll(p *peer) {
 	for _, f := range l.sorted() {
-		l.settlePeer(f, p, true)
+		l.settlePeer(f, p, false)
 	}
 }
 

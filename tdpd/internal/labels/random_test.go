@@ -320,13 +320,16 @@ func (c *chaos) agree() {
 	}
 }
 
-// calm has all neighbours up and everything said.
+// calm has all neighbours up and everything said, and time pass until nothing is stale.
 func (c *chaos) calm() {
 	for _, n := range c.neighbours {
 		if !n.up {
 			c.connect(n, false)
 		}
 	}
+	c.quiet()
+	c.now = c.now.Add(3 * time.Minute)
+	c.act("time passes", c.l.Tick(c.now))
 	c.quiet()
 }
 

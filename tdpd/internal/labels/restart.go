@@ -78,7 +78,7 @@ func (l *Labels) back(p *peer, restart *wire.FTSession) {
 func (f *fec) resend(p *peer) {
 	for i := range f.sent {
 		if s := &f.sent[i]; s.peer == p {
-			s.state, s.pending = held, 0
+			s.state, s.pending = former, 0
 		}
 	}
 }

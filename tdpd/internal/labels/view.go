@@ -88,7 +88,7 @@ func (l *Labels) Bindings(p netip.Prefix) Bindings {
 		out.Remote = append(out.Remote, Binding{Peer: b.peer.id, Label: b.label, InUse: used, Stale: b.stale})
 	}
 	for _, s := range f.sent {
-		if s.state != refused {
+		if s.state != refused && s.state != former {
 			out.Sent = append(out.Sent, Binding{Peer: s.peer.id, Label: s.label, Leaves: s.state == withdrawn})
 		}
 	}

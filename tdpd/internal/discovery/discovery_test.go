@@ -97,8 +97,8 @@ func TestLinkHellosOfBothFamilies(t *testing.T) {
 
 func TestAdjacencyComesAndGoes(t *testing.T) {
 	d := router(config())
-	if got := take(t, d, start, linkHello(9)); got != "up 2.2.2.2:0 2.2.2.2" {
-		t.Fatal(got)
+	if got := take(t, d, start, linkHello(9)); got != "up 2.2.2.2:0 2.2.2.2, hello eth0224.0.0.2" {
+		t.Fatalf("%s, want the new peer to hear of this router at once", got)
 	}
 	if d.Next() != start.Add(3*time.Second) {
 		t.Errorf("hellos every %v, want a third of the peer's hold time", d.Next().Sub(start))
@@ -237,5 +237,36 @@ func TestInterfaceGoes(t *testing.T) {
 	}
 	if got := text(d.SetInterfaces(start, nil)); got != "down 2.2.2.2:0: Shutdown" || !d.Next().IsZero() {
 		t.Errorf("without the interface: %q", got)
+	}
+}
+
+// TestPreference: who wants sessions over the other family is no peer of a dual-stack router, and ceases to be one (RFC 7552 section
+// 6.1.1).
+func TestPreference(t *testing.T) {
+	hello := func(p wire.TransportPreference) Received {
+		h := linkHello(15)
+		h.Hello.Preference = p
+		return h
+	}
+	d := router(config())
+	take(t, d, start, hello(wire.PreferIPv6))
+	actions, err := d.Hello(start, hello(wire.PreferIPv4))
+	if got := text(actions); !errors.Is(err, Preference) || got != "down 2.2.2.2:0: Transport Connection Mismatch" {
+		t.Errorf("%s, %v", got, err)
+	}
+	cfg := config()
+	cfg.Transport6 = netip.Addr{}
+	d = router(cfg)
+	take(t, d, start, hello(wire.PreferIPv4))
+	if got := text(d.Unusable(hello(0), &wire.Error{Status: wire.StatusBadTLVLength})); got != "" {
+		t.Errorf("a hello that was cut short: %s", got)
+	}
+	other := hello(0)
+	other.Source = remote
+	if got := text(d.Unusable(other, &wire.Error{Status: wire.StatusTransportConnectionMismatch})); got != "" {
+		t.Errorf("from somewhere else: %s", got)
+	}
+	if got := text(d.Unusable(hello(0), &wire.Error{Status: wire.StatusTransportConnectionMismatch})); got != "down 2.2.2.2:0: Transport Connection Mismatch" {
+		t.Errorf("of an unknown preference: %s", got)
 	}
 }

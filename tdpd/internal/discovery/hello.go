@@ -27,12 +27,15 @@ const (
 	BadTransport Reason = "bad_transport" // the transport address is of another family, or none that a session could be with
 	PlatformWide Reason = "label_space"   // an interface's own label space: ATM and frame relay are not spoken
 	TooMany      Reason = "too_many"
+	Preference   Reason = "preference" // the peer wants sessions over the other family (RFC 7552 section 6.1.1)
+	Malformed    Reason = "malformed"
 )
 
 // Refused are the hellos that were refused, by reason.
 func (d *Discovery) Refused() map[Reason]uint64 { return maps.Clone(d.refused) }
 
-// Hello takes a hello. The error wraps the Reason of a refusal; nothing has changed then.
+// Hello takes a hello. The error wraps the Reason of a refusal; there are actions beside it only where the peer's adjacency ends
+// because of it.
 func (d *Discovery) Hello(now time.Time, r Received) ([]Action, error) {
 	transport, err := d.check(r)
 	if err == nil {
@@ -42,9 +45,31 @@ func (d *Discovery) Hello(now time.Time, r Received) ([]Action, error) {
 		var reason Reason
 		errors.As(err, &reason)
 		d.refused[reason]++
-		return nil, err
+		if reason == Preference {
+			d.endOf(r, wire.StatusTransportConnectionMismatch)
+		}
+		return d.take(), err
 	}
 	return d.take(), nil
+}
+
+// Unusable takes a hello of which nothing but its sender and how it came is known, for it is wrong. RFC 7552 section 6.1.1 ends the
+// adjacency because of some.
+func (d *Discovery) Unusable(r Received, why *wire.Error) []Action {
+	d.refused[Malformed]++
+	if why.Status == wire.StatusTransportConnectionMismatch {
+		d.endOf(r, why.Status)
+	}
+	return d.take()
+}
+
+// endOf ends the adjacencies that the hello would have renewed.
+func (d *Discovery) endOf(r Received, status wire.StatusCode) {
+	for _, a := range d.sorted() {
+		if a.Peer == r.Sender && a.Source == r.Source {
+			d.end(a, status)
+		}
+	}
 }
 
 // check finds out whether the hello may count, and the peer's transport address.
@@ -59,6 +84,8 @@ func (d *Discovery) check(r Received) (netip.Addr, error) {
 		return fail(Own, "our own LSR id: give each router its own")
 	case r.Sender.Space != 0:
 		return fail(PlatformWide, "label space %d", r.Sender.Space)
+	case d.dual() && r.Hello.Preference != wire.PreferNone && r.Hello.Preference != d.cfg.Prefer:
+		return fail(Preference, "sessions over IPv%d, over IPv%d here: make both prefer the same", r.Hello.Preference, d.cfg.Prefer)
 	case !d.transport(r.Source).IsValid():
 		return fail(NoTransport, "this router has no transport address of that family")
 	case transport.Is4() != r.Source.Is4() || transport.IsUnspecified() || transport.IsMulticast() || transport.IsLoopback():
@@ -134,6 +161,7 @@ func (d *Discovery) keep(now time.Time, r Received, transport netip.Addr) error 
 	d.quicken(r.where(), hold)
 	if old == nil {
 		d.actions = append(d.actions, Up{*a})
+		d.hurry(now, r.where())
 		return nil
 	}
 	a.Since = old.Since

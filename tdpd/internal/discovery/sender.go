@@ -70,6 +70,16 @@ func (d *Discovery) quicken(w Where, hold time.Duration) {
 	}
 }
 
+// hurry sends hellos on a link at once where somebody new is: who has not heard of us refuses our session.
+func (d *Discovery) hurry(now time.Time, w Where) {
+	if s := d.senders[target{w.Interface, groupOf(w.Source)}]; s != nil && !w.Targeted() {
+		s.due = now
+		d.sendDue(now)
+	}
+}
+
+func (d *Discovery) dual() bool { return d.cfg.Transport4.IsValid() && d.cfg.Transport6.IsValid() }
+
 func (d *Discovery) sendDue(now time.Time) {
 	due := slices.DeleteFunc(slices.Collect(maps.Keys(d.senders)), func(t target) bool { return now.Before(d.senders[t].due) })
 	slices.SortFunc(due, func(a, b target) int { return cmp.Or(cmp.Compare(a.iface, b.iface), a.to.Compare(b.to)) })
@@ -91,7 +101,7 @@ func (d *Discovery) hello(t target, s *sender) wire.Hello {
 	} else {
 		h.IPv6Transport = d.cfg.Transport6
 	}
-	if d.cfg.Transport4.IsValid() && d.cfg.Transport6.IsValid() {
+	if d.dual() {
 		h.Preference = d.cfg.Prefer
 	}
 	return h

@@ -1,0 +1,151 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/manycast/manycast/tdpd/internal/wire"
+)
+
+const (
+	controlIndependent = "independent"
+	controlOrdered     = "ordered"
+	labelLast          = 1_048_574 // the highest that Linux can have
+)
+
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+
+// Check finds what cannot work; the error has all of it.
+func (c Config) Check() error {
+	var errs []error
+	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
+	if c.StateDir == "" {
+		bad("state_dir is empty: name a directory")
+	}
+	if !namePattern.MatchString(c.Name) {
+		bad("name %q: letters, digits, dots, dashes and underscores, at most 63", c.Name)
+	}
+	c.checkAddresses(bad)
+	c.checkInterfaces(bad)
+	c.checkNeighbors(bad)
+	c.checkTimes(bad)
+	c.checkLabels(bad)
+	for _, a := range c.Servers.Addresses {
+		if !unicast(a) {
+			bad("servers.addresses: %v is no unicast address", a)
+		}
+	}
+	if len(c.Bus.URLs) > 0 && c.Bus.Credentials == "" {
+		bad("bus.urls without bus.credentials: name the tdpd role's file that `manycast bus` made")
+	}
+	if c.Metrics.Listen != "" {
+		if _, _, err := net.SplitHostPort(c.Metrics.Listen); err != nil {
+			bad("metrics.listen: %v", err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func unicast(a netip.Addr) bool {
+	return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && !a.IsLinkLocalUnicast() && !a.Is4In6()
+}
+
+func (c Config) checkAddresses(bad func(string, ...any)) {
+	if !c.RouterID.Is4() || !unicast(c.RouterID) {
+		bad("router_id %v: want an IPv4 address of this router, on lo best", c.RouterID)
+	}
+	if !c.Transport4.IsValid() && !c.Transport6.IsValid() {
+		bad("neither transport_ipv4 nor transport_ipv6: sessions need an address of this router")
+	}
+	if a := c.Transport4; a.IsValid() && (!a.Is4() || !unicast(a)) {
+		bad("transport_ipv4 %v: want an IPv4 unicast address of this router", a)
+	}
+	if a := c.Transport6; a.IsValid() && (!a.Is6() || !unicast(a)) {
+		bad("transport_ipv6 %v: want a global IPv6 address of this router (RFC 7552 section 6.1)", a)
+	}
+	if c.Prefer != "ipv4" && c.Prefer != "ipv6" {
+		bad(`prefer %q: want "ipv4" or "ipv6"`, c.Prefer)
+	}
+}
+
+func (c Config) checkInterfaces(bad func(string, ...any)) {
+	for i, name := range c.Interfaces {
+		if name == "" || len(name) > 15 {
+			bad("interfaces: name %q: want 1 to 15 bytes", name)
+		}
+		if slices.Contains(c.Interfaces[:i], name) {
+			bad("interfaces: %s is there twice", name)
+		}
+	}
+	if len(c.Interfaces) == 0 && len(c.Targets()) == 0 && len(c.Hello.AcceptTargeted) == 0 {
+		bad("no interfaces, and no targeted neighbor: there is nobody to exchange labels with")
+	}
+}
+
+func (c Config) checkNeighbors(bad func(string, ...any)) {
+	for i, n := range c.Neighbors {
+		if n.RouterID.IsValid() && !n.RouterID.Is4() {
+			bad("neighbor %d: router_id %v: want an LSR id, written as an IPv4 address", i+1, n.RouterID)
+		}
+		if n.RouterID.IsValid() && n.RouterID == c.RouterID {
+			bad("neighbor %d: router_id %v is this router's own", i+1, n.RouterID)
+		}
+		if n.Targeted.IsValid() && !unicast(n.Targeted) {
+			bad("neighbor %d: targeted %v is no unicast address", i+1, n.Targeted)
+		}
+		if n.SecretFile != "" && !n.RouterID.IsValid() {
+			bad("neighbor %d: md5_secret_file without router_id: whose secret is it?", i+1)
+		}
+		if slices.ContainsFunc(c.Neighbors[:i], func(o Neighbor) bool { return o.RouterID.IsValid() && o.RouterID == n.RouterID }) {
+			bad("neighbor %v is there twice", n.RouterID)
+		}
+	}
+}
+
+func (c Config) checkTimes(bad func(string, ...any)) {
+	seconds := func(name string, d, least, most time.Duration) {
+		if d < least || d > most || d%time.Second != 0 {
+			bad("%s is %v: want whole seconds, %v to %v", name, d, least, most)
+		}
+	}
+	seconds("hello.link_hold", c.Hello.LinkHold, 3*time.Second, 0xffff*time.Second)
+	seconds("hello.targeted_hold", c.Hello.TargetedHold, 3*time.Second, 0xffff*time.Second)
+	seconds("session.keepalive", c.Session.KeepAlive, 3*time.Second, 0xffff*time.Second)
+	seconds("restart.reconnect", c.Restart.Reconnect, 0, time.Hour)
+	seconds("restart.recovery", c.Restart.Recovery, 0, time.Hour)
+	seconds("restart.max_reconnect", c.Restart.MaxReconnect, time.Second, time.Hour)
+	seconds("restart.max_recovery", c.Restart.MaxRecovery, time.Second, time.Hour)
+	if n := c.Session.MaxPDU; n < 256 || n > 0xffff {
+		bad("session.max_pdu is %d: want 256 to 65535 bytes", n)
+	}
+	if n := c.Session.PathLimit; n < 1 || n > 255 {
+		bad("session.path_vector_limit is %d: want 1 to 255", n)
+	}
+}
+
+func (c Config) checkLabels(bad func(string, ...any)) {
+	l := c.Labels
+	if l.First < int(wire.LabelFirst) || l.Last > labelLast || l.First > l.Last {
+		bad("labels %d to %d: choose a range within %d to %d", l.First, l.Last, wire.LabelFirst, labelLast)
+	}
+	if l.Control != controlIndependent && l.Control != controlOrdered {
+		bad("labels.control %q: want %q or %q", l.Control, controlIndependent, controlOrdered)
+	}
+	for name, rules := range map[string][]Rule{"allocate": l.Allocate, "advertise": l.Advertise, "accept": l.Accept} {
+		for i, r := range rules {
+			switch {
+			case !r.Prefix.IsValid() || r.Prefix != r.Prefix.Masked():
+				bad("labels.%s rule %d: prefix %v: want one without bits behind its length", name, i+1, r.Prefix)
+			case r.Least < 0 || r.Most < 0 || r.Most > r.Prefix.Addr().BitLen() || r.Most != 0 && r.Least > r.Most:
+				bad("labels.%s rule %d: lengths %d to %d fit no prefix", name, i+1, r.Least, r.Most)
+			case name == "allocate" && r.Peer.IsValid():
+				bad("labels.allocate rule %d: peer: labels are allocated once for all peers", i+1)
+			}
+		}
+	}
+}

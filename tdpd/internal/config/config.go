@@ -1,0 +1,196 @@
+// Package config is tdpd's configuration file, tdpd.toml.
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/manycast/manycast/internal/daemon"
+	"github.com/manycast/manycast/tdpd/internal/discovery"
+	"github.com/manycast/manycast/tdpd/internal/labels"
+	"github.com/manycast/manycast/tdpd/internal/wire"
+)
+
+// Config is the whole file; tdpd.toml says what each key means.
+type Config struct {
+	StateDir   string     `toml:"state_dir"`
+	Name       string     `toml:"name"`
+	RouterID   netip.Addr `toml:"router_id"`
+	Transport4 netip.Addr `toml:"transport_ipv4"`
+	Transport6 netip.Addr `toml:"transport_ipv6"`
+	Prefer     string     `toml:"prefer"`
+	Interfaces []string   `toml:"interfaces"`
+	Log        Log        `toml:"log"`
+	Hello      Hello      `toml:"hello"`
+	Session    Session    `toml:"session"`
+	Neighbors  []Neighbor `toml:"neighbor"`
+	Labels     Labels     `toml:"labels"`
+	Servers    Servers    `toml:"servers"`
+	Restart    Restart    `toml:"restart"`
+	Bus        Bus        `toml:"bus"`
+	Metrics    Metrics    `toml:"metrics"`
+}
+
+// Log is [log].
+type Log struct {
+	Level string `toml:"level"`
+}
+
+// Hello is [hello].
+type Hello struct {
+	LinkHold       time.Duration  `toml:"link_hold"`
+	TargetedHold   time.Duration  `toml:"targeted_hold"`
+	AcceptTargeted []netip.Prefix `toml:"accept_targeted"`
+	GTSM           bool           `toml:"gtsm"`
+}
+
+// Session is [session].
+type Session struct {
+	KeepAlive     time.Duration `toml:"keepalive"`
+	MaxPDU        int           `toml:"max_pdu"`
+	LoopDetection bool          `toml:"loop_detection"`
+	PathLimit     int           `toml:"path_vector_limit"`
+}
+
+// Neighbor is one [[neighbor]].
+type Neighbor struct {
+	RouterID   netip.Addr `toml:"router_id"`
+	Targeted   netip.Addr `toml:"targeted"`
+	SecretFile string     `toml:"md5_secret_file"`
+}
+
+// Labels is [labels].
+type Labels struct {
+	First        int    `toml:"first"`
+	Last         int    `toml:"last"`
+	Control      string `toml:"control"`
+	ExplicitNull bool   `toml:"explicit_null"`
+	Allocate     []Rule `toml:"allocate"`
+	Advertise    []Rule `toml:"advertise"`
+	Accept       []Rule `toml:"accept"`
+}
+
+// Servers is [servers].
+type Servers struct {
+	Addresses []netip.Addr `toml:"addresses"`
+	FromBus   bool         `toml:"from_bus"`
+}
+
+// Restart is [restart].
+type Restart struct {
+	Reconnect    time.Duration `toml:"reconnect"`
+	Recovery     time.Duration `toml:"recovery"`
+	Helper       bool          `toml:"helper"`
+	MaxReconnect time.Duration `toml:"max_reconnect"`
+	MaxRecovery  time.Duration `toml:"max_recovery"`
+}
+
+// Bus is [bus].
+type Bus struct {
+	URLs        []string `toml:"urls"`
+	Credentials string   `toml:"credentials"`
+}
+
+// Metrics is [metrics].
+type Metrics struct {
+	Listen string `toml:"listen"`
+}
+
+// Default is what holds where the file says nothing.
+func Default() Config {
+	name, err := os.Hostname()
+	if err != nil {
+		name = "tdpd"
+	}
+	return Config{
+		StateDir: "/var/lib/manycast/tdpd",
+		Name:     name,
+		Prefer:   "ipv6",
+		Log:      Log{Level: "info"},
+		Hello:    Hello{LinkHold: wire.DefaultLinkHoldTime, TargetedHold: wire.DefaultTargetedHoldTime, GTSM: true},
+		Session:  Session{KeepAlive: 180 * time.Second, MaxPDU: wire.DefaultMaxPDULength, PathLimit: 32},
+		Labels: Labels{
+			First: 16, Last: 1_048_574, Control: controlIndependent, Allocate: []Rule{{Prefix: anyV4, Least: 1}, {Prefix: anyV6, Least: 1}},
+		},
+		Servers: Servers{FromBus: true},
+		Restart: Restart{
+			Reconnect: 2 * time.Minute, Recovery: 2 * time.Minute, Helper: true, MaxReconnect: 2 * time.Minute, MaxRecovery: 2 * time.Minute,
+		},
+	}
+}
+
+// Load reads and checks a file; unknown keys are errors.
+func Load(path string) (Config, error) {
+	c := Default()
+	if err := daemon.Load(path, &c); err != nil {
+		return Config{}, err
+	}
+	if c.Transport4 == (netip.Addr{}) && c.Transport6 == (netip.Addr{}) {
+		c.Transport4 = c.RouterID
+	}
+	if err := c.Check(); err != nil {
+		return Config{}, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// ID is this router's LDP identifier, of the platform-wide label space.
+func (c Config) ID() wire.Identifier { return wire.Identifier{LSR: c.RouterID.As4()} }
+
+// Discovery is what discovery has to know.
+func (c Config) Discovery() discovery.Config {
+	d := discovery.Config{
+		ID: c.ID(), Transport4: c.Transport4, Transport6: c.Transport6, Prefer: wire.PreferIPv6, GTSM: c.Hello.GTSM,
+		LinkHold: c.Hello.LinkHold, TargetedHold: c.Hello.TargetedHold, Accept: c.acceptsTargeted,
+	}
+	if c.Prefer == "ipv4" {
+		d.Prefer = wire.PreferIPv4
+	}
+	return d
+}
+
+func (c Config) acceptsTargeted(from netip.Addr) bool {
+	for _, p := range c.Hello.AcceptTargeted {
+		if p.Contains(from) {
+			return true
+		}
+	}
+	return false
+}
+
+// Targets are the addresses that targeted hellos are sent to.
+func (c Config) Targets() (out []netip.Addr) {
+	for _, n := range c.Neighbors {
+		if n.Targeted.IsValid() {
+			out = append(out, n.Targeted)
+		}
+	}
+	return out
+}
+
+// LabelsConfig is what the label information base has to know.
+func (c Config) LabelsConfig() labels.Config {
+	l := c.Labels
+	return labels.Config{
+		LSR: c.ID().LSR, First: wire.Label(l.First), Last: wire.Label(l.Last), Ordered: l.Control == controlOrdered, ExplicitNull: l.ExplicitNull,
+		LoopDetection: c.Session.LoopDetection, PathLimit: uint8(c.Session.PathLimit),
+		MaxReconnect: c.Restart.MaxReconnect, MaxRecovery: c.Restart.MaxRecovery, NoHelper: !c.Restart.Helper,
+		Allocate:  func(p netip.Prefix) bool { return passes(l.Allocate, p, netip.Addr{}) },
+		Advertise: func(p netip.Prefix, to wire.Identifier) bool { return passes(l.Advertise, p, netip.AddrFrom4(to.LSR)) },
+		Accept:    func(p netip.Prefix, from wire.Identifier) bool { return passes(l.Accept, p, netip.AddrFrom4(from.LSR)) },
+	}
+}
+
+// FTSession is what peers are told of this router's restarts; nil: it does not keep its labels over one (RFC 3478 section 2).
+// recovery is how long what it has kept will last.
+func (r Restart) FTSession(recovery time.Duration) *wire.FTSession {
+	if r.Reconnect == 0 {
+		if !r.Helper {
+			return nil
+		}
+		return &wire.FTSession{LearnFromNetwork: true} // it helps others
+	}
+	return &wire.FTSession{LearnFromNetwork: true, ReconnectTimeout: r.Reconnect, RecoveryTime: max(0, recovery)}
+}

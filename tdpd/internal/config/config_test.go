@@ -1,0 +1,76 @@
+package config
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/manycast/manycast/tdpd/internal/wire"
+)
+
+func load(t *testing.T, text string) (Config, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "tdpd.toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return Load(path)
+}
+
+func TestLeastThatWorks(t *testing.T) {
+	c, err := load(t, "router_id = \"10.0.0.1\"\ninterfaces = [\"eth1\"]\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Transport4 != netip.MustParseAddr("10.0.0.1") || c.ID().String() != "10.0.0.1:0" || c.LabelsConfig().Last != 1_048_574 {
+		t.Errorf("%+v", c)
+	}
+	filter := c.LabelsConfig()
+	for prefix, want := range map[string]bool{"0.0.0.0/0": false, "::/0": false, "10.0.0.0/8": true, "2001:db8::1/128": true} {
+		if got := filter.Allocate(netip.MustParsePrefix(prefix)); got != want {
+			t.Errorf("a label for %s: %v", prefix, got)
+		}
+	}
+}
+
+// TestFilters: the first rule that speaks of a prefix decides.
+func TestFilters(t *testing.T) {
+	c, err := load(t, `router_id = "10.0.0.1"
+interfaces = ["eth1"]
+[labels]
+advertise = [{prefix = "10.9.0.0/16", min_length = 32}, {prefix = "0.0.0.0/0", peer = "2.2.2.2", deny = true}, {prefix = "0.0.0.0/0"}]
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, three := wire.Identifier{LSR: wire.LSRID{2, 2, 2, 2}}, wire.Identifier{LSR: wire.LSRID{3, 3, 3, 3}}
+	for _, x := range []struct {
+		prefix string
+		to     wire.Identifier
+		want   bool
+	}{{"10.9.1.1/32", two, true}, {"10.9.1.0/24", two, false}, {"10.9.1.0/24", three, true}, {"2001:db8::/32", three, false}} {
+		if got := c.LabelsConfig().Advertise(netip.MustParsePrefix(x.prefix), x.to); got != x.want {
+			t.Errorf("%s to %v: %v", x.prefix, x.to, got)
+		}
+	}
+}
+
+func TestWhatCannotWork(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                         "router_id",
+		"router_id = \"10.0.0.1\"": "no interfaces, and no targeted neighbor",
+		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\", \"a\"]":                                            "there twice",
+		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[hello]\nlink_hold = \"1500ms\"":                  "whole seconds",
+		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[labels]\nfirst = 3":                              "choose a range within 16",
+		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[labels]\ncontrol = \"loose\"":                    `want "independent" or "ordered"`,
+		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[[neighbor]]\nmd5_secret_file = \"/x\"":           "whose secret",
+		"router_id = \"10.0.0.1\"\ntransport_ipv6 = \"fe80::1\"\ninterfaces = [\"a\"]":                     "global IPv6",
+		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[labels]\nallocate = [{prefix = \"10.0.0.1/8\"}]": "without bits behind",
+	} {
+		if _, err := load(t, text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}

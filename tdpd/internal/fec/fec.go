@@ -1,0 +1,178 @@
+// Package fec says what is to have labels: the routes of the kernel's tables, this router's own addresses, and servers. It is pure.
+//
+// A server's address is a FEC of its own, whatever route leads to it. The last router, the one on whose link the server is, or tdpd on
+// the server's own host, is its egress; others follow the longest prefix that holds it, as RFC 5283 has it.
+package fec
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/manycast/manycast/tdpd/internal/labels"
+	"github.com/manycast/manycast/tdpd/internal/routes"
+)
+
+// FECs is the state. Not safe for concurrent use.
+type FECs struct {
+	runs    func(iface string) bool
+	table   routes.Table
+	own     map[netip.Addr]int    // addresses of this router, with their interface
+	links   map[netip.Prefix]bool // of its interfaces
+	servers map[netip.Addr]bool
+	known   map[netip.Prefix]bool
+}
+
+// New returns FECs without any. runs says which interfaces LDP runs on: routes that leave by others lead out of where labels are.
+func New(runs func(iface string) bool) *FECs {
+	return &FECs{runs: runs, own: map[netip.Addr]int{}, links: map[netip.Prefix]bool{}, servers: map[netip.Addr]bool{}, known: map[netip.Prefix]bool{}}
+}
+
+// Table is what the kernel's tables are known to have. It must not be changed.
+func (f *FECs) Table() *routes.Table { return &f.table }
+
+// Apply takes a change of the tables, and returns FECs that may have changed and prefixes that are none any more.
+func (f *FECs) Apply(c routes.Change) (changed []labels.Route, gone []netip.Prefix) {
+	f.table.Apply(c)
+	if c.Full || len(c.Interfaces) > 0 {
+		f.readInterfaces()
+		return f.all()
+	}
+	return f.some(func(yield func(netip.Prefix) bool) {
+		for p := range c.Routes {
+			if !f.isServer(p) && !yield(p) {
+				return
+			}
+		}
+		f.eachServer(yield)
+	})
+}
+
+// SetServers makes these all the servers.
+func (f *FECs) SetServers(all []netip.Addr) (changed []labels.Route, gone []netip.Prefix) {
+	before := f.servers
+	f.servers = map[netip.Addr]bool{}
+	for _, a := range all {
+		f.servers[a.Unmap().WithZone("")] = true
+	}
+	return f.some(func(yield func(netip.Prefix) bool) {
+		for a := range before {
+			if !f.servers[a] && !yield(netip.PrefixFrom(a, a.BitLen())) {
+				return
+			}
+		}
+		f.eachServer(yield)
+	})
+}
+
+func (f *FECs) isServer(p netip.Prefix) bool { return p.IsSingleIP() && f.servers[p.Addr()] }
+
+func (f *FECs) eachServer(yield func(netip.Prefix) bool) {
+	for a := range f.servers {
+		if !yield(netip.PrefixFrom(a, a.BitLen())) {
+			return
+		}
+	}
+}
+
+func (f *FECs) readInterfaces() {
+	clear(f.own)
+	clear(f.links)
+	for index, i := range f.table.Interfaces {
+		for _, p := range i.Addresses {
+			if a := p.Addr(); !a.IsLinkLocalUnicast() && !a.IsLoopback() {
+				f.own[a] = index
+				f.links[p.Masked()] = f.links[p.Masked()] || i.Up
+			}
+		}
+	}
+	maps.DeleteFunc(f.links, func(_ netip.Prefix, up bool) bool { return !up })
+}
+
+func (f *FECs) all() ([]labels.Route, []netip.Prefix) {
+	every := map[netip.Prefix]bool{}
+	for _, keys := range []func(func(netip.Prefix) bool){maps.Keys(f.table.Routes), maps.Keys(f.links), maps.Keys(f.known), f.eachServer} {
+		for p := range keys {
+			every[p] = true
+		}
+	}
+	return f.some(maps.Keys(every))
+}
+
+func (f *FECs) some(prefixes func(func(netip.Prefix) bool)) (changed []labels.Route, gone []netip.Prefix) {
+	for p := range prefixes {
+		r, ok := f.route(p)
+		switch {
+		case ok:
+			f.known[p] = true
+			changed = append(changed, r)
+		case f.known[p]:
+			delete(f.known, p)
+			gone = append(gone, p)
+		}
+	}
+	slices.SortFunc(changed, func(a, b labels.Route) int { return a.Prefix.Compare(b.Prefix) })
+	slices.SortFunc(gone, netip.Prefix.Compare)
+	return changed, gone
+}
+
+// route finds what a prefix is to this router; false: nothing.
+func (f *FECs) route(p netip.Prefix) (labels.Route, bool) {
+	r := f.table.Routes[p]
+	if f.isServer(p) {
+		if hop, ok := f.egress(p.Addr()); ok {
+			return labels.Route{Prefix: p, Kind: labels.Server, NextHops: []labels.NextHop{hop}}, true
+		}
+		if r == nil {
+			_, r = f.table.Lookup(p.Addr())
+		}
+	}
+	switch {
+	case p.IsSingleIP() && f.isOwn(p.Addr()), f.links[p]:
+		return labels.Route{Prefix: p, Kind: labels.Attached}, true
+	case r == nil:
+		return labels.Route{}, false
+	}
+	hops := f.hops(r)
+	if len(hops) == 0 {
+		return labels.Route{Prefix: p, Kind: labels.Attached}, true
+	}
+	return labels.Route{Prefix: p, Kind: labels.Transit, NextHops: hops}, true
+}
+
+func (f *FECs) isOwn(a netip.Addr) bool {
+	_, own := f.own[a]
+	return own
+}
+
+// egress is where packets of a server's tree leave it: here, or on a link of this router.
+func (f *FECs) egress(server netip.Addr) (labels.NextHop, bool) {
+	if f.isOwn(server) {
+		for index, i := range f.table.Interfaces {
+			if i.Loopback && i.Up { // the packet inside is for the service's address, which this host has, too
+				return labels.NextHop{Interface: i.Name, Index: index}, true
+			}
+		}
+		return labels.NextHop{}, false
+	}
+	index, ok := f.table.OnLink(server)
+	if !ok {
+		return labels.NextHop{}, false
+	}
+	return labels.NextHop{Address: server, Interface: f.table.Interfaces[index].Name, Index: index}, true
+}
+
+// hops are the next hops that speak LDP, or may; none where the route is a link's.
+func (f *FECs) hops(r *routes.Route) []labels.NextHop {
+	out := make([]labels.NextHop, 0, len(r.Hops))
+	for _, h := range r.Hops {
+		i := f.table.Interfaces[h.Interface]
+		if !h.Via.IsValid() {
+			return nil
+		}
+		if i != nil && f.runs(i.Name) {
+			out = append(out, labels.NextHop{Address: h.Via, Interface: i.Name, Index: h.Interface})
+		}
+	}
+	return out
+}

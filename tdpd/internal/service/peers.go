@@ -1,0 +1,214 @@
+package service
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/manycast/manycast/tdpd/internal/discovery"
+	"github.com/manycast/manycast/tdpd/internal/labels"
+	"github.com/manycast/manycast/tdpd/internal/session"
+	"github.com/manycast/manycast/tdpd/internal/transport"
+	"github.com/manycast/manycast/tdpd/internal/wire"
+)
+
+// peer is a router with which there is, or is to be, a session.
+type peer struct {
+	id      wire.Identifier
+	way     way
+	session *session.Session
+	conn    transport.Conn // nil: there is none
+	last    string         // why the session ended, or was refused, last
+	lastAt  time.Time
+}
+
+// way is what a session is made over.
+type way struct {
+	local, remote netip.Addr
+	gtsm          bool
+}
+
+func (s *Service) sortedPeers() []*peer {
+	return slices.SortedFunc(maps.Values(s.peers), func(a, b *peer) int { return compareID(a.id, b.id) })
+}
+
+func compareID(a, b wire.Identifier) int {
+	return cmp.Or(bytes.Compare(a.LSR[:], b.LSR[:]), cmp.Compare(a.Space, b.Space))
+}
+
+// discovered carries out what discovery wants.
+func (s *Service) discovered(now time.Time, actions []discovery.Action) {
+	s.send(now, actions)
+	for _, a := range actions {
+		switch a := a.(type) {
+		case discovery.Up:
+			s.Log.Info("adjacency is up", "peer", a.Adjacency.Peer, "interface", a.Adjacency.Interface, "source", a.Adjacency.Source, "transport", a.Adjacency.Transport)
+			s.settle(now, a.Adjacency.Peer, wire.StatusShutdown)
+		case discovery.Changed:
+			s.settle(now, a.Adjacency.Peer, wire.StatusShutdown)
+			if p := s.peers[a.Adjacency.Peer]; p != nil {
+				p.session.Retry(now)
+			}
+		case discovery.Down:
+			s.Log.Warn("adjacency is down", "peer", a.Adjacency.Peer, "interface", a.Adjacency.Interface, "source", a.Adjacency.Source, "why", a.Status)
+			s.settle(now, a.Adjacency.Peer, a.Status)
+		}
+	}
+}
+
+// send sends the hellos among the actions.
+func (s *Service) send(_ time.Time, actions []discovery.Action) {
+	for _, a := range actions {
+		if hello, ok := a.(discovery.Send); ok {
+			if err := s.Network.Hello(hello); err != nil {
+				s.Log.Debug("send a hello", "interface", hello.Interface, "to", hello.To, "err", err)
+			}
+		}
+	}
+}
+
+// settle makes, ends or leaves a peer's session as its adjacencies want; status is for the end.
+func (s *Service) settle(now time.Time, id wire.Identifier, status wire.StatusCode) {
+	p, all := s.peers[id], s.discovery.Of(id)
+	w, ok := s.choose(all)
+	if p != nil && (!ok || p.way != w) {
+		s.act(now, p, p.session.Shutdown(now, status, false))
+		if p.conn != nil { // one that is only about to be opened
+			p.conn.Close()
+		}
+		s.secure(p.way.remote, "")
+		delete(s.peers, id)
+		p = nil
+	}
+	switch {
+	case !ok:
+	case p == nil:
+		s.meet(now, id, w)
+	default:
+		if state, _ := p.session.State(); state == session.Operational {
+			s.distribute(now, s.labels.Adjacencies(now, id, all))
+		}
+	}
+}
+
+// choose finds over what addresses the session is: RFC 7552 section 6.1.1. A peer with hellos of both families that does not say
+// what it prefers does not follow that, and has no session.
+func (s *Service) choose(all []discovery.Adjacency) (w way, ok bool) {
+	var four, six, told bool
+	for _, a := range all {
+		four, six, told = four || a.Source.Is4(), six || a.Source.Is6(), told || a.Preference != wire.PreferNone
+	}
+	if four && six && !told {
+		return w, false
+	}
+	is4 := four && (!six || s.Config.Discovery().Prefer == wire.PreferIPv4)
+	w.gtsm = len(all) > 0
+	for _, a := range all {
+		if a.Source.Is4() == is4 {
+			w.remote, ok = a.Transport, true
+			w.gtsm = w.gtsm && s.Config.Hello.GTSM && a.GTSM
+		}
+	}
+	w.local = s.Config.Transport6
+	if is4 {
+		w.local = s.Config.Transport4
+	}
+	return w, ok
+}
+
+// meet begins a session with a peer that is new, or has come by another way.
+func (s *Service) meet(now time.Time, id wire.Identifier, w way) {
+	c, limit := s.Config.Session, uint8(0)
+	if c.LoopDetection {
+		limit = uint8(c.PathLimit)
+	}
+	p := &peer{id: id, way: w, session: session.New(now, session.Config{
+		Local: s.Config.ID(), Peer: id, Role: session.RoleOf(w.local, w.remote),
+		KeepAlive: c.KeepAlive, MaxPDU: uint16(c.MaxPDU), LoopDetection: c.LoopDetection, PathVector: limit,
+		Capabilities: []wire.CapabilityParameter{
+			{Type: wire.TLVDynamicCapability, Enabled: true}, {Type: wire.TLVTypedWildcardCapability, Enabled: true},
+			{Type: wire.TLVUnrecognizedNotification, Enabled: true},
+		},
+		Restart: s.Config.Restart.FTSession(s.kernel.recovery(now)),
+	})}
+	s.peers[id] = p
+	s.secure(w.remote, s.secret(id))
+	s.adopt(now, p)
+	s.act(now, p, p.session.Tick(now))
+}
+
+func (s *Service) secret(id wire.Identifier) string { return s.Secrets[netip.AddrFrom4(id.LSR)] }
+
+func (s *Service) secure(peer netip.Addr, secret string) {
+	if len(s.Secrets) == 0 {
+		return
+	}
+	if err := s.Network.SetSecret(peer, secret); err != nil {
+		s.Log.Error("sign the session", "peer", peer, "err", err)
+	}
+}
+
+// act carries out what a session wants.
+func (s *Service) act(now time.Time, p *peer, actions []session.Action) {
+	for _, a := range actions {
+		switch a := a.(type) {
+		case session.Connect:
+			p.conn = s.Network.Connect(transport.Options{Local: p.way.local, Peer: p.way.remote, Secret: s.secret(p.id), GTSM: p.way.gtsm})
+		case session.Send:
+			if p.conn != nil {
+				p.conn.SetMaxPDU(p.session.MaxPDU())
+				p.conn.Send(a.Message)
+			}
+		case session.Close:
+			if p.conn != nil {
+				p.conn.Close()
+				p.conn = nil
+			}
+		case session.Deliver:
+			s.distribute(now, s.labels.Message(now, p.id, a.Message))
+		case session.Up:
+			s.up(now, p, a.Parameters)
+		case session.Down:
+			s.down(now, p, a)
+		case session.Refused:
+			p.last, p.lastAt = a.Why.Error(), now
+			s.Log.Info("no session", "peer", p.id, "why", a.Why, "again_at", a.Until)
+		}
+	}
+}
+
+func (s *Service) up(now time.Time, p *peer, agreed session.Parameters) {
+	s.flush(now)
+	s.counters.SessionsUp++
+	s.Log.Info("session is up", "peer", p.id, "address", p.way.remote, "role", p.session.Role(), "keepalive", agreed.KeepAlive)
+	s.publish(Event{Time: now, What: SessionUp, Peer: p.id})
+	s.distribute(now, s.labels.Up(now, labels.Peer{ID: p.id, Agreed: agreed, Adjacencies: s.discovery.Of(p.id)}))
+}
+
+func (s *Service) down(now time.Time, p *peer, d session.Down) {
+	s.flush(now)
+	s.counters.SessionsDown++
+	p.last, p.lastAt = d.Why.Error(), now
+	s.Log.Warn("session is down", "peer", p.id, "why", d.Why, "labels_kept", d.Restart != nil)
+	s.publish(Event{Time: now, What: SessionDown, Peer: p.id, Why: d.Why.Error()})
+	s.distribute(now, s.labels.Down(now, p.id, d.Restart))
+}
+
+// Clear ends the session with a peer, which may come back at once; the error wraps ErrNoPeer.
+func (s *Service) Clear(now time.Time, id wire.Identifier) error {
+	p := s.peers[id]
+	if p == nil {
+		return ErrNoPeer
+	}
+	s.act(now, p, p.session.Shutdown(now, wire.StatusShutdown, false))
+	p.session.Retry(now)
+	s.act(now, p, p.session.Tick(now))
+	return nil
+}
+
+// ErrNoPeer says that there is no such neighbor.
+var ErrNoPeer = errors.New("no such neighbor")

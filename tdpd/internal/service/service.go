@@ -1,0 +1,203 @@
+// Package service is the loop that owns tdpd's state: what comes in by sockets, netlink and time goes to discovery, sessions and
+// labels, which are pure, and what they want is carried out in order.
+package service
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/manycast/manycast/internal/daemon"
+	"github.com/manycast/manycast/tdpd/internal/config"
+	"github.com/manycast/manycast/tdpd/internal/discovery"
+	"github.com/manycast/manycast/tdpd/internal/fec"
+	"github.com/manycast/manycast/tdpd/internal/forwarding"
+	"github.com/manycast/manycast/tdpd/internal/kernel"
+	"github.com/manycast/manycast/tdpd/internal/labels"
+	"github.com/manycast/manycast/tdpd/internal/routes"
+	"github.com/manycast/manycast/tdpd/internal/transport"
+	"github.com/manycast/manycast/tdpd/internal/wire"
+)
+
+// atOnce is how many events are taken before what they change is carried out together.
+const atOnce = 256
+
+// Journal keeps which label is whose beyond this process.
+type Journal interface {
+	Labels() map[netip.Prefix]wire.Label
+	Set(bound map[netip.Prefix]wire.Label, unbound []netip.Prefix) error
+	Close() error
+	Remove() error
+}
+
+// Options are what a Service works with. It closes Network, Kernel and Journal.
+type Options struct {
+	Config  config.Config
+	Secrets map[netip.Addr]string // TCP MD5, by the peer's router id
+	Network transport.Network
+	Kernel  kernel.Backend
+	Routes  <-chan routes.Change
+	Servers <-chan []netip.Addr // all servers that services have now; nil: those of the configuration alone
+	Journal Journal
+	Log     *slog.Logger
+	Keep    bool // a clean stop leaves the kernel's entries
+	// Publish is called by the loop for each event that others may want to know of, and does not wait; nil: nobody does.
+	Publish func(Event)
+}
+
+// Service is the daemon's loop.
+type Service struct {
+	Options
+	started   time.Time
+	ready     chan struct{}
+	turns     chan struct{}
+	asks      chan func()
+	discovery *discovery.Discovery
+	peers     map[wire.Identifier]*peer
+	strangers map[transport.Conn]*stranger
+	fecs      *fec.FECs
+	labels    *labels.Labels
+	tables    *forwarding.Tables
+	links     []discovery.Interface // that LDP runs on now
+	pending   batch
+	kernel    kernelState
+	counters  Counters
+}
+
+// Counters only grow.
+type Counters struct {
+	SessionsUp   uint64
+	SessionsDown uint64
+	Strangers    uint64 // connections of nobody who had sent hellos, refused
+}
+
+// New returns a Service that does nothing before Run.
+func New(o Options) (*Service, error) {
+	l, err := labels.New(o.Config.LabelsConfig())
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{
+		Options: o, ready: make(chan struct{}), turns: make(chan struct{}), asks: make(chan func()),
+		discovery: discovery.New(o.Config.Discovery()), peers: map[wire.Identifier]*peer{}, strangers: map[transport.Conn]*stranger{},
+		labels: l, tables: forwarding.New(),
+	}
+	s.fecs = fec.New(func(iface string) bool { return slices.Contains(o.Config.Interfaces, iface) })
+	return s, nil
+}
+
+// String implements daemon.Task.
+func (s *Service) String() string { return "tdpd" }
+
+// Ready implements daemon.Task: closed when the routes that were there are in the kernel with their labels.
+func (s *Service) Ready() <-chan struct{} { return s.ready }
+
+// Run works until ctx ends. Then sessions end, and all entries are removed, unless the daemon is restarted.
+func (s *Service) Run(ctx context.Context) error {
+	s.started = time.Now()
+	if err := s.restore(s.started); err != nil {
+		return errors.Join(err, s.Kernel.Close(true))
+	}
+	s.setServers(s.started, nil)
+	s.send(s.started, s.discovery.SetTargets(s.started, s.Config.Targets()))
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return s.stop(time.Now(), s.Keep || daemon.Keeps(ctx))
+		case e := <-s.Network.Events():
+			s.events(e)
+		case c := <-s.Routes:
+			s.routesChanged(time.Now(), c)
+		case all := <-s.Servers:
+			s.setServers(time.Now(), all)
+		case <-s.Kernel.Changed():
+			s.kernel.wrong = true
+		case f := <-s.asks:
+			f()
+		case <-s.turns:
+		case <-timer.C:
+			s.tick(time.Now())
+		}
+		s.flush(time.Now())
+		timer.Reset(s.wait(time.Now()))
+	}
+}
+
+// Turns implements daemon.Looper.
+func (s *Service) Turns() []chan<- struct{} { return []chan<- struct{}{s.turns} }
+
+// events takes what is there, that the kernel's tables change once for much.
+func (s *Service) events(first transport.Event) {
+	e := first
+	for range atOnce {
+		s.event(time.Now(), e)
+		select {
+		case e = <-s.Network.Events():
+		default:
+			return
+		}
+	}
+}
+
+// wait is how long nothing is to be done by itself.
+func (s *Service) wait(now time.Time) time.Duration {
+	next := now.Add(time.Hour)
+	sooner := func(t time.Time) {
+		if !t.IsZero() && t.Before(next) {
+			next = t
+		}
+	}
+	sooner(s.discovery.Next())
+	sooner(s.labels.Next())
+	sooner(s.kernel.retry)
+	for _, p := range s.peers {
+		sooner(p.session.Next())
+	}
+	for _, x := range s.strangers {
+		sooner(x.until)
+	}
+	return max(0, next.Sub(now))
+}
+
+func (s *Service) tick(now time.Time) {
+	s.discovered(now, s.discovery.Tick(now))
+	for _, p := range s.sortedPeers() {
+		s.act(now, p, p.session.Tick(now))
+	}
+	s.turnAway(now)
+	s.distribute(now, s.labels.Tick(now))
+}
+
+// Do runs f in the loop.
+func (s *Service) Do(ctx context.Context, f func(now time.Time)) error {
+	done := make(chan struct{})
+	ask := func() {
+		defer close(done)
+		f(time.Now())
+	}
+	select {
+	case s.asks <- ask:
+		<-done
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// stop ends the sessions; a restart says nothing to peers, who keep our labels for a while (RFC 3478).
+func (s *Service) stop(now time.Time, keep bool) error {
+	for _, p := range s.sortedPeers() {
+		s.act(now, p, p.session.Shutdown(now, wire.StatusShutdown, keep))
+	}
+	s.pending = batch{}
+	s.Network.Close()
+	if keep {
+		return errors.Join(s.Kernel.Close(true), s.Journal.Close())
+	}
+	return errors.Join(s.Kernel.Close(false), s.Journal.Remove())
+}

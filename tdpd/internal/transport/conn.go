@@ -1,0 +1,264 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/manycast/manycast/tdpd/internal/wire"
+)
+
+const (
+	// queueMax is how many messages may wait for a peer: more than a label for each of a million prefixes.
+	queueMax = 1 << 21
+	// writeAtMost is how much is encoded at a time, in messages.
+	writeAtMost = 512
+	// writeWithin is how long a peer may take nothing. Its session ends by its keepalive time before.
+	writeWithin = 5 * time.Minute
+	// closeWithin is how long what was sent may take to leave a connection that is closed.
+	closeWithin = 2 * time.Second
+	readAtMost  = 64 << 10
+)
+
+var errSlow = fmt.Errorf("the peer takes nothing: %d messages wait for it", queueMax)
+
+// conn is a connection, open or about to be: Send may come before start.
+type conn struct {
+	id     wire.Identifier // this router's
+	remote netip.Addr
+	events chan<- Event
+	quit   <-chan struct{} // of the network
+	limit  atomic.Uint32
+
+	mu     sync.Mutex
+	nc     net.Conn // nil before it is open
+	queue  []wire.Message
+	ended  bool          // nothing more is taken: closed, or failed
+	closed chan struct{} // by Close: events do not matter any more
+	more   chan struct{} // queue or ended have changed
+}
+
+func newConn(id wire.Identifier, remote netip.Addr, events chan<- Event, quit <-chan struct{}) *conn {
+	return &conn{id: id, remote: remote, events: events, quit: quit, closed: make(chan struct{}), more: make(chan struct{}, 1)}
+}
+
+// Remote implements Conn.
+func (c *conn) Remote() netip.Addr { return c.remote }
+
+// SetMaxPDU implements Conn.
+func (c *conn) SetMaxPDU(n uint16) { c.limit.Store(uint32(n)) }
+
+// SetGTSM implements Conn.
+func (c *conn) SetGTSM() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if nc, ok := c.nc.(syscall.Conn); ok {
+		return gtsm(nc, c.remote)
+	}
+	return nil
+}
+
+// Send implements Conn.
+func (c *conn) Send(m wire.Message) {
+	c.mu.Lock()
+	if !c.ended {
+		c.queue = append(c.queue, m)
+	}
+	c.mu.Unlock()
+	c.wake()
+}
+
+// Close implements Conn.
+func (c *conn) Close() {
+	c.mu.Lock()
+	first := !c.isClosed()
+	if first {
+		c.finish()
+		close(c.closed)
+	}
+	c.mu.Unlock()
+	c.wake()
+}
+
+// finish has what is queued leave soon, or not at all. c.mu is held.
+func (c *conn) finish() {
+	c.ended = true
+	if c.nc != nil {
+		_ = c.nc.SetWriteDeadline(time.Now().Add(closeWithin)) // fails only where writing does, too
+	}
+}
+
+func (c *conn) isClosed() bool {
+	select {
+	case <-c.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+func (c *conn) wake() {
+	select {
+	case c.more <- struct{}{}:
+	default:
+	}
+}
+
+// run moves bytes both ways until the connection ends, and tells why.
+func (c *conn) run(nc net.Conn) {
+	c.mu.Lock()
+	c.nc = nc
+	c.mu.Unlock()
+	done := make(chan error, 1)
+	go func() { done <- c.write(nc) }()
+	err := c.read(nc)
+	if c.isClosed() { // the reader was interrupted by the writer, which is through
+		_ = <-done // what was sent has left, or has not: nobody waits for it
+		return
+	}
+	c.fail()
+	nc.Close()
+	if werr := <-done; werr != nil && !errors.Is(werr, net.ErrClosed) { // the reader was interrupted by it
+		err = werr
+	}
+	c.tell(Closed{c, err})
+}
+
+// fail has nothing more taken.
+func (c *conn) fail() {
+	c.mu.Lock()
+	c.ended, c.queue = true, nil
+	c.mu.Unlock()
+	c.wake()
+}
+
+// tell hands an event over, unless nobody wants it any more.
+func (c *conn) tell(e Event) bool {
+	select {
+	case c.events <- e:
+		return true
+	case <-c.closed:
+	case <-c.quit:
+	}
+	return false
+}
+
+// read returns nil where the peer has closed the connection.
+func (c *conn) read(nc net.Conn) error {
+	var framer wire.Framer
+	buf := make([]byte, readAtMost)
+	for {
+		n, err := nc.Read(buf)
+		_, _ = framer.Write(buf[:n]) // never fails
+		for {
+			if limit := c.limit.Load(); limit != 0 {
+				framer.SetMaxPDULength(uint16(limit))
+			}
+			pdu, ok, err := framer.Next()
+			if err != nil {
+				return c.unreadable(err)
+			}
+			if !ok {
+				break
+			}
+			if !c.tell(c.received(pdu)) {
+				return nil
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// unreadable hands over what is wrong with the stream, and waits until the session has answered it.
+func (c *conn) unreadable(err error) error {
+	var bad *wire.Error
+	if !errors.As(err, &bad) {
+		return err
+	}
+	if c.tell(Received{Conn: c, Messages: []Message{{Err: bad}}}) {
+		select {
+		case <-c.closed:
+		case <-c.quit:
+		}
+	}
+	return err
+}
+
+func (c *conn) received(pdu wire.PDU) Received {
+	r := Received{Conn: c, Sender: pdu.ID}
+	for m, err := range pdu.Messages() {
+		in := Message{Message: m}
+		errors.As(err, &in.Err)
+		r.Messages = append(r.Messages, in)
+		if in.Err != nil && in.Err.Fatal() {
+			break
+		}
+	}
+	return r
+}
+
+// write sends what is queued until the connection ends.
+func (c *conn) write(nc net.Conn) error {
+	var buf []byte
+	for {
+		batch, last, err := c.next()
+		if err == nil && len(batch) > 0 {
+			buf, err = wire.AppendPDU(buf[:0], c.id, uint16(c.limit.Load()), batch...)
+		}
+		if err == nil && len(batch) > 0 {
+			c.postpone(nc)
+			_, err = nc.Write(buf)
+		}
+		if err != nil || last {
+			nc.Close()
+			return err
+		}
+	}
+}
+
+// postpone gives the peer its time anew.
+func (c *conn) postpone(nc net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		c.finish()
+		return
+	}
+	_ = nc.SetWriteDeadline(time.Now().Add(writeWithin))
+}
+
+// next waits for messages. last: there will be no more.
+func (c *conn) next() (batch []wire.Message, last bool, err error) {
+	for {
+		c.mu.Lock()
+		n := min(len(c.queue), writeAtMost)
+		batch, c.queue = c.queue[:n:n], c.queue[n:]
+		last = c.ended && len(c.queue) == 0
+		slow := len(c.queue) > queueMax
+		c.mu.Unlock()
+		if slow {
+			return nil, false, errSlow
+		}
+		if n > 0 || last {
+			return batch, last, nil
+		}
+		select {
+		case <-c.more:
+		case <-c.quit: // the network is closed: what is there leaves
+			c.mu.Lock()
+			c.finish()
+			c.mu.Unlock()
+		}
+	}
+}

@@ -119,7 +119,9 @@ func (c *conn) run(nc net.Conn) {
 	go func() { done <- c.write(nc) }()
 	err := c.read(nc)
 	if c.isClosed() { // the reader was interrupted by the writer, which is through
-		_ = <-done // what was sent has left, or has not: nobody waits for it
+		if werr := <-done; werr != nil { // what was sent last has not left
+			c.fail()
+		}
 		return
 	}
 	c.fail()

@@ -69,7 +69,7 @@ type base struct {
 	isStatic bool
 }
 
-func newBase(role, name, stateDir, services string, log config.Log, cfg config.Bus, stderr io.Writer) (*base, error) {
+func newBase(role, name, stateDir, services string, log daemon.LogSection, cfg daemon.BusSection, stderr io.Writer) (*base, error) {
 	b := &base{isStatic: services != ""}
 	var err error
 	if b.log, err = daemon.Logger(log.Level, stderr); err != nil {

@@ -3,16 +3,13 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"regexp"
 	"slices"
 	"time"
 
 	"github.com/manycast/manycast/igmpd/internal/admission"
+	"github.com/manycast/manycast/internal/daemon"
 )
-
-var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
 
 const interfacesMax = 32 // VIFs of a kernel multicast table
 
@@ -22,9 +19,6 @@ func (c Config) Check() error {
 	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
 	if c.StateDir == "" {
 		bad("state_dir is empty: name a directory")
-	}
-	if !namePattern.MatchString(c.Name) {
-		bad("name %q: letters, digits, dots, dashes and underscores, at most 63", c.Name)
 	}
 	if len(c.Roots) == 0 {
 		bad("no roots: list the directors' addresses")
@@ -39,14 +33,7 @@ func (c Config) Check() error {
 	c.checkKeys(bad)
 	errs = append(errs, c.Kernel().Check(), c.Control.Check())
 	c.checkControl(bad)
-	if len(c.Bus.URLs) > 0 && c.Bus.Credentials == "" {
-		bad("bus.urls without bus.credentials: name the igmpd role's file that `manycast bus` made")
-	}
-	if c.Metrics.Listen != "" {
-		if _, _, err := net.SplitHostPort(c.Metrics.Listen); err != nil {
-			bad("metrics.listen: %v", err)
-		}
-	}
+	errs = append(errs, daemon.CheckRouterName(c.Name), c.Bus.Check("igmpd"), c.Metrics.Check())
 	return errors.Join(errs...)
 }
 

@@ -4,7 +4,6 @@ package config
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"time"
 
 	"github.com/manycast/manycast/igmpd/internal/admission"
@@ -16,24 +15,19 @@ import (
 
 // Config is the whole file; igmpd.toml says what each key means.
 type Config struct {
-	StateDir   string       `toml:"state_dir"`
-	Holder     string       `toml:"holder"`
-	Name       string       `toml:"name"`
-	Roots      []netip.Addr `toml:"roots"`
-	Log        Log          `toml:"log"`
-	Interfaces []Interface  `toml:"interface"`
-	Querier    Querier      `toml:"querier"`
-	Forwarding Forwarding   `toml:"forwarding"`
-	Admission  Admission    `toml:"admission"`
-	Keys       Keys         `toml:"keys"`
-	Control    Control      `toml:"control"`
-	Bus        Bus          `toml:"bus"`
-	Metrics    Metrics      `toml:"metrics"`
-}
-
-// Log is [log].
-type Log struct {
-	Level string `toml:"level"`
+	StateDir   string                `toml:"state_dir"`
+	Holder     string                `toml:"holder"`
+	Name       string                `toml:"name"`
+	Roots      []netip.Addr          `toml:"roots"`
+	Log        daemon.LogSection     `toml:"log"`
+	Interfaces []Interface           `toml:"interface"`
+	Querier    Querier               `toml:"querier"`
+	Forwarding Forwarding            `toml:"forwarding"`
+	Admission  Admission             `toml:"admission"`
+	Keys       Keys                  `toml:"keys"`
+	Control    Control               `toml:"control"`
+	Bus        daemon.BusSection     `toml:"bus"`
+	Metrics    daemon.MetricsSection `toml:"metrics"`
 }
 
 // Interface is one [[interface]].
@@ -93,28 +87,13 @@ type Control struct {
 	Keys   string `toml:"keys"`
 }
 
-// Bus is [bus].
-type Bus struct {
-	URLs        []string `toml:"urls"`
-	Credentials string   `toml:"credentials"`
-}
-
-// Metrics is [metrics].
-type Metrics struct {
-	Listen string `toml:"listen"`
-}
-
 // Default is what holds where the file says nothing.
 func Default() Config {
-	name, err := os.Hostname()
-	if err != nil {
-		name = "igmpd"
-	}
 	return Config{
 		StateDir: "/var/lib/manycast/igmpd",
 		Holder:   "/run/manycast/igmpd/holder.sock",
-		Name:     name,
-		Log:      Log{Level: "info"},
+		Name:     daemon.RouterName("igmpd"),
+		Log:      daemon.LogSection{Level: "info"},
 		Querier: Querier{
 			QueryInterval: 125 * time.Second, QueryResponseInterval: 10 * time.Second,
 			LastMemberQueryInterval: time.Second, Robustness: 2,

@@ -19,59 +19,43 @@ import (
 
 // Director is director.toml, which says what each key means.
 type Director struct {
-	Name         string         `toml:"name"`
-	StateDir     string         `toml:"state_dir"`
-	Interfaces   []string       `toml:"interfaces"`
-	Services     string         `toml:"services"`
-	BPFFS        string         `toml:"bpffs"`
-	FragmentsMax int            `toml:"fragments_max"`
-	Log          Log            `toml:"log"`
-	Bus          Bus            `toml:"bus"`
-	Leader       Leader         `toml:"leader"`
-	Metrics      Metrics        `toml:"metrics"`
-	Control      control.Config `toml:"control"`
-	Keys         DirectorKeys   `toml:"keys"`
+	Name         string                `toml:"name"`
+	StateDir     string                `toml:"state_dir"`
+	Interfaces   []string              `toml:"interfaces"`
+	Services     string                `toml:"services"`
+	BPFFS        string                `toml:"bpffs"`
+	FragmentsMax int                   `toml:"fragments_max"`
+	Log          daemon.LogSection     `toml:"log"`
+	Bus          daemon.BusSection     `toml:"bus"`
+	Leader       Leader                `toml:"leader"`
+	Metrics      daemon.MetricsSection `toml:"metrics"`
+	Control      control.Config        `toml:"control"`
+	Keys         DirectorKeys          `toml:"keys"`
 }
 
 // Agent is agent.toml, which says what each key means.
 type Agent struct {
-	Name      string         `toml:"name"`
-	StateDir  string         `toml:"state_dir"`
-	Interface string         `toml:"interface"`
-	Address   string         `toml:"address"`
-	Services  string         `toml:"services"`
-	Serve     []string       `toml:"serve"`
-	Weight    int            `toml:"weight"`
-	BPFFS     string         `toml:"bpffs"`
-	VIPDevice string         `toml:"vip_device"`
-	PathMTU   int            `toml:"path_mtu"`
-	Settle    time.Duration  `toml:"settle"`
-	Hold      time.Duration  `toml:"hold"`
-	Log       Log            `toml:"log"`
-	Join      Join           `toml:"join"`
-	Keys      Keys           `toml:"keys"`
-	Health    health.Config  `toml:"health"`
-	Load      load.Config    `toml:"load"`
-	Bus       Bus            `toml:"bus"`
-	Leader    Leader         `toml:"leader"`
-	Metrics   Metrics        `toml:"metrics"`
-	Control   control.Config `toml:"control"`
-}
-
-// Log is [log].
-type Log struct {
-	Level string `toml:"level"`
-}
-
-// Bus is [bus]; without URLs there is none.
-type Bus struct {
-	URLs        []string `toml:"urls"`
-	Credentials string   `toml:"credentials"`
-}
-
-// Metrics is [metrics].
-type Metrics struct {
-	Listen string `toml:"listen"`
+	Name      string                `toml:"name"`
+	StateDir  string                `toml:"state_dir"`
+	Interface string                `toml:"interface"`
+	Address   string                `toml:"address"`
+	Services  string                `toml:"services"`
+	Serve     []string              `toml:"serve"`
+	Weight    int                   `toml:"weight"`
+	BPFFS     string                `toml:"bpffs"`
+	VIPDevice string                `toml:"vip_device"`
+	PathMTU   int                   `toml:"path_mtu"`
+	Settle    time.Duration         `toml:"settle"`
+	Hold      time.Duration         `toml:"hold"`
+	Log       daemon.LogSection     `toml:"log"`
+	Join      Join                  `toml:"join"`
+	Keys      Keys                  `toml:"keys"`
+	Health    health.Config         `toml:"health"`
+	Load      load.Config           `toml:"load"`
+	Bus       daemon.BusSection     `toml:"bus"`
+	Leader    Leader                `toml:"leader"`
+	Metrics   daemon.MetricsSection `toml:"metrics"`
+	Control   control.Config        `toml:"control"`
 }
 
 // Leader is [leader]: whether this process may lead, and how patient it is then.
@@ -106,7 +90,7 @@ type DirectorKeys struct {
 func DefaultDirector() Director {
 	return Director{
 		Name: hostname(), StateDir: "/var/lib/manycast/director", BPFFS: "/sys/fs/bpf/manycast/director", FragmentsMax: 65536,
-		Log:     Log{"info"},
+		Log:     daemon.LogSection{Level: "info"},
 		Leader:  defaultLeader(true),
 		Control: control.DefaultConfig(),
 		Keys:    DirectorKeys{Member: "/var/lib/manycast/director/member.key", Dir: "/var/lib/manycast/director/groups"},
@@ -121,7 +105,7 @@ func defaultLeader(enabled bool) Leader {
 func DefaultAgent() Agent {
 	return Agent{
 		Name: hostname(), StateDir: "/var/lib/manycast/agent", Weight: 1, BPFFS: "/sys/fs/bpf/manycast/agent", VIPDevice: "lo",
-		Settle: 100 * time.Millisecond, Hold: 2 * time.Second, Log: Log{"info"},
+		Settle: 100 * time.Millisecond, Hold: 2 * time.Second, Log: daemon.LogSection{Level: "info"},
 		Join:    Join{Refresh: 10 * time.Second, Resend: time.Second, Robustness: 2},
 		Keys:    Keys{Member: "/var/lib/manycast/agent/member.key", Dir: "/var/lib/manycast/agent/groups"},
 		Health:  health.Default(),
@@ -170,7 +154,7 @@ func inFile(path string, err error) error {
 }
 
 func (c Director) check() error {
-	errs := []error{service.CheckName(c.Name), checkDir("state_dir", c.StateDir), checkDir("bpffs", c.BPFFS), c.Bus.check(c.Services), c.Control.Check()}
+	errs := []error{service.CheckName(c.Name), checkDir("state_dir", c.StateDir), checkDir("bpffs", c.BPFFS), checkBus(c.Bus, c.Services, "director"), c.Metrics.Check(), c.Control.Check()}
 	if len(c.Interfaces) == 0 {
 		errs = append(errs, errors.New(`no interfaces: name those where users' packets enter, such as interfaces = ["eth0"]`))
 	}
@@ -199,7 +183,7 @@ func (l Leader) check() error {
 
 func (c Agent) check() error {
 	errs := []error{
-		service.CheckName(c.Name), checkDir("state_dir", c.StateDir), checkDir("bpffs", c.BPFFS), c.Bus.check(c.Services), c.Health.Check(), c.Load.Check(), c.Leader.check(), c.Control.Check(),
+		service.CheckName(c.Name), checkDir("state_dir", c.StateDir), checkDir("bpffs", c.BPFFS), checkBus(c.Bus, c.Services, "agent"), c.Metrics.Check(), c.Health.Check(), c.Load.Check(), c.Leader.check(), c.Control.Check(),
 	}
 	if c.Leader.Enabled && len(c.Bus.URLs) == 0 {
 		errs = append(errs, errors.New("leader.enabled without bus.urls: who leads has its lease and the allocations on the bus"))
@@ -242,14 +226,11 @@ func (c Agent) check() error {
 	return errors.Join(errs...)
 }
 
-func (b Bus) check(services string) error {
+func checkBus(b daemon.BusSection, services, role string) error {
 	if len(b.URLs) == 0 && services == "" {
 		return errors.New("neither bus.urls nor services: name a bus, or a file of static services")
 	}
-	if len(b.URLs) > 0 && b.Credentials == "" {
-		return errors.New("bus.credentials is empty: name the file that `manycast bus` made for this role")
-	}
-	return nil
+	return b.Check(role)
 }
 
 func checkDir(key, dir string) error {

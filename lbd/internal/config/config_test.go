@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/manycast/manycast/internal/daemon"
 )
 
 // The reference files have every key with its default, but for what has none, and pass --check as they are.
@@ -31,8 +33,8 @@ func TestReferenceFiles(t *testing.T) {
 }
 
 // loopback is the bus that `manycast bus` starts on this machine.
-func loopback(role string) Bus {
-	return Bus{URLs: []string{"nats://127.0.0.1:4222"}, Credentials: "/var/lib/manycast/bus/creds/" + role + ".nk"}
+func loopback(role string) daemon.BusSection {
+	return daemon.BusSection{URLs: []string{"nats://127.0.0.1:4222"}, Credentials: "/var/lib/manycast/bus/creds/" + role + ".nk"}
 }
 
 func TestAgentCheck(t *testing.T) {

@@ -3,12 +3,11 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"regexp"
 	"slices"
 	"time"
 
+	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/tdpd/internal/wire"
 )
 
@@ -18,17 +17,12 @@ const (
 	labelLast          = 1_048_574 // the highest that Linux can have
 )
 
-var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
-
 // Check finds what cannot work; the error has all of it.
 func (c Config) Check() error {
 	var errs []error
 	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
 	if c.StateDir == "" {
 		bad("state_dir is empty: name a directory")
-	}
-	if !namePattern.MatchString(c.Name) {
-		bad("name %q: letters, digits, dots, dashes and underscores, at most 63", c.Name)
 	}
 	c.checkAddresses(bad)
 	c.checkInterfaces(bad)
@@ -40,14 +34,7 @@ func (c Config) Check() error {
 			bad("servers.addresses: %v is no unicast address", a)
 		}
 	}
-	if len(c.Bus.URLs) > 0 && c.Bus.Credentials == "" {
-		bad("bus.urls without bus.credentials: name the tdpd role's file that `manycast bus` made")
-	}
-	if c.Metrics.Listen != "" {
-		if _, _, err := net.SplitHostPort(c.Metrics.Listen); err != nil {
-			bad("metrics.listen: %v", err)
-		}
-	}
+	errs = append(errs, daemon.CheckRouterName(c.Name), c.Bus.Check("tdpd"), c.Metrics.Check())
 	return errors.Join(errs...)
 }
 

@@ -4,7 +4,6 @@ package config
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"time"
 
 	"github.com/manycast/manycast/internal/daemon"
@@ -15,27 +14,22 @@ import (
 
 // Config is the whole file; tdpd.toml says what each key means.
 type Config struct {
-	StateDir   string     `toml:"state_dir"`
-	Name       string     `toml:"name"`
-	RouterID   netip.Addr `toml:"router_id"`
-	Transport4 netip.Addr `toml:"transport_ipv4"`
-	Transport6 netip.Addr `toml:"transport_ipv6"`
-	Prefer     string     `toml:"prefer"`
-	Interfaces []string   `toml:"interfaces"`
-	Log        Log        `toml:"log"`
-	Hello      Hello      `toml:"hello"`
-	Session    Session    `toml:"session"`
-	Neighbors  []Neighbor `toml:"neighbor"`
-	Labels     Labels     `toml:"labels"`
-	Servers    Servers    `toml:"servers"`
-	Restart    Restart    `toml:"restart"`
-	Bus        Bus        `toml:"bus"`
-	Metrics    Metrics    `toml:"metrics"`
-}
-
-// Log is [log].
-type Log struct {
-	Level string `toml:"level"`
+	StateDir   string                `toml:"state_dir"`
+	Name       string                `toml:"name"`
+	RouterID   netip.Addr            `toml:"router_id"`
+	Transport4 netip.Addr            `toml:"transport_ipv4"`
+	Transport6 netip.Addr            `toml:"transport_ipv6"`
+	Prefer     string                `toml:"prefer"`
+	Interfaces []string              `toml:"interfaces"`
+	Log        daemon.LogSection     `toml:"log"`
+	Hello      Hello                 `toml:"hello"`
+	Session    Session               `toml:"session"`
+	Neighbors  []Neighbor            `toml:"neighbor"`
+	Labels     Labels                `toml:"labels"`
+	Servers    Servers               `toml:"servers"`
+	Restart    Restart               `toml:"restart"`
+	Bus        daemon.BusSection     `toml:"bus"`
+	Metrics    daemon.MetricsSection `toml:"metrics"`
 }
 
 // Hello is [hello].
@@ -87,28 +81,13 @@ type Restart struct {
 	MaxRecovery  time.Duration `toml:"max_recovery"`
 }
 
-// Bus is [bus].
-type Bus struct {
-	URLs        []string `toml:"urls"`
-	Credentials string   `toml:"credentials"`
-}
-
-// Metrics is [metrics].
-type Metrics struct {
-	Listen string `toml:"listen"`
-}
-
 // Default is what holds where the file says nothing.
 func Default() Config {
-	name, err := os.Hostname()
-	if err != nil {
-		name = "tdpd"
-	}
 	return Config{
 		StateDir: "/var/lib/manycast/tdpd",
-		Name:     name,
+		Name:     daemon.RouterName("tdpd"),
 		Prefer:   "ipv6",
-		Log:      Log{Level: "info"},
+		Log:      daemon.LogSection{Level: "info"},
 		Hello:    Hello{LinkHold: wire.DefaultLinkHoldTime, TargetedHold: wire.DefaultTargetedHoldTime, GTSM: true},
 		Session:  Session{KeepAlive: 180 * time.Second, MaxPDU: wire.DefaultMaxPDULength, PathLimit: 32},
 		Labels: Labels{
@@ -141,14 +120,18 @@ func (c Config) ID() wire.Identifier { return wire.Identifier{LSR: c.RouterID.As
 
 // Discovery is what discovery has to know.
 func (c Config) Discovery() discovery.Config {
-	d := discovery.Config{
-		ID: c.ID(), Transport4: c.Transport4, Transport6: c.Transport6, Prefer: wire.PreferIPv6, GTSM: c.Hello.GTSM,
+	return discovery.Config{
+		ID: c.ID(), Transport4: c.Transport4, Transport6: c.Transport6, Prefer: c.Preference(), GTSM: c.Hello.GTSM,
 		LinkHold: c.Hello.LinkHold, TargetedHold: c.Hello.TargetedHold, Accept: c.acceptsTargeted,
 	}
+}
+
+// Preference is the family of sessions with dual-stack peers.
+func (c Config) Preference() wire.TransportPreference {
 	if c.Prefer == "ipv4" {
-		d.Prefer = wire.PreferIPv4
+		return wire.PreferIPv4
 	}
-	return d
+	return wire.PreferIPv6
 }
 
 func (c Config) acceptsTargeted(from netip.Addr) bool {

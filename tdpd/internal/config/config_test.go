@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -17,6 +18,24 @@ func load(t *testing.T, text string) (Config, error) {
 		t.Fatal(err)
 	}
 	return Load(path)
+}
+
+// The reference file has every key with its default, but for what has none.
+func TestReferenceFile(t *testing.T) {
+	got, err := Load("../../tdpd.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.Name, want.RouterID, want.Transport4, want.Interfaces = got.Name, got.RouterID, got.Transport4, got.Interfaces
+	want.Labels.Advertise, want.Labels.Accept = got.Labels.Advertise, got.Labels.Accept // empty, not nil
+	want.Hello.AcceptTargeted, want.Servers.Addresses, want.Bus.URLs = got.Hello.AcceptTargeted, got.Servers.Addresses, got.Bus.URLs
+	if !reflect.DeepEqual(got, want) {
+		t.Fatalf("the reference file says\n%+v\nthe defaults are\n%+v", got, want)
+	}
+	if n := len(got.Labels.Advertise) + len(got.Labels.Accept) + len(got.Hello.AcceptTargeted) + len(got.Servers.Addresses) + len(got.Bus.URLs); n != 0 {
+		t.Errorf("%d defaults that are none", n)
+	}
 }
 
 func TestLeastThatWorks(t *testing.T) {

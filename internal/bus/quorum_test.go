@@ -75,6 +75,16 @@ func (c *ownCluster) urls() (urls []string) {
 	return urls
 }
 
+// putter writes values of one key.
+func putter(b *Bucket) func(value string) func(context.Context) error {
+	return func(value string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := b.Put(ctx, "web", []byte(value))
+			return err
+		}
+	}
+}
+
 // TestOwnClusterLosesServers: with one of three servers gone everything goes on; with two nothing can be written, and what was
 // written is there when they are back.
 func TestOwnClusterLosesServers(t *testing.T) {
@@ -84,12 +94,7 @@ func TestOwnClusterLosesServers(t *testing.T) {
 	}
 	director := connectTo(t, c.urls(), c.creds, "director")
 	b := director.Bucket(BucketConfig{Name: BucketAllocations})
-	put := func(value string) func(context.Context) error {
-		return func(ctx context.Context) error {
-			_, err := b.Put(ctx, "web", []byte(value))
-			return err
-		}
-	}
+	put := putter(b)
 	eventually(t, put("1"))
 	w := b.Watch(t.Context())
 	watched(t, w, "1")
@@ -134,12 +139,7 @@ func TestServerThatLostItsStoreIsTheSame(t *testing.T) {
 	}
 	director := connectTo(t, c.urls(), c.creds, "director")
 	b := director.Bucket(BucketConfig{Name: BucketAllocations})
-	put := func(value string) func(context.Context) error {
-		return func(ctx context.Context) error {
-			_, err := b.Put(ctx, "web", []byte(value))
-			return err
-		}
-	}
+	put := putter(b)
 	eventually(t, put("1"))
 	c.ends[0]()
 	before, err := serverName(c.cfg[0].DataDir)

@@ -73,7 +73,8 @@ func (m *Members) heartbeat(now time.Time, iface string, p *member, f wire.Frame
 	}
 	last := &p.anchors[0]
 	if f.Sequence == last.Index && f.Element == last.Element {
-		return m.copied(now, iface, p), nil
+		m.counted.Copies++
+		return copied(now, iface, p), nil
 	}
 	if f.Sequence <= last.Index {
 		return nil, fmt.Errorf("%w: heartbeat %d of %s after %d", Replayed, f.Sequence, p.Name, last.Index)
@@ -87,8 +88,7 @@ func (m *Members) heartbeat(now time.Time, iface string, p *member, f wire.Frame
 
 // copied takes what was heard before. It shows another way to the member, if it is as old as the original: whoever keeps a frame and
 // sends it again elsewhere later shows nothing.
-func (m *Members) copied(now time.Time, iface string, p *member) []control.Event {
-	m.counted.Copies++
+func copied(now time.Time, iface string, p *member) []control.Event {
 	if now.Sub(p.Heard) > copyWithin {
 		return nil
 	}
@@ -132,7 +132,7 @@ func changed(p *member, yes bool) []control.Event {
 
 func (m *Members) part(now, wall time.Time, iface string, source netip.Addr, p *member, f wire.Frame) ([]control.Event, error) {
 	if p != nil && p.Boot == f.Boot && p.spoken.has(f.Sequence) {
-		return m.copied(now, iface, p), nil // the second sending, or another way
+		return copied(now, iface, p), nil // the second sending, or another way
 	}
 	raw, err := m.parts.add(now, f)
 	if raw == nil {

@@ -3,7 +3,6 @@
 package discovery
 
 import (
-	"bytes"
 	"cmp"
 	"net/netip"
 	"slices"
@@ -225,7 +224,7 @@ func (d *Discovery) sorted() []*Adjacency {
 		out = append(out, a)
 	}
 	slices.SortFunc(out, func(a, b *Adjacency) int {
-		return cmp.Or(compareID(a.Peer, b.Peer), cmp.Compare(a.Interface, b.Interface), a.Source.Compare(b.Source))
+		return cmp.Or(a.Peer.Compare(b.Peer), cmp.Compare(a.Interface, b.Interface), a.Source.Compare(b.Source))
 	})
 	return out
 }
@@ -271,8 +270,4 @@ func (d *Discovery) take() []Action {
 	out := d.actions
 	d.actions = nil
 	return out
-}
-
-func compareID(a, b wire.Identifier) int {
-	return cmp.Or(bytes.Compare(a.LSR[:], b.LSR[:]), cmp.Compare(a.Space, b.Space))
 }

@@ -136,7 +136,7 @@ func (l *Labels) retry(now func(*request) bool) {
 		}
 	}
 	slices.SortFunc(again, func(a, b *request) int {
-		if c := compareID(a.peer.id, b.peer.id); c != 0 {
+		if c := a.peer.id.Compare(b.peer.id); c != 0 {
 			return c
 		}
 		return a.fec.Compare(b.fec.Prefix)

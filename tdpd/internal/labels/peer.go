@@ -1,8 +1,6 @@
 package labels
 
 import (
-	"bytes"
-	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -75,12 +73,8 @@ func (f families) list() (out []wire.AddressFamily) {
 	return out
 }
 
-func compareID(a, b wire.Identifier) int {
-	return cmp.Or(bytes.Compare(a.LSR[:], b.LSR[:]), cmp.Compare(a.Space, b.Space))
-}
-
 func (l *Labels) find(id wire.Identifier) (int, bool) {
-	return slices.BinarySearchFunc(l.peers, id, func(p *peer, id wire.Identifier) int { return compareID(p.id, id) })
+	return slices.BinarySearchFunc(l.peers, id, func(p *peer, id wire.Identifier) int { return p.id.Compare(id) })
 }
 
 func (l *Labels) peer(id wire.Identifier) *peer {

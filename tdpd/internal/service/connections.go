@@ -117,16 +117,29 @@ func (s *Service) adopt(now time.Time, p *peer) {
 			continue
 		}
 		delete(s.strangers, c)
-		if p.way.gtsm {
-			if err := c.SetGTSM(); err != nil {
-				s.Log.Warn("GTSM", "peer", p.id, "err", err)
-			}
+		if err := s.protect(c, p); err != nil {
+			s.Log.Error("session refused: it cannot be protected", "peer", p.id, "err", err)
+			s.refuse(c, wire.StatusShutdown)
+			continue
 		}
 		actions := p.session.Connected(now) // which may end what was before
 		s.act(now, p, actions)
 		p.conn = c
 		s.received(now, *x.first)
 	}
+}
+
+// protect holds a connection that was accepted to what is wanted of the peer's sessions.
+func (s *Service) protect(c transport.Conn, p *peer) error {
+	if secret := s.secret(p.id); secret != "" {
+		if err := c.SetSecret(secret); err != nil {
+			return err
+		}
+	}
+	if p.way.gtsm {
+		return c.SetGTSM()
+	}
+	return nil
 }
 
 // turnAway refuses those who have taken too long.

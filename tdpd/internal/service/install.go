@@ -26,7 +26,6 @@ type kernelState struct {
 	wrong     bool                  // the tables have to be looked at as a whole
 	retry     time.Time             // and when, after a failure; zero: at once
 	backoff   time.Duration
-	failure   error // of the last time
 	warned    time.Time
 }
 
@@ -120,7 +119,6 @@ func complete(v labels.View) bool {
 
 func (s *Service) installed(now time.Time, err error) {
 	k := &s.kernel
-	k.failure = err
 	if err != nil {
 		k.backoff = min(max(2*k.backoff, retrySoon), retryLater)
 		k.wrong, k.retry = true, now.Add(k.backoff)

@@ -1,8 +1,6 @@
 package service
 
 import (
-	"bytes"
-	"cmp"
 	"errors"
 	"maps"
 	"net/netip"
@@ -22,29 +20,28 @@ type peer struct {
 	way     way
 	session *session.Session
 	conn    transport.Conn // nil: there is none
-	last    string         // why the session ended, or was refused, last
-	lastAt  time.Time
 }
 
 // way is what a session is made over.
 type way struct {
 	local, remote netip.Addr
-	gtsm          bool
+	gtsm          bool // all the peer's adjacencies were of links that want it when the session was made (RFC 6720)
 }
+
+func (w way) same(o way) bool { return w.local == o.local && w.remote == o.remote }
 
 func (s *Service) sortedPeers() []*peer {
-	return slices.SortedFunc(maps.Values(s.peers), func(a, b *peer) int { return compareID(a.id, b.id) })
-}
-
-func compareID(a, b wire.Identifier) int {
-	return cmp.Or(bytes.Compare(a.LSR[:], b.LSR[:]), cmp.Compare(a.Space, b.Space))
+	return slices.SortedFunc(maps.Values(s.peers), func(a, b *peer) int { return a.id.Compare(b.id) })
 }
 
 // discovered carries out what discovery wants.
 func (s *Service) discovered(now time.Time, actions []discovery.Action) {
-	s.send(now, actions)
 	for _, a := range actions {
 		switch a := a.(type) {
+		case discovery.Send:
+			if err := s.Network.Hello(a); err != nil {
+				s.Log.Debug("send a hello", "interface", a.Interface, "to", a.To, "err", err)
+			}
 		case discovery.Up:
 			s.Log.Info("adjacency is up", "peer", a.Adjacency.Peer, "interface", a.Adjacency.Interface, "source", a.Adjacency.Source, "transport", a.Adjacency.Transport)
 			s.settle(now, a.Adjacency.Peer, wire.StatusShutdown)
@@ -60,22 +57,11 @@ func (s *Service) discovered(now time.Time, actions []discovery.Action) {
 	}
 }
 
-// send sends the hellos among the actions.
-func (s *Service) send(_ time.Time, actions []discovery.Action) {
-	for _, a := range actions {
-		if hello, ok := a.(discovery.Send); ok {
-			if err := s.Network.Hello(hello); err != nil {
-				s.Log.Debug("send a hello", "interface", hello.Interface, "to", hello.To, "err", err)
-			}
-		}
-	}
-}
-
 // settle makes, ends or leaves a peer's session as its adjacencies want; status is for the end.
 func (s *Service) settle(now time.Time, id wire.Identifier, status wire.StatusCode) {
 	p, all := s.peers[id], s.discovery.Of(id)
 	w, ok := s.choose(all)
-	if p != nil && (!ok || p.way != w) {
+	if p != nil && (!ok || !p.way.same(w)) {
 		s.act(now, p, p.session.Shutdown(now, status, false))
 		if p.conn != nil { // one that is only about to be opened
 			p.conn.Close()
@@ -105,7 +91,7 @@ func (s *Service) choose(all []discovery.Adjacency) (w way, ok bool) {
 	if four && six && !told {
 		return w, false
 	}
-	is4 := four && (!six || s.Config.Discovery().Prefer == wire.PreferIPv4)
+	is4 := four && (!six || s.Config.Preference() == wire.PreferIPv4)
 	w.gtsm = len(all) > 0
 	for _, a := range all {
 		if a.Source.Is4() == is4 {
@@ -175,7 +161,6 @@ func (s *Service) act(now time.Time, p *peer, actions []session.Action) {
 		case session.Down:
 			s.down(now, p, a)
 		case session.Refused:
-			p.last, p.lastAt = a.Why.Error(), now
 			s.Log.Info("no session", "peer", p.id, "why", a.Why, "again_at", a.Until)
 		}
 	}
@@ -192,7 +177,6 @@ func (s *Service) up(now time.Time, p *peer, agreed session.Parameters) {
 func (s *Service) down(now time.Time, p *peer, d session.Down) {
 	s.flush(now)
 	s.counters.SessionsDown++
-	p.last, p.lastAt = d.Why.Error(), now
 	s.Log.Warn("session is down", "peer", p.id, "why", d.Why, "labels_kept", d.Restart != nil)
 	s.publish(Event{Time: now, What: SessionDown, Peer: p.id, Why: d.Why.Error()})
 	s.distribute(now, s.labels.Down(now, p.id, d.Restart))

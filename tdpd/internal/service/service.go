@@ -51,7 +51,6 @@ type Options struct {
 // Service is the daemon's loop.
 type Service struct {
 	Options
-	started   time.Time
 	ready     chan struct{}
 	turns     chan struct{}
 	asks      chan func()
@@ -97,12 +96,12 @@ func (s *Service) Ready() <-chan struct{} { return s.ready }
 
 // Run works until ctx ends. Then sessions end, and all entries are removed, unless the daemon is restarted.
 func (s *Service) Run(ctx context.Context) error {
-	s.started = time.Now()
-	if err := s.restore(s.started); err != nil {
+	now := time.Now()
+	if err := s.restore(now); err != nil {
 		return errors.Join(err, s.Kernel.Close(true))
 	}
-	s.setServers(s.started, nil)
-	s.send(s.started, s.discovery.SetTargets(s.started, s.Config.Targets()))
+	s.setServers(now, nil)
+	s.discovered(now, s.discovery.SetTargets(now, s.Config.Targets()))
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

@@ -56,12 +56,25 @@ func (c *conn) SetMaxPDU(n uint16) { c.limit.Store(uint32(n)) }
 
 // SetGTSM implements Conn.
 func (c *conn) SetGTSM() error {
+	return c.set(sends255(c.remote), wants255(c.remote))
+}
+
+// SetSecret implements Conn.
+func (c *conn) SetSecret(secret string) error { return c.set(signs(c.remote, secret)) }
+
+// set changes the socket; a connection without one, as of a Fake, has nothing to set.
+func (c *conn) set(options ...option) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if nc, ok := c.nc.(syscall.Conn); ok {
-		return gtsm(nc, c.remote)
+	nc, ok := c.nc.(syscall.Conn)
+	if !ok {
+		return nil
 	}
-	return nil
+	raw, err := nc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return control(raw, options...)
 }
 
 // Send implements Conn.

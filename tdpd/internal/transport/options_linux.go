@@ -52,23 +52,16 @@ func listens(local netip.Addr) option {
 	}
 }
 
-// sends255 is the sender's half of GTSM (RFC 5082).
-func sends255(family netip.Addr) option {
-	return func(fd int) error {
-		if family.Is4() {
-			return setInt(fd, unix.IPPROTO_IP, unix.IP_TTL, 255)
-		}
-		return setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, 255)
-	}
-}
+// sends255 is the sender's half of GTSM (RFC 5082), wants255 the receiver's.
+func sends255(family netip.Addr) option { return hops(family, unix.IP_TTL, unix.IPV6_UNICAST_HOPS) }
+func wants255(family netip.Addr) option { return hops(family, unix.IP_MINTTL, unix.IPV6_MINHOPCOUNT) }
 
-// wants255 is the receiver's half.
-func wants255(family netip.Addr) option {
+func hops(family netip.Addr, name4, name6 int) option {
 	return func(fd int) error {
 		if family.Is4() {
-			return setInt(fd, unix.IPPROTO_IP, unix.IP_MINTTL, 255)
+			return setInt(fd, unix.IPPROTO_IP, name4, 255)
 		}
-		return setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MINHOPCOUNT, 255)
+		return setInt(fd, unix.IPPROTO_IPV6, name6, 255)
 	}
 }
 
@@ -95,13 +88,4 @@ func signs(peer netip.Addr, secret string) option {
 		}
 		return os.NewSyscallError("setsockopt", err)
 	}
-}
-
-// gtsm is both halves for a connection that is open.
-func gtsm(c syscall.Conn, peer netip.Addr) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	return control(raw, sends255(peer), wants255(peer))
 }

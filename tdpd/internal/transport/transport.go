@@ -43,6 +43,9 @@ type Conn interface {
 	SetMaxPDU(n uint16)
 	// SetGTSM takes packets of the same link only from now on.
 	SetGTSM() error
+	// SetSecret takes segments that are signed by TCP MD5 only from now on, and signs: for who connected before it was known whose
+	// secret counts.
+	SetSecret(secret string) error
 	// Close ends the connection after what was sent has left, or soon. No event of it comes after those on their way.
 	Close()
 }

@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -22,6 +24,11 @@ const identifierSize = 6
 
 // String writes the identifier as RFC 5036 section 2.2.2 does: 1.1.1.1:0.
 func (id Identifier) String() string { return fmt.Sprintf("%v:%d", id.LSR, id.Space) }
+
+// Compare orders identifiers by LSR, then by label space.
+func (id Identifier) Compare(o Identifier) int {
+	return cmp.Or(bytes.Compare(id.LSR[:], o.LSR[:]), cmp.Compare(id.Space, o.Space))
+}
 
 func (id Identifier) append(b []byte) []byte {
 	return binary.BigEndian.AppendUint16(append(b, id.LSR[:]...), id.Space)

@@ -30,6 +30,7 @@ type pool struct {
 	state    store.State
 	number   uint64 // highest of an epoch seen: if the bucket forgets, epochs do not go back within a term
 
+	rests    time.Time // until then users whose connections a commit closed find everything where it is
 	settled  *basis    // what the committed allocation is right for
 	balanced time.Time // when reports of load last could move users, or somebody else did
 	empty    bool      // nobody may own anything; told once
@@ -86,7 +87,7 @@ func (p *pool) step(now time.Time) []Action {
 
 // evaluate begins a reallocation when the committed allocation is not the one that is wanted.
 func (p *pool) evaluate(now time.Time) []Action {
-	if p.spec == nil || p.spec.Static() || !p.core.loaded || !p.complete(now) {
+	if p.spec == nil || p.spec.Static() || !p.core.loaded || !p.complete(now) || now.Before(p.rests) {
 		return nil
 	}
 	base, due := basis{p.nextEpoch(), p.spec, p.servers(now)}, p.due(now)
@@ -200,7 +201,7 @@ func (p *pool) saved(now time.Time) []Action {
 		r.began, r.again, r.deadline = now, now.Add(patience/2), now.Add(patience)
 		return []Action{Send{announce.Announce{Service: p.name, Allocation: r.next, Previous: p.state.Committed}}}
 	case r.phase == savingCommitted && p.state.Committed.Epoch == r.next.Epoch:
-		p.round, p.balanced = nil, now
+		p.round, p.balanced, p.rests = nil, now, now.Add(p.core.timing.Rest)
 		p.tails = append(p.tails, &tail{
 			Move: Move{
 				Service: p.name, Epoch: r.next.Epoch, Reason: r.reason,

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/internal/steer"
 )
 
@@ -76,7 +77,8 @@ func (t *Table) Requesters(f func(requester netip.Addr, port string)) {
 
 // Ranks of claims.
 const (
-	rankUnwell  = -2 // keeps what nobody better takes
+	rankUnwell  = -3 // keeps what nobody better takes
+	rankLate    = -2 // a standby by an allocation whose owner may yet send its joins
 	rankStandby = -1
 	rankOwner   = 0
 )
@@ -118,38 +120,62 @@ func (g *privateGroup) hasStandbys() bool {
 	return false
 }
 
-func (g *privateGroup) claimsOfSurvivors() (out []steer.Claim) {
+// claims are what there is to steer by, in two parts: without the first one nobody who is available goes without what it owns.
+func (g *privateGroup) claims() (more, needed []steer.Claim) {
+	isFailing := g.failing()
 	for requester, m := range g.members {
-		switch g.health[requester] {
-		case Available:
-			out = append(out,
-				steer.Claim{Owner: m.owner, Rank: rankOwner, Epoch: m.epoch, Set: m.own},
-				steer.Claim{Owner: m.owner, Rank: rankStandby, Epoch: m.epoch, Set: m.standby})
-		case Unwell:
-			out = append(out, steer.Claim{Owner: m.owner, Rank: rankUnwell, Epoch: m.epoch, Set: m.own})
+		switch {
+		case !isFailing || g.health[requester] == Available:
+			needed = append(needed, steer.Claim{Owner: m.owner, Rank: rankOwner, Epoch: m.epoch, Set: m.own})
+		case g.health[requester] == Unwell:
+			needed = append(needed, steer.Claim{Owner: m.owner, Rank: rankUnwell, Epoch: m.epoch, Set: m.own})
 		}
 	}
-	slices.SortFunc(out, byOwner)
+	for requester, m := range g.retired {
+		if !isFailing || g.health[requester] == Available {
+			more = append(more, steer.Claim{Owner: m.owner, Rank: rankOwner, Epoch: m.epoch, Set: m.own})
+		}
+	}
+	switch {
+	case isFailing:
+		in := g.inForce()
+		needed, more = append(needed, g.standbys(g.members, in)...), append(more, g.standbys(g.retired, in)...)
+	case g.missing():
+		in := g.inForce()
+		more = slices.Concat(more, g.standbys(g.members, in), g.standbys(g.retired, in))
+	}
+	slices.SortFunc(needed, byOwner)
+	slices.SortFunc(more, byOwner)
+	return more, needed
+}
+
+// standbys are the claims of those who are available. While an epoch replaces another, those of the old one come first: who stands in for a
+// dead server goes on until the new owner has joined, and a new standby that is heard before would only have the connections of a moment.
+func (g *privateGroup) standbys(members map[netip.Addr]*member, inForce map[epoch.Epoch]bool) (out []steer.Claim) {
+	for requester, m := range members {
+		if len(m.standby.Permit) == 0 || g.health[requester] != Available {
+			continue
+		}
+		rank := rankLate
+		if inForce[m.epoch] {
+			rank = rankStandby
+		}
+		out = append(out, steer.Claim{Owner: m.owner, Rank: rank, Epoch: m.epoch, Set: m.standby})
+	}
 	return out
 }
 
-func claims(members map[netip.Addr]*member) []steer.Claim {
-	out := make([]steer.Claim, 0, len(members))
-	for _, m := range members {
-		out = append(out, steer.Claim{Owner: m.owner, Epoch: m.epoch, Set: m.own})
-	}
-	slices.SortFunc(out, byOwner)
-	return out
-}
-
-func standbys(members map[netip.Addr]*member) []steer.Claim {
-	out := make([]steer.Claim, 0, len(members))
-	for _, m := range members {
-		if len(m.standby.Permit) > 0 {
-			out = append(out, steer.Claim{Owner: m.owner, Rank: rankStandby, Epoch: m.epoch, Set: m.standby})
+// inForce are the epochs that somebody failed with, or that are just being replaced.
+func (g *privateGroup) inForce() map[epoch.Epoch]bool {
+	out := map[epoch.Epoch]bool{}
+	for requester := range g.health {
+		if m := g.members[requester]; m != nil {
+			out[m.epoch] = true
 		}
 	}
-	slices.SortFunc(out, byOwner)
+	for _, m := range g.retired {
+		out[m.epoch] = true
+	}
 	return out
 }
 

@@ -244,3 +244,61 @@ func TestStandbyChanges(t *testing.T) {
 		t.Errorf("even at %q, want the standby of now", e)
 	}
 }
+
+// While the epoch that tidies up comes in, server by server, a dead server's users stay where they are until their new owner has joined.
+func TestStandbyGoesOnUntilTheNewOwnerJoins(t *testing.T) {
+	s3, nothing := netip.MustParseAddr("10.3.0.13"), portion.Set{}
+	ports := map[netip.Addr]string{s1: "p1", s2: "p2", s3: "p3"}
+	type step struct {
+		who          netip.Addr
+		own, standby portion.Set // of the second epoch
+		want         string      // then the users of s1 are there
+	}
+	for name, c := range map[string]struct {
+		unheard bool // s1 never joined at this router
+		steps   []step
+	}{
+		"the new standby joins first":                   {false, []step{{s3, nothing, even, "p2"}, {s2, even, nothing, "p2"}}},
+		"it does where the dead server was never heard": {true, []step{{s3, nothing, even, "p2"}, {s2, even, nothing, "p2"}}},
+		"the old standby joins first":                   {false, []step{{s2, odd, nothing, "p2"}, {s3, even, nothing, "p3"}}},
+		"it is the standby again":                       {false, []step{{s2, odd, even, "p2"}, {s3, even, nothing, "p3"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			table := New(Config{QueryInterval: 125 * time.Second, QueryResponseInterval: 10 * time.Second, LastMemberQueryInterval: time.Second, Robustness: 2})
+			join := func(at time.Time, who netip.Addr, number uint64, own, standby portion.Set) {
+				t.Helper()
+				if _, err := table.Join(at, ports[who], withStandby(extended(at, who, 1, number, own), standby)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !c.unheard {
+				join(start, s1, 1, even, nothing)
+			}
+			join(start, s2, 1, odd, even)
+			join(start, s3, 1, nothing, odd)
+			table.SetHealth(start, s1, Silent)
+			for i, s := range c.steps {
+				join(start.Add(time.Duration(i+1)*10*time.Millisecond), s.who, 2, s.own, s.standby)
+				if at, _ := who(table, "10.0.0.2"); at != s.want {
+					t.Errorf("step %d: even at %q, want %q", i, at, s.want)
+				}
+			}
+		})
+	}
+}
+
+// Who dies between the commit and its joins has its new users at their standby, when the old epoch's word is over.
+func TestNewOwnerDiesBeforeItJoins(t *testing.T) {
+	table := pair(t)
+	later := start.Add(time.Second)
+	if _, err := table.Join(later, "p2", withStandby(extended(later, s2, 1, 2, portion.Set{}), set("0.0.0.0/0.0.0.0"))); err != nil {
+		t.Fatal(err)
+	}
+	table.SetHealth(later, s1, Silent)
+	table.Tick(later.Add(retirement))
+	for _, u := range []string{"10.0.0.2", "10.0.0.3"} {
+		if at, _ := who(table, u); at != "p2" {
+			t.Errorf("%s at %q", u, at)
+		}
+	}
+}

@@ -113,22 +113,15 @@ func (g *privateGroup) renew() error {
 	return nil
 }
 
-// compile makes the plan of the members' sets. Where all are available, the retired ones are below them, and where somebody is missing the
-// standbys below these, if that is not too much.
+// compile makes the plan of what members claim, and of what they claimed before and stand by for, if that is not too much.
 func (g *privateGroup) compile() (*steer.Plan, []steer.Claim, error) {
-	if g.failing() {
-		return compileClaims(g.claimsOfSurvivors())
-	}
-	now, more := claims(g.members), claims(g.retired)
-	if g.missing() {
-		more = append(more, standbys(g.members)...)
-	}
+	more, needed := g.claims()
 	if len(more) > 0 {
-		if plan, all, err := compileClaims(append(more, now...)); err == nil {
+		if plan, all, err := compileClaims(slices.Concat(more, needed)); err == nil {
 			return plan, all, nil
 		}
 	}
-	return compileClaims(now)
+	return compileClaims(needed)
 }
 
 func compileClaims(claims []steer.Claim) (*steer.Plan, []steer.Claim, error) {

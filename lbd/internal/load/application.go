@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Application asks an application for its load again and again, apart from what is measured: it may be slow.
@@ -32,8 +34,11 @@ func NewApplication(c Config, log *slog.Logger) *Application {
 	case strings.HasPrefix(c.Application, "/"):
 		a.ask = func(context.Context) ([]byte, time.Time, error) { return readFile(c.Application) }
 	case c.Application != "":
-		// A proxy of the environment would not be asked for the machine's own load.
-		client := &http.Client{Transport: &http.Transport{MaxIdleConns: 1, IdleConnTimeout: 2 * c.Interval}}
+		// A proxy of the environment would not be asked for the machine's own load, and nobody is to send the agent elsewhere.
+		client := &http.Client{
+			Transport:     &http.Transport{MaxIdleConns: 1, IdleConnTimeout: 2 * c.Interval},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}
 		a.ask = func(ctx context.Context) ([]byte, time.Time, error) { return get(ctx, client, c.Application) }
 	}
 	return a
@@ -108,20 +113,20 @@ func (a *Application) Failures() uint64 {
 	return a.failed
 }
 
-// readFile reads a regular file: a pipe would wait for its writer.
+// readFile reads a regular file: opening or reading a pipe would wait for its writer.
 func readFile(path string) ([]byte, time.Time, error) {
-	info, err := os.Stat(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
 	if err != nil {
 		return nil, time.Time{}, err
 	}
 	if !info.Mode().IsRegular() {
 		return nil, time.Time{}, fmt.Errorf("%s is no regular file", path)
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, time.Time{}, err
-	}
-	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, MaxWord+1))
 	return text, info.ModTime(), err
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // logged is a log's text.
@@ -129,7 +131,32 @@ func TestApplicationsURL(t *testing.T) {
 
 // TestApplicationsFileIsNoPipe: a pipe would wait for its writer, and the agent with it.
 func TestApplicationsFileIsNoPipe(t *testing.T) {
-	if _, _, err := readFile(t.TempDir()); err == nil || !strings.Contains(err.Error(), "no regular file") {
-		t.Errorf("error %v", err)
+	pipe := filepath.Join(t.TempDir(), "load")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{pipe, t.TempDir()} {
+		if _, _, err := readFile(path); err == nil || !strings.Contains(err.Error(), "no regular file") {
+			t.Errorf("error %v", err)
+		}
+	}
+}
+
+// Nobody sends the agent elsewhere: what it may reach is more than what the application may.
+func TestApplicationsURLIsNotFollowed(t *testing.T) {
+	var asked atomic.Bool
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Store(true)
+		w.Write([]byte("0.5")) //nolint:errcheck // the test looks at what was asked
+	}))
+	defer elsewhere.Close()
+	here := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusFound))
+	defer here.Close()
+	c, log := DefaultConfig(), &logged{}
+	c.Application = here.URL
+	a := NewApplication(c, log.logger())
+	a.once(t.Context())
+	if asked.Load() || a.Failures() != 1 || log.count("302 Found, want 200") != 1 {
+		t.Errorf("asked elsewhere: %v, %d failures, log %q", asked.Load(), a.Failures(), log.text.String())
 	}
 }

@@ -18,14 +18,16 @@ import (
 // sniffer is tcpdump on an interface of a node; what counts is how many packets its filter took.
 type sniffer struct {
 	where string
+	file  string // has the packets
 	cmd   *exec.Cmd
 	out   tail
 	done  chan struct{}
 }
 
-func startSniffer(ctx context.Context, l *lab.Lab, node, ifname, filter string) (*sniffer, error) {
-	s := &sniffer{where: node + ":" + ifname, done: make(chan struct{})}
-	s.cmd = l.Command(context.Background(), node, "tcpdump", "-i", ifname, "-n", "-s", "64", "-B", "4096", "-Z", "root", "-w", "/dev/null", filter)
+// startSniffer starts one that writes what it takes to file.
+func startSniffer(ctx context.Context, l *lab.Lab, node, ifname, filter, file string) (*sniffer, error) {
+	s := &sniffer{where: node + ":" + ifname, file: file, done: make(chan struct{})}
+	s.cmd = l.Command(context.Background(), node, "tcpdump", "-i", ifname, "-n", "-s", "64", "-B", "4096", "-Z", "root", "-w", file, filter)
 	s.cmd.Stderr = &s.out
 	if err := s.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("tcpdump on %s: %w: is it installed? tools/setup test", s.where, err)
@@ -62,6 +64,15 @@ func (s *sniffer) stop() (int, error) {
 		return 0, errors.Join(fmt.Errorf("tcpdump on %s did not end", s.where), s.cmd.Process.Kill())
 	}
 	return packets(s.where, s.out.String())
+}
+
+// first are the first packets that it took, in words.
+func (s *sniffer) first(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "tcpdump", "-n", "-e", "-r", s.file, "-c", "5").Output()
+	if err != nil {
+		return "", fmt.Errorf("tcpdump of what was seen on %s: %w", s.where, err)
+	}
+	return "; " + strings.ReplaceAll(strings.TrimSpace(string(out)), "\n", "; "), nil
 }
 
 func packets(where, text string) (int, error) {

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -208,11 +210,11 @@ func (s *stage) examples(events []traffic.Event) string {
 // prove nothing here. The result ends both and checks.
 func (s *stage) sniff(ctx context.Context, node, ifname string) (done func() error, err error) {
 	filter := fmt.Sprintf("net 10.1.0.0/16 or net 239.0.0.0/8 or host %s", s.vars["vip"])
-	management, err := startSniffer(ctx, s.lab, s.lab.Topology().Management.Node, lab.MgmtInterface, filter)
+	management, err := startSniffer(ctx, s.lab, s.lab.Topology().Management.Node, lab.MgmtInterface, filter, filepath.Join(s.lab.Dir("logs"), "management.pcap"))
 	if err != nil {
 		return nil, err
 	}
-	users, err := startSniffer(ctx, s.lab, node, ifname, filter)
+	users, err := startSniffer(ctx, s.lab, node, ifname, filter, os.DevNull)
 	if err != nil {
 		_, stopErr := management.stop()
 		return nil, errors.Join(err, stopErr)
@@ -223,8 +225,14 @@ func (s *stage) sniff(ctx context.Context, node, ifname string) (done func() err
 		if err := errors.Join(err, err2); err != nil {
 			return err
 		}
+		which := ""
+		if none > 0 {
+			if which, err = management.first(ctx); err != nil {
+				return err
+			}
+		}
 		s.check("no user packet on the management network", none == 0 && some > 0,
-			"tcpdump: %d packets on the management network, %d by the same filter on %s", none, some, users.where)
+			"tcpdump: %d packets on the management network, %d by the same filter on %s%s", none, some, users.where, which)
 		return nil
 	}, nil
 }

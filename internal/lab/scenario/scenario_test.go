@@ -25,7 +25,8 @@ func TestPacketsOfTcpdump(t *testing.T) {
 		ok   bool
 	}{
 		{"tcpdump: listening on mgmt\n0 packets captured\n0 packets received by filter\n0 packets dropped by kernel\n", 0, true},
-		{"12 packets captured\n13 packets received by filter\n2 packets dropped by kernel\n", 15, true},
+		{"12 packets captured\n13 packets received by filter\n2 packets dropped by kernel\n", 14, true},
+		{"0 packets captured\n4 packets received by filter\n0 packets dropped by kernel\n", 0, true}, // before there was a filter
 		{"1 packet captured\n1 packet received by filter\n0 packets dropped by kernel\n", 1, true},
 		{"tcpdump: mgmt: No such device exists\n", 0, false},
 	} {

@@ -24,10 +24,14 @@ type sniffer struct {
 	done  chan struct{}
 }
 
-// startSniffer starts one that writes what it takes to file.
-func startSniffer(ctx context.Context, l *lab.Lab, node, ifname, filter, file string) (*sniffer, error) {
+// startSniffer starts one that writes what it takes to file, each packet as soon as it is there where just a few may come.
+func startSniffer(ctx context.Context, l *lab.Lab, node, ifname, filter, file string, few bool) (*sniffer, error) {
 	s := &sniffer{where: node + ":" + ifname, file: file, done: make(chan struct{})}
-	s.cmd = l.Command(context.Background(), node, "tcpdump", "-i", ifname, "-n", "-s", "64", "-B", "4096", "-Z", "root", "-w", file, filter)
+	argv := []string{"tcpdump", "-i", ifname, "-n", "-s", "64", "-B", "4096", "-Z", "root", "-w", file}
+	if few {
+		argv = append(argv, "--immediate-mode")
+	}
+	s.cmd = l.Command(context.Background(), node, append(argv, filter)...)
 	s.cmd.Stderr = &s.out
 	if err := s.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("tcpdump on %s: %w: is it installed? tools/setup test", s.where, err)
@@ -49,7 +53,7 @@ func startSniffer(ctx context.Context, l *lab.Lab, node, ifname, filter, file st
 }
 
 var (
-	receivedRE = regexp.MustCompile(`(\d+) packets? received by filter`)
+	capturedRE = regexp.MustCompile(`(\d+) packets? captured`)
 	droppedRE  = regexp.MustCompile(`(\d+) packets? dropped by kernel`)
 )
 
@@ -75,12 +79,14 @@ func (s *sniffer) first(ctx context.Context) (string, error) {
 	return "; " + strings.ReplaceAll(strings.TrimSpace(string(out)), "\n", "; "), nil
 }
 
+// packets are those that the filter took. Among those "received by filter" are also some that came before there was a filter: libpcap
+// binds the socket first, and throws away what it got until then.
 func packets(where, text string) (int, error) {
-	received, dropped := receivedRE.FindStringSubmatch(text), droppedRE.FindStringSubmatch(text)
-	if received == nil || dropped == nil {
+	captured, dropped := capturedRE.FindStringSubmatch(text), droppedRE.FindStringSubmatch(text)
+	if captured == nil || dropped == nil {
 		return 0, fmt.Errorf("tcpdump on %s gave no counts: %s", where, text)
 	}
-	a, errA := strconv.Atoi(received[1])
+	a, errA := strconv.Atoi(captured[1])
 	b, errB := strconv.Atoi(dropped[1])
 	return a + b, errors.Join(errA, errB)
 }

@@ -210,11 +210,11 @@ func (s *stage) examples(events []traffic.Event) string {
 // prove nothing here. The result ends both and checks.
 func (s *stage) sniff(ctx context.Context, node, ifname string) (done func() error, err error) {
 	filter := fmt.Sprintf("net 10.1.0.0/16 or net 239.0.0.0/8 or host %s", s.vars["vip"])
-	management, err := startSniffer(ctx, s.lab, s.lab.Topology().Management.Node, lab.MgmtInterface, filter, filepath.Join(s.lab.Dir("logs"), "management.pcap"))
+	management, err := startSniffer(ctx, s.lab, s.lab.Topology().Management.Node, lab.MgmtInterface, filter, filepath.Join(s.lab.Dir("logs"), "management.pcap"), true)
 	if err != nil {
 		return nil, err
 	}
-	users, err := startSniffer(ctx, s.lab, node, ifname, filter, os.DevNull)
+	users, err := startSniffer(ctx, s.lab, node, ifname, filter, os.DevNull, false)
 	if err != nil {
 		_, stopErr := management.stop()
 		return nil, errors.Join(err, stopErr)

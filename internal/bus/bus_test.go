@@ -160,7 +160,7 @@ func TestNobodyGetsInWithoutCredentials(t *testing.T) {
 	if err := c.WaitConnected(ctx); !errors.Is(err, ErrAway) {
 		t.Fatalf("a stranger's key got in: %v", err)
 	}
-	for _, role := range []string{"admin", "director", "agent", "leader", "igmpd", "dnsd"} {
+	for _, role := range []string{"admin", "director", "agent", "leader", "igmpd", "tdpd", "dnsd"} {
 		info, err := os.Stat(CredentialsPath(s.cfg.DataDir, role))
 		if err != nil || info.Mode().Perm() != 0o600 {
 			t.Fatalf("credentials of %s: %v, %v", role, info.Mode(), err)

@@ -61,6 +61,7 @@ func roles() []role {
 			publish: []string{"lbd.>"}, subscribe: []string{"lbd.>"},
 		},
 		{name: "igmpd", read: []string{BucketKeys, BucketMembers}, publish: []string{"igmpd.>"}, subscribe: []string{"igmpd.>"}},
+		{name: "tdpd", read: []string{BucketServers}, publish: []string{"tdpd.events.>"}, subscribe: []string{"tdpd.ask", "tdpd.ask.>"}},
 		{name: "dnsd", publish: []string{"dnsd.>"}, subscribe: []string{"dnsd.>"}},
 	}
 }

@@ -156,3 +156,16 @@ func WriteTSIG(path string) error {
 	rand.Read(secret) // never fails
 	return write(path, []byte(base64.StdEncoding.EncodeToString(secret)+"\n"), false)
 }
+
+// ReadLine reads a secret of one line, 1 to most bytes without its end, from a file that only its owner may read.
+func ReadLine(path string, most int) (string, error) {
+	text, err := read(path)
+	if err != nil {
+		return "", err
+	}
+	line := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
+	if line == "" || len(line) > most || strings.ContainsAny(line, "\r\n\x00") {
+		return "", fmt.Errorf("key file %s: want one line of 1 to %d bytes", path, most)
+	}
+	return line, nil
+}

@@ -24,6 +24,9 @@ func (c Config) Check() error {
 	if c.StateDir == "" {
 		bad("state_dir is empty: name a directory")
 	}
+	if c.RuntimeDir == "" {
+		bad("runtime_dir is empty: name a directory below /run")
+	}
 	c.checkAddresses(bad)
 	c.checkInterfaces(bad)
 	c.checkNeighbors(bad)
@@ -33,6 +36,9 @@ func (c Config) Check() error {
 		if !unicast(a) {
 			bad("servers.addresses: %v is no unicast address", a)
 		}
+	}
+	if l := c.Servers.Linger; l < 0 || l > 24*time.Hour {
+		bad("servers.linger is %v: want 0s to 24h", l)
 	}
 	errs = append(errs, daemon.CheckRouterName(c.Name), c.Bus.Check("tdpd"), c.Metrics.Check())
 	return errors.Join(errs...)

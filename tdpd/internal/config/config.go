@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/daemon"
+	"github.com/manycast/manycast/internal/keyfile"
 	"github.com/manycast/manycast/tdpd/internal/discovery"
 	"github.com/manycast/manycast/tdpd/internal/labels"
 	"github.com/manycast/manycast/tdpd/internal/wire"
@@ -15,6 +16,7 @@ import (
 // Config is the whole file; tdpd.toml says what each key means.
 type Config struct {
 	StateDir   string                `toml:"state_dir"`
+	RuntimeDir string                `toml:"runtime_dir"`
 	Name       string                `toml:"name"`
 	RouterID   netip.Addr            `toml:"router_id"`
 	Transport4 netip.Addr            `toml:"transport_ipv4"`
@@ -68,8 +70,9 @@ type Labels struct {
 
 // Servers is [servers].
 type Servers struct {
-	Addresses []netip.Addr `toml:"addresses"`
-	FromBus   bool         `toml:"from_bus"`
+	Addresses []netip.Addr  `toml:"addresses"`
+	FromBus   bool          `toml:"from_bus"`
+	Linger    time.Duration `toml:"linger"`
 }
 
 // Restart is [restart].
@@ -84,16 +87,16 @@ type Restart struct {
 // Default is what holds where the file says nothing.
 func Default() Config {
 	return Config{
-		StateDir: "/var/lib/manycast/tdpd",
-		Name:     daemon.RouterName("tdpd"),
-		Prefer:   "ipv6",
-		Log:      daemon.LogSection{Level: "info"},
-		Hello:    Hello{LinkHold: wire.DefaultLinkHoldTime, TargetedHold: wire.DefaultTargetedHoldTime, GTSM: true},
-		Session:  Session{KeepAlive: 180 * time.Second, MaxPDU: wire.DefaultMaxPDULength, PathLimit: 32},
+		StateDir: "/var/lib/manycast/tdpd", RuntimeDir: "/run/manycast/tdpd",
+		Name:    daemon.RouterName("tdpd"),
+		Prefer:  "ipv6",
+		Log:     daemon.LogSection{Level: "info"},
+		Hello:   Hello{LinkHold: wire.DefaultLinkHoldTime, TargetedHold: wire.DefaultTargetedHoldTime, GTSM: true},
+		Session: Session{KeepAlive: 180 * time.Second, MaxPDU: wire.DefaultMaxPDULength, PathLimit: 32},
 		Labels: Labels{
 			First: 16, Last: 1_048_574, Control: controlIndependent, Allocate: []Rule{{Prefix: anyV4, Least: 1}, {Prefix: anyV6, Least: 1}},
 		},
-		Servers: Servers{FromBus: true},
+		Servers: Servers{FromBus: true, Linger: 5 * time.Minute},
 		Restart: Restart{
 			Reconnect: 2 * time.Minute, Recovery: 2 * time.Minute, Helper: true, MaxReconnect: 2 * time.Minute, MaxRecovery: 2 * time.Minute,
 		},
@@ -151,6 +154,25 @@ func (c Config) Targets() (out []netip.Addr) {
 		}
 	}
 	return out
+}
+
+// secretMax is how long a TCP MD5 key may be (TCP_MD5SIG_MAXKEYLEN), in bytes.
+const secretMax = 80
+
+// Secrets reads the TCP MD5 secrets of neighbors, by their router ids.
+func (c Config) Secrets() (map[netip.Addr]string, error) {
+	all := map[netip.Addr]string{}
+	for _, n := range c.Neighbors {
+		if n.SecretFile == "" {
+			continue
+		}
+		secret, err := keyfile.ReadLine(n.SecretFile, secretMax)
+		if err != nil {
+			return nil, fmt.Errorf("neighbor %v: md5_secret_file: %w", n.RouterID, err)
+		}
+		all[n.RouterID] = secret
+	}
+	return all, nil
 }
 
 // LabelsConfig is what the label information base has to know.

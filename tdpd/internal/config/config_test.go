@@ -93,3 +93,34 @@ func TestWhatCannotWork(t *testing.T) {
 		}
 	}
 }
+
+// TestSecrets: one line each, which nobody else may read.
+func TestSecrets(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "md5")
+	c := Config{Neighbors: []Neighbor{{RouterID: netip.MustParseAddr("2.2.2.2"), SecretFile: path}, {RouterID: netip.MustParseAddr("3.3.3.3")}}}
+	for text, want := range map[string]string{"tell nobody\n": "tell nobody", strings.Repeat("x", 80): strings.Repeat("x", 80), "with\r\n": "with"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if all, err := c.Secrets(); err != nil || len(all) != 1 || all[c.Neighbors[0].RouterID] != want {
+			t.Errorf("%q: %v, %v", text, all, err)
+		}
+	}
+	for _, text := range []string{"", "\n", "two\nlines\n", strings.Repeat("x", 81)} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Secrets(); err == nil || !strings.Contains(err.Error(), "neighbor 2.2.2.2") || !strings.Contains(err.Error(), "1 to 80 bytes") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	if err := os.WriteFile(path, []byte("good\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Secrets(); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("others can read it: %v", err)
+	}
+}

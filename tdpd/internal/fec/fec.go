@@ -40,11 +40,11 @@ func (f *FECs) Apply(c routes.Change) (changed []labels.Route, gone []netip.Pref
 	}
 	return f.some(func(yield func(netip.Prefix) bool) {
 		for p := range c.Routes {
-			if !f.isServer(p) && !yield(p) {
+			if !f.IsServer(p) && !yield(p) {
 				return
 			}
 		}
-		f.eachServer(yield)
+		f.Servers(yield)
 	})
 }
 
@@ -61,13 +61,15 @@ func (f *FECs) SetServers(all []netip.Addr) (changed []labels.Route, gone []neti
 				return
 			}
 		}
-		f.eachServer(yield)
+		f.Servers(yield)
 	})
 }
 
-func (f *FECs) isServer(p netip.Prefix) bool { return p.IsSingleIP() && f.servers[p.Addr()] }
+// IsServer says whether the prefix is a server's FEC.
+func (f *FECs) IsServer(p netip.Prefix) bool { return p.IsSingleIP() && f.servers[p.Addr()] }
 
-func (f *FECs) eachServer(yield func(netip.Prefix) bool) {
+// Servers yields the FECs of all servers.
+func (f *FECs) Servers(yield func(netip.Prefix) bool) {
 	for a := range f.servers {
 		if !yield(netip.PrefixFrom(a, a.BitLen())) {
 			return
@@ -91,7 +93,7 @@ func (f *FECs) readInterfaces() {
 
 func (f *FECs) all() ([]labels.Route, []netip.Prefix) {
 	every := map[netip.Prefix]bool{}
-	for _, keys := range []func(func(netip.Prefix) bool){maps.Keys(f.table.Routes), maps.Keys(f.links), maps.Keys(f.known), f.eachServer} {
+	for _, keys := range []func(func(netip.Prefix) bool){maps.Keys(f.table.Routes), maps.Keys(f.links), maps.Keys(f.known), f.Servers} {
 		for p := range keys {
 			every[p] = true
 		}
@@ -119,7 +121,7 @@ func (f *FECs) some(prefixes func(func(netip.Prefix) bool)) (changed []labels.Ro
 // route finds what a prefix is to this router; false: nothing.
 func (f *FECs) route(p netip.Prefix) (labels.Route, bool) {
 	r := f.table.Routes[p]
-	if f.isServer(p) {
+	if f.IsServer(p) {
 		if hop, ok := f.egress(p.Addr()); ok {
 			return labels.Route{Prefix: p, Kind: labels.Server, NextHops: []labels.NextHop{hop}}, true
 		}
@@ -128,7 +130,7 @@ func (f *FECs) route(p netip.Prefix) (labels.Route, bool) {
 		}
 	}
 	switch {
-	case p.IsSingleIP() && f.isOwn(p.Addr()), f.links[p]:
+	case p.IsSingleIP() && f.Own(p.Addr()), f.links[p]:
 		return labels.Route{Prefix: p, Kind: labels.Attached}, true
 	case r == nil:
 		return labels.Route{}, false
@@ -140,14 +142,15 @@ func (f *FECs) route(p netip.Prefix) (labels.Route, bool) {
 	return labels.Route{Prefix: p, Kind: labels.Transit, NextHops: hops}, true
 }
 
-func (f *FECs) isOwn(a netip.Addr) bool {
+// Own says whether the address is one of this router's.
+func (f *FECs) Own(a netip.Addr) bool {
 	_, own := f.own[a]
 	return own
 }
 
 // egress is where packets of a server's tree leave it: here, or on a link of this router.
 func (f *FECs) egress(server netip.Addr) (labels.NextHop, bool) {
-	if f.isOwn(server) {
+	if f.Own(server) {
 		for index, i := range f.table.Interfaces {
 			if i.Loopback && i.Up { // the packet inside is for the service's address, which this host has, too
 				return labels.NextHop{Interface: i.Name, Index: index}, true

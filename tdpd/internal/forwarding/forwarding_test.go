@@ -3,6 +3,7 @@ package forwarding
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -272,7 +273,10 @@ func TestChangesAddUp(t *testing.T) {
 // complete checks the tables against the views, one by one.
 func complete(t *testing.T, w *world, tables *Tables) {
 	t.Helper()
-	ilm, ftn := tables.ILM(), tables.FTN()
+	ilm, ftn := tables.ILM(0, math.MaxInt), tables.FTN(netip.Prefix{}, math.MaxInt)
+	if n, m := tables.Size(); n != len(ilm) || m != len(ftn) {
+		t.Fatalf("size %d and %d, entries %d and %d", n, m, len(ilm), len(ftn))
+	}
 	for _, v := range w.at {
 		at, has := slices.BinarySearchFunc(ilm, v.Local, func(m ILM, l wire.Label) int { return cmp.Compare(m.Label, l) })
 		if has != comesIn(v.Local) || has && (ilm[at].FEC != v.FEC || ilm[at].Kind != v.Kind) {

@@ -2,11 +2,13 @@ package forwarding
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 
 	"github.com/manycast/manycast/tdpd/internal/kernel"
 	"github.com/manycast/manycast/tdpd/internal/labels"
+	"github.com/manycast/manycast/tdpd/internal/page"
 	"github.com/manycast/manycast/tdpd/internal/wire"
 )
 
@@ -53,14 +55,13 @@ const loopback = 1
 // comesIn says whether packets can come in with the label, and the kernel wants an entry for it: it knows explicit null by itself.
 func comesIn(label wire.Label) bool { return label >= wire.LabelFirst && label <= wire.LabelLast }
 
-// ILM lists all labels that may come in, in their order.
-func (t *Tables) ILM() []ILM {
-	out := make([]ILM, 0, len(t.owners))
-	for label := range t.owners {
-		m, _ := t.Incoming(label)
-		out = append(out, m)
+// ILM lists labels behind one that may come in, in their order, at most that many.
+func (t *Tables) ILM(behind wire.Label, most int) []ILM {
+	some := page.Behind(maps.Keys(t.owners), cmp.Compare[wire.Label], func(l wire.Label) bool { return l > behind }, most)
+	out := make([]ILM, len(some))
+	for i, label := range some {
+		out[i], _ = t.Incoming(label)
 	}
-	slices.SortFunc(out, func(a, b ILM) int { return cmp.Compare(a.Label, b.Label) })
 	return out
 }
 
@@ -85,26 +86,39 @@ func (t *Tables) Incoming(label wire.Label) (ILM, bool) {
 	return m, true
 }
 
-// FTN lists all prefixes that packets without a label leave to by next hops with bindings, in their order.
-func (t *Tables) FTN() []FTN {
-	var out []FTN
-	for p := range t.views {
-		if m, is := t.Outgoing(p); is {
-			out = append(out, m)
+// FTN lists prefixes behind one that packets without a label leave to by next hops with bindings, in their order, at most that many.
+func (t *Tables) FTN(behind netip.Prefix, most int) []FTN {
+	is := func(p netip.Prefix) bool { return p.Compare(behind) > 0 && leaves(t.views[p]) }
+	some := page.Behind(maps.Keys(t.views), netip.Prefix.Compare, is, most)
+	out := make([]FTN, len(some))
+	for i, p := range some {
+		out[i], _ = t.Outgoing(p)
+	}
+	return out
+}
+
+// leaves says whether a FEC is in the FTN.
+func leaves(v labels.View) bool {
+	return v.Kind == labels.Transit && slices.ContainsFunc(v.Hops, func(h labels.Hop) bool { return h.Label != labels.NoLabel })
+}
+
+// Size is how many entries ILM and FTN have.
+func (t *Tables) Size() (ilm, ftn int) {
+	for _, v := range t.views {
+		if leaves(v) {
+			ftn++
 		}
 	}
-	slices.SortFunc(out, func(a, b FTN) int { return a.FEC.Compare(b.FEC) })
-	return out
+	return len(t.owners), ftn
 }
 
 // Outgoing is what is done to packets to the prefix; false: they leave as routes have them, without a label.
 func (t *Tables) Outgoing(p netip.Prefix) (FTN, bool) {
 	v, known := t.views[p]
-	if !known || v.Kind != labels.Transit {
+	if !known || !leaves(v) {
 		return FTN{}, false
 	}
-	m := FTN{p, bound(v, Push, Keep)}
-	return m, len(m.NHLFEs) > 0
+	return FTN{p, bound(v, Push, Keep)}, true
 }
 
 // bound is the next hops that have bindings, others are left out as long as there are any: what has a label keeps one. A binding to

@@ -3,6 +3,7 @@ package labels_test
 import (
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -312,7 +313,7 @@ func (c *chain) restart(i int) {
 	}
 	r := c.routers[i]
 	had := map[netip.Prefix]wire.Label{netip.MustParsePrefix("192.0.2.0/24"): wire.Label(100*(i+1) + 40)} // nobody claims that
-	for _, p := range r.l.FECs() {
+	for _, p := range r.l.FECs(netip.Prefix{}, math.MaxInt) {
 		had[p] = r.l.Bindings(p).Local
 	}
 	r.kernel.Labels[uint32(100*(i+1)+40)] = []kernel.Hop{{Interface: 1}}

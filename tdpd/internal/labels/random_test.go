@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"regexp"
@@ -301,7 +302,7 @@ func (c *chaos) agree() {
 	c.t.Helper()
 	c.forwarded()
 	owners := map[wire.Label]netip.Prefix{}
-	for _, p := range c.l.FECs() {
+	for _, p := range c.l.FECs(netip.Prefix{}, math.MaxInt) {
 		b := c.l.Bindings(p)
 		if b.Local != labels.NoLabel && b.Local >= wire.LabelFirst {
 			if m, is := c.tables.Incoming(b.Local); !is || m.FEC != p {
@@ -357,7 +358,7 @@ func (c *chaos) quiet() {
 func (c *chaos) told() {
 	c.t.Helper()
 	for _, n := range c.neighbours {
-		for _, p := range c.l.FECs() {
+		for _, p := range c.l.FECs(netip.Prefix{}, math.MaxInt) {
 			b := bound{p, c.l.Bindings(p).Local}
 			if b.label != labels.NoLabel && !n.has[b] && !n.refused[b] {
 				c.fatalf("%v does not know of %v", n.id, b)
@@ -436,7 +437,7 @@ func TestChaos(t *testing.T) {
 		if s := c.l.Stats(); s.FECs != 0 || s.Used != 0 || s.Waiting != 0 {
 			c.fatalf("%+v is left", s)
 		}
-		for _, p := range c.l.FECs() {
+		for _, p := range c.l.FECs(netip.Prefix{}, math.MaxInt) {
 			if len(c.l.Bindings(p).Remote) == 0 {
 				c.fatalf("%v is not forgotten", p)
 			}

@@ -1,8 +1,10 @@
 package labels
 
 import (
+	"maps"
 	"net/netip"
 
+	"github.com/manycast/manycast/tdpd/internal/page"
 	"github.com/manycast/manycast/tdpd/internal/wire"
 )
 
@@ -50,15 +52,14 @@ func (f *fec) hop(h NextHop, p *peer) Hop {
 	return out
 }
 
-// FECs lists all that there are routes or bindings of, in the order of their prefixes.
-func (l *Labels) FECs() []netip.Prefix {
-	all := l.sorted()
-	out := make([]netip.Prefix, len(all))
-	for i, f := range all {
-		out[i] = f.prefix
-	}
-	return out
+// FECs lists those behind a prefix that there are routes or bindings of, in their order, at most that many; behind the zero Prefix are
+// all.
+func (l *Labels) FECs(behind netip.Prefix, most int) []netip.Prefix {
+	return page.Behind(maps.Keys(l.fecs), netip.Prefix.Compare, func(p netip.Prefix) bool { return p.Compare(behind) > 0 }, most)
 }
+
+// Knows says whether there is a route or a binding of a prefix.
+func (l *Labels) Knows(p netip.Prefix) bool { return l.fecs[p] != nil }
 
 // Bindings are the labels of a FEC.
 type Bindings struct {

@@ -101,6 +101,7 @@ func (s *Service) received(now time.Time, r transport.Received) {
 		if m.Err != nil {
 			s.act(now, p, p.session.Malformed(now, m.Err))
 		} else {
+			p.received.count(m.Message.Type())
 			s.act(now, p, p.session.Message(now, m.Message))
 		}
 	}

@@ -27,6 +27,7 @@ type kernelState struct {
 	retry     time.Time             // and when, after a failure; zero: at once
 	backoff   time.Duration
 	warned    time.Time
+	failure   error // of the last attempt to bring all in
 }
 
 // recovery is how long what was left will be kept.
@@ -121,11 +122,14 @@ func (s *Service) installed(now time.Time, err error) {
 	k := &s.kernel
 	if err != nil {
 		k.backoff = min(max(2*k.backoff, retrySoon), retryLater)
-		k.wrong, k.retry = true, now.Add(k.backoff)
+		k.wrong, k.retry, k.failure = true, now.Add(k.backoff), err
 		k.warn(s.Log, now, err)
 		return
 	}
 	k.backoff = 0
+	if !k.wrong {
+		k.failure = nil
+	}
 	select {
 	case <-s.ready:
 	default:

@@ -20,6 +20,10 @@ type peer struct {
 	way     way
 	session *session.Session
 	conn    transport.Conn // nil: there is none
+
+	sent, received tally
+	ups, downs     uint64
+	last           string // why a session ended, or could not begin
 }
 
 // way is what a session is made over.
@@ -112,7 +116,7 @@ func (s *Service) meet(now time.Time, id wire.Identifier, w way) {
 	if c.LoopDetection {
 		limit = uint8(c.PathLimit)
 	}
-	p := &peer{id: id, way: w, session: session.New(now, session.Config{
+	p := &peer{id: id, way: w, sent: tally{}, received: tally{}, session: session.New(now, session.Config{
 		Local: s.Config.ID(), Peer: id, Role: session.RoleOf(w.local, w.remote),
 		KeepAlive: c.KeepAlive, MaxPDU: uint16(c.MaxPDU), LoopDetection: c.LoopDetection, PathVector: limit,
 		Capabilities: []wire.CapabilityParameter{
@@ -148,6 +152,7 @@ func (s *Service) act(now time.Time, p *peer, actions []session.Action) {
 			if p.conn != nil {
 				p.conn.SetMaxPDU(p.session.MaxPDU())
 				p.conn.Send(a.Message)
+				p.sent.count(a.Message.Type())
 			}
 		case session.Close:
 			if p.conn != nil {
@@ -161,6 +166,7 @@ func (s *Service) act(now time.Time, p *peer, actions []session.Action) {
 		case session.Down:
 			s.down(now, p, a)
 		case session.Refused:
+			p.last = a.Why.Error()
 			s.Log.Info("no session", "peer", p.id, "why", a.Why, "again_at", a.Until)
 		}
 	}
@@ -169,6 +175,7 @@ func (s *Service) act(now time.Time, p *peer, actions []session.Action) {
 func (s *Service) up(now time.Time, p *peer, agreed session.Parameters) {
 	s.flush(now)
 	s.counters.SessionsUp++
+	p.ups++
 	s.Log.Info("session is up", "peer", p.id, "address", p.way.remote, "role", p.session.Role(), "keepalive", agreed.KeepAlive)
 	s.publish(Event{Time: now, What: SessionUp, Peer: p.id})
 	s.distribute(now, s.labels.Up(now, labels.Peer{ID: p.id, Agreed: agreed, Adjacencies: s.discovery.Of(p.id)}))
@@ -177,6 +184,7 @@ func (s *Service) up(now time.Time, p *peer, agreed session.Parameters) {
 func (s *Service) down(now time.Time, p *peer, d session.Down) {
 	s.flush(now)
 	s.counters.SessionsDown++
+	p.downs, p.last = p.downs+1, d.Why.Error()
 	s.Log.Warn("session is down", "peer", p.id, "why", d.Why, "labels_kept", d.Restart != nil)
 	s.publish(Event{Time: now, What: SessionDown, Peer: p.id, Why: d.Why.Error()})
 	s.distribute(now, s.labels.Down(now, p.id, d.Restart))

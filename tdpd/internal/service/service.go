@@ -51,6 +51,7 @@ type Options struct {
 // Service is the daemon's loop.
 type Service struct {
 	Options
+	started   time.Time
 	ready     chan struct{}
 	turns     chan struct{}
 	asks      chan func()
@@ -70,7 +71,7 @@ type Service struct {
 type Counters struct {
 	SessionsUp   uint64
 	SessionsDown uint64
-	Strangers    uint64 // connections of nobody who had sent hellos, refused
+	Strangers    uint64 // connections of nobody whose hellos are heard, refused
 }
 
 // New returns a Service that does nothing before Run.
@@ -97,6 +98,7 @@ func (s *Service) Ready() <-chan struct{} { return s.ready }
 // Run works until ctx ends. Then sessions end, and all entries are removed, unless the daemon is restarted.
 func (s *Service) Run(ctx context.Context) error {
 	now := time.Now()
+	s.started = now
 	if err := s.restore(now); err != nil {
 		return errors.Join(err, s.Kernel.Close(true))
 	}

@@ -138,7 +138,7 @@ func TestNATSConfig(t *testing.T) {
 	if again := cmdtest.Run(t, "", "bus", "nats-config", "--data", dir); again.Out != first.Out {
 		t.Errorf("another time %v\n%s", again.Error, again.Out)
 	}
-	for _, role := range []string{"admin", "director", "agent", "leader", "igmpd", "dnsd"} {
+	for _, role := range []string{"admin", "director", "agent", "leader", "igmpd", "tdpd", "dnsd"} {
 		info, err := os.Stat(bus.CredentialsPath(dir, role))
 		if err != nil || info.Mode().Perm() != 0o600 || !strings.Contains(first.Out, "# "+role+"\n") {
 			t.Errorf("role %s: %v\n%s", role, err, first.Out)

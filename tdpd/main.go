@@ -1,0 +1,146 @@
+// tdpd distributes tags: LDP (RFC 5036) with the routers around, and the kernel's MPLS tables. See tdpd.toml for its configuration.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/manycast/manycast/internal/bus"
+	"github.com/manycast/manycast/internal/daemon"
+	"github.com/manycast/manycast/tdpd/internal/config"
+	"github.com/manycast/manycast/tdpd/internal/edge"
+	"github.com/manycast/manycast/tdpd/internal/journal"
+	"github.com/manycast/manycast/tdpd/internal/kernel"
+	"github.com/manycast/manycast/tdpd/internal/routes"
+	"github.com/manycast/manycast/tdpd/internal/service"
+	"github.com/manycast/manycast/tdpd/internal/transport"
+)
+
+func main() {
+	if err := command().Execute(); err != nil {
+		fmt.Fprintln(os.Stderr, "tdpd:", err)
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	path, check, keep := "/etc/manycast/tdpd.toml", false, false
+	cmd := &cobra.Command{
+		Use:           "tdpd",
+		Short:         "Tag distribution: LDP, and the kernel's MPLS tables",
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(path)
+			if err != nil {
+				return err
+			}
+			secrets, err := cfg.Secrets()
+			if err != nil || check {
+				return err
+			}
+			return run(cmd.Context(), cfg, secrets, keep)
+		},
+	}
+	cmd.Flags().StringVar(&path, "config", path, "configuration file")
+	cmd.Flags().BoolVar(&check, "check", false, "check the configuration and exit")
+	cmd.Flags().BoolVar(&keep, "keep", false, "leave the entries in the kernel at a clean stop")
+	return cmd
+}
+
+// needs are the capabilities that tdpd cannot do without.
+func needs() []daemon.Need {
+	return []daemon.Need{
+		{Capability: daemon.NetAdmin, To: "change routes of labels and of IP, and settings of interfaces"},
+		{Capability: daemon.NetBindService, To: "speak LDP at port 646"},
+	}
+}
+
+func run(ctx context.Context, cfg config.Config, secrets map[netip.Addr]string, keep bool) error {
+	log, err := daemon.Logger(cfg.Log.Level, os.Stderr)
+	if err != nil {
+		return err
+	}
+	if err := daemon.Require(needs()...); err != nil {
+		return err
+	}
+	lock, err := daemon.Lock(cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	options := service.Options{Config: cfg, Secrets: secrets, Log: log, Keep: keep}
+	watcher, err := open(&options, log)
+	if err != nil {
+		return err
+	}
+	tasks := []daemon.Task{daemon.Func("routes", watcher.Run)}
+	var c *bus.Conn
+	if len(cfg.Bus.URLs) > 0 {
+		c, err = bus.Connect(bus.Config{URLs: cfg.Bus.URLs, Credentials: cfg.Bus.Credentials, Name: "tdpd " + cfg.Name, Log: log})
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+	}
+	s, err := service.New(options)
+	if err != nil {
+		return err
+	}
+	edges, err := listen(cfg, s, c, log)
+	if err != nil {
+		return err
+	}
+	return daemon.Run(ctx, log, append(append(tasks, s), edges...)...)
+}
+
+// open opens what the service works with. What is open stays so where another part fails: the process ends then, and leaves what is in
+// the kernel to the next one.
+func open(o *service.Options, log *slog.Logger) (routes.Watcher, error) {
+	cfg := o.Config
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fmt.Errorf("which boot this is: %w", err)
+	}
+	if err := os.MkdirAll(cfg.RuntimeDir, 0o700); err != nil {
+		return nil, fmt.Errorf("runtime directory: %w", err)
+	}
+	if o.Kernel, err = kernel.Open(kernel.Config{PlatformLabels: uint32(cfg.Labels.Last) + 1, Former: filepath.Join(cfg.RuntimeDir, "settings")}, log); err != nil {
+		return nil, err
+	}
+	if o.Journal, err = journal.Open(filepath.Join(cfg.StateDir, "labels"), strings.TrimSpace(string(boot))); err != nil {
+		return nil, err
+	}
+	if o.Network, err = transport.Open(transport.Config{ID: cfg.ID(), Transport4: cfg.Transport4, Transport6: cfg.Transport6}, log); err != nil {
+		return nil, err
+	}
+	watcher, err := routes.Open(kernel.Protocol, log)
+	if err != nil {
+		return nil, err
+	}
+	o.Routes = watcher.Changes()
+	return watcher, nil
+}
+
+// listen opens what others ask at, before anybody is told that tdpd is ready.
+func listen(cfg config.Config, s *service.Service, c *bus.Conn, log *slog.Logger) ([]daemon.Task, error) {
+	status, err := edge.ListenStatus(cfg.StateDir, s, log)
+	tasks := []daemon.Task{status}
+	if c != nil {
+		tasks = append(tasks, daemon.Func("bus", func(ctx context.Context) error { return edge.ServeBus(ctx, c, cfg.Name, s) }))
+	}
+	if cfg.Metrics.Listen == "" {
+		return tasks, err
+	}
+	metrics, errMetrics := edge.ListenMetrics(cfg.Metrics.Listen, s)
+	return append(tasks, metrics), errors.Join(err, errMetrics)
+}

@@ -26,6 +26,7 @@ func (w words) and(o words) words    { return words{w.hi & o.hi, w.lo & o.lo} }
 func (w words) or(o words) words     { return words{w.hi | o.hi, w.lo | o.lo} }
 func (w words) xor(o words) words    { return words{w.hi ^ o.hi, w.lo ^ o.lo} }
 func (w words) andNot(o words) words { return words{w.hi &^ o.hi, w.lo &^ o.lo} }
+func (w words) not() words           { return words{^w.hi, ^w.lo} }
 func (w words) isZero() bool         { return w.hi|w.lo == 0 }
 
 // bit returns the word with bit i alone; bit 0 is the lowest.
@@ -42,6 +43,14 @@ func (w words) top() int {
 		return 127 - bits.LeadingZeros64(w.hi)
 	}
 	return 63 - bits.LeadingZeros64(w.lo)
+}
+
+// bottom returns the number of the lowest bit; w must not be zero.
+func (w words) bottom() int {
+	if w.lo != 0 {
+		return bits.TrailingZeros64(w.lo)
+	}
+	return 64 + bits.TrailingZeros64(w.hi)
 }
 
 func (w words) addr(is4 bool) netip.Addr {

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"math/bits"
 	"net/netip"
 	"strings"
@@ -152,6 +153,29 @@ func (p Portion) Without(o Portion) []Portion {
 		out = append(out, fromWords(c.addr, c.mask, p.Is4()))
 	}
 	return out
+}
+
+// Halves cuts p in two by the lowest bit that its mask leaves open, or by the highest: one with the bit set, and the other. It fails for a single
+// address.
+func (p Portion) Halves(highest bool) (one, other Portion, ok bool) {
+	c := p.cube()
+	open := c.mask.not()
+	if !p.IsValid() || open.isZero() {
+		return Portion{}, Portion{}, false
+	}
+	b := bit(open.bottom())
+	if highest {
+		b = bit(open.top())
+	}
+	return fromWords(c.addr.or(b), c.mask.or(b), p.Is4()), fromWords(c.addr, c.mask.or(b), p.Is4()), true
+}
+
+// Size is how much of its family's space p is: 0 to 1.
+func (p Portion) Size() float64 {
+	if !p.IsValid() {
+		return 0
+	}
+	return math.Ldexp(1, -p.MaskBits())
 }
 
 // Compare orders portions by family, then by mask with the more specific first, then by address.

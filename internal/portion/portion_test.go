@@ -88,6 +88,41 @@ func TestPortionRelations(t *testing.T) {
 	}
 }
 
+func TestHalves(t *testing.T) {
+	for _, c := range []struct {
+		whole, lowOne, lowOther, highOne, highOther string
+	}{
+		{"0.0.0.0/0", "0.0.0.1/0.0.0.1", "0.0.0.0/0.0.0.1", "128.0.0.0/1", "0.0.0.0/1"},
+		{"0.0.0.3/0.0.0.255", "0.0.1.3/0.0.1.255", "0.0.0.3/0.0.1.255", "128.0.0.3/128.0.0.255", "0.0.0.3/128.0.0.255"},
+		{"10.0.0.0/8", "10.0.0.1/255.0.0.1", "10.0.0.0/255.0.0.1", "10.128.0.0/9", "10.0.0.0/9"},
+		{"10.0.1.4/31", "10.0.1.5", "10.0.1.4", "10.0.1.5", "10.0.1.4"},
+		{"::/0", "::1/::1", "::/::1", "8000::/1", "::/1"},
+		{"::/::ffff:ffff:ffff:ffff", "0:0:0:1::/::1:ffff:ffff:ffff:ffff", "::/::1:ffff:ffff:ffff:ffff", "8000::/8000::ffff:ffff:ffff:ffff", "::/8000::ffff:ffff:ffff:ffff"},
+	} {
+		whole := MustParse(c.whole)
+		for _, h := range []struct {
+			highest    bool
+			one, other string
+		}{{false, c.lowOne, c.lowOther}, {true, c.highOne, c.highOther}} {
+			one, other, ok := whole.Halves(h.highest)
+			if !ok || one != MustParse(h.one) || other != MustParse(h.other) {
+				t.Errorf("%v, highest %v: %v and %v, %v; want %s and %s", whole, h.highest, one, other, ok, h.one, h.other)
+			}
+			if one.Overlaps(other) || one.Size() != whole.Size()/2 || other.Size() != whole.Size()/2 || !whole.Covers(one) || !whole.Covers(other) {
+				t.Errorf("%v and %v are no halves of %v", one, other, whole)
+			}
+		}
+	}
+	for _, p := range []Portion{MustParse("10.0.0.1"), MustParse("2001:db8::1"), {}} {
+		if one, other, ok := p.Halves(true); ok || one.IsValid() || other.IsValid() {
+			t.Errorf("%v has halves %v and %v", p, one, other)
+		}
+	}
+	if (Portion{}).Size() != 0 || All6().Size() != 1 || MustParse("10.0.0.0/8").Size() != 1.0/256 {
+		t.Error("sizes are wrong")
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"10.0.0.0/8", "10.0.1.5", "0.0.0.3/0.0.0.255", "2001:db8::/32", "::3/::ff", "::ffff:1.2.3.4/120"} {
 		f.Add(s)

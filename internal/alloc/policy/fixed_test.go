@@ -108,6 +108,12 @@ func TestWantedIsBounded(t *testing.T) {
 	}
 }
 
+// parts are the halves that slots by suffix are cut into.
+func parts(q portion.Portion) (one, other portion.Portion) {
+	one, other, _ = q.Halves(false)
+	return one, other
+}
+
 // hotWorld is four servers of which s1 owns a hot slot.
 func hotWorld() (Input, int) {
 	in := Input{Rules: Rules{Policy: Load, Slots: suffix8, Balance: DefaultBalance()}, Servers: alive("s1", "s2", "s3", "s4"), Due: true}
@@ -130,7 +136,7 @@ func says(in Input, server string, portions ...alloc.Hot) {
 func TestHotSlotsAreSplitAndJoined(t *testing.T) {
 	in, slot := hotWorld()
 	whole := in.Rules.Slots.Portion(slot)
-	half, rest := halves(whole, alloc.Suffix)
+	half, rest := parts(whole)
 	if half.MaskBits() != 9 || half.Overlaps(rest) || !whole.Covers(half) || !whole.Covers(rest) {
 		t.Fatalf("%v has halves %v and %v", whole, half, rest)
 	}
@@ -146,7 +152,7 @@ func TestHotSlotsAreSplitAndJoined(t *testing.T) {
 
 	says(in, "s1", alloc.Hot{Portion: whole, Share: 0.5}) // an old word of the whole
 	wantFixed(t, decide(in, held), half.String()+" s3")
-	quarter, _ := halves(rest, alloc.Suffix)
+	quarter, _ := parts(rest)
 	says(in, "s1", alloc.Hot{Portion: rest, Share: 0.5}) // the rest by itself is too hot
 	wantFixed(t, decide(in, held), half.String()+" s3", quarter.String()+" s3")
 	says(in, "s1", alloc.Hot{Portion: rest, Share: 0.2}) // 0.18: above a quarter of the mean
@@ -164,7 +170,7 @@ func TestHotSlotsAreSplitAndJoined(t *testing.T) {
 	// The half given away is hot itself: it is halved where it is.
 	in, _ = hotWorld()
 	in.Loads["s3"] = alloc.Load{CPU: 0.9, Hot: []alloc.Hot{{Portion: half, Share: 0.8}}}
-	one, two := halves(half, alloc.Suffix)
+	one, two := parts(half)
 	wantFixed(t, decide(in, held), two.String()+" s3", one.String()+" s2")
 }
 

@@ -2,10 +2,8 @@ package policy
 
 import (
 	"cmp"
-	"encoding/binary"
 	"fmt"
 	"math"
-	"net/netip"
 	"slices"
 
 	"github.com/manycast/manycast/internal/alloc"
@@ -174,7 +172,10 @@ func (p *pool) half(h heat) (half, rest portion.Portion, ok bool) {
 	if h.portion.MaskBits() >= min(p.in.Rules.Slots.Bits+maxDepth, 31) {
 		return half, rest, false
 	}
-	half, rest = halves(h.portion, p.in.Rules.Slots.By)
+	half, rest, ok = h.portion.Halves(p.in.Rules.Slots.By == alloc.Prefix) // so masks grow as slots' do
+	if !ok {
+		return half, rest, false
+	}
 	if !isWhole && p.isFixed(half) {
 		half, rest = rest, half
 	}
@@ -206,28 +207,4 @@ func coolest(load []float64) int {
 		}
 	}
 	return at
-}
-
-// halves cuts a portion in two by the lowest free bit, or with slots by prefix the highest, so that masks grow as slots' do: one is with the bit
-// set, the other without.
-func halves(q portion.Portion, by alloc.By) (one, other portion.Portion) {
-	addr, mask := bitsOf(q.Addr), bitsOf(q.Mask)
-	bit := ^mask & (mask + 1)
-	if by == alloc.Prefix {
-		for bit = 1 << 31; mask&bit != 0; {
-			bit >>= 1
-		}
-	}
-	return portion.Portion{Addr: address(addr | bit), Mask: address(mask | bit)}, portion.Portion{Addr: q.Addr, Mask: address(mask | bit)}
-}
-
-func bitsOf(a netip.Addr) uint32 {
-	b := a.As4()
-	return binary.BigEndian.Uint32(b[:])
-}
-
-func address(v uint32) netip.Addr {
-	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], v)
-	return netip.AddrFrom4(b)
 }

@@ -135,7 +135,7 @@ func anyLoad(r *rand.Rand, slots alloc.Slots) alloc.Load {
 	for range r.IntN(6) {
 		q := slots.Portion(r.IntN(slots.Count()))
 		for range r.IntN(3) {
-			q, _ = halves(q, slots.By)
+			q, _, _ = q.Halves(slots.By == alloc.Prefix)
 		}
 		if r.IntN(4) == 0 {
 			q = portion.Host(netip.AddrFrom4([4]byte{10, 1, byte(r.IntN(3)), byte(r.IntN(256))}))

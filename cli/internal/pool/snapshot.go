@@ -94,7 +94,7 @@ func (s *Service) decide(due bool) (alloc.Allocation, alloc.Move, []policy.Reaso
 	in := policy.Input{Rules: s.Spec.Rules(), Loads: map[string]alloc.Load{}, Current: s.Committed, Due: due}
 	for _, m := range s.Servers {
 		in.Servers = append(in.Servers, alloc.Server{Name: m.Name, Weight: m.Weight, Drained: m.Drained, Alive: m.Alive() && m.Healthy})
-		if m.Load != nil && m.Alive() {
+		if m.Load != nil { // also of the dead: portions that they asked for wait for them
 			in.Loads[m.Name] = *m.Load
 		}
 	}

@@ -68,11 +68,12 @@ func TestWantedAreGrantedOnce(t *testing.T) {
 		},
 	}
 	d := Decide(in)
-	wantFixed(t, d, "10.9.0.0/16 s3", "10.1.0.0/16 s1", "10.2.0.0/16 s2")
+	wantFixed(t, d, "10.9.0.0/16 s3", "10.1.0.0/16 s1", "10.2.128.0/17 s3")
 	why := fmt.Sprint(d.Why)
 	for _, text := range []string{
 		"s2 is refused (overlaps s1's 10.1.0.0/16) 10.1.0.0/16", "s1 is refused (overlaps s3's 10.9.0.0/16) 10.9.1.0/24",
-		"s2 is refused (50% of the space, 50% left for it) 0.0.0.0/1", "s1 asked for 10.1.0.0/16",
+		"s3 is refused (50% of the space, 50% left for it) 128.0.0.0/1", "s1 asked for 10.1.0.0/16",
+		"s2 is refused (overlaps s3's 10.2.128.0/17) 10.2.0.0/16",
 	} {
 		if !strings.Contains(why, text) {
 			t.Errorf("%s does not say %q", why, text)
@@ -87,24 +88,38 @@ func TestWantedAreGrantedOnce(t *testing.T) {
 	wantFixed(t, decide(in, held), "10.9.0.0/16 s3", "10.1.0.0/16 s1")
 	delete(in.Loads, "s2") // not heard of: that is no word
 	wantFixed(t, decide(in, held), "10.9.0.0/16 s3", "10.1.0.0/16 s2")
-	in.Servers[1].Alive, in.Due = false, false
-	wantFixed(t, decide(in, held), "10.9.0.0/16 s3") // back to its slots until the next decision
-	in.Due = true
-	wantFixed(t, decide(in, held), "10.9.0.0/16 s3", "10.1.0.0/16 s1")
 }
 
 func TestWantedIsBounded(t *testing.T) {
-	in := Input{Rules: Rules{Policy: Wanted, Slots: suffix8}, Servers: alive("s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9"), Due: true, Loads: map[string]alloc.Load{}}
+	in := Input{Rules: Rules{Policy: Wanted, Slots: suffix8, Balance: DefaultBalance()}, Due: true, Loads: map[string]alloc.Load{}}
+	in.Servers = alive("s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9")
+	in.Rules.Balance.Step = 1
 	in.Loads["s1"] = wants("0.0.0.0/2", "64.0.0.0/3", "96.0.0.0/3") // 4/9 of the space at most
-	var greedy []string
-	for i := range 64 {
-		greedy = append(greedy, fmt.Sprintf("192.0.%d.0/24", i))
+	for i, greedy := range []string{"s2", "s4", "s5", "s6", "s7"} {
+		var all []string
+		for k := range 64 {
+			all = append(all, fmt.Sprintf("19%d.0.%d.0/24", i+2, k))
+		}
+		in.Loads[greedy] = wants(all...)
 	}
-	in.Loads["s2"], in.Loads["s3"] = wants(greedy...), wants("198.51.100.0/24")
+	in.Loads["s3"] = wants("198.51.100.0/24")
 	d := Decide(in)
-	got := strings.Join(texts(d.Fixed), ",")
+	got, count := strings.Join(texts(d.Fixed), ","), map[string]int{}
+	for _, f := range d.Fixed {
+		count[f.Owner]++
+	}
 	if len(d.Fixed) != alloc.MaxFixed || !strings.Contains(got, "198.51.100.0/24 s3") || !strings.Contains(got, "64.0.0.0/3 s1") || strings.Contains(got, "96.0.0.0/3") {
 		t.Errorf("%d fixed: %s", len(d.Fixed), got)
+	}
+	delete(in.Loads, "s1")
+	for _, greedy := range []string{"s4", "s5", "s6", "s7"} {
+		delete(in.Loads, greedy)
+	}
+	if d = Decide(in); len(d.Fixed) != alloc.MaxFixed/4+1 {
+		t.Errorf("alone s2 gets %q", texts(d.Fixed))
+	}
+	if why := fmt.Sprint(d.Why); !strings.Contains(why, "s2 is refused (it has 16 portions, the most for one server)") {
+		t.Error(why)
 	}
 }
 
@@ -212,7 +227,7 @@ func TestHotWordsAreBounded(t *testing.T) {
 	held := []alloc.Fixed(nil)
 	for range 50 {
 		d := decide(in, held)
-		if len(d.Fixed) > len(held)+maxNew || len(d.Fixed) > maxSplits {
+		if len(d.Fixed) > len(held)+maxNew || len(d.Fixed) > maxSplits/4 {
 			t.Fatalf("from %d to %d portions", len(held), len(d.Fixed))
 		}
 		held = d.Fixed

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	maxSplits = 24 // portions of hot slots in one allocation
+	maxSplits = 24 // portions of hot slots in one allocation; of one server's slots its quota of them
 	maxNew    = 4  // that one decision adds, of one server
 	maxDepth  = 5  // times that a slot is halved: two masks each are used up
 	maxHot    = 16 // portions of one server that are looked at
@@ -56,12 +56,7 @@ func (p *pool) keepSplits() {
 func (p *pool) splits() []alloc.Fixed {
 	var out []alloc.Fixed
 	for _, f := range p.present {
-		if !p.may(f.Owner) {
-			f.Owner, f.Standby = f.Standby, ""
-		}
-		if !p.may(f.Standby) {
-			f.Standby = ""
-		}
+		f = p.inherited(f)
 		slot := p.slotOf(f.Portion)
 		if p.may(f.Owner) && slot.Covers(f.Portion) && slot != f.Portion && len(out) < maxSplits {
 			out = append(out, f)
@@ -107,8 +102,7 @@ func (p *pool) isOwn(h heat, fixed []alloc.Fixed) bool {
 			return f.Owner == p.names[h.server]
 		}
 	}
-	a, at := p.in.Current, p.in.Rules.Slots.Index(h.portion.Addr)
-	return at < len(a.Owner) && int(a.Owner[at]) < len(a.Servers) && a.OwnerOf(at) == p.names[h.server]
+	return p.slotOwner(h.portion) == p.names[h.server]
 }
 
 // halve gives half of a hot portion away, or fixes a single source; it returns how many portions that added.
@@ -185,14 +179,27 @@ func (p *pool) half(h heat) (half, rest portion.Portion, ok bool) {
 	return half, rest, !p.isFixed(half) && p.roomForSplit(portion.Portion{}, half)
 }
 
+// roomForSplit bounds the parts of all slots, and of those that have the same owner as that of more.
 func (p *pool) roomForSplit(instead portion.Portion, more ...portion.Portion) bool {
-	n := 0
+	all, same, owner := 0, 0, p.slotOwner(more[0])
 	for _, f := range p.fixed {
 		if slot := p.slotOf(f.Portion); slot.Covers(f.Portion) && slot != f.Portion {
-			n++
+			all++
+			if p.slotOwner(f.Portion) == owner {
+				same++
+			}
 		}
 	}
-	return n < maxSplits && p.room(instead, more...)
+	return all < maxSplits && same < p.quota(maxSplits) && p.room(instead, more...)
+}
+
+// slotOwner is who owns the slot of a portion now, whoever has the portion; empty: nobody.
+func (p *pool) slotOwner(q portion.Portion) string {
+	a, at := p.in.Current, p.in.Rules.Slots.Index(q.Addr)
+	if at >= len(a.Owner) || int(a.Owner[at]) >= len(a.Servers) {
+		return ""
+	}
+	return a.OwnerOf(at)
 }
 
 func (p *pool) slotOf(q portion.Portion) portion.Portion {

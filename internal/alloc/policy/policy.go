@@ -12,6 +12,7 @@ type Input struct {
 	Rules   Rules
 	Servers []alloc.Server        // the pool, with configured weights
 	Loads   map[string]alloc.Load // by server, of its last report; not there: unknown
+	Wishes  map[string]Wishes     // by server, for policy wanted; not there: what its Load asks for
 	Current alloc.Allocation
 
 	// Due says that Rules.Balance.Interval has passed since reports last moved anybody, so that they may again. If not, users move for
@@ -134,6 +135,20 @@ func (p *pool) room(instead portion.Portion, more ...portion.Portion) bool {
 	all := slices.DeleteFunc(portionsOf(p.fixed), func(f portion.Portion) bool { return f == instead })
 	return alloc.CheckFixed(p.in.Rules.Slots, append(all, more...)) == nil
 }
+
+// inherited is a portion with its owner, or else its standby, which has its users already; without an owner where neither is there.
+func (p *pool) inherited(f alloc.Fixed) alloc.Fixed {
+	if !p.may(f.Owner) {
+		f.Owner, f.Standby = f.Standby, ""
+	}
+	if !p.may(f.Standby) {
+		f.Standby = ""
+	}
+	return f
+}
+
+// quota is how many of all the portions that there can be servers have by their own word, each: it takes four to have them all.
+func (p *pool) quota(all int) int { return all / max(1, min(len(p.names), 4)) }
 
 func (p *pool) say(server int, text string) {
 	p.why = append(p.why, Reason{Server: p.names[server], Text: text})

@@ -51,6 +51,46 @@ func TestLiarsAreBounded(t *testing.T) {
 	}
 }
 
+// TestLiarsTogetherAreBounded: k of n that say together that they idle, or that they are overwhelmed, move a step in a decision together (take
+// holds them to it), and have or leave at most what Range lets k have. While less than half of them lie the honest ones stay near each other.
+func TestLiarsTogetherAreBounded(t *testing.T) {
+	const n, slots = 10, 1 << 10
+	for _, policy := range []alloc.Policy{Load, LeastConnections} {
+		for _, k := range []int{1, 2, 3, 4, 6, 9} {
+			for name, lie := range map[string]alloc.Load{
+				"idle": {CPU: 1e-300, Bytes: 1}, "overwhelmed": {Application: ptr(1e15), Connections: math.MaxInt},
+			} {
+				t.Run(fmt.Sprint(policy, " ", k, " ", name), func(t *testing.T) {
+					w := newWorld(t, policy, alloc.Slots{By: alloc.Suffix, Bits: 10}, nil, slices.Repeat([]float64{1}, n))
+					for range 300 {
+						in := Input{Rules: w.rules, Servers: w.servers, Current: w.current, Due: true, Loads: w.reports()}
+						for _, s := range w.servers[:k] {
+							in.Loads[s.Name] = lie
+						}
+						w.take(in)
+					}
+					got, fair := 0, float64(k)/n*slots
+					for _, s := range w.servers[:k] {
+						got += w.current.Counts()[s.Name]
+					}
+					low, high := fair/4-float64(k), min(4*fair+float64(k), slots-float64(n-k)*slots/n/4+n)
+					if float64(got) < low || float64(got) > high {
+						t.Errorf("%d liars have %d of %d slots, want %.0f to %.0f", k, got, slots, low, high)
+					}
+					lowest, highest := math.Inf(1), 0.0
+					for _, f := range w.loads()[k:] {
+						lowest, highest = min(lowest, f), max(highest, f)
+					}
+					t.Logf("%d of %d liars have %d of %d slots, the honest are between %.2f and %.2f", k, n, got, slots, lowest, highest)
+					if 2*k < n && highest > 1.5*lowest {
+						t.Errorf("the honest are between %.2f and %.2f", lowest, highest)
+					}
+				})
+			}
+		}
+	}
+}
+
 func ptr(f float64) *float64 { return &f }
 
 // TestDecisionsHold throws anything at Decide: no weight out of range, none for the dead and drained, fixed portions disjoint and of

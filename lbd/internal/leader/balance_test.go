@@ -10,6 +10,7 @@ import (
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/alloc/policy"
 	"github.com/manycast/manycast/internal/control"
+	"github.com/manycast/manycast/internal/portion"
 	"github.com/manycast/manycast/internal/service"
 )
 
@@ -115,5 +116,70 @@ func TestLoadIsNoNews(t *testing.T) {
 	b.do(b.core.Heard(b.now, []control.Member{{Name: "s1", Health: control.Available, Loads: map[string]alloc.Load{"web": {CPU: 0.7}}}}))
 	if got := p.loads()["s1"].CPU; got != 0.7 {
 		t.Errorf("the load of s1 on the channel is taken for %v", got)
+	}
+}
+
+// TestWishesAreHeardBetweenDecisions: a server that asks for a portion each other second, as its reports come each second, does not get it; one that asks
+// for it all the time does, and keeps it though its last report before a decision does not say so. When it dies its standby has it until it is back.
+func TestWishesAreHeardBetweenDecisions(t *testing.T) {
+	b := newLoadBench(t)
+	b.do(b.core.SetServices(b.now, []service.Service{{Name: "web", Slots: alloc.Slots{By: alloc.Suffix, Bits: 8}, Policy: policy.Wanted}}))
+	say := func(name string, health control.Health, wanted ...string) {
+		l := alloc.Load{CPU: 0.5}
+		for _, text := range wanted {
+			l.Wanted = append(l.Wanted, portion.MustParse(text))
+		}
+		b.do(b.core.Heard(b.now, []control.Member{{Name: name, Health: health, Loads: map[string]alloc.Load{"web": l}}}))
+	}
+	const steady, flips = "10.1.0.0/16", "10.2.0.0/16"
+	owners := func() map[string]string {
+		a, out := b.core.pools["web"].state.Committed, map[string]string{}
+		for i, q := range a.Fixed {
+			out[q.String()] = a.OwnerOf(a.Slots.Count() + i)
+		}
+		return out
+	}
+	pass := func(seconds int, s1 ...string) {
+		for second := range seconds {
+			if b.up["s1"] {
+				say("s1", control.Available, s1...)
+			}
+			if second%2 == 0 {
+				say("s2", control.Available, flips)
+			} else {
+				say("s2", control.Available)
+			}
+			b.pass(time.Second)
+		}
+	}
+	pass(60, steady)
+	if got := owners(); len(got) != 1 || got[steady] != "s1" {
+		t.Fatalf("fixed are %v", got)
+	}
+	for range 40 { // seven seconds are no divisor of an interval
+		say("s1", control.Available)
+		b.pass(time.Second)
+		pass(6, steady)
+	}
+	if got := owners(); len(got) != 1 || got[steady] != "s1" {
+		t.Errorf("after short silences fixed are %v", got)
+	}
+	a := b.core.pools["web"].state.Committed
+	standby := a.StandbyOf(a.Slots.Count())
+	delete(b.up, "s1")
+	b.hear(control.Silent, "s1")
+	say("s1", control.Silent, steady)
+	pass(30)
+	if got := owners(); got[steady] != standby {
+		t.Errorf("s1 is dead, %s stands by, fixed are %v", standby, got)
+	}
+	b.up["s1"] = true
+	pass(60, steady)
+	if got := owners(); got[steady] != "s1" {
+		t.Errorf("s1 is back, fixed are %v", got)
+	}
+	pass(60)
+	if got := owners(); len(got) != 0 {
+		t.Errorf("nobody asks any more, fixed are %v", got)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/manycast/manycast/internal/alloc/policy"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/announce"
 	"github.com/manycast/manycast/lbd/internal/damping"
@@ -54,7 +55,10 @@ func NewCore(t Timing) *Core {
 func (c *Core) pool(name string) *pool {
 	p := c.pools[name]
 	if p == nil {
-		p = &pool{core: c, name: name, members: map[string]*member{}, operator: map[string]Operator{}, deaths: map[string]*damping.Damper{}}
+		p = &pool{
+			core: c, name: name, members: map[string]*member{}, operator: map[string]Operator{}, wishes: map[string]*policy.Wishes{},
+			deaths: map[string]*damping.Damper{},
+		}
 		c.pools[name] = p
 	}
 	return p
@@ -68,6 +72,7 @@ func (c *Core) Lead(now time.Time, term uint64, until time.Time) []Action {
 	if term != c.term {
 		for _, p := range c.pools {
 			p.round, p.balanced = nil, now
+			p.begin()
 		}
 	}
 	c.term, c.until = term, until
@@ -100,6 +105,9 @@ func (c *Core) SetServices(now time.Time, services []service.Service) []Action {
 		if p.spec == nil {
 			p.round = nil
 		}
+		if p.spec == nil || p.spec.Policy != policy.Wanted {
+			clear(p.wishes)
+		}
 	}
 	return c.Tick(now)
 }
@@ -107,7 +115,9 @@ func (c *Core) SetServices(now time.Time, services []service.Service) []Action {
 // Register takes a registration of that revision.
 func (c *Core) Register(now time.Time, r Registration, revision uint64) []Action {
 	p := c.pool(r.Service)
-	if !p.register(now, r, revision) {
+	isNews := p.register(now, r, revision)
+	p.hear(r.Server)
+	if !isNews {
 		return nil // thousands a second, where there are as many servers
 	}
 	return p.step(now)
@@ -117,6 +127,7 @@ func (c *Core) Register(now time.Time, r Registration, revision uint64) []Action
 func (c *Core) Unregister(now time.Time, service, server string) []Action {
 	p := c.pool(service)
 	delete(p.members, server)
+	delete(p.wishes, server)
 	return p.step(now)
 }
 

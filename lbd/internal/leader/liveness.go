@@ -53,17 +53,26 @@ func (c *Core) Heard(now time.Time, members []control.Member) []Action {
 		if known && (m.Health == old.health || m.Health == control.Unknown) {
 			old.loads = m.Loads // no news by themselves
 			c.hearing.members[m.Name] = old
+			c.hear(m.Name)
 			continue // a leader that could not listen knows nothing new
 		}
 		if m.Health == control.Available {
 			c.trust(m.Name)
 		}
 		c.hearing.members[m.Name], isNews = heard{m.Health, now, m.Loads}, true
+		c.hear(m.Name)
 	}
 	if !isNews {
 		return nil
 	}
 	return append(c.hearing.listen(now), c.Tick(now)...)
+}
+
+// hear takes what a server's new report asks for.
+func (c *Core) hear(server string) {
+	for _, p := range c.pools {
+		p.hear(server)
+	}
 }
 
 // TakenOver tells that a server serves in the stead of another one, which it does not hear. If the leader does, the two are on

@@ -23,6 +23,7 @@ type pool struct {
 	spec     *service.Service // nil: no such service
 	members  map[string]*member
 	operator map[string]Operator
+	wishes   map[string]*policy.Wishes // of members, under policies that follow them
 	deaths   map[string]*damping.Damper
 	told     map[string]time.Time // who is dampened, as on record
 
@@ -94,9 +95,12 @@ func (p *pool) evaluate(now time.Time) []Action {
 	if !due && p.settled != nil && p.settled.same(base) && p.state.Prepared.Zero() {
 		return nil
 	}
-	d := policy.Decide(policy.Input{Rules: p.spec.Rules(), Servers: base.servers, Loads: p.loads(), Current: p.state.Committed, Due: due})
+	d := policy.Decide(policy.Input{
+		Rules: p.spec.Rules(), Servers: base.servers, Loads: p.loads(), Wishes: p.asked(), Current: p.state.Committed, Due: due,
+	})
 	if due {
 		p.balanced = now
+		p.begin()
 	}
 	want := d.Want(p.spec.Rules())
 	want.Epoch = base.epoch
@@ -131,20 +135,59 @@ func (p *pool) due(now time.Time) bool {
 	return now.Sub(p.balanced) >= rules.Balance.Interval
 }
 
-// loads are the last ones reported: on the control channel, which is younger, else in registrations.
+// loads are the last ones reported.
 func (p *pool) loads() map[string]alloc.Load {
 	out := make(map[string]alloc.Load, len(p.members))
-	for name, m := range p.members {
-		if m.Load != nil {
-			out[name] = *m.Load
-		}
-		if h := p.core.hearing; h != nil {
-			if l, ok := h.members[name].loads[p.name]; ok {
-				out[name] = l
-			}
+	for name := range p.members {
+		if l, ok := p.load(name); ok {
+			out[name] = l
 		}
 	}
 	return out
+}
+
+// load is the last one reported: on the control channel, which is younger, else in the registration.
+func (p *pool) load(server string) (alloc.Load, bool) {
+	if h := p.core.hearing; h != nil {
+		if l, ok := h.members[server].loads[p.name]; ok {
+			return l, true
+		}
+	}
+	m := p.members[server]
+	if m == nil || m.Load == nil {
+		return alloc.Load{}, false
+	}
+	return *m.Load, true
+}
+
+// hear takes what a member's new report asks for.
+func (p *pool) hear(server string) {
+	if p.spec == nil || p.spec.Policy != policy.Wanted || p.members[server] == nil {
+		return
+	}
+	l, ok := p.load(server)
+	if !ok {
+		return
+	}
+	if p.wishes[server] == nil {
+		p.wishes[server] = &policy.Wishes{}
+	}
+	p.wishes[server].Hear(l.Wanted)
+}
+
+func (p *pool) asked() map[string]policy.Wishes {
+	out := make(map[string]policy.Wishes, len(p.wishes))
+	for name, w := range p.wishes {
+		out[name] = *w
+	}
+	return out
+}
+
+// begin starts the interval of wishes that follows a decision.
+func (p *pool) begin() {
+	for _, w := range p.wishes {
+		w.Begin()
+	}
 }
 
 // nobody keeps the last allocation: it is better than none.

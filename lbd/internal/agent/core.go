@@ -28,6 +28,7 @@ type Core struct {
 	healthy  bool                        // the application, as far as known
 	specs    map[string]service.Service  // nil before the first SetServices
 	held     map[string]alloc.Allocation // executed, by service; kept also while the service is not known
+	unread   map[string]epoch.Epoch      // of an allocation that is not understood, by service; counts while it is newer
 	closings []closing
 	begins   map[string]*beginning // by service
 	hearing  *hearing              // nil: there is no control channel
@@ -49,7 +50,7 @@ type closing struct {
 func NewCore(name string, serve []string, link netip.Prefix, settle time.Duration) *Core {
 	return &Core{
 		name: name, serve: serve, link: link, settle: settle,
-		held: map[string]alloc.Allocation{}, begins: map[string]*beginning{},
+		held: map[string]alloc.Allocation{}, unread: map[string]epoch.Epoch{}, begins: map[string]*beginning{},
 	}
 }
 
@@ -138,10 +139,10 @@ func (c *Core) Committed(now time.Time, name string, a alloc.Allocation) []Actio
 	if !c.serves(name) || a.Zero() {
 		return nil
 	}
-	before := c.effective(c.held[name])
-	if !before.Epoch.Less(a.Epoch) {
-		return c.stale(name, before, a)
+	if held := c.held[name]; !held.Epoch.Less(a.Epoch) || a.Epoch.Less(c.unread[name]) {
+		return c.stale(name, held, a)
 	}
+	before := c.effective(c.current(name))
 	c.held[name] = a
 	if s, ok := c.specs[name]; !ok || s.Static() {
 		return []Action{Keep{name, a}}
@@ -210,10 +211,10 @@ func (c *Core) Tick(now time.Time) []Action {
 
 // lost says which users are not this server's by the newest allocation.
 func (c *Core) lost(d closing) func(netip.AddrPort) bool {
-	a := c.effective(c.held[d.service])
+	a := c.effective(c.current(d.service))
 	return func(user netip.AddrPort) bool {
 		addr := user.Addr().Unmap()
-		return addr.Is4() && a.OwnerOf(a.CellOf(addr)) != c.name
+		return addr.Is4() && (a.Zero() || a.OwnerOf(a.CellOf(addr)) != c.name)
 	}
 }
 
@@ -253,7 +254,7 @@ func (c *Core) done(name string, e epoch.Epoch, connections int) Action {
 // Owns reports whether the server owns anything that a leader could give to another one.
 func (c *Core) Owns() bool {
 	for _, s := range c.Registers() {
-		if c.held[s.Name].Owns(c.name) {
+		if c.current(s.Name).Owns(c.name) {
 			return true
 		}
 	}
@@ -267,7 +268,11 @@ func (c *Core) apply() Apply {
 		s := c.specs[name]
 		var e epoch.Epoch
 		own, standby := c.static(s), portion.Set{}
-		if a := c.held[name]; !s.Static() && !a.Zero() {
+		switch a := c.held[name]; {
+		case s.Static() || a.Zero():
+		case c.isUnread(name):
+			e = c.unread[name]
+		default:
 			e, own, standby = a.Epoch, a.Users(c.name), a.StandbyUsers(c.name)
 		}
 		out.Accept = append(out.Accept, dataplane.AgentService{
@@ -288,7 +293,7 @@ func (c *Core) accept(s service.Service, own portion.Set) portion.Union {
 	switch {
 	case s.Static():
 		return portion.Union{own}
-	case !c.takes():
+	case !c.takes() || c.isUnread(s.Name):
 		return nil
 	}
 	return slices.Concat(c.lingering(s.Name), c.taken(s.Name, own), c.standing(s.Name))

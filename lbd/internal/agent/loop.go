@@ -12,6 +12,7 @@ import (
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/daemon"
+	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/announce"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
@@ -327,12 +328,16 @@ func (l *Loop) stored(e bus.Entry) []Action {
 	if e.Synced || e.Deleted || e.Key == "" {
 		return nil
 	}
-	s, err := store.DecodeState(e.Value)
-	if err != nil {
+	a, at, err := store.DecodeCommitted(e.Value)
+	switch {
+	case err != nil && at == (epoch.Epoch{}):
 		l.cfg.Log.Error("allocation on the bus is damaged; what is executed stays", "service", e.Key, "err", err)
 		return nil
+	case err != nil:
+		l.cfg.Log.Error("allocation on the bus is not understood", "service", e.Key, "epoch", at, "err", err)
+		return l.core.Unread(time.Now(), e.Key, at)
 	}
-	return l.core.Committed(time.Now(), e.Key, s.Committed)
+	return l.core.Committed(time.Now(), e.Key, a)
 }
 
 func (l *Loop) carryOut(ctx context.Context, actions []Action) {

@@ -30,7 +30,7 @@ func (c *Core) serving() []Serving {
 			}
 			slices.Sort(s.Servers)
 		} else {
-			s.Servers = c.held[name].Used()
+			s.Servers = c.current(name).Used()
 		}
 		out = append(out, s)
 	}

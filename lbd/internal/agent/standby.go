@@ -182,7 +182,7 @@ func (c *Core) tellClaims(now time.Time) []Action {
 // TakenOver tells that a server says that it serves in this one's stead. It counts of one on this link that stands by for it
 // and is well; elsewhere routers decide. Who lives in a term that is over knows nothing of who stands by now.
 func (c *Core) TakenOver(now time.Time, t announce.Takeover) []Action {
-	a := c.held[t.Service]
+	a := c.current(t.Service)
 	if c.hearing == nil || t.From != c.name || a.Zero() || t.Epoch.Term < a.Epoch.Term || c.elsewhere(a.Address(t.By)) || c.hearing.members[t.By].health == control.Unwell {
 		return nil
 	}
@@ -196,7 +196,7 @@ func (c *Core) TakenOver(now time.Time, t announce.Takeover) []Action {
 
 // owners are those that this server stands by for in a service, and whether they are on its link.
 func (c *Core) owners(name string) map[string]bool {
-	a := c.held[name]
+	a := c.current(name)
 	me, ok := slices.BinarySearch(a.Servers, c.name)
 	out := map[string]bool{}
 	if !ok {

@@ -33,6 +33,7 @@ type cluster struct {
 	agents  map[string]*server
 	hasKey  func() bool   // nil: always
 	late    time.Duration // keys and the first probe of agents take that long
+	older   bool          // agents know no fixed portions
 	log     *slog.Logger
 }
 
@@ -160,6 +161,10 @@ func (c *cluster) server(name string, weight int, keep bool) *server {
 	log := c.log.With("agent", name)
 	late, keysRead, started := c.late, make(chan struct{}), time.Now()
 	time.AfterFunc(late, func() { close(keysRead) })
+	buckets, announcer := c.buckets, announce.Announcer(c.channel)
+	if c.older {
+		buckets.Allocations, announcer = older{buckets.Allocations}, deafTo{announcer}
+	}
 	l := agent.NewLoop(agent.Config{
 		Name: name, Address: netip.MustParseAddr("10.0.0.1"), Weight: weight, Serve: []string{"web"}, StateDir: s.state,
 		HasKey: func(netip.Addr) bool { return time.Since(started) >= late && (c.hasKey == nil || c.hasKey()) }, KeysRead: keysRead,
@@ -171,7 +176,7 @@ func (c *cluster) server(name string, weight int, keep bool) *server {
 			<-ctx.Done()
 		},
 		Services: store.WatchServices(ctx, c.buckets.Services, s.state+"/services.yaml", log),
-		Buckets:  &c.buckets, Announcer: c.channel, Log: log,
+		Buckets:  &buckets, Announcer: announcer, Log: log,
 	})
 	s.stop = c.run(ctx, cancel, l.Run)
 	return s

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/epoch"
 	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
 )
 
@@ -30,6 +31,17 @@ func DecodeState(data []byte) (State, error) {
 		return State{}, fmt.Errorf("prepared: %w", err)
 	}
 	return State{Committed: committed, Prepared: prepared}, nil
+}
+
+// DecodeCommitted reads what is committed in a value of the bucket. With an error goes the epoch, where that can be read: a leader of a newer
+// release may say more than is understood here.
+func DecodeCommitted(data []byte) (alloc.Allocation, epoch.Epoch, error) {
+	var p allocv1.State
+	if err := proto.Unmarshal(data, &p); err != nil {
+		return alloc.Allocation{}, epoch.Epoch{}, err
+	}
+	a, err := alloc.FromProto(p.GetCommitted())
+	return a, alloc.EpochFromProto(p.GetCommitted().GetEpoch()), err
 }
 
 // EncodeState writes a value of the bucket.

@@ -26,9 +26,13 @@ func FuzzDecodeState(f *testing.F) {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
+		committed, e, committedErr := DecodeCommitted(data)
 		s, err := DecodeState(data)
 		if err != nil {
 			return
+		}
+		if committedErr != nil || e != s.Committed.Epoch || !committed.Same(s.Committed) {
+			t.Fatalf("%+v is committed, alone it is %+v of %v, %v", s.Committed, committed, e, committedErr)
 		}
 		data, err = EncodeState("web", s)
 		if err != nil {

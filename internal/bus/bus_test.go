@@ -359,6 +359,7 @@ func TestServerSaysWhatIsWrong(t *testing.T) {
 
 // TestListIsWholeOrFails: a connection that ends in the middle of a list makes an error, not the end of the list.
 func TestListIsWholeOrFails(t *testing.T) {
+	t.Parallel()
 	s := newTestServer(t)
 	const all = 1000
 	full := s.connect("admin").Bucket(BucketConfig{Name: BucketServices})

@@ -150,6 +150,7 @@ func TestAnotherNATS(t *testing.T) {
 
 // TestClusterLosesAServer: with three replicas one of three servers can go, and clients go on with the others.
 func TestClusterLosesAServer(t *testing.T) {
+	t.Parallel()
 	creds := t.TempDir()
 	servers, urls := natsServers(t, creds, 3)
 	admin := connectTo(t, urls[:1], creds, "admin")

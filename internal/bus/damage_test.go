@@ -84,6 +84,7 @@ func overwrite(t *testing.T, path string, at int, with string) {
 
 // TestDamagedStoreIsRefused: it is named, the way out is named, nothing is changed, whether the bus was stopped or killed before.
 func TestDamagedStoreIsRefused(t *testing.T) {
+	t.Parallel()
 	remove := func(t *testing.T, path string) {
 		if err := os.RemoveAll(path); err != nil {
 			t.Fatal(err)
@@ -151,6 +152,7 @@ func TestDamagedStoreIsRefused(t *testing.T) {
 
 // TestWayOutOfDamage: what the error says can be done works, and terms go on.
 func TestWayOutOfDamage(t *testing.T) {
+	t.Parallel()
 	s := filledStore(t)
 	backup := t.TempDir()
 	move := func(from, to string) {
@@ -213,6 +215,7 @@ func TestWayOutOfDamage(t *testing.T) {
 // TestEveryByteCounts: after a clean stop no byte of a block can change unseen; after a kill none of a record that its checksum
 // covers.
 func TestEveryByteCounts(t *testing.T) {
+	t.Parallel()
 	s := filledStore(t)
 	k, err := readKept(s.cfg.DataDir)
 	if err != nil {

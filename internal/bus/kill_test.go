@@ -36,6 +36,7 @@ func (s *testServer) spawn() (kill func()) {
 // TestKilledBusIsNotDamaged kills the bus again and again while clients write to all kinds of buckets: it starts each time, and
 // what it acknowledged is there.
 func TestKilledBusIsNotDamaged(t *testing.T) {
+	t.Parallel()
 	s := newTestServer(t)
 	s.end()
 	acknowledged := make([]int, 40) // by key

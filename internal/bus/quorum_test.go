@@ -88,6 +88,7 @@ func putter(b *Bucket) func(value string) func(context.Context) error {
 // TestOwnClusterLosesServers: with one of three servers gone everything goes on; with two nothing can be written, and what was
 // written is there when they are back.
 func TestOwnClusterLosesServers(t *testing.T) {
+	t.Parallel()
 	c := newOwnCluster(t, 3)
 	for i := range c.cfg {
 		c.start(i)
@@ -128,6 +129,7 @@ func TestOwnClusterLosesServers(t *testing.T) {
 // TestServerThatLostItsStoreIsTheSame: servers that listen on all addresses are one cluster; one that has kept no more than its name and
 // credentials gets everything from the others, and counts as it did.
 func TestServerThatLostItsStoreIsTheSame(t *testing.T) {
+	t.Parallel()
 	c := newOwnCluster(t, 3)
 	for i := range c.cfg {
 		_, port, err := net.SplitHostPort(c.cfg[i].Cluster.Listen)
@@ -230,6 +232,7 @@ func TestClusterIsReachedByTheGateAlone(t *testing.T) {
 
 // TestReadyWithoutQuorumSaysSo: who waits for the bus is not kept waiting for other machines, and can see that it lacks them.
 func TestReadyWithoutQuorumSaysSo(t *testing.T) {
+	t.Parallel()
 	c := newOwnCluster(t, 3)
 	s := c.start(0)
 	<-s.Ready()

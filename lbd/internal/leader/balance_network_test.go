@@ -13,6 +13,7 @@ import (
 // TestLoadOnTheChannelMovesUsers closes the loop over the control channel: agents report, the leader moves, and no user is served by two, nor
 // by nobody for longer than a move on one link takes.
 func TestLoadOnTheChannelMovesUsers(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t, hubMedium{control.NewHub(netHeartbeat, netSilence)}, "policy: load")
 		n.director("d1")

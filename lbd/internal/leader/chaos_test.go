@@ -21,6 +21,7 @@ import (
 // TestChaos lets servers, directors and prefixes come and go, messages get lost and the bus go away. At any time the agents that are at
 // the newest epoch share no user; when it is quiet again all users are served, and all moves moved what they had to.
 func TestChaos(t *testing.T) {
+	t.Parallel()
 	for seed := range runs(10, 2) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { chaos(t, rand.New(rand.NewPCG(seed, 7))) })

@@ -53,6 +53,7 @@ func (n *network) within(what string, nobody, twice time.Duration) {
 const detection = netSilence + netHeartbeat
 
 func TestStandbysServeWithoutLeaderAndBus(t *testing.T) {
+	t.Parallel()
 	inNetworks(t, func(n *network, d1, d2 store.Buckets) {
 		for _, b := range []store.Buckets{d1, d2, n.servers["s1"].bus, n.servers["s2"].bus, n.servers["s3"].bus, n.servers["s4"].bus} {
 			away(b, true)
@@ -79,6 +80,7 @@ func TestStandbysServeWithoutLeaderAndBus(t *testing.T) {
 }
 
 func TestServerThatDiesIsReplacedBySilence(t *testing.T) {
+	t.Parallel()
 	inNetworks(t, func(n *network, _, _ store.Buckets) {
 		n.kill("s3")
 		n.wait(5 * time.Second)
@@ -92,6 +94,7 @@ func TestServerThatDiesIsReplacedBySilence(t *testing.T) {
 }
 
 func TestDeadApplicationYieldsWithoutSilence(t *testing.T) {
+	t.Parallel()
 	inNetworks(t, func(n *network, _, _ store.Buckets) {
 		n.servers["s2"].health(false, errors.New("connection refused"))
 		n.wait(3 * time.Second)
@@ -122,6 +125,7 @@ func TestHeartbeatsCannotLeave(t *testing.T) {
 
 // TestOneWayLoss: nobody hears s1, which hears all: it learns from its standby that it is replaced.
 func TestOneWayLoss(t *testing.T) {
+	t.Parallel()
 	inNetworks(t, func(n *network, _, _ store.Buckets) {
 		n.isolate("s1", true, false)
 		n.wait(5 * time.Second)
@@ -132,6 +136,7 @@ func TestOneWayLoss(t *testing.T) {
 
 // TestCutOffServer hears nobody and is heard by nobody, but has the bus and gets users' packets: the leader's epoch ends it.
 func TestCutOffServer(t *testing.T) {
+	t.Parallel()
 	inNetworks(t, func(n *network, _, _ store.Buckets) {
 		n.isolate("s1", true, true)
 		n.wait(5 * time.Second)
@@ -152,6 +157,7 @@ func TestNeighboursThatDoNotHearEachOther(t *testing.T) {
 
 // TestDeafServerGoesOn until the leader has given its users to others, for it says that it hears nobody.
 func TestDeafServerGoesOn(t *testing.T) {
+	t.Parallel()
 	inNetworks(t, func(n *network, _, _ store.Buckets) {
 		before := len(n.history())
 		n.isolate("s1", false, true)
@@ -166,6 +172,7 @@ func TestDeafServerGoesOn(t *testing.T) {
 
 // TestPlannedRestart takes nothing from anybody.
 func TestPlannedRestart(t *testing.T) {
+	t.Parallel()
 	inNetworks(t, func(n *network, _, _ store.Buckets) {
 		before := len(n.history())
 		n.servers["s1"].stop()

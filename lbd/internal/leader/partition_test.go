@@ -27,6 +27,7 @@ const (
 // TestPartitions cuts everything off from everything: leaders from servers, both from the bus, servers from each other; and
 // prefixes come and go.
 func TestPartitions(t *testing.T) {
+	t.Parallel()
 	for seed := range runs(7, 2) {
 		on := hub
 		if seed == 6 {

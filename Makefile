@@ -8,7 +8,7 @@ PREFIX ?= /usr
 SYSCONFDIR ?= /etc
 DURATION ?= 20s
 CLIENTS ?= 60
-FUZZTIME ?= 3s
+FUZZTIME ?= 2s
 DAEMONS := $(patsubst %/main.go,%,$(wildcard igmpd/main.go lbd/main.go dnsd/main.go tdpd/main.go))
 PRIVILEGED := ^Test(Net|VM|Boot)
 LINT := go tool -modfile=tools/lint/go.mod golangci-lint

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/manycast/manycast/internal/testnet"
+	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
+)
+
+// With this variable set the test binary is tdpd.
+const daemonEnv = "MANYCAST_TEST_TDPD"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(daemonEnv) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// routers of a rig, the first one at the edge.
+var routers = []string{"r1", "r2", "r3"}
+
+// rig is r1 a--a r2 b--a r3 c--eth0 s: s is a server, and knows nothing of labels.
+type rig struct {
+	t       *testing.T
+	dir     string
+	nodes   map[string]*testnet.Node
+	daemons map[string]*testnet.Process
+	extra   string // of all configurations
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	n := testnet.NewMPLS(t)
+	r := &rig{t: t, dir: t.TempDir(), nodes: map[string]*testnet.Node{}, daemons: map[string]*testnet.Process{}}
+	for _, name := range append(routers, "s") {
+		node := n.Node(name)
+		r.nodes[name] = node
+		node.Sysctl("net.ipv4.ip_forward", "1")
+		node.Sysctl("net.ipv4.conf.all.rp_filter", "0")
+		node.Sysctl("net.ipv4.conf.default.rp_filter", "0")
+	}
+	n.Link(r.nodes["r1"], "a", "10.0.12.1/24", r.nodes["r2"], "a", "10.0.12.2/24")
+	n.Link(r.nodes["r2"], "b", "10.0.23.2/24", r.nodes["r3"], "a", "10.0.23.3/24")
+	n.Link(r.nodes["r3"], "c", "10.9.0.3/24", r.nodes["s"], "eth0", "10.9.0.80/24")
+	for i, name := range routers {
+		r.nodes[name].Address("lo", fmt.Sprintf("%d.%d.%d.%d/32", i+1, i+1, i+1, i+1))
+	}
+	for _, x := range [][3]string{
+		{"r1", "10.9.0.0/24", "10.0.12.2"}, {"r1", "10.0.23.0/24", "10.0.12.2"}, {"r1", "2.2.2.2/32", "10.0.12.2"}, {"r1", "3.3.3.3/32", "10.0.12.2"},
+		{"r2", "10.9.0.0/24", "10.0.23.3"}, {"r2", "1.1.1.1/32", "10.0.12.1"}, {"r2", "3.3.3.3/32", "10.0.23.3"},
+		{"r3", "10.0.12.0/24", "10.0.23.2"}, {"r3", "1.1.1.1/32", "10.0.23.2"}, {"r3", "2.2.2.2/32", "10.0.23.2"}, {"s", "0.0.0.0/0", "10.9.0.3"},
+	} {
+		r.run(x[0], "ip", "route", "add", x[1], "via", x[2], "metric", "20")
+	}
+	return r
+}
+
+// run runs a program in a node, and has to succeed.
+func (r *rig) run(node string, argv ...string) string {
+	r.t.Helper()
+	out, err := r.nodes[node].Run(argv...)
+	if err != nil {
+		r.t.Fatalf("%s: %v: %v\n%s", node, argv, err, out)
+	}
+	return out
+}
+
+// start runs tdpd in a node.
+func (r *rig) start(name string) {
+	r.t.Helper()
+	r.daemons[name] = r.nodes[name].Start("env", daemonEnv+"=1", os.Args[0], "--config", r.configure(name))
+}
+
+// configure writes a router's file.
+func (r *rig) configure(name string) string {
+	r.t.Helper()
+	number := name[1:]
+	text := fmt.Sprintf(`
+name = %q
+router_id = "%[2]s.%[2]s.%[2]s.%[2]s"
+state_dir = %[3]q
+runtime_dir = %[4]q
+interfaces = ["a", "b"]
+[log]
+level = "debug"
+[hello]
+link_hold = "3s"
+%[5]s`, name, number, r.state(name), filepath.Join(r.dir, name+"-run"), r.extra)
+	config := filepath.Join(r.dir, name+".toml")
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	return config
+}
+
+func (r *rig) state(name string) string { return filepath.Join(r.dir, name) }
+
+// ask asks a router at its status socket; false: it does not answer.
+func (r *rig) ask(name, request string) (*tdpdv1.Answer, bool) {
+	c, err := net.Dial("unix", filepath.Join(r.state(name), "status.sock"))
+	if err != nil {
+		return nil, false
+	}
+	defer c.Close()
+	io.WriteString(c, request)
+	if err := c.(*net.UnixConn).CloseWrite(); err != nil {
+		r.t.Fatal(err)
+	}
+	text, err := io.ReadAll(c)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	answer := &tdpdv1.Answer{}
+	if err := protojson.Unmarshal(text, answer); err != nil {
+		r.t.Fatalf("%s of %s: %v\n%s", request, name, err, text)
+	}
+	return answer, true
+}
+
+// operational waits until a router has that many sessions.
+func (r *rig) operational(name string, sessions int) {
+	r.t.Helper()
+	testnet.Eventually(r.t, 30*time.Second, func() bool {
+		answer, ok := r.ask(name, "")
+		n := 0
+		for _, neighbor := range answer.GetStatus().GetNeighbors() {
+			if neighbor.GetAgreed() != nil {
+				n++
+			}
+		}
+		return ok && n == sessions
+	}, sessions, " sessions of ", name)
+}
+
+// tree waits until the labels of the server's tree lead to it, and returns them.
+func (r *rig) tree() (labels []uint32) {
+	r.t.Helper()
+	testnet.Eventually(r.t, 30*time.Second, func() bool {
+		labels = nil
+		request := `{"step": {"address": "10.9.0.80"}}`
+		for i, name := range routers {
+			answer, ok := r.ask(name, request)
+			step := answer.GetStep()
+			if !ok || len(step.GetHops()) != 1 || step.GetFec() != "10.9.0.80/32" {
+				return false
+			}
+			hop := step.GetHops()[0]
+			if i == len(routers)-1 {
+				return step.GetAction() == "pop" && hop.GetVia() == "10.9.0.80"
+			}
+			if hop.Label == nil {
+				return false
+			}
+			labels = append(labels, hop.GetLabel())
+			request = fmt.Sprintf(`{"step": {"label": %d}}`, hop.GetLabel())
+		}
+		return false
+	}, "the tree of the server")
+	return labels
+}

@@ -91,6 +91,11 @@ func run(ctx context.Context, cfg config.Config, secrets map[netip.Addr]string, 
 			return err
 		}
 		defer c.Close()
+		more, err := useBus(&options, c)
+		if err != nil {
+			return err
+		}
+		tasks = append(tasks, more...)
 	}
 	s, err := service.New(options)
 	if err != nil {
@@ -129,6 +134,21 @@ func open(o *service.Options, log *slog.Logger) (routes.Watcher, error) {
 	}
 	o.Routes = watcher.Changes()
 	return watcher, nil
+}
+
+// useBus has the service hear of servers on the bus, and tell events.
+func useBus(o *service.Options, c *bus.Conn) ([]daemon.Task, error) {
+	events := edge.NewEvents(c, o.Config.Name, o.Log)
+	o.Publish = events.Put
+	if !o.Config.Servers.FromBus {
+		return []daemon.Task{events}, nil
+	}
+	servers, err := edge.NewServers(c, filepath.Join(o.Config.StateDir, "servers"), o.Config.Servers.Linger, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	o.Servers = servers.All()
+	return []daemon.Task{events, servers}, nil
 }
 
 // listen opens what others ask at, before anybody is told that tdpd is ready.

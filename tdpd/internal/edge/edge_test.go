@@ -165,7 +165,7 @@ func TestMetrics(t *testing.T) {
 }
 
 // startBus is a bus, and how to connect to it.
-func startBus(t *testing.T) (connect func(role string) *bus.Conn) {
+func startBus(t *testing.T) (connect func(role string) *bus.Conn, dir string) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	cfg := bus.ServerConfig{Listen: freeAddress(t), DataDir: t.TempDir(), Log: log}
@@ -181,11 +181,11 @@ func startBus(t *testing.T) (connect func(role string) *bus.Conn) {
 		}
 		t.Cleanup(c.Close)
 		return c
-	}
+	}, cfg.DataDir
 }
 
 func TestAskedOnTheBus(t *testing.T) {
-	connect := startBus(t)
+	connect, _ := startBus(t)
 	router, operator := connect("tdpd"), connect("admin")
 	background(t, func(ctx context.Context) error { return ServeBus(ctx, router, "r.2", asker{}) })
 	request := func(subject string, r *tdpdv1.Request) (*tdpdv1.Answer, error) {

@@ -201,6 +201,21 @@ func TestClearedFromOutside(t *testing.T) {
 		if n.GetState() != "OPERATIONAL" || n.GetUps() != 2 || n.GetDowns() != 1 || n.GetLastDown() == "" {
 			t.Errorf("after the clear: %v", n)
 		}
+		var sessions []string
+		labels := map[What]int{}
+		for _, e := range r2.events {
+			if e.FEC.IsValid() {
+				labels[e.What]++
+			} else {
+				sessions = append(sessions, fmt.Sprint(e.What, " ", e.Peer, " ", e.Why != ""))
+			}
+		}
+		if got := strings.Join(sessions[len(sessions)-2:], ", "); got != "session-down 3.3.3.3:0 true, session-up 3.3.3.3:0 false" {
+			t.Errorf("events of sessions: %v", sessions)
+		}
+		if labels[BindingBound] == 0 || labels[BindingLost] == 0 || labels[BindingLearned] <= labels[BindingLost] || labels[BindingUnbound] != 0 {
+			t.Errorf("events of bindings: %v", labels)
+		}
 		stop(t, r1, r2, r3)
 	})
 }
@@ -209,11 +224,19 @@ func TestClearedFromOutside(t *testing.T) {
 func TestRouteThatWinsAgainstLabels(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, r1, r2, r3 := chain(t)
+		r1.routes.Send(routes.Change{Routes: map[netip.Prefix]*routes.Route{prefix("10.9.0.80/32"): via("10.0.12.2", 2)}})
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if u := r1.ask(t, `{"status": {}}`).GetStatus().GetUnlabelled(); len(u) != 0 {
+			t.Errorf("with a metric: %v", u)
+		}
 		bare := via("10.0.12.2", 2)
 		bare.Metric = 0
 		r1.routes.Send(routes.Change{Routes: map[netip.Prefix]*routes.Route{prefix("10.9.0.80/32"): bare}})
-		time.Sleep(20 * time.Second)
 		synctest.Wait()
+		if !strings.Contains(r1.log.String(), "route=10.9.0.80/32") {
+			t.Error("it is not warned of")
+		}
 		if u := r1.ask(t, `{"status": {}}`).GetStatus().GetUnlabelled(); len(u) != 1 || u[0] != "10.9.0.80/32" {
 			t.Errorf("routes that win: %v", u)
 		}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/manycast/manycast/tdpd/internal/kernel"
@@ -27,7 +28,26 @@ type kernelState struct {
 	retry     time.Time             // and when, after a failure; zero: at once
 	backoff   time.Duration
 	warned    time.Time
-	failure   error // of the last attempt to bring all in
+	bare      time.Time                 // when routes that outdo labels were warned of
+	failure   atomic.Pointer[wrongness] // of the last attempt to bring all in; nil: none
+}
+
+type wrongness struct{ error }
+
+func (k *kernelState) fail(err error) {
+	if err == nil {
+		k.failure.Store(nil)
+		return
+	}
+	k.failure.Store(&wrongness{err})
+}
+
+// State implements daemon.Stater.
+func (s *Service) State() string {
+	if failure := s.kernel.failure.Load(); failure != nil {
+		return "does not forward as it should: " + failure.Error()
+	}
+	return ""
 }
 
 // recovery is how long what was left will be kept.
@@ -73,6 +93,7 @@ func (s *Service) install(now time.Time, b batch) {
 		k.left, k.recovered, k.held, k.wrong = kernel.State{}, time.Time{}, nil, true
 	}
 	changes := s.tables.Update(s.look(b.changed))
+	s.warnOfOutdone(now, b.changed)
 	var err error
 	switch {
 	case !k.synced:
@@ -122,13 +143,14 @@ func (s *Service) installed(now time.Time, err error) {
 	k := &s.kernel
 	if err != nil {
 		k.backoff = min(max(2*k.backoff, retrySoon), retryLater)
-		k.wrong, k.retry, k.failure = true, now.Add(k.backoff), err
+		k.wrong, k.retry = true, now.Add(k.backoff)
+		k.fail(err)
 		k.warn(s.Log, now, err)
 		return
 	}
 	k.backoff = 0
 	if !k.wrong {
-		k.failure = nil
+		k.fail(nil)
 	}
 	select {
 	case <-s.ready:

@@ -3,29 +3,49 @@ package service
 import (
 	"maps"
 	"net/netip"
+	"slices"
+	"time"
 
 	"github.com/manycast/manycast/tdpd/internal/forwarding"
 	"github.com/manycast/manycast/tdpd/internal/page"
+	"github.com/manycast/manycast/tdpd/internal/routes"
 )
 
 // outdoneShown is how many routes a status names.
 const outdoneShown = 32
 
+// bare says whether a route leads on and has no metric.
+func bare(p netip.Prefix, r *routes.Route) bool {
+	return r != nil && p.Addr().Is4() && r.Metric == 0 && slices.ContainsFunc(r.Hops, func(h routes.Hop) bool { return h.Via.IsValid() })
+}
+
 // outdoes says whether packets to a prefix get no label though there are some: an IPv4 route of the same prefix that has no metric
 // wins against the kernel's entry.
 func (s *Service) outdoes(p netip.Prefix, m forwarding.FTN) bool {
-	r := s.fecs.Table().Routes[p]
-	return r != nil && p.Addr().Is4() && r.Metric == 0 && actOf(m) == forwarding.Push.String()
+	return bare(p, s.fecs.Table().Routes[p]) && actOf(m) == forwarding.Push.String()
 }
 
 // outdone lists the first routes that outdo labels.
 func (s *Service) outdone(most int) []netip.Prefix {
 	table := s.fecs.Table().Routes
 	return page.Behind(maps.Keys(table), netip.Prefix.Compare, func(p netip.Prefix) bool {
-		if table[p].Metric != 0 || !p.Addr().Is4() {
+		if !bare(p, table[p]) {
 			return false
 		}
 		m, ok := s.tables.Outgoing(p)
 		return ok && s.outdoes(p, m)
 	}, most)
+}
+
+// warnOfOutdone tells of routes among those that have changed that outdo their labels, seldom: a status names them.
+func (s *Service) warnOfOutdone(now time.Time, changed map[netip.Prefix]bool) {
+	if k := &s.kernel; k.bare.IsZero() || now.Sub(k.bare) >= retryLater {
+		for p := range changed {
+			if m, ok := s.tables.Outgoing(p); ok && s.outdoes(p, m) {
+				k.bare = now
+				s.Log.Warn("an IPv4 route without a metric wins against its labels: give it one, such as 20", "route", p)
+				return
+			}
+		}
+	}
 }

@@ -1,7 +1,9 @@
 package service
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
@@ -31,6 +33,8 @@ type router struct {
 	net    *transport.Fake
 	kernel *kernel.Fake
 	routes *routes.Fake
+	log    *bytes.Buffer
+	events []Event // of which one reads between Waits
 	stop   func() error
 }
 
@@ -47,9 +51,10 @@ func begin(t *testing.T, f *transport.Fabric, name, id, path string, left kernel
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &router{name: name, net: f.Router(cfg.ID(), addr(id)), kernel: kernel.NewFake(left), routes: routes.NewFake()}
+	r := &router{name: name, net: f.Router(cfg.ID(), addr(id)), kernel: kernel.NewFake(left), routes: routes.NewFake(), log: &bytes.Buffer{}}
 	r.Service, err = New(Options{
-		Config: cfg, Network: r.net, Kernel: r.kernel, Routes: r.routes.Changes(), Journal: j, Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("at", name),
+		Publish: func(e Event) { r.events = append(r.events, e) },
+		Config:  cfg, Network: r.net, Kernel: r.kernel, Routes: r.routes.Changes(), Journal: j, Log: slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), r.log), &slog.HandlerOptions{Level: slog.LevelDebug})).With("at", name),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -168,8 +168,8 @@ func (s *Service) labelStatus() *tdpdv1.Labels {
 func (s *Service) forwardingStatus(now time.Time) *tdpdv1.Forwarding {
 	ilm, ftn := s.tables.Size()
 	out := &tdpdv1.Forwarding{Labels: uint32(ilm), Prefixes: uint32(ftn), RecoveryMs: s.kernel.recovery(now).Milliseconds()}
-	if s.kernel.failure != nil {
-		out.Error = s.kernel.failure.Error()
+	if failure := s.kernel.failure.Load(); failure != nil {
+		out.Error = failure.Error()
 	}
 	return out
 }

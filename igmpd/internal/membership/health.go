@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -35,11 +36,23 @@ func (t *Table) SetHealth(now time.Time, requester netip.Addr, h Health) []Actio
 		t.health[requester] = h
 	}
 	for _, g := range t.private {
+		if h != Available {
+			g.endMoves(now)
+		}
 		if g.members[requester] != nil || g.hasStandbys() {
 			t.outdate(g)
 		}
 	}
 	return t.take()
+}
+
+// moveTime is how long after a set was replaced the move is taken to be under way: by then all joins are there that were not lost. Silence
+// takes as long to be found out, so whoever falls silent later had won what it was given.
+const moveTime = 250 * time.Millisecond
+
+// endMoves forgets what was before moves that are over. Where somebody fails, users that it won are its standbys', not at who had them before.
+func (g *privateGroup) endMoves(now time.Time) {
+	maps.DeleteFunc(g.retired, func(_ netip.Addr, m *member) bool { return !now.Before(m.expires.Add(moveTime - retirement)) })
 }
 
 // groupsOf are the private groups that a requester is a member of.

@@ -287,6 +287,44 @@ func TestStandbyGoesOnUntilTheNewOwnerJoins(t *testing.T) {
 	}
 }
 
+// Who dies soon after a move has the users that it won at their standby, and not where they were before.
+func TestStandbyComesBeforeThePastOwner(t *testing.T) {
+	s3, nothing := netip.MustParseAddr("10.3.0.13"), portion.Set{}
+	for name, isHeard := range map[string]bool{"the dead server joined here": true, "it never did": false} {
+		t.Run(name, func(t *testing.T) {
+			table := New(Config{QueryInterval: 125 * time.Second, QueryResponseInterval: 10 * time.Second, LastMemberQueryInterval: time.Second, Robustness: 2})
+			admit := func(at time.Time, port string, j join.Signed) {
+				t.Helper()
+				if _, err := table.Join(at, port, j); err != nil {
+					t.Fatal(err)
+				}
+			}
+			admit(start, "p2", extended(start, s2, 1, 1, even))
+			admit(start, "p3", extended(start, s3, 1, 1, odd))
+			moved := start.Add(10 * time.Second)
+			if isHeard {
+				admit(moved, "p1", extended(moved, s1, 1, 2, even))
+			}
+			admit(moved, "p2", extended(moved, s2, 1, 2, nothing))
+			admit(moved, "p3", withStandby(extended(moved, s3, 1, 2, odd), even))
+			table.SetHealth(moved.Add(retirement/2), s1, Silent)
+			if at, _ := who(table, "10.0.0.2"); at != "p3" {
+				t.Errorf("even at %q, want the standby", at)
+			}
+			// While the epoch that tidies up comes in, what survivors had goes on until its new owner has joined.
+			later := moved.Add(10 * time.Second)
+			admit(later, "p3", extended(later, s3, 1, 3, even))
+			if at, _ := who(table, "10.0.0.3"); at != "p3" {
+				t.Errorf("odd at %q before its new owner has joined", at)
+			}
+			admit(later, "p2", extended(later, s2, 1, 3, odd))
+			if at, _ := who(table, "10.0.0.3"); at != "p2" {
+				t.Errorf("odd at %q, want its new owner", at)
+			}
+		})
+	}
+}
+
 // Who dies between the commit and its joins has its new users at their standby, when the old epoch's word is over.
 func TestNewOwnerDiesBeforeItJoins(t *testing.T) {
 	table := pair(t)

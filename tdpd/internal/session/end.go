@@ -45,7 +45,7 @@ func (s *Session) Failed(now time.Time, err error) []Action {
 	}
 	if s.connecting {
 		s.connecting = false
-		s.refuse(now, err)
+		s.refused(err, now.Add(connectAgain))
 		return s.take()
 	}
 	if s.state != NonExistent {
@@ -126,13 +126,18 @@ type toldError struct{ status wire.Status }
 
 func (e *toldError) Error() string { return fmt.Sprintf("the peer says: %v", e.status.Code) }
 
-// refuse plans the next try.
+// refuse plans the next try with a peer that does not agree.
 func (s *Session) refuse(now time.Time, why error) {
-	r := Refused{Why: why}
 	if s.cfg.Role == Active {
 		s.backoff = min(max(2*s.backoff, minBackoff), maxBackoff)
-		s.retry = now.Add(s.backoff)
-		r.Until = s.retry
+	}
+	s.refused(why, now.Add(s.backoff))
+}
+
+func (s *Session) refused(why error, until time.Time) {
+	r := Refused{Why: why}
+	if s.cfg.Role == Active {
+		s.retry, r.Until = until, until
 	}
 	s.actions = append(s.actions, r)
 }

@@ -57,6 +57,8 @@ func (s State) String() string {
 const (
 	minBackoff = 15 * time.Second
 	maxBackoff = 2 * time.Minute
+	// connectAgain is for a connection that cannot be opened. It may be a restart, of which each second counts.
+	connectAgain = time.Second
 	// answerWithin is how long a peer may be silent while a session is being opened.
 	answerWithin = 30 * time.Second
 	// keepAlivesPerHold is how often something is sent in the agreed keepalive time.

@@ -93,7 +93,7 @@ func TestTransitions(t *testing.T) {
 	}{
 		{Active, NonExistent, "connected", func(s *Session) []Action { return s.Connected(start) }, OpenSent, "send Initialization"},
 		{Passive, NonExistent, "connected", func(s *Session) []Action { return s.Connected(start) }, Initialized, ""},
-		{Active, NonExistent, "not connected", func(s *Session) []Action { return s.Failed(start, errors.New("refused")) }, NonExistent, "refused 15s"},
+		{Active, NonExistent, "not connected", func(s *Session) []Action { return s.Failed(start, errors.New("refused")) }, NonExistent, "refused 1s"},
 		{Passive, NonExistent, "message", message(wire.KeepAlive{}), NonExistent, ""},
 		{Passive, Initialized, "good Initialization", message(proposal()), OpenReceived, "send Initialization, send KeepAlive"},
 		{Passive, Initialized, "foreign Initialization", message(foreign), NonExistent, "send Session Rejected/No Hello, close, refused"},
@@ -205,6 +205,27 @@ func TestBackoff(t *testing.T) {
 	s.Failed(now, nil)
 	if s.Next() != now {
 		t.Errorf("after an operational session: next try in %v", s.Next().Sub(now))
+	}
+}
+
+// TestConnectAgain: a peer that cannot be connected to may be starting, and is tried again and again; what it refused before still counts.
+func TestConnectAgain(t *testing.T) {
+	s, now := New(start, Config{Local: local, Peer: peer, Role: Active}), start
+	for range 100 {
+		if got := text(s.Tick(now)); got != "connect" {
+			t.Fatalf("after %v: %q", now.Sub(start), got)
+		}
+		s.Failed(now, errors.New("connection refused"))
+		if wait := s.Next().Sub(now); wait != time.Second {
+			t.Fatalf("after %v: next try in %v", now.Sub(start), wait)
+		}
+		now = s.Next()
+	}
+	s.Tick(now)
+	s.Connected(now)
+	s.Message(now, wire.Notification{Status: wire.NewStatus(wire.StatusRejectedNoHello)})
+	if wait := s.Next().Sub(now); wait != minBackoff {
+		t.Errorf("refused: next try in %v", wait)
 	}
 }
 

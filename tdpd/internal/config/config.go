@@ -179,7 +179,7 @@ func (c Config) Secrets() (map[netip.Addr]string, error) {
 func (c Config) LabelsConfig() labels.Config {
 	l := c.Labels
 	return labels.Config{
-		LSR: c.ID().LSR, First: wire.Label(l.First), Last: wire.Label(l.Last), Ordered: l.Control == controlOrdered, ExplicitNull: l.ExplicitNull,
+		LSR: c.ID().LSR, Transports: []netip.Addr{c.Transport4, c.Transport6}, First: wire.Label(l.First), Last: wire.Label(l.Last), Ordered: l.Control == controlOrdered, ExplicitNull: l.ExplicitNull,
 		LoopDetection: c.Session.LoopDetection, PathLimit: uint8(c.Session.PathLimit),
 		MaxReconnect: c.Restart.MaxReconnect, MaxRecovery: c.Restart.MaxRecovery, NoHelper: !c.Restart.Helper,
 		Allocate:  func(p netip.Prefix) bool { return passes(l.Allocate, p, netip.Addr{}) },

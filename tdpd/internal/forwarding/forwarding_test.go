@@ -47,11 +47,14 @@ func parseLabel(t *testing.T, s string) wire.Label {
 	return wire.Label(n)
 }
 
-// parseView reads "FEC kind local [via hop [label n]]...".
+// parseView reads "FEC kind local [via hop [label n]]... [plain]".
 func parseView(t *testing.T, words []string) labels.View {
 	t.Helper()
 	v := labels.View{FEC: netip.MustParsePrefix(words[0]), Local: parseLabel(t, words[2])}
 	for v.Kind = labels.Transit; v.Kind.String() != words[1]; v.Kind++ { // an unknown one panics
+	}
+	if words[len(words)-1] == "plain" {
+		v.Plain, words = true, words[:len(words)-1]
 	}
 	for i := 3; i < len(words); i += 2 {
 		switch words[i] {

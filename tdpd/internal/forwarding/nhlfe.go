@@ -99,7 +99,7 @@ func (t *Tables) FTN(behind netip.Prefix, most int) []FTN {
 
 // leaves says whether a FEC is in the FTN.
 func leaves(v labels.View) bool {
-	return v.Kind == labels.Transit && slices.ContainsFunc(v.Hops, func(h labels.Hop) bool { return h.Label != labels.NoLabel })
+	return v.Kind == labels.Transit && !v.Plain && slices.ContainsFunc(v.Hops, func(h labels.Hop) bool { return h.Label != labels.NoLabel })
 }
 
 // Size is how many entries ILM and FTN have.

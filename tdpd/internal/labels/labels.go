@@ -22,15 +22,18 @@ const NoLabel wire.Label = 1 << 31
 
 // Config is what does not change. Zero fields take the defaults.
 type Config struct {
-	LSR           wire.LSRID
-	First, Last   wire.Label // what is given out, all of it by default: wire.LabelFirst to wire.LabelLast
-	Ordered       bool       // ordered control; not: independent (RFC 5036 section 2.6.1)
-	ExplicitNull  bool       // bind explicit null to attached FECs, not implicit
-	LoopDetection bool       // RFC 5036 section 2.8
-	HopLimit      uint8      // longer LSPs are loops; 64
-	PathLimit     uint8      // likewise, of path vectors; 32
-	MaxBindings   int        // kept of one peer, 100,000
-	MaxAddresses  int        // likewise, 1,024
+	LSR          wire.LSRID
+	First, Last  wire.Label // what is given out, all of it by default: wire.LabelFirst to wire.LabelLast
+	Ordered      bool       // ordered control; not: independent (RFC 5036 section 2.6.1)
+	ExplicitNull bool       // bind explicit null to attached FECs, not implicit
+	// Transports are addresses of this router that sessions are with: always bound to implicit null, a server's, too. Their packets have to
+	// come with all their hops (RFC 6720), and whoever takes a label off takes one of them.
+	Transports    []netip.Addr
+	LoopDetection bool  // RFC 5036 section 2.8
+	HopLimit      uint8 // longer LSPs are loops; 64
+	PathLimit     uint8 // likewise, of path vectors; 32
+	MaxBindings   int   // kept of one peer, 100,000
+	MaxAddresses  int   // likewise, 1,024
 	// As helper of a peer that restarts (RFC 3478 section 3.3) this router waits no longer than that for its session and then for its
 	// bindings; 2 min each. NoHelper: a peer's bindings go with its session.
 	MaxReconnect, MaxRecovery time.Duration

@@ -1,6 +1,7 @@
 package labels
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/manycast/manycast/tdpd/internal/wire"
@@ -12,6 +13,8 @@ func (l *Labels) settleLocal(f *fec) {
 	switch {
 	case !f.routed || l.cfg.Allocate != nil && !l.cfg.Allocate(f.prefix):
 		want = NoLabel
+	case f.kind != Transit && l.isTransport(f.prefix):
+		want = wire.LabelImplicitNull
 	case f.kind == Attached:
 		want = l.null(f.family())
 	case f.kind == Transit && (f.hops == nil || l.cfg.Ordered && !f.hasDownstream()):
@@ -31,6 +34,10 @@ func (l *Labels) settleLocal(f *fec) {
 
 // isReal says whether the label is one of those that are given out.
 func isReal(label wire.Label) bool { return label >= wire.LabelFirst && label <= wire.LabelLast }
+
+func (l *Labels) isTransport(p netip.Prefix) bool {
+	return p.IsSingleIP() && slices.Contains(l.cfg.Transports, p.Addr())
+}
 
 // null is what an attached FEC is bound to.
 func (l *Labels) null(family wire.AddressFamily) wire.Label {

@@ -180,6 +180,8 @@ func parseConfig(words []string) labels.Config {
 		switch name {
 		case "ordered":
 			c.Ordered = true
+		case "transport":
+			c.Transports = append(c.Transports, netip.MustParseAddr(value))
 		case "explicit-null":
 			c.ExplicitNull = true
 		case "loops":

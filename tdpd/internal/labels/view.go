@@ -14,6 +14,7 @@ type View struct {
 	Kind  Kind
 	Local wire.Label // NoLabel: none
 	Hops  []Hop
+	Plain bool // packets that have no label get none here; for who asked to say
 }
 
 // Hop is a next hop and its binding.

@@ -97,6 +97,7 @@ func (s *Service) routesChanged(now time.Time, c routes.Change) {
 			s.pending.change(p) // only its metric may be new, which is nothing to labels
 		}
 	}
+	s.settlePlain()
 	if !s.kernel.synced {
 		s.kernel.synced, s.kernel.wrong = true, true
 	}

@@ -121,6 +121,7 @@ func (s *Service) look(changed map[netip.Prefix]bool) (views []labels.View, gone
 			s.kernel.held[p] = true
 			continue
 		default:
+			v.Plain = s.plain[p]
 			views = append(views, v)
 		}
 		delete(s.kernel.held, p)

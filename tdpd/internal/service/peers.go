@@ -72,6 +72,7 @@ func (s *Service) settle(now time.Time, id wire.Identifier, status wire.StatusCo
 		}
 		s.secure(p.way.remote, "")
 		delete(s.peers, id)
+		s.settlePlain()
 		p = nil
 	}
 	switch {
@@ -81,6 +82,32 @@ func (s *Service) settle(now time.Time, id wire.Identifier, status wire.StatusCo
 	default:
 		if state, _ := p.session.State(); state == session.Operational {
 			s.distribute(now, s.labels.Adjacencies(now, id, all))
+		}
+	}
+}
+
+// settlePlain has packets to peers with GTSM leave without labels, those of the routes that lead to their sessions' addresses: they have to
+// arrive with all their hops, and whoever takes a label off takes one of them.
+func (s *Service) settlePlain() {
+	before := s.plain
+	s.plain = map[netip.Prefix]bool{}
+	for _, p := range s.peers {
+		if !p.way.gtsm {
+			continue
+		}
+		s.plain[netip.PrefixFrom(p.way.remote, p.way.remote.BitLen())] = true
+		if to, route := s.fecs.Table().Lookup(p.way.remote); route != nil {
+			s.plain[to] = true
+		}
+	}
+	for p := range before {
+		if !s.plain[p] {
+			s.pending.change(p)
+		}
+	}
+	for p := range s.plain {
+		if !before[p] {
+			s.pending.change(p)
 		}
 	}
 }
@@ -126,6 +153,7 @@ func (s *Service) meet(now time.Time, id wire.Identifier, w way) {
 		Restart: s.Config.Restart.FTSession(s.kernel.recovery(now)),
 	})}
 	s.peers[id] = p
+	s.settlePlain()
 	s.secure(w.remote, s.secret(id))
 	s.adopt(now, p)
 	s.act(now, p, p.session.Tick(now))

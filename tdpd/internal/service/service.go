@@ -62,6 +62,7 @@ type Service struct {
 	labels    *labels.Labels
 	tables    *forwarding.Tables
 	links     []discovery.Interface // that LDP runs on now
+	plain     map[netip.Prefix]bool // see settlePlain
 	pending   batch
 	kernel    kernelState
 	counters  Counters

@@ -1,0 +1,112 @@
+// Package interop tests tdpd's service with real packets: beside FRR's ldpd, beside itself and beside peers that behave badly, on a
+// kernel with MPLS (docs/testing.md). Each router is a process in a network namespace of its own, so that it can be killed.
+package interop
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/manycast/manycast/tdpd/internal/config"
+	"github.com/manycast/manycast/tdpd/internal/journal"
+	"github.com/manycast/manycast/tdpd/internal/kernel"
+	"github.com/manycast/manycast/tdpd/internal/routes"
+	"github.com/manycast/manycast/tdpd/internal/service"
+	"github.com/manycast/manycast/tdpd/internal/transport"
+)
+
+// roleEnv has the role of a process that is a router: the test binary is both.
+const roleEnv = "MANYCAST_TDPD_INTEROP_ROLE"
+
+// role is what a router has to know.
+type role struct {
+	Config  config.Config
+	Secrets map[string]string // TCP MD5, by router id
+	Quiet   bool              // no events of bindings
+}
+
+func TestMain(m *testing.M) {
+	text := os.Getenv(roleEnv)
+	if text == "" {
+		os.Exit(m.Run())
+	}
+	var r role
+	err := json.Unmarshal([]byte(text), &r)
+	if err == nil {
+		err = r.play()
+	}
+	if err != nil {
+		fmt.Println("tdpd:", err)
+		os.Exit(1)
+	}
+}
+
+// play is the daemon without bus and edges. It writes what happens, and stops at SIGTERM; at SIGHUP it stops as for a restart.
+func (r role) play() error {
+	cfg := r.Config
+	log := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	o := service.Options{Config: cfg, Secrets: map[netip.Addr]string{}, Log: log, Publish: r.tell}
+	for id, secret := range r.Secrets {
+		o.Secrets[netip.MustParseAddr(id)] = secret
+	}
+	watcher, err := routes.Open(kernel.Protocol, log)
+	if err != nil {
+		return err
+	}
+	o.Routes = watcher.Changes()
+	if o.Kernel, err = kernel.Open(kernel.Config{PlatformLabels: uint32(cfg.Labels.Last) + 1, Former: filepath.Join(cfg.StateDir, "settings")}, log); err != nil {
+		return err
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return err
+	}
+	if o.Journal, err = journal.Open(filepath.Join(cfg.StateDir, "labels"), strings.TrimSpace(string(boot))); err != nil {
+		return err
+	}
+	if o.Network, err = transport.Open(transport.Config{ID: cfg.ID(), Transport4: cfg.Transport4, Transport6: cfg.Transport6}, log); err != nil {
+		return err
+	}
+	s, err := service.New(o)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
+	defer stop()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return watcher.Run(ctx) })
+	g.Go(func() error { return s.Run(ctx) })
+	g.Go(func() error {
+		select {
+		case <-s.Ready():
+			fmt.Println("ready")
+		case <-ctx.Done():
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// tell writes an event as a line.
+func (r role) tell(e service.Event) {
+	switch e.What {
+	case service.SessionUp:
+		fmt.Println("session-up", e.Peer)
+	case service.SessionDown:
+		fmt.Println("session-down", e.Peer, e.Why)
+	default:
+		if !r.Quiet {
+			fmt.Println(e.What, e.Peer, e.FEC, uint32(e.Label))
+		}
+	}
+}

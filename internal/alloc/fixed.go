@@ -108,29 +108,36 @@ func costOf(index uint32, before, after []cube) cost {
 
 // allowed returns the fixed portions that the next allocation has: those of servers that may own something. Where routers could
 // not hold them beside those of prev, in the midst of the move, new ones wait for the allocation after.
-func allowed(prev Allocation, want Want, names []string) ([]Fixed, error) {
+func allowed(prev Allocation, want Want, names []string) (fixed, waiting []Fixed, err error) {
 	wanted := slices.SortedFunc(slices.Values(want.Fixed), func(a, b Fixed) int { return a.Portion.Compare(b.Portion) })
 	if err := CheckFixed(want.Slots, portionsOf(wanted)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	wanted = slices.DeleteFunc(wanted, func(f Fixed) bool {
 		_, ok := slices.BinarySearch(names, f.Owner)
 		return !ok
 	})
 	if prev.Zero() || len(wanted) == 0 {
-		return wanted, nil
+		return wanted, nil, nil
 	}
-	fits := func() bool {
+	fits := func(fixed []Fixed) bool {
 		index := prev.Slots.mask() | want.Slots.mask()
-		return bits.OnesCount32(index) <= routerBits && costOf(index, cubesOf(prev.Fixed), cubesOf(portionsOf(wanted))).fits()
+		return bits.OnesCount32(index) <= routerBits && costOf(index, cubesOf(prev.Fixed), cubesOf(portionsOf(fixed))).fits()
 	}
-	if !fits() {
-		wanted = slices.DeleteFunc(wanted, func(f Fixed) bool { return !slices.Contains(prev.Fixed, f.Portion) })
+	if fits(wanted) {
+		return wanted, nil, nil
 	}
-	if !fits() {
-		return nil, nil
+	for _, f := range wanted {
+		if slices.Contains(prev.Fixed, f.Portion) {
+			fixed = append(fixed, f)
+		} else {
+			waiting = append(waiting, f)
+		}
 	}
-	return wanted, nil
+	if fits(fixed) {
+		return fixed, waiting, nil
+	}
+	return nil, wanted, nil
 }
 
 func portionsOf(fixed []Fixed) []portion.Portion {

@@ -152,15 +152,18 @@ func TestNewFixedPortionsWait(t *testing.T) {
 	a, _ := next(t, Allocation{}, Want{Servers: servers, Fixed: long})
 	w := Want{Servers: servers, Fixed: across}
 	b, m := next(t, a, w)
-	if len(b.Fixed) != 0 || m.Moved != m.Needed {
-		t.Errorf("at first: %v, want none: 30 lengths by 4 masks", b.Fixed)
+	if len(b.Fixed) != 0 || m.Moved != m.Needed || len(m.Waiting) != len(across) {
+		t.Errorf("at first: %v, want none: 30 lengths by 4 masks; waiting %v", b.Fixed, m.Waiting)
 	}
 	c, m := next(t, b, w)
-	if len(c.Fixed) != len(across) || m.Moved != m.Needed {
-		t.Errorf("then: %v, want %v", c.Fixed, across)
+	if len(c.Fixed) != len(across) || m.Moved != m.Needed || len(m.Waiting) != 0 {
+		t.Errorf("then: %v, want %v; waiting %v", c.Fixed, across, m.Waiting)
 	}
 	if d, _ := next(t, c, w); !d.Same(c) {
 		t.Errorf("and then: %v", d.Fixed)
+	}
+	if d, m := next(t, a, Want{Servers: servers, Fixed: append(across, long[29])}); len(d.Fixed) != 1 || len(m.Waiting) != len(across) {
+		t.Errorf("what was there already: %v, waiting %v", d.Fixed, m.Waiting)
 	}
 }
 

@@ -16,6 +16,10 @@ type Move struct {
 	Slots       int            // that get another owner
 	SlotsNeeded int            // the fewest that have to
 	Gained      map[string]int // slots won less slots lost, per server whose share changes
+
+	// Waiting are fixed portions that were wanted and are not there: in the midst of the move routers would have no room for them beside the last
+	// allocation's. The allocation after can have them.
+	Waiting []Fixed
 }
 
 // FractionMoved is the part of the source space that moves: 0..1.

@@ -56,7 +56,7 @@ func Next(prev Allocation, want Want) (Allocation, Move, error) {
 	if err != nil {
 		return Allocation{}, Move{}, err
 	}
-	fixed, err := allowed(prev, want, names)
+	fixed, waiting, err := allowed(prev, want, names)
 	if err != nil {
 		return Allocation{}, Move{}, err
 	}
@@ -72,7 +72,9 @@ func Next(prev Allocation, want Want) (Allocation, Move, error) {
 	p.place(all, next.Owner, next.Standby, weights, c.kept)
 	next.placeStandbys(p, weights)
 	next.fix(prev, fixed, weights)
-	return next, moveOf(prev, next, c, weights), nil
+	m := moveOf(prev, next, c, weights)
+	m.Waiting = waiting
+	return next, m, nil
 }
 
 // addresses returns what is known of the named servers; nil: nothing.

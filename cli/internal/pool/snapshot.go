@@ -103,7 +103,7 @@ func (s *Service) decide(due bool) (alloc.Allocation, alloc.Move, []policy.Reaso
 	want.Epoch = s.Committed.Epoch
 	want.Epoch.Number = max(s.Committed.Epoch.Number, s.Prepared.Epoch.Number) + 1
 	next, move, err := alloc.Next(s.Committed, want)
-	return next, move, d.Why, err
+	return next, move, append(d.Why, in.Rules.Late(move)...), err
 }
 
 // Settled reports whether the leader has nothing to do: what is committed is right for the servers as they are.

@@ -44,6 +44,9 @@ func TestGeoGivesPrefixesToTheFirstThatIsThere(t *testing.T) {
 	wantFixed(t, Decide(in), "10.0.0.0/8 s2 s3")
 	in.Servers[1].Alive = false
 	wantFixed(t, Decide(in), "10.0.0.0/8 s3")
+	if why := Decide(in).Why; len(why) != 1 || !why[0].Warning || !why[0].Refused || why[0].String() != "s9 may own nothing now; shared out with the rest: 172.16.0.0/12" {
+		t.Errorf("why %v", why)
+	}
 	for _, policy := range []alloc.Policy{alloc.Equal, alloc.Weighted, Load, LeastConnections, Wanted} {
 		in.Rules.Policy = policy
 		wantFixed(t, Decide(in), "10.0.0.0/8 s3")

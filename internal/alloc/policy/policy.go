@@ -33,6 +33,7 @@ type Reason struct {
 	Portion portion.Portion // invalid: the server's share of the slots
 	Text    string          // what follows the server's name: "is at 0.93, mean 0.61"
 	Refused bool            // nothing changes: what was asked for is not given
+	Warning bool            // what the operator asked for is not given
 }
 
 // String is "s2 is at 0.93, mean 0.61".

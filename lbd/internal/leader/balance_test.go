@@ -100,6 +100,31 @@ func TestDeathComesBeforeLoad(t *testing.T) {
 	}
 }
 
+// TestPrefixOfTheAbsentIsToldOnce: nobody of its servers is there, its users are shared out, and the operator reads it, as often as that begins.
+func TestPrefixOfTheAbsentIsToldOnce(t *testing.T) {
+	b := newLoadBench(t)
+	b.do(b.core.SetServices(b.now, []service.Service{{
+		Name: "web", Slots: alloc.Slots{By: alloc.Suffix, Bits: 8}, Policy: policy.Load,
+		Prefixes: []policy.Prefix{{Portion: portion.MustParse("10.9.0.0/16"), Servers: []string{"s3"}}},
+	}}))
+	b.pass(time.Second)
+	if len(b.warnings) != 0 {
+		t.Errorf("s3 is there, and yet: %q", b.warnings)
+	}
+	for times := range 2 {
+		delete(b.up, "s3")
+		b.hear(control.Silent, "s3")
+		b.report(time.Minute, map[string]float64{"s1": 2.4, "s2": 1.2})
+		want := "s3 may own nothing now; shared out with the rest: 10.9.0.0/16"
+		if len(b.warnings) != times+1 || b.warnings[times] != want {
+			t.Errorf("warned %q, want %q %d times", b.warnings, want, times+1)
+		}
+		b.up["s3"] = true
+		b.hear(control.Available, "s3")
+		b.pass(time.Minute)
+	}
+}
+
 // TestLoadIsNoNews: thousands of renewals a second carry loads.
 func TestLoadIsNoNews(t *testing.T) {
 	b := newLoadBench(t)

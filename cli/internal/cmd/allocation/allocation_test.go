@@ -105,6 +105,11 @@ func TestDryRunSaysWhyReportsMoveUsers(t *testing.T) {
 	b.RegisterLoad("web", "s2", "10.0.2.1", 1, alloc.Load{CPU: 0.3, Wanted: []portion.Portion{portion.MustParse("10.1.0.0/16")}})
 	b.RegisterLoad("web", "s3", "10.0.3.1", 1, alloc.Load{CPU: 0.3, Wanted: []portion.Portion{portion.MustParse("10.1.0.0/16")}})
 	cmdtest.Golden(t, "rebalance-load", b.OK("allocation", "rebalance", "--dry-run"))
+	b.Service(web + "prefixes: [{prefix: 10.9.0.0/16, servers: [s8, s9]}]\n")
+	absent := "web: portion 10.9.0.0/16: stays with its slots; s8 may own nothing now, nor may the others that it was given to; shared out with the rest\n"
+	if out := b.OK("allocation", "rebalance", "--dry-run"); !strings.Contains(out, absent) {
+		t.Errorf("%s does not say %q", out, absent)
+	}
 	b.Service(web + "policy: wanted\n")
 	cmdtest.Golden(t, "rebalance-wanted", b.OK("allocation", "rebalance", "--dry-run"))
 }

@@ -16,10 +16,13 @@ var (
 	ErrFull       = errors.New("too many incomplete sets or portions")
 )
 
+// MaxPortions is how many portions of one set routers take, owner and standby, permitted and denied ones together.
+const MaxPortions = 16384
+
 // Limits bound an Assembler. Zero fields take the defaults.
 type Limits struct {
 	Sets     int           // incomplete sets at a time, default 1024
-	Portions int           // portions of one set, default 16384
+	Portions int           // portions of one set, default MaxPortions
 	Wait     time.Duration // how long a set may stay incomplete, default 10 s
 }
 
@@ -52,7 +55,7 @@ func NewAssembler(limits Limits) *Assembler {
 		limits.Sets = 1024
 	}
 	if limits.Portions <= 0 {
-		limits.Portions = 16384
+		limits.Portions = MaxPortions
 	}
 	if limits.Wait <= 0 {
 		limits.Wait = 10 * time.Second

@@ -237,6 +237,34 @@ func TestSplitRefusesTooMuch(t *testing.T) {
 	}
 }
 
+// TestMostPortions holds to Split and to the assembler: that many go, one more does not.
+func TestMostPortions(t *testing.T) {
+	for _, mtu := range []int{100, 300, 576, 1500, 9000} {
+		most := MostPortions(mtu)
+		for n, fits := range map[int]bool{most: true, most + 1: false} {
+			j := testJoin()
+			j.Standby, j.Owner = portion.Set{}, portion.Set{Permit: slots(n)}
+			parts, err := Split(j, Room(mtu))
+			if err == nil {
+				err = Stamp(parts, testTime, rand.NewChaCha8([32]byte{}))
+			}
+			a := NewAssembler(Limits{})
+			for i := 0; i < len(parts) && err == nil; i++ {
+				_, _, err = a.Add(testTime, Signed{Join: parts[i], Raw: []byte{1}})
+			}
+			if (err == nil) != fits && n > 0 {
+				t.Errorf("%d portions in packets of %d bytes: %v, want fit %v", n, mtu, err, fits)
+			}
+		}
+	}
+	if got := MostPortions(1500); got != MaxPortions {
+		t.Errorf("%d by 1500 bytes, want what routers take", got)
+	}
+	if got := MostPortions(100); got != 0 {
+		t.Errorf("%d by 100 bytes, want none", got)
+	}
+}
+
 func TestBatchFillsReports(t *testing.T) {
 	const mtu = 1500
 	var want []Signed

@@ -2,11 +2,13 @@ package pool
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/alloc/policy"
+	"github.com/manycast/manycast/internal/join"
 	"github.com/manycast/manycast/internal/portion"
 	"github.com/manycast/manycast/internal/service"
 )
@@ -104,6 +106,26 @@ func (s *Service) decide(due bool) (alloc.Allocation, alloc.Move, []policy.Reaso
 	want.Epoch.Number = max(s.Committed.Epoch.Number, s.Prepared.Epoch.Number) + 1
 	next, move, err := alloc.Next(s.Committed, want)
 	return next, move, append(d.Why, in.Rules.Late(move)...), err
+}
+
+// usualMTU is what links of servers are taken to have, in bytes.
+const usualMTU = 1500
+
+// CheckJoins returns an error where a server of the next allocation would need more portions in its join than routers take; while nobody is
+// there, where a pool could be too small for the slots. It wraps alloc.ErrLarge.
+func (s *Service) CheckJoins() error {
+	most := join.MostPortions(usualMTU)
+	next, _, err := s.Next()
+	switch {
+	case err == nil:
+		return next.CheckJoins(most)
+	case !errors.Is(err, alloc.ErrNoServer):
+		return nil // said elsewhere, or static
+	}
+	if err := alloc.CheckPools(s.Spec.Slots, most); err != nil {
+		return fmt.Errorf("no server is there yet, but few would have %w", err)
+	}
+	return nil
 }
 
 // Settled reports whether the leader has nothing to do: what is committed is right for the servers as they are.

@@ -125,6 +125,18 @@ func TestPrefixOfTheAbsentIsToldOnce(t *testing.T) {
 	}
 }
 
+// TestJoinsThatNobodyTakesAreToldOnce: three servers cannot join with 65,536 slots; the allocation is made all the same.
+func TestJoinsThatNobodyTakesAreToldOnce(t *testing.T) {
+	b := newBench(t, "s1", "s2", "s3")
+	b.do(b.core.SetServices(b.now, []service.Service{{Name: "web", Slots: alloc.Slots{By: alloc.Suffix, Bits: 16}, Policy: alloc.Equal}}))
+	b.hear(control.Available, "s1", "s2", "s3")
+	b.pass(10 * time.Second)
+	b.wantOwners("nobody else is there", "s1", "s2", "s3")
+	if len(b.warnings) != 1 || !strings.HasPrefix(b.warnings[0], "joins of too many portions: with 65536 slots s1 needs ") {
+		t.Errorf("warned %q", b.warnings)
+	}
+}
+
 // TestLoadIsNoNews: thousands of renewals a second carry loads.
 func TestLoadIsNoNews(t *testing.T) {
 	b := newLoadBench(t)

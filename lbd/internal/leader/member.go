@@ -180,7 +180,7 @@ func (p *pool) reason(now time.Time, next alloc.Allocation, said []policy.Reason
 	if len(why) == 0 {
 		return "shares changed"
 	}
-	return join(why)
+	return commas(why)
 }
 
 // maxReasons is about as many as a line has room for; who came and went are all named.

@@ -36,6 +36,7 @@ type pool struct {
 	balanced time.Time // when reports of load last could move users, or somebody else did
 	empty    bool      // nobody may own anything; told once
 	warned   []string  // of the last decision
+	checked  checked
 	round    *round
 	tails    []*tail
 }
@@ -114,7 +115,7 @@ func (p *pool) evaluate(now time.Time) []Action {
 		return []Action{Warn{p.name, err.Error()}}
 	}
 	p.empty = false
-	out := p.warn(append(d.Why, p.spec.Rules().Late(move)...))
+	out := p.warn(next, append(d.Why, p.spec.Rules().Late(move)...))
 	if next.Same(p.state.Committed) {
 		p.settled = &base
 		return append(out, p.takeBack()...)
@@ -122,24 +123,6 @@ func (p *pool) evaluate(now time.Time) []Action {
 	p.settled = nil
 	p.round = &round{next: next, move: move, reason: p.reason(now, next, d.Why), began: now, agents: p.agents(now, next)}
 	return append(out, Save{p.name, p.revision, store.State{Committed: p.state.Committed, Prepared: next}})
-}
-
-// warn tells what the operator asked for and does not get, once while it is so.
-func (p *pool) warn(said []policy.Reason) []Action {
-	var texts []string
-	var out []Action
-	for _, r := range said {
-		if !r.Warning {
-			continue
-		}
-		text := r.String()
-		if !slices.Contains(p.warned, text) {
-			out = append(out, Warn{p.name, text})
-		}
-		texts = append(texts, text)
-	}
-	p.warned = texts
-	return out
 }
 
 // due reports whether reports of load may move users: not before the policy's interval has passed since they could last, since any other
@@ -309,7 +292,7 @@ func (p *pool) checkPrepared(now time.Time) []Action {
 		}
 	}
 	p.round = nil
-	return []Action{Warn{p.name, "not prepared in time, treated as dead: " + join(missing)}}
+	return []Action{Warn{p.name, "not prepared in time, treated as dead: " + commas(missing)}}
 }
 
 func (p *pool) done(now time.Time, m announce.Done) []Action {
@@ -367,4 +350,4 @@ func setOf(names []string) map[string]bool {
 	return set
 }
 
-func join(words []string) string { return strings.Join(words, ", ") }
+func commas(words []string) string { return strings.Join(words, ", ") }

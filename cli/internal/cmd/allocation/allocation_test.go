@@ -2,6 +2,7 @@ package allocation_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -112,6 +113,25 @@ func TestDryRunSaysWhyReportsMoveUsers(t *testing.T) {
 	}
 	b.Service(web + "policy: wanted\n")
 	cmdtest.Golden(t, "rebalance-wanted", b.OK("allocation", "rebalance", "--dry-run"))
+}
+
+func TestDryRunWarnsOfJoinsThatNobodyTakes(t *testing.T) {
+	b := cmdtest.Start(t)
+	b.Service("name: web\nvip: 192.0.2.80\ngroup: 239.80.80.80\nports: [tcp/80]\nslots: suffix/16\n")
+	for i, name := range []string{"s1", "s2", "s3"} {
+		b.Register("web", name, fmt.Sprintf("10.0.%d.1", i+1), 1, true)
+	}
+	warning := "web: warning: joins of too many portions: with 65536 slots s1 needs "
+	if out := b.OK("allocation", "rebalance", "--dry-run"); !strings.Contains(out, warning) || !strings.Contains(out, "have slots: suffix/14, or more servers") {
+		t.Errorf("%s does not say %q", out, warning)
+	}
+	if out := b.OK("allocation", "rebalance", "--dry-run", "-o", "json"); !strings.Contains(out, `"warning": "joins of too many portions`) {
+		t.Errorf("JSON: %s", out)
+	}
+	b.Service("name: web\nvip: 192.0.2.80\ngroup: 239.80.80.80\nports: [tcp/80]\nslots: suffix/14\n")
+	if out := b.OK("allocation", "rebalance", "--dry-run"); strings.Contains(out, "warning") {
+		t.Errorf("routers take this, and yet: %s", out)
+	}
 }
 
 func TestRebalanceWaitsForTheLeader(t *testing.T) {

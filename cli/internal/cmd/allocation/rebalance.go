@@ -55,6 +55,7 @@ type rebalance struct {
 	FractionMoved  float64  `json:"fraction_moved"`
 	FractionNeeded float64  `json:"fraction_needed"`
 	Note           string   `json:"note,omitempty"`
+	Warning        string   `json:"warning,omitempty"`
 	Servers        []change `json:"servers"`
 	Portions       []fixed  `json:"portions,omitempty"`
 }
@@ -107,6 +108,9 @@ func (o rebalanceOptions) run(ctx context.Context) error {
 	}
 	for _, r := range all {
 		fmt.Fprintln(o.factory.Out, r.summary())
+		if r.Warning != "" {
+			fmt.Fprintf(o.factory.Out, "%s: warning: %s\n", r.Service, r.Warning)
+		}
 		for _, f := range r.Portions {
 			fmt.Fprintf(o.factory.Out, "%s: portion %s\n", r.Service, f)
 		}
@@ -178,8 +182,16 @@ func preview(svc *pool.Service) (rebalance, error) {
 	}
 	if err == nil {
 		r.Portions = portions(svc.Committed, next, why)
+		r.Warning = text(svc.CheckJoins())
 	}
 	return r, nil
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }
 
 // portions are the fixed ones that change or have something said of them.

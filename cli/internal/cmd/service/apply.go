@@ -45,6 +45,7 @@ type write struct {
 	spec     service.Service
 	revision uint64
 	result   string
+	warning  string
 }
 
 func (o applyOptions) run(ctx context.Context) error {
@@ -76,7 +77,7 @@ func (o applyOptions) run(ctx context.Context) error {
 				break
 			}
 		}
-		results = append(results, result{w.spec.Name, w.result})
+		results = append(results, result{w.spec.Name, w.result, w.warning})
 	}
 	if failed != nil && len(results) == 0 {
 		return failed
@@ -106,12 +107,14 @@ func plan(snap *pool.Snapshot, specs []service.Service) ([]write, error) {
 	for _, spec := range specs {
 		inFile[spec.Name] = true
 		w := write{spec: spec, result: created}
-		if svc, err := snap.Service(spec.Name); err == nil {
+		svc, err := snap.Service(spec.Name)
+		if err == nil {
 			w.revision, w.result = svc.Revision, changed
 			if proto.Equal(service.ToProto(svc.Spec), service.ToProto(spec)) {
 				w.result = unchanged
 			}
 		}
+		w.warning = warning(spec, svc)
 		writes = append(writes, w)
 	}
 	all := specs

@@ -84,7 +84,7 @@ func (o createOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return printResults(o.factory, []result{{spec.Name, created}})
+	return printResults(o.factory, []result{{spec.Name, created, warning(spec, nil)}})
 }
 
 func (o createOptions) exists() error {

@@ -50,5 +50,5 @@ func remove(ctx context.Context, f *cmdutil.Factory, name string) error {
 			return err
 		}
 	}
-	return printResults(f, []result{{name, deleted}})
+	return printResults(f, []result{{Name: name, Result: deleted}})
 }

@@ -2,6 +2,7 @@ package service_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -108,6 +109,35 @@ func TestApply(t *testing.T) {
 	cmdtest.Golden(t, "apply", b.OK("service", "apply", "-f", file)) // what show writes apply takes
 	if out := b.OK("service", "list", "-o", "json"); strings.Count(out, `"name"`) != 3 {
 		t.Fatalf("a service that was not in the file is gone:\n%s", out)
+	}
+}
+
+// TestApplyWarnsOfJoinsThatNobodyTakes, by who is there, or while nobody is by who could be; it is written all the same.
+func TestApplyWarnsOfJoinsThatNobodyTakes(t *testing.T) {
+	b := cmdtest.Start(t)
+	fine := "name: web\nvip: 192.0.2.80\ngroup: 239.80.80.80\nports: [tcp/80]\nslots: suffix/14\n"
+	large := strings.Replace(fine, "suffix/14", "suffix/16", 1)
+	warns := func(yaml, want string, args ...string) {
+		t.Helper()
+		r := b.RunWith(yaml, append([]string{"service", "apply", "-f", "-"}, args...)...)
+		if r.Error != nil || want == "" && r.Err != "" || !strings.Contains(r.Err, want) {
+			t.Errorf("%v, warned %q, want %q", r.Error, r.Err, want)
+		}
+	}
+	warns(fine, "")
+	warns(large, "manycast: warning: service web: no server is there yet, but few would have joins of too many portions: with 65536 slots one of 6 servers needs", "--dry-run")
+	for i := range 5 {
+		b.Register("web", fmt.Sprintf("s%d", i+1), fmt.Sprintf("10.0.%d.1", i+1), 1, true)
+	}
+	warns(large, "with 65536 slots s1 needs", "--dry-run")
+	warns(fine, "")
+	warns(large, "have slots: suffix/15, or more servers")
+	for i := range 10 {
+		b.Register("web", fmt.Sprintf("s%d", i+1), fmt.Sprintf("10.0.%d.1", i+1), 1, true)
+	}
+	warns(large, "")
+	if r := create(b, "api", "192.0.2.81", "239.80.80.81", "--slots", "suffix/16"); r.Error != nil || !strings.Contains(r.Err, "service api: no server is there yet") {
+		t.Errorf("%v, %s", r.Error, r.Err)
 	}
 }
 

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/manycast/manycast/internal/wholefile"
 )
 
 // Cluster makes one bus of several servers, each with a whole copy of the store. As long as more than half of them are there, it can
@@ -120,7 +122,7 @@ func serverName(dataDir string) (string, error) {
 		return "", fmt.Errorf("bus: %w", err)
 	}
 	name := "bus-" + strings.ToLower(rand.Text())
-	if err := replaceFile(path, []byte(name+"\n")); err != nil {
+	if err := wholefile.Write(path, []byte(name+"\n")); err != nil {
 		return "", fmt.Errorf("bus: %w", err)
 	}
 	return name, nil
@@ -156,7 +158,7 @@ func MakeCredentials(dataDir string) (made []string, err error) {
 	if _, err := rand.Read(secret[:]); err != nil {
 		return made, fmt.Errorf("bus: %w", err)
 	}
-	if err := replaceFile(path, append([]byte(hex.EncodeToString(secret[:])), '\n')); err != nil {
+	if err := wholefile.Write(path, append([]byte(hex.EncodeToString(secret[:])), '\n')); err != nil {
 		return made, fmt.Errorf("bus: %w", err)
 	}
 	return append(made, path), nil

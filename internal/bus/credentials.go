@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/nats-io/nkeys"
+
+	"github.com/manycast/manycast/internal/wholefile"
 )
 
 // CredentialsPath is where the role's credentials are kept below the bus' data directory.
@@ -108,7 +110,7 @@ func makeCredentials(path, role string) error {
 	if err != nil {
 		return fmt.Errorf("bus credentials: %w", err)
 	}
-	if err := replaceFile(path, formatCredentials(role, seed)); err != nil {
+	if err := wholefile.Write(path, formatCredentials(role, seed)); err != nil {
 		return fmt.Errorf("bus credentials: %w", err)
 	}
 	return nil

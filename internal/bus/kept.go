@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/manycast/manycast/internal/wholefile"
 )
 
 // kept is what the bus remembers beside the store, to know that nothing of the store is missing.
@@ -56,29 +58,7 @@ func (k kept) write(dataDir string) error {
 		return err
 	}
 	path := filepath.Join(dataDir, keptName)
-	return replaceFile(path, append(data, '\n'))
-}
-
-// replaceFile writes a file so that a crash leaves the old one or the new one.
-func replaceFile(path string, data []byte) error {
-	temp := path + ".new"
-	f, err := os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(temp))
-	}
-	return errors.Join(os.Rename(temp, path), syncDir(filepath.Dir(path)))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return wholefile.Write(path, append(data, '\n'))
 }
 
 // compare compares the blocks with those of a clean stop.

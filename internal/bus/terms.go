@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/manycast/manycast/internal/wholefile"
 )
 
 // A director's term is the revision of its lease. Directors and routers remember the highest, and refuse lower ones. So a store
@@ -26,7 +28,7 @@ func (s *Server) noteTerm(term uint64) error {
 	if term <= s.term {
 		return nil
 	}
-	if err := replaceFile(filepath.Join(s.cfg.DataDir, termsName), fmt.Appendln(nil, term)); err != nil {
+	if err := wholefile.Write(filepath.Join(s.cfg.DataDir, termsName), fmt.Appendln(nil, term)); err != nil {
 		return err
 	}
 	s.term = term

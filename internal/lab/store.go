@@ -11,8 +11,10 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/manycast/manycast/internal/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/manycast/manycast/internal/netns"
+	"github.com/manycast/manycast/internal/wholefile"
 )
 
 // DefaultRoot is where labs keep their state: one directory each with configurations, logs, process ids and a bpffs.
@@ -143,11 +145,10 @@ func (l *Lab) save() error {
 	if err != nil {
 		return err
 	}
-	temp := l.statePath() + ".new"
-	if err := os.WriteFile(temp, data, 0o600); err != nil {
+	if err := wholefile.Write(l.statePath(), data); err != nil {
 		return fmt.Errorf("state of lab %s: %w", l.name, err)
 	}
-	return os.Rename(temp, l.statePath())
+	return nil
 }
 
 func (s *Store) notice(format string, args ...any) {

@@ -2,10 +2,8 @@ package zone
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/miekg/dns"
 )
@@ -49,26 +47,4 @@ func line(rr dns.RR) string {
 		return rr.String() + "\n\n"
 	}
 	return rr.String() + "\n"
-}
-
-// replaceFile makes text the content of path, or changes nothing: a temporary file, synced, renamed, the directory synced.
-func replaceFile(path string, text []byte) error {
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	tmp, err := os.CreateTemp(dir.Name(), ".zone-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(text)
-	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return err
-	}
-	return dir.Sync()
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/manycast/manycast/internal/wholefile"
 )
 
 // Spec is a zone as the operator configures it.
@@ -38,7 +40,7 @@ type Store struct {
 
 // Open reads each zone from dir, or where it is not there yet, from its master file, or makes an empty one.
 func Open(dir string, specs []Spec, now func() time.Time, log *slog.Logger) (*Store, error) {
-	s := &Store{dir: dir, now: now, log: log, save: replaceFile, wake: make(chan struct{}, 1), turn: make(chan struct{})}
+	s := &Store{dir: dir, now: now, log: log, save: wholefile.Write, wake: make(chan struct{}, 1), turn: make(chan struct{})}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data_dir: %w", err)
 	}

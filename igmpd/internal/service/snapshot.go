@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/manycast/manycast/igmpd/internal/admission"
 	"github.com/manycast/manycast/igmpd/internal/membership"
 	"github.com/manycast/manycast/internal/control/members"
+	"github.com/manycast/manycast/internal/wholefile"
 )
 
 const (
@@ -63,7 +63,7 @@ func (s *Service) runSnapshots(ctx context.Context) {
 		if !ok {
 			return
 		}
-		err := writeFile(s.snapshotPath(), data)
+		err := wholefile.Write(s.snapshotPath(), data)
 		switch {
 		case err != nil && last == nil:
 			s.Log.Error("snapshot not written: a restart would begin with an older one", "err", err)
@@ -72,26 +72,6 @@ func (s *Service) runSnapshots(ctx context.Context) {
 		}
 		last = err
 	}
-}
-
-// writeFile replaces a file in one step.
-func writeFile(path string, data []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".snapshot-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name()) // fails when it has become the file
-	_, err = tmp.Write(data)
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if e := tmp.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	return err
 }
 
 // restore takes the snapshot over. Only what the operator has to mend is an error.

@@ -5,34 +5,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
-)
 
-// WriteFile replaces path by data (0600) in one step: after a crash there is the old file or the new one.
-func WriteFile(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}
+	"github.com/manycast/manycast/internal/wholefile"
+)
 
 // ReadTerm reads the highest term seen from a file that WriteTerm wrote; 0 where there is none.
 func ReadTerm(path string) (uint64, error) {
@@ -52,7 +29,7 @@ func ReadTerm(path string) (uint64, error) {
 
 // WriteTerm keeps the highest term seen.
 func WriteTerm(path string, term uint64) error {
-	if err := WriteFile(path, strconv.AppendUint(nil, term, 10)); err != nil {
+	if err := wholefile.Write(path, strconv.AppendUint(nil, term, 10)); err != nil {
 		return fmt.Errorf("highest term: %w", err)
 	}
 	return nil

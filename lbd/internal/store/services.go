@@ -13,6 +13,7 @@ import (
 
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/service"
+	"github.com/manycast/manycast/internal/wholefile"
 	servicev1 "github.com/manycast/manycast/proto/service/v1"
 )
 
@@ -87,7 +88,7 @@ func keepServices(file string, services []service.Service, log *slog.Logger) {
 	}
 	data, err := service.Marshal(services...)
 	if err == nil {
-		err = WriteFile(file, data)
+		err = wholefile.Write(file, data)
 	}
 	if err != nil {
 		log.Warn("services not kept: a restart without a bus would not know them", "err", err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/service"
+	"github.com/manycast/manycast/internal/wholefile"
 	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
 )
 
@@ -26,7 +27,7 @@ func (s Shelf) Keep(name string, a alloc.Allocation) error {
 	if err != nil {
 		return fmt.Errorf("keep allocation of %s: %w", name, err)
 	}
-	if err := WriteFile(filepath.Join(s.Dir, name+shelfSuffix), data); err != nil {
+	if err := wholefile.Write(filepath.Join(s.Dir, name+shelfSuffix), data); err != nil {
 		return fmt.Errorf("keep allocation of %s: %w", name, err)
 	}
 	return nil

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/manycast/manycast/internal/wholefile"
 )
 
 // mplsDir is where the settings of the calling thread's network namespace are.
@@ -149,10 +151,7 @@ func (s *sysctls) save() error {
 	}
 	data, err := json.Marshal(s.former)
 	if err == nil {
-		err = os.WriteFile(s.file+".new", data, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(s.file+".new", s.file)
+		err = wholefile.Write(s.file, data)
 	}
 	if err != nil {
 		return fmt.Errorf("keep former settings: %w", err)

@@ -147,7 +147,7 @@ func TestApplicationsURLIsNotFollowed(t *testing.T) {
 	var asked atomic.Bool
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		asked.Store(true)
-		w.Write([]byte("0.5")) //nolint:errcheck // the test looks at what was asked
+		w.Write([]byte("0.5"))
 	}))
 	defer elsewhere.Close()
 	here := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusFound))

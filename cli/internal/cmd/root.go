@@ -13,6 +13,7 @@ import (
 	"github.com/manycast/manycast/cli/internal/cmd/lab"
 	"github.com/manycast/manycast/cli/internal/cmd/server"
 	"github.com/manycast/manycast/cli/internal/cmd/service"
+	"github.com/manycast/manycast/cli/internal/cmd/tag"
 	"github.com/manycast/manycast/cli/internal/cmdutil"
 )
 
@@ -21,7 +22,7 @@ func New(f *cmdutil.Factory) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "manycast",
 		Short:         "One published address, many servers",
-		Long:          "Operate a pool of servers behind one published address: services, servers, allocations, groups, keys, the bus and the lab.",
+		Long:          "Operate a pool of servers behind one published address: services, servers, allocations, groups, keys, labels, the bus and the lab.",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
@@ -32,6 +33,7 @@ func New(f *cmdutil.Factory) *cobra.Command {
 	root.SetOut(f.Out)
 	root.SetErr(f.Err)
 	f.Flags(root)
-	root.AddCommand(service.New(f), server.New(f), allocation.New(f), group.New(f), key.New(f), bus.New(f), igmp.New(f), control.New(f), lab.New(f))
+	root.AddCommand(service.New(f), server.New(f), allocation.New(f), group.New(f), key.New(f), bus.New(f), igmp.New(f), control.New(f), tag.New(f),
+		tag.NewShow(f), lab.New(f))
 	return root
 }

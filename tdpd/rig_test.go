@@ -1,29 +1,71 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
+	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/testnet"
+	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
 	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 )
 
-// With this variable set the test binary is tdpd.
-const daemonEnv = "MANYCAST_TEST_TDPD"
+// With one of these variables set the test binary is tdpd, or an agent that registers server web.s at a bus, whose data directory is the
+// variable's value.
+const (
+	daemonEnv = "MANYCAST_TEST_TDPD"
+	agentEnv  = "MANYCAST_TEST_AGENT"
+)
 
 func TestMain(m *testing.M) {
 	if os.Getenv(daemonEnv) != "" {
 		main()
 		return
 	}
+	if data := os.Getenv(agentEnv); data != "" {
+		fmt.Println(register(data))
+		return
+	}
 	os.Exit(m.Run())
+}
+
+// register keeps a registration renewed until SIGTERM, and takes it back then.
+func register(data string) error {
+	c, err := bus.Connect(bus.Config{
+		URLs: []string{busURL}, Credentials: bus.CredentialsPath(data, "agent"), Name: "agent", Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	})
+	if err != nil {
+		return err
+	}
+	value, err := proto.Marshal(&allocv1.Registration{Name: "s", Service: "web", Address: "10.9.0.80", Healthy: true})
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
+	defer stop()
+	bucket := c.Bucket(bus.BucketConfig{Name: bus.BucketServers})
+	for ctx.Err() == nil {
+		if _, err := bucket.Put(ctx, "web.s", value); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+	return bucket.Delete(context.Background(), "web.s")
 }
 
 // routers of a rig, the first one at the edge.
@@ -65,6 +107,31 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
+// busURL is where the bus of a rig serves, in r1.
+const busURL = "nats://10.0.12.1:4222"
+
+// startBus runs a bus in r1, which all routers use.
+func (r *rig) startBus() {
+	r.t.Helper()
+	if _, err := os.Stat(manycast); err != nil {
+		r.t.Fatalf("%v: make test-vm builds it", err)
+	}
+	r.nodes["r1"].Start(manycast, "bus", "--data", r.state("bus"), "--listen", "10.0.12.1:4222")
+	testnet.Eventually(r.t, 30*time.Second, func() bool {
+		_, err := r.nodes["r1"].Run(r.cli("bus", "status")...)
+		return err == nil
+	}, "the bus")
+	r.extra += fmt.Sprintf("[bus]\nurls = [%q]\ncredentials = %q\n", busURL, bus.CredentialsPath(r.state("bus"), "tdpd"))
+}
+
+// manycast is the operator's command.
+const manycast = "../bin/manycast"
+
+// cli is a command line of the operator's.
+func (r *rig) cli(args ...string) []string {
+	return append([]string{manycast, "--bus", busURL, "--credentials", bus.CredentialsPath(r.state("bus"), "admin")}, args...)
+}
+
 // run runs a program in a node, and has to succeed.
 func (r *rig) run(node string, argv ...string) string {
 	r.t.Helper()
@@ -75,10 +142,12 @@ func (r *rig) run(node string, argv ...string) string {
 	return out
 }
 
-// start runs tdpd in a node.
+// start runs tdpd in a node, with its unit's capabilities alone.
 func (r *rig) start(name string) {
 	r.t.Helper()
-	r.daemons[name] = r.nodes[name].Start("env", daemonEnv+"=1", os.Args[0], "--config", r.configure(name))
+	const caps = "-all,+net_admin,+net_bind_service"
+	r.daemons[name] = r.nodes[name].Start("env", daemonEnv+"=1", "setpriv", "--no-new-privs", "--bounding-set", caps, "--inh-caps", caps, "--",
+		os.Args[0], "--config", r.configure(name))
 }
 
 // configure writes a router's file.

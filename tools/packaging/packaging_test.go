@@ -39,7 +39,7 @@ func must(t *testing.T, env []string, argv ...string) string {
 func TestInstall(t *testing.T) {
 	built, dest := t.TempDir(), t.TempDir()
 	must(t, nil, "go", "build", "-o", built+"/manycast", "./cli")
-	must(t, nil, "go", "build", "-o", built+"/", "./igmpd", "./lbd", "./dnsd")
+	must(t, nil, "go", "build", "-o", built+"/", "./igmpd", "./lbd", "./dnsd", "./tdpd")
 	env := []string{"BUILT=" + built, "DESTDIR=" + dest, "PREFIX=/usr", "SYSCONFDIR=/etc"}
 	must(t, env, "tools/packaging/install", "install")
 
@@ -98,6 +98,7 @@ func checkTree(t *testing.T, dest string) {
 func checkConfigurations(t *testing.T, dest string) {
 	for file, argv := range map[string][]string{
 		"igmpd.toml": {"igmpd"}, "director.toml": {"lbd", "director"}, "agent.toml": {"lbd", "agent"}, "dnsd.toml": {"dnsd"},
+		"tdpd.toml": {"tdpd"},
 	} {
 		argv[0] = filepath.Join(dest, "usr/bin", argv[0])
 		must(t, nil, append(argv, "--check", "--config", filepath.Join(dest, "etc/manycast", file))...)

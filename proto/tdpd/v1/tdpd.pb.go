@@ -1206,6 +1206,7 @@ type FEC struct {
 	Route         string                 `protobuf:"bytes,7,opt,name=route,proto3" json:"route,omitempty"`        // prefix of the route that it follows
 	Metric        uint32                 `protobuf:"varint,8,opt,name=metric,proto3" json:"metric,omitempty"`     // of that route
 	Server        bool                   `protobuf:"varint,9,opt,name=server,proto3" json:"server,omitempty"`     // a server's address
+	Plain         bool                   `protobuf:"varint,10,opt,name=plain,proto3" json:"plain,omitempty"`      // packets without a label get none: a session with GTSM is there, which wants all hops of them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1299,6 +1300,13 @@ func (x *FEC) GetMetric() uint32 {
 func (x *FEC) GetServer() bool {
 	if x != nil {
 		return x.Server
+	}
+	return false
+}
+
+func (x *FEC) GetPlain() bool {
+	if x != nil {
+		return x.Plain
 	}
 	return false
 }
@@ -2130,7 +2138,7 @@ const file_tdpd_proto_rawDesc = "" +
 	"\aservers\x18\x05 \x01(\bR\aservers\"E\n" +
 	"\x04FECs\x12)\n" +
 	"\x04fecs\x18\x01 \x03(\v2\x15.manycast.tdpd.v1.FECR\x04fecs\x12\x12\n" +
-	"\x04next\x18\x02 \x01(\tR\x04next\"\xad\x02\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\"\xc3\x02\n" +
 	"\x03FEC\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x19\n" +
@@ -2140,7 +2148,9 @@ const file_tdpd_proto_rawDesc = "" +
 	"\x04sent\x18\x06 \x03(\v2\x19.manycast.tdpd.v1.BindingR\x04sent\x12\x14\n" +
 	"\x05route\x18\a \x01(\tR\x05route\x12\x16\n" +
 	"\x06metric\x18\b \x01(\rR\x06metric\x12\x16\n" +
-	"\x06server\x18\t \x01(\bR\x06serverB\b\n" +
+	"\x06server\x18\t \x01(\bR\x06server\x12\x14\n" +
+	"\x05plain\x18\n" +
+	" \x01(\bR\x05plainB\b\n" +
 	"\x06_local\"\x80\x01\n" +
 	"\aBinding\x12\x1a\n" +
 	"\bneighbor\x18\x01 \x01(\tR\bneighbor\x12\x14\n" +

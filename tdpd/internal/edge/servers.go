@@ -13,10 +13,13 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/bus"
+	"github.com/manycast/manycast/internal/wholefile"
 )
 
-// lookEvery is how often is looked who renews no more, and how long after the bus has come back that waits for all to renew.
-const lookEvery = time.Minute
+const (
+	lookEvery  = 15 * time.Second // who renews no more
+	renewAgain = 30 * time.Second // what all get for it when the bus has come back
+)
 
 // Servers follows the registrations of servers on the bus. Those that are known are kept in a file, so that a router that starts while
 // the bus is away keeps their trees.
@@ -104,7 +107,7 @@ func (s *Servers) Run(ctx context.Context) error {
 
 // look finds who renews no more; nobody can while the bus is away.
 func (s *Servers) look(ctx context.Context) (changed bool) {
-	if s.synced.IsZero() || time.Since(s.synced) < lookEvery {
+	if s.synced.IsZero() || time.Since(s.synced) < renewAgain {
 		return false
 	}
 	now, err := s.bucket.Now(ctx)
@@ -119,17 +122,13 @@ func (s *Servers) complain() {
 	}
 }
 
-// keep writes the file, whole or not at all.
+// keep writes the file.
 func (s *Servers) keep(all []netip.Addr) {
 	var b bytes.Buffer
 	for _, a := range all {
 		fmt.Fprintln(&b, a)
 	}
-	err := os.WriteFile(s.path+".new", b.Bytes(), 0o600)
-	if err == nil {
-		err = os.Rename(s.path+".new", s.path)
-	}
-	if err != nil {
+	if err := wholefile.Write(s.path, b.Bytes()); err != nil {
 		s.log.Warn("known servers are not kept", "err", err)
 	}
 }

@@ -66,7 +66,8 @@ func (s *Service) fecOf(p netip.Prefix) *tdpdv1.FEC {
 		out.Route, out.Metric = to.String(), r.Metric
 	}
 	if v, ok := s.labels.View(p); ok {
-		out.Kind, out.Hops = v.Kind.String(), s.hopsOf(v)
+		v.Plain = s.plain[p]
+		out.Kind, out.Plain, out.Hops = v.Kind.String(), v.Plain, hopsOf(v)
 	}
 	b := s.labels.Bindings(p)
 	out.Local = label(b.Local)
@@ -88,12 +89,12 @@ func (s *Service) routeOf(p netip.Prefix) (netip.Prefix, *routes.Route) {
 }
 
 // hopsOf are the next hops of a FEC, and what is done to packets that have no label yet.
-func (s *Service) hopsOf(v labels.View) (out []*tdpdv1.NextHop) {
+func hopsOf(v labels.View) (out []*tdpdv1.NextHop) {
 	for _, h := range v.Hops {
 		n := &tdpdv1.NextHop{Via: text(h.Address), Interface: h.Interface, Neighbor: name(h.Peer)}
-		switch h.Label {
-		case labels.NoLabel:
-		case wire.LabelImplicitNull:
+		switch {
+		case h.Label == labels.NoLabel:
+		case h.Label == wire.LabelImplicitNull, v.Plain:
 			n.Operation = forwarding.Keep.String()
 		default:
 			n.Operation, n.Label = forwarding.Push.String(), label(h.Label)

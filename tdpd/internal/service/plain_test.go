@@ -34,6 +34,9 @@ func TestSessionsNeedAllTheirHops(t *testing.T) {
 			if pushed, other := has(); pushed == gtsm || !other {
 				t.Errorf("GTSM %v, %v: a label on packets to the session %v, to others %v", gtsm, to, pushed, other)
 			}
+			if f := s.fecOf(to); f.GetPlain() != gtsm || (f.GetHops()[0].GetOperation() == "keep") != gtsm {
+				t.Errorf("GTSM %v, %v is told as %v", gtsm, to, f)
+			}
 			if gtsm && to.IsSingleIP() { // a shorter one leads there now
 				s.routesChanged(start, routes.Change{Routes: map[netip.Prefix]*routes.Route{to: nil, elsewhere: nil, prefix("9.0.0.0/8"): via("10.0.0.9", 2)}})
 				if !s.plain[prefix("9.0.0.0/8")] {

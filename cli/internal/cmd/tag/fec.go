@@ -18,6 +18,7 @@ type fecRow struct {
 	FEC    string   `json:"fec"`
 	Kind   string   `json:"kind,omitempty"` // transit, attached, server; none: no route leads there
 	Server bool     `json:"server"`
+	Plain  bool     `json:"plain"` // no label here: a session with GTSM is there
 	Local  *uint32  `json:"local,omitempty"`
 	Route  string   `json:"route,omitempty"`
 	Metric uint32   `json:"metric"`
@@ -65,7 +66,7 @@ func fecs(ctx context.Context, w way, all []*tdpdv1.Answer, about *tdpdv1.FECsRe
 	for _, answer := range all {
 		router := answer.GetRouter()
 		err := eachFEC(ctx, w, router, about, func(f *tdpdv1.FEC) {
-			rows = append(rows, fecRow{router, f.GetPrefix(), f.GetKind(), f.GetServer(), f.Local, f.GetRoute(), f.GetMetric(), hopsOf(f.GetHops())})
+			rows = append(rows, fecRow{router, f.GetPrefix(), f.GetKind(), f.GetServer(), f.GetPlain(), f.Local, f.GetRoute(), f.GetMetric(), hopsOf(f.GetHops())})
 		})
 		if err != nil {
 			return nil, err
@@ -97,6 +98,9 @@ func (r fecRow) route() string {
 	pushes := slices.ContainsFunc(r.Hops, func(h hopRow) bool { return h.Operation == "push" })
 	if r.Metric == 0 && r.Route == r.FEC && pushes && !strings.Contains(r.Route, ":") {
 		return r.Route + " (no metric: wins against labels)"
+	}
+	if r.Plain && r.Kind == "transit" {
+		return r.Route + " (no labels: a session with GTSM is there)"
 	}
 	return orDash(r.Route)
 }

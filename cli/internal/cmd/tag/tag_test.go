@@ -112,6 +112,7 @@ func fecs(router string, r *tdpdv1.FECsRequest) *tdpdv1.FECs {
 	if router == "r1" {
 		network.Hops = []*tdpdv1.NextHop{via("push", label(25), "10.0.12.2", "a", "2.2.2.2:0")}
 	}
+	network.Plain = router == "r.2"
 	if router == "r3" {
 		server.Kind, server.Local = "server", label(18)
 		network.Kind, network.Hops = "attached", nil

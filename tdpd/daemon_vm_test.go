@@ -107,6 +107,16 @@ r1 3 r3 %[2]d pop - 10.9.0.80%%c -
 	}, "the session that was cleared")
 	r.tree()
 
+	// The next process knows the servers before the bus tells them, and they keep their labels.
+	before := r.tree()
+	r.daemons["r3"].Signal(unix.SIGKILL)
+	r.daemons["r3"].Wait()
+	r.start("r3")
+	r.operational("r2", 2)
+	if after := r.tree(); !slices.Equal(before, after) {
+		t.Errorf("labels %v, before %v", after, before)
+	}
+
 	agent.Signal(unix.SIGTERM)
 	testnet.Eventually(t, 30*time.Second, func() bool {
 		var trees []any

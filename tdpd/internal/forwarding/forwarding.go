@@ -14,8 +14,9 @@ import (
 
 // Tables is the state: the views that hold, from which all else follows.
 type Tables struct {
-	views  map[netip.Prefix]labels.View
-	owners map[wire.Label]netip.Prefix // of labels that come in
+	views   map[netip.Prefix]labels.View
+	owners  map[wire.Label]netip.Prefix // of labels that come in
+	leaving int                         // views that are in the FTN
 }
 
 // New returns Tables without an entry.
@@ -35,6 +36,9 @@ func (t *Tables) Update(views []labels.View, gone []netip.Prefix) kernel.Changes
 		t.note(b, v.FEC, v.Local)
 		t.forget(v.FEC)
 		t.views[v.FEC] = v
+		if leaves(v) {
+			t.leaving++
+		}
 		if comesIn(v.Local) {
 			t.owners[v.Local] = v.FEC
 		}
@@ -66,8 +70,12 @@ func (t *Tables) noteLabel(b before, label wire.Label) {
 }
 
 func (t *Tables) forget(p netip.Prefix) {
-	if v, known := t.views[p]; known && t.owners[v.Local] == p {
+	v, known := t.views[p]
+	if known && t.owners[v.Local] == p {
 		delete(t.owners, v.Local)
+	}
+	if known && leaves(v) {
+		t.leaving--
 	}
 	delete(t.views, p)
 }

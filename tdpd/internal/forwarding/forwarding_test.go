@@ -246,7 +246,11 @@ func apply[K comparable](to, changes map[K][]kernel.Hop) (idle bool) {
 // TestChangesAddUp: the changes, one upon the other, are the state, none is idle, and the state is that of Tables that got all views
 // at once. What has a label leaves by bindings alone.
 func TestChangesAddUp(t *testing.T) {
-	for seed := range uint64(200) {
+	seeds := uint64(200)
+	if testing.Short() {
+		seeds = 20
+	}
+	for seed := range seeds {
 		w := &world{Rand: rand.New(rand.NewPCG(seed, 1)), at: map[netip.Prefix]labels.View{}}
 		for label := wire.Label(16); label < 28; label++ {
 			w.free = append(w.free, label)

@@ -103,14 +103,7 @@ func leaves(v labels.View) bool {
 }
 
 // Size is how many entries ILM and FTN have.
-func (t *Tables) Size() (ilm, ftn int) {
-	for _, v := range t.views {
-		if leaves(v) {
-			ftn++
-		}
-	}
-	return len(t.owners), ftn
-}
+func (t *Tables) Size() (ilm, ftn int) { return len(t.owners), t.leaving }
 
 // Outgoing is what is done to packets to the prefix; false: they leave as routes have them, without a label.
 func (t *Tables) Outgoing(p netip.Prefix) (FTN, bool) {

@@ -17,7 +17,7 @@ func Behind[T any](all iter.Seq[T], compare func(a, b T) int, after func(T) bool
 		}
 	}
 	for x := range all {
-		if !after(x) || full && compare(out[most-1], x) <= 0 {
+		if full && compare(out[most-1], x) <= 0 || !after(x) {
 			continue
 		}
 		out = append(out, x)

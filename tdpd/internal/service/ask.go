@@ -19,33 +19,35 @@ const pageMost = 2000
 // end of ctx.
 func (s *Service) Ask(ctx context.Context, r *tdpdv1.Request) (*tdpdv1.Answer, error) {
 	answer := &tdpdv1.Answer{Router: s.Config.Name}
-	var do func(now time.Time) error
-	var err error
-	switch about := r.GetAbout().(type) {
-	case *tdpdv1.Request_Status:
-		do = func(now time.Time) error {
-			answer.About = &tdpdv1.Answer_Status{Status: s.status(now)}
-			return nil
-		}
-	case *tdpdv1.Request_Fecs:
-		do, err = s.askFECs(about.Fecs, answer)
-	case *tdpdv1.Request_Table:
-		do, err = s.askTable(about.Table, answer)
-	case *tdpdv1.Request_Step:
-		do, err = s.askStep(about.Step, answer)
-	case *tdpdv1.Request_Clear:
-		do, err = s.askClear(about.Clear, answer)
-	default:
-		err = errors.New("a request about nothing that this router knows: is it of an older release?")
-	}
+	work, err := s.asked(r, answer)
 	if err != nil {
 		return nil, err
 	}
 	var failed error
-	if err := s.Do(ctx, func(now time.Time) { failed = do(now) }); err != nil {
+	if err := s.Do(ctx, func(now time.Time) { failed = work(now) }); err != nil {
 		return nil, fmt.Errorf("router %s does not answer in time: %w", s.Config.Name, err)
 	}
 	return answer, failed
+}
+
+// asked looks at a request, and gives what the loop has to do for it.
+func (s *Service) asked(r *tdpdv1.Request, answer *tdpdv1.Answer) (func(now time.Time) error, error) {
+	switch about := r.GetAbout().(type) {
+	case *tdpdv1.Request_Status:
+		return func(now time.Time) error {
+			answer.About = &tdpdv1.Answer_Status{Status: s.status(now)}
+			return nil
+		}, nil
+	case *tdpdv1.Request_Fecs:
+		return s.askFECs(about.Fecs, answer)
+	case *tdpdv1.Request_Table:
+		return s.askTable(about.Table, answer)
+	case *tdpdv1.Request_Step:
+		return s.askStep(about.Step, answer)
+	case *tdpdv1.Request_Clear:
+		return s.askClear(about.Clear, answer)
+	}
+	return nil, errors.New("a request about nothing that this router knows: is it of an older release?")
 }
 
 func (s *Service) askClear(r *tdpdv1.ClearRequest, answer *tdpdv1.Answer) (func(time.Time) error, error) {

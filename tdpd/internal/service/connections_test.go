@@ -40,7 +40,7 @@ var (
 )
 
 // passive is a Service on one link that has not run.
-func passive(t *testing.T, change func(*Options)) *Service {
+func passive(t testing.TB, change func(*Options)) *Service {
 	t.Helper()
 	cfg := config.Default()
 	cfg.RouterID, cfg.Transport4, cfg.Interfaces = addr("1.1.1.1"), addr("1.1.1.1"), []string{"a"}

@@ -18,6 +18,7 @@ type Failure struct {
 	OutageMS       float64 `json:"outage_ms"`        // the longest that a user was not answered
 	RequestsFailed int     `json:"requests_failed"`  // as in Requests
 	LostWithServer int     `json:"lost_with_server"` // connections to the server that failed
+	Reset          int     `json:"reset"`            // connections of users who moved, or whom a standby gave back
 	Broken         int     `json:"broken"`           // connections that nothing excuses
 }
 

@@ -45,12 +45,11 @@ func TestDetected(t *testing.T) {
 func TestWhatAFailureExcuses(t *testing.T) {
 	even, odd := netip.MustParseAddr("10.1.0.12"), netip.MustParseAddr("10.1.0.13")
 	tally := Tally{
-		Timeline: Timeline{{At: msAt(0), Epoch: "1.1", Owner: func(u netip.Addr) string {
-			if u == even {
-				return "s1"
-			}
-			return "s2"
-		}}},
+		Timeline: Timeline{{
+			At: msAt(0), Epoch: "1.1",
+			Owner:   owners(map[netip.Addr]string{even: "s1", odd: "s2"}),
+			Standby: owners(map[netip.Addr]string{even: "s2", odd: "s3"}),
+		}},
 		Deaths: []Death{{Server: "s1", At: msAt(1000), Gone: msAt(1500), Back: msAt(3000)}},
 	}
 	ended := func(user netip.Addr, server string, start, end int, how traffic.How) {
@@ -58,6 +57,8 @@ func TestWhatAFailureExcuses(t *testing.T) {
 	}
 	ended(even, "s1", 500, 1200, traffic.Timeout) // lost with s1
 	ended(even, "s1", 1100, 1400, traffic.Reset)  // opened before anybody knew
+	ended(even, "s1", 1100, 3100, traffic.Reset)  // ended when all was as before
+	ended(even, "s3", 1600, 2500, traffic.Reset)  // s3 does not stand by for it
 	ended(even, "s2", 1600, 2500, traffic.Reset)  // s2 gives the user back
 	ended(even, "s2", 1600, 2600, traffic.Timeout)
 	ended(odd, "s2", 500, 2500, traffic.Reset) // s2's own
@@ -65,8 +66,18 @@ func TestWhatAFailureExcuses(t *testing.T) {
 	ended(even, "s1", 1600, 2000, traffic.Own)
 	tally.Add(traffic.Event{Kind: traffic.Request, User: even, Start: msAt(1900), End: msAt(2100)})
 	tally.Add(traffic.Event{Kind: traffic.Request, User: even, Start: msAt(900), End: msAt(2100)})
-	failed, c, broken := tally.Between(msAt(1000), msAt(3000))
-	if len(failed) != 1 || c.LostWithServer != 2 || c.Reset != 1 || c.Broken != 2 || len(broken) != 2 {
+	failed, c, broken := tally.Between(msAt(1000), msAt(3200))
+	if len(failed) != 1 || c.LostWithServer != 2 || c.Reset != 1 || c.Broken != 4 || len(broken) != 4 {
 		t.Errorf("%d failed, %+v, broken %+v", len(failed), c, broken)
+	}
+	answered := func(user netip.Addr, server string, start, end int) {
+		tally.Add(traffic.Event{Kind: traffic.Request, User: user, Server: server, OK: true, Start: msAt(start), End: msAt(end)})
+	}
+	answered(even, "s2", 1200, 1300)
+	answered(even, "s3", 1200, 1300) // a stranger
+	answered(odd, "s3", 1200, 1300)  // its owner is not dead
+	answered(even, "s2", 3100, 3200) // the owner is back
+	if wrong := tally.Strangers(); len(wrong) != 3 {
+		t.Errorf("strangers %+v", wrong)
 	}
 }

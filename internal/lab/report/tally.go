@@ -14,7 +14,7 @@ type Death struct {
 	At     time.Time // the killing began
 	Gone   time.Time // and ended; until then the server may still take a connection
 	Found  time.Time // zero: it was not
-	Back   time.Time // all was as before: until then others may have stood in for it, and given its users back; zero: they did not
+	Back   time.Time // all was as before: until then its standbys may have stood in for it, and given its users back; zero: they did not
 }
 
 // Span is when a phase was.
@@ -105,7 +105,7 @@ func (t *Tally) judge(closes []traffic.Event, c *Connections) (broken []traffic.
 		switch {
 		case t.lost(server, e):
 			c.LostWithServer++
-		case e.How != traffic.Timeout && (t.Timeline.Left(server, e.User, e.Start, e.End) || t.stoodIn(server, e)):
+		case e.How != traffic.Timeout && (t.movedAway(server, e) || t.stoodIn(server, e)):
 			c.Reset++
 		default:
 			c.Broken++
@@ -115,19 +115,30 @@ func (t *Tally) judge(closes []traffic.Event, c *Connections) (broken []traffic.
 	return broken
 }
 
-// stoodIn: the connection was to a standby, who gave the user back to its owner.
+// movedAway: the server owned the user, and then no more.
+func (t *Tally) movedAway(server string, e traffic.Event) bool {
+	return t.Timeline.Owned(server, e.User, e.Start, e.End) && t.Timeline.Left(server, e.User, e.Start, e.End)
+}
+
+// stoodIn: the connection was to the standby, who gave the user back to its owner.
 func (t *Tally) stoodIn(server string, e traffic.Event) bool {
 	for _, d := range t.Deaths {
-		if d.Server != server && t.Timeline.Owner(e.User, d.At) == d.Server && e.Start.After(d.At) && e.End.Before(d.Back) {
+		if t.standsIn(server, e.User, d) && e.Start.After(d.At) && e.End.Before(d.Back) {
 			return true
 		}
 	}
 	return false
 }
 
+// standsIn: the user was the dead server's, and server its standby.
+func (t *Tally) standsIn(server string, user netip.Addr, d Death) bool {
+	return server != "" && t.Timeline.Owner(user, d.At) == d.Server && t.Timeline.Standby(user, d.At) == server
+}
+
+// lost: the connection was there when its server died, and its end was seen before all was as before.
 func (t *Tally) lost(server string, e traffic.Event) bool {
 	for _, d := range t.Deaths {
-		if d.Server == server && !e.Start.After(d.Gone) && e.End.After(d.At) {
+		if d.Server == server && !e.Start.After(d.Gone) && e.End.After(d.At) && (d.Back.IsZero() || !e.End.After(d.Back)) {
 			return true
 		}
 	}
@@ -148,14 +159,24 @@ func (t *Tally) PerServer(servers []string) map[string]int {
 	return counts
 }
 
-// Strangers are the answers of servers that did not own the user.
+// Strangers are the answers of servers that neither owned the user nor stood in for a dead owner.
 func (t *Tally) Strangers() (wrong []traffic.Event) {
 	for _, e := range t.requests {
-		if e.OK && !t.Timeline.Owned(e.Server, e.User, e.Start, e.End) {
+		if e.OK && !t.Timeline.Owned(e.Server, e.User, e.Start, e.End) && !t.answeredFor(e) {
 			wrong = append(wrong, e)
 		}
 	}
 	return wrong
+}
+
+// answeredFor: the standby answered while the owner was dead.
+func (t *Tally) answeredFor(e traffic.Event) bool {
+	for _, d := range t.Deaths {
+		if t.standsIn(e.Server, e.User, d) && e.End.After(d.At) && e.Start.Before(d.Back) {
+			return true
+		}
+	}
+	return false
 }
 
 // Share is a server's part of the answers between from and to.

@@ -30,9 +30,9 @@ func owners(m map[netip.Addr]string) func(netip.Addr) string {
 func tally() *Tally {
 	return &Tally{
 		Timeline: Timeline{
-			{at(0), "1.1", owners(map[netip.Addr]string{alice: "s1", bob: "s1"})},
-			{at(10), "1.2", owners(map[netip.Addr]string{alice: "s2", bob: "s1"})},
-			{at(23), "1.3", owners(map[netip.Addr]string{alice: "s1", bob: "s1"})},
+			{At: at(0), Epoch: "1.1", Owner: owners(map[netip.Addr]string{alice: "s1", bob: "s1"})},
+			{At: at(10), Epoch: "1.2", Owner: owners(map[netip.Addr]string{alice: "s2", bob: "s1"})},
+			{At: at(23), Epoch: "1.3", Owner: owners(map[netip.Addr]string{alice: "s1", bob: "s1"})},
 		},
 		Deaths: []Death{{Server: "s2", At: at(20), Gone: at(20.2), Found: at(23)}},
 		Spans:  []Span{{"equal", at(0), at(10)}, {"moved", at(10), at(20)}, {"killed", at(20), at(30)}},

@@ -8,9 +8,10 @@ import (
 
 // Era is the time from one committed allocation to the next.
 type Era struct {
-	At    time.Time
-	Epoch string
-	Owner func(user netip.Addr) string // "" is nobody
+	At      time.Time
+	Epoch   string
+	Owner   func(user netip.Addr) string // "" is nobody
+	Standby func(user netip.Addr) string // the same; nil: nobody's
 }
 
 // Timeline is all eras in the order of time.
@@ -33,6 +34,14 @@ func (l Timeline) At(t time.Time) int {
 func (l Timeline) Owner(user netip.Addr, t time.Time) string {
 	if i := l.At(t); i >= 0 {
 		return l[i].Owner(user)
+	}
+	return ""
+}
+
+// Standby is who stood by for the user's owner at t.
+func (l Timeline) Standby(user netip.Addr, t time.Time) string {
+	if i := l.At(t); i >= 0 && l[i].Standby != nil {
+		return l[i].Standby(user)
 	}
 	return ""
 }

@@ -83,17 +83,23 @@ func (f *follower) hear(n News) {
 	}
 	if a := n.Allocation; a != nil && a.Epoch != f.allocation.Epoch {
 		f.allocation = *a
-		f.timeline = append(f.timeline, report.Era{At: n.At, Epoch: a.Epoch.String(), Owner: func(u netip.Addr) string {
-			answer, err := a.Why(u)
-			if err != nil {
-				return ""
-			}
-			return answer.Owner
-		}})
+		f.timeline = append(f.timeline, era(n.At, *a))
 		f.note("%s, epoch %v: %s", f.service, a.Epoch, slots(*a))
 	}
 	close(f.changed)
 	f.changed = make(chan struct{})
+}
+
+func era(at time.Time, a alloc.Allocation) report.Era {
+	why := func(u netip.Addr) alloc.Answer {
+		answer, _ := a.Why(u) // of an error the answer has nobody
+		return answer
+	}
+	return report.Era{
+		At: at, Epoch: a.Epoch.String(),
+		Owner:   func(u netip.Addr) string { return why(u).Owner },
+		Standby: func(u netip.Addr) string { return why(u).Standby },
+	}
 }
 
 func slots(a alloc.Allocation) string {

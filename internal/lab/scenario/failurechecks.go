@@ -30,7 +30,7 @@ func (f *failures) report() *report.Report {
 			until = f.failures[i+1].start
 		}
 		lost, c, gone := f.tally.Between(o.start, until)
-		o.RequestsFailed, o.LostWithServer, o.Broken = len(lost), c.LostWithServer, c.Broken
+		o.RequestsFailed, o.LostWithServer, o.Reset, o.Broken = len(lost), c.LostWithServer, c.Reset, c.Broken
 		for _, e := range lost {
 			if !f.refused(e) && !f.tally.InDetection(e) {
 				failed = append(failed, e)

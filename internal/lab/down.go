@@ -58,6 +58,9 @@ func (s *Store) Down(ctx context.Context, name string) (Removed, error) {
 		r.Mounts += n
 		errs = append(errs, err)
 	}
+	for _, group := range leftGroups(name) {
+		errs = append(errs, removeGroup(group))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return r, fmt.Errorf("lab %s is not wholly down: %w", name, err)
 	}
@@ -144,6 +147,9 @@ func (s *Store) Leftovers(name string) ([]string, error) {
 	}
 	for i := range left {
 		left[i] = "namespace " + left[i]
+	}
+	for _, group := range leftGroups(name) {
+		left = append(left, "control group "+group)
 	}
 	dir := filepath.Join(s.Root, name)
 	if _, err := os.Lstat(dir); err == nil {

@@ -153,9 +153,17 @@ func (l *Lab) writeFile(templates fs.FS, node, name, templateName string) error 
 	if err != nil {
 		return err
 	}
+	return l.WriteFile(node, name, []byte(out))
+}
+
+// WriteFile makes a file of a node's processes anew, whole and theirs at every moment.
+func (l *Lab) WriteFile(node, name string, text []byte) error {
 	path := filepath.Join(l.Dir(node), name)
-	if err := os.WriteFile(path, []byte(out), 0o600); err != nil {
+	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
 		return err
 	}
-	return l.give(path)
+	if err := l.give(path + ".new"); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -8,7 +9,10 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/ipv4"
 
 	"github.com/manycast/manycast/internal/netns"
 )
@@ -18,33 +22,48 @@ import (
 type Asker struct {
 	every time.Duration // between two questions of one user
 	users []*asking
+	quiet atomic.Bool // nobody asks
 	stop  chan struct{}
 	done  sync.WaitGroup
 }
 
 // asking is one user.
 type asking struct {
+	user netip.Addr
 	conn *net.UDPConn
 
 	mu        sync.Mutex
 	questions []question // by number
+	twice     []Twice
 }
 
 type question struct {
 	at       time.Time
 	answered bool
+	by       string // the first who did
 }
 
-// Ask starts users that ask to. An answer ends with what was sent.
+// Twice is a question that was answered more than once: two servers had it, or one had it twice.
+type Twice struct {
+	Asked  time.Time
+	First  string
+	Second string
+}
+
+// multicastTTL lets questions to a group pass some routers.
+const multicastTTL = 16
+
+// Ask starts users that ask to, a server or a group. An answer begins with the server's name and a space, and ends with what was sent.
 func Ask(ns *netns.Namespace, users []netip.Addr, to netip.AddrPort, every time.Duration) (*Asker, error) {
 	a := &Asker{every: every, stop: make(chan struct{})}
 	for _, u := range users {
 		err := ns.Do(func() error {
 			c, err := (&net.ListenConfig{}).ListenPacket(context.Background(), "udp4", netip.AddrPortFrom(u, 0).String())
-			if err == nil {
-				a.users = append(a.users, &asking{conn: c.(*net.UDPConn)})
+			if err != nil {
+				return err
 			}
-			return err
+			a.users = append(a.users, &asking{user: u, conn: c.(*net.UDPConn)})
+			return ipv4.NewPacketConn(c).SetMulticastTTL(multicastTTL)
 		})
 		if err != nil {
 			a.close()
@@ -74,13 +93,22 @@ func (u *asking) listen() {
 		if err != nil || n < payloadBytes {
 			continue
 		}
-		number := binary.BigEndian.Uint64(buf[n-payloadBytes:])
-		u.mu.Lock()
-		if number < uint64(len(u.questions)) {
-			u.questions[number].answered = true
-		}
-		u.mu.Unlock()
+		server, _, _ := bytes.Cut(buf[:n-payloadBytes], []byte(" "))
+		u.answer(binary.BigEndian.Uint64(buf[n-payloadBytes:]), string(server))
 	}
+}
+
+func (u *asking) answer(number uint64, server string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if number >= uint64(len(u.questions)) {
+		return
+	}
+	q := &u.questions[number]
+	if q.answered {
+		u.twice = append(u.twice, Twice{Asked: q.at, First: q.by, Second: server})
+	}
+	q.answered, q.by = true, server
 }
 
 // run asks whatever is due, the users in turn.
@@ -97,6 +125,9 @@ func (a *Asker) run(to netip.AddrPort) {
 		case <-tick.C:
 		}
 		for due := int(time.Since(began) / pace); asked < due; asked++ {
+			if a.quiet.Load() {
+				continue
+			}
 			u := a.users[asked%len(a.users)]
 			u.mu.Lock()
 			binary.BigEndian.PutUint64(payload, uint64(len(u.questions)))
@@ -106,6 +137,9 @@ func (a *Asker) run(to netip.AddrPort) {
 		}
 	}
 }
+
+// Pause has nobody ask, or all again.
+func (a *Asker) Pause(quiet bool) { a.quiet.Store(quiet) }
 
 // Stop ends the users.
 func (a *Asker) Stop() {
@@ -120,14 +154,31 @@ type Gap struct {
 	Lost    int           // questions that were not answered
 	Longest time.Duration // that a user had no answer, beyond its pace; 0 where none was lost
 	Last    time.Time     // the last question that was lost
+
+	User  netip.Addr // whose the longest was
+	Since time.Time  // when it began
+}
+
+// Twice are the questions of all users that were answered more than once.
+func (a *Asker) Twice() (all []Twice) {
+	for _, u := range a.users {
+		u.mu.Lock()
+		all = append(all, u.twice...)
+		u.mu.Unlock()
+	}
+	return all
 }
 
 // Gap judges the questions from one time to another. Leave the last of them time for their answers.
 func (a *Asker) Gap(from, to time.Time) (g Gap) {
 	for _, u := range a.users {
 		u.mu.Lock()
+		before := g.Longest
 		g.add(u.questions, from, to, a.every)
 		u.mu.Unlock()
+		if g.Longest > before {
+			g.User = u.user
+		}
 	}
 	return g
 }
@@ -142,7 +193,9 @@ func (g *Gap) add(questions []question, from, to time.Time, every time.Duration)
 		if since.IsZero() {
 			since = lost
 		}
-		g.Longest = max(g.Longest, at.Sub(since)-every)
+		if silent := at.Sub(since) - every; silent > g.Longest {
+			g.Longest, g.Since = silent, since
+		}
 		lost = time.Time{}
 	}
 	for _, q := range questions {

@@ -2,16 +2,20 @@ package probe
 
 import (
 	"net/netip"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/manycast/manycast/internal/netns"
 )
 
-// Tap watches a server's link from the router's side: when the server was last heard, and when packets for it last left.
+// Tap watches a server's link from the router's side: when the server was heard, and when packets for it left.
 type Tap struct {
 	group, control netip.Addr
 	receiver       *receiver
-	heard, sent    []time.Time
+
+	mu          sync.Mutex
+	heard, sent []time.Time // in order
 }
 
 // Watch starts to watch an interface: packets to group that leave by it, packets to the control group that come in.
@@ -28,6 +32,8 @@ func (t *Tap) take(p []byte, at time.Time, leaves bool) {
 	if len(p) < 20 || p[0]>>4 != 4 {
 		return
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	switch to := netip.AddrFrom4([4]byte(p[16:20])); {
 	case leaves && to == t.group:
 		t.sent = append(t.sent, at)
@@ -36,8 +42,18 @@ func (t *Tap) take(p []byte, at time.Time, leaves bool) {
 	}
 }
 
-// Stop ends the watching and returns the times at which the server was heard, and at which packets were sent to it, in order.
-func (t *Tap) Stop() (heard, sent []time.Time, err error) {
-	err = t.receiver.stop()
-	return t.heard, t.sent, err
+// Between are the times, in order, at which the server was heard, and at which packets were sent to it.
+func (t *Tap) Between(from, to time.Time) (heard, sent []time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return between(t.heard, from, to), between(t.sent, from, to)
 }
+
+func between(times []time.Time, from, to time.Time) []time.Time {
+	a, _ := slices.BinarySearchFunc(times, from, time.Time.Compare)
+	b, _ := slices.BinarySearchFunc(times, to, time.Time.Compare)
+	return slices.Clone(times[a:max(a, b)])
+}
+
+// Stop ends the watching. What was not seen makes it an error.
+func (t *Tap) Stop() error { return t.receiver.stop() }

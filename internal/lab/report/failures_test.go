@@ -77,7 +77,14 @@ func TestWhatAFailureExcuses(t *testing.T) {
 	answered(even, "s3", 1200, 1300) // a stranger
 	answered(odd, "s3", 1200, 1300)  // its owner is not dead
 	answered(even, "s2", 3100, 3200) // the owner is back
-	if wrong := tally.Strangers(); len(wrong) != 3 {
-		t.Errorf("strangers %+v", wrong)
+	wrong := tally.Strangers()
+	if len(wrong) != 3 {
+		t.Fatalf("strangers %+v", wrong)
+	}
+	if tally.StoodBy(wrong[0]) || !tally.StoodBy(wrong[1]) || !tally.StoodBy(wrong[2]) {
+		t.Error("who stood by for whom")
+	}
+	if !tally.Answered(odd, msAt(1100)) || tally.Answered(odd, msAt(1250)) || tally.Answered(netip.MustParseAddr("10.1.0.99"), msAt(0)) {
+		t.Error("who was answered since when")
 	}
 }

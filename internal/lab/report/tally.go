@@ -56,6 +56,16 @@ func (t *Tally) Count() (requests, unanswered int) {
 	return len(t.requests), unanswered
 }
 
+// Answered reports whether a user has had an answer to a request that began since then.
+func (t *Tally) Answered(user netip.Addr, since time.Time) bool {
+	for i := len(t.requests) - 1; i >= 0 && t.requests[i].End.After(since); i-- {
+		if e := &t.requests[i]; e.User == user && e.OK && e.Start.After(since) {
+			return true
+		}
+	}
+	return false
+}
+
 // Requests counts the requests; failed has those that count as such.
 func (t *Tally) Requests() (r Requests, failed []traffic.Event) {
 	r.Total = len(t.requests)
@@ -167,6 +177,16 @@ func (t *Tally) Strangers() (wrong []traffic.Event) {
 		}
 	}
 	return wrong
+}
+
+// StoodBy: who answered stood by for the user then, whether its owner was dead or not.
+func (t *Tally) StoodBy(e traffic.Event) bool {
+	for _, era := range t.Timeline.between(e.Start, e.End) {
+		if e.Server != "" && era.Standby != nil && era.Standby(e.User) == e.Server {
+			return true
+		}
+	}
+	return false
 }
 
 // answeredFor: the standby answered while the owner was dead.

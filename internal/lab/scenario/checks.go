@@ -20,7 +20,7 @@ const longestWait = 950 * time.Millisecond
 // mayWait is how many answers may take longer: one for ten users. On one link a winner begins when the loser has said that it
 // ceased; a SYN in that moment, a millisecond or as many as the machine is late, is sent again after a second. Without
 // forwarding for that long every user would wait.
-func (m *multicast) mayWait() int { return max(2, len(m.users)/10) }
+func (s *stage) mayWait() int { return max(2, len(s.users)/10) }
 
 // checkShares compares each server's part of the answers with its part of the users.
 func (m *multicast) checkShares(phase string, from, to time.Time) {

@@ -14,28 +14,36 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/internal/lab"
 )
 
-// leaderCutOff cuts a director off the bus. It thinks that it leads until its lease has run out; meanwhile, and while another leads
+// leaderCutOff cuts whoever leads off the bus. It thinks that it leads until its lease has run out; meanwhile, and while another leads
 // already, there are two. A drain then needs a leader who can write.
-func (f *failures) leaderCutOff(node string) failure {
-	end := lab.Endpoint{Node: node, Interface: lab.MgmtInterface}
+func (f *failures) leaderCutOff(which string) failure {
 	const moved = "s4"
+	var end lab.Endpoint
+	var was epoch.Epoch
 	return failure{
-		what: "director " + node + " cut off the bus: two may think that they lead", lasts: dead,
-		act: func(context.Context) error { return f.lab.CutLink(end) },
+		what: "director that leads cut off the bus, " + which + ": two may think that they lead", lasts: dead,
+		act: func(ctx context.Context) error {
+			leader, err := f.web.awaitLeader(ctx, func(string) bool { return true })
+			if err != nil {
+				return err
+			}
+			end, was = lab.Endpoint{Node: leader, Interface: lab.MgmtInterface}, f.web.epoch()
+			return f.lab.CutLink(end)
+		},
 		while: func(ctx context.Context) error {
-			before := f.web.epoch()
 			if err := f.cli(ctx, "server", "drain", f.member(moved)); err != nil {
 				return err
 			}
-			others := slices.DeleteFunc(slices.Clone(f.servers), func(s string) bool { return s == moved })
-			if err := f.awaitServers(ctx, others, 10*time.Second); err != nil {
+			if err := f.awaitServers(ctx, f.without(moved), 10*time.Second); err != nil {
 				return err
 			}
-			after := f.web.epoch()
-			f.check("a director cut off the bus: "+node, before.Less(after), "epoch %v, %v before", after, before)
+			leader, is := f.web.leads(), f.web.epoch()
+			f.check("a leader cut off the bus, "+which, leader != end.Node && is.Term > was.Term,
+				"%s led, epoch %v; %s leads, epoch %v", end.Node, was, leader, is)
 			return f.calm(ctx)
 		},
 		mend: func(ctx context.Context) error {
@@ -45,6 +53,11 @@ func (f *failures) leaderCutOff(node string) failure {
 			return f.cli(ctx, "server", "undrain", f.member(moved))
 		},
 	}
+}
+
+// without are the other servers.
+func (f *failures) without(server string) []string {
+	return slices.DeleteFunc(slices.Clone(f.servers), func(s string) bool { return s == server })
 }
 
 // withoutQuorum kills two of three servers of the bus, then a server: standbys alone serve, as nobody can write an epoch, until there is a
@@ -88,8 +101,7 @@ func (f *failures) withoutQuorum() []failure {
 			},
 			while: func(ctx context.Context) error {
 				f.noQuorum = false
-				others := slices.DeleteFunc(slices.Clone(f.servers), func(s string) bool { return s == victim })
-				if err := f.awaitServers(ctx, others, 30*time.Second); err != nil {
+				if err := f.awaitServers(ctx, f.without(victim), 30*time.Second); err != nil {
 					return fmt.Errorf("the leader does not tidy up: %w", err)
 				}
 				return f.calm(ctx)
@@ -146,6 +158,15 @@ func (f *failures) allServersDead() []failure {
 }
 
 func (f *failures) checkRefusal(ctx context.Context) error {
+	f.asker.Pause(true) // the directors count refused datagrams, too
+	defer f.asker.Pause(false)
+	if err := f.watchUntil(ctx, time.Now().Add(answering)); err != nil {
+		return err
+	}
+	before, err := f.refusals(ctx)
+	if err != nil {
+		return err
+	}
 	var wrong []string
 	var longest time.Duration
 	for _, u := range f.users {
@@ -157,19 +178,26 @@ func (f *failures) checkRefusal(ctx context.Context) error {
 			wrong = append(wrong, fmt.Sprintf("%v: %v after %v", u, err, took.Round(time.Millisecond)))
 		}
 	}
-	var counted []string
-	sum := 0.0
+	after, err := f.refusals(ctx)
+	if err != nil {
+		return err
+	}
+	// Users at work are refused meanwhile as well: what is counted is no less than these.
+	f.check("all servers dead: refused at once, and counted", len(wrong) == 0 && after-before >= float64(len(f.users)),
+		"%d users, the slowest after %.1f ms; the directors counted %.0f meanwhile%s", len(f.users), longest.Seconds()*1000, after-before, some(wrong))
+	return nil
+}
+
+// refusals are the packets that both directors have refused so far.
+func (f *failures) refusals(ctx context.Context) (sum float64, err error) {
 	for _, d := range []string{"d1", "d2"} {
 		n, err := f.metric(ctx, d, "manycast_director_refused_total")
 		if err != nil {
-			return err
+			return 0, err
 		}
 		sum += n
-		counted = append(counted, fmt.Sprintf("%s %.0f", d, n))
 	}
-	f.check("all servers dead: refused at once", len(wrong) == 0 && sum >= float64(len(f.users)),
-		"%d users, the slowest after %.1f ms; counted by %s%s", len(f.users), longest.Seconds()*1000, strings.Join(counted, ", "), some(wrong))
-	return nil
+	return sum, nil
 }
 
 // dial opens a connection for a user and closes it.

@@ -3,6 +3,8 @@ package scenario
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -34,31 +36,36 @@ func (f *failures) plan() []failure {
 	for _, s := range f.servers {
 		all = append(all, f.agentKilled(s))
 	}
-	all = append(all, f.leaderCutOff("d1"), f.leaderCutOff("d2"))
+	all = append(all, f.leaderCutOff("1 of 2"), f.leaderCutOff("2 of 2"))
 	for _, r := range []string{"d1", "d2", "r1", "r2"} {
 		all = append(all, f.holderKilled(r), f.killed("igmpd", r, "igmpd", dead))
 	}
-	all = append(all, f.killed("igmpd: the keys'", "ctl", "dnsd", dead))
+	all = append(all, f.dnsdKilled())
 	for _, b := range []string{"b1", "b2", "b3"} {
 		all = append(all, f.killed("bus", b, "bus", dead))
 	}
 	for _, l := range f.topology.Links {
-		if l.A.Node != "users" { // theirs
+		if l.A.Node != "users" && l.A.Node != "near" { // theirs
 			all = append(all, f.linkCut(l))
 		}
 	}
 	for _, s := range f.servers {
 		all = append(all, f.serverLinkCut(s))
 	}
-	all = append(all, f.restart(), f.oneWay("s1", "p2", "from"), f.oneWay("s3", "p1", "to"), f.agentStopped("s2"), f.serverStopped("s4"))
+	for _, r := range []string{"d1", "d2", "r1", "r2"} {
+		all = append(all, f.routingKilled(r))
+	}
+	all = append(all, f.restart(), f.oneWay("s1", "p2", "from"), f.oneWay("s3", "p1", "to"), f.agentStopped("s2"), f.serverStopped("s4"), f.slow("s3"))
 	for _, n := range f.topology.Nodes {
-		if n.Name != f.topology.Management.Node && n.Name != "users" && n.Name != "u" {
+		if !slices.Contains([]string{f.topology.Management.Node, "users", "near", "u"}, n.Name) {
 			all = append(all, f.managementCut(n.Name))
 		}
 	}
+	all = append(all, f.overload())
 	all = append(all, f.withoutQuorum()...)
 	all = append(all, f.allServersDead()...)
 	all = append(all, f.flapping("s2")...)
+	all = append(all, f.alone("s4")...)
 	return f.chosen(all)
 }
 
@@ -91,6 +98,18 @@ func (f *failures) start(ctx context.Context, node string, processes ...string) 
 		}
 	}
 	return nil
+}
+
+// reconfigure replaces a text in a file of a node.
+func (f *failures) reconfigure(node, file, was, is string) error {
+	text, err := os.ReadFile(filepath.Join(f.lab.Dir(node), file))
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(string(text), was) {
+		return fmt.Errorf("%s of %s has no %q", file, node, was)
+	}
+	return f.lab.WriteFile(node, file, []byte(strings.Replace(string(text), was, is, 1)))
 }
 
 // serverBack undoes the power loss of a server.
@@ -127,12 +146,8 @@ func (f *failures) agentKilled(server string) failure {
 
 // killed is a process whose death nobody is to notice.
 func (f *failures) killed(kind, node, process string, lasts time.Duration) failure {
-	what := fmt.Sprintf("%s %s killed", kind, node)
-	if process != kind {
-		what = fmt.Sprintf("%s %s killed", kind, process)
-	}
 	return failure{
-		what: what, lasts: lasts,
+		what: fmt.Sprintf("%s %s killed", kind, node), lasts: lasts,
 		act:  func(context.Context) error { return f.lab.Kill(node, process) },
 		mend: func(ctx context.Context) error { return f.start(ctx, node, process) },
 	}
@@ -146,13 +161,35 @@ func (f *failures) holderKilled(node string) failure {
 	return x
 }
 
+// dnsdKilled: igmpd asks it for the groups' keys.
+func (f *failures) dnsdKilled() failure {
+	x := f.killed("igmpd", "ctl", "dnsd", dead)
+	x.what = "igmpd without dnsd: killed"
+	return x
+}
+
+// routingKilled kills the unicast routing of a router, which is not the suite's. It restarts gracefully: its routes stay, here and at its
+// neighbours, until it has them again.
+func (f *failures) routingKilled(node string) failure {
+	x := f.killed("link", node, "bird", dead)
+	x.what = "link " + node + ": its routing (BIRD) killed"
+	mend := x.mend
+	x.mend = func(ctx context.Context) error {
+		if err := mend(ctx); err != nil {
+			return err
+		}
+		return f.watchUntil(ctx, time.Now().Add(routesIn))
+	}
+	return x
+}
+
 func (f *failures) linkCut(l lab.Link) failure {
 	end := l.A
 	if len(f.topology.Node(end.Node).Routes) > 0 { // a host's, which would be lost with its interface
 		end = l.B
 	}
 	x := failure{
-		what: fmt.Sprintf("link %s-%s cut", l.A.Node, l.B.Node), lasts: cutFor,
+		what: fmt.Sprintf("link %s-%s cut", l.A.Node, l.B.Node), lasts: cutFor, between: true,
 		act: func(context.Context) error { return f.lab.CutLink(end) },
 		mend: func(ctx context.Context) error {
 			if err := f.lab.HealLink(end); err != nil {

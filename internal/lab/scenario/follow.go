@@ -24,6 +24,7 @@ type follower struct {
 	mu         sync.Mutex
 	timeline   report.Timeline // grows at its end only
 	allocation alloc.Allocation
+	leader     string // who has the lease; empty: nobody
 	moves      []Move
 	done       map[string]time.Time // when the last agent was done with an epoch
 	changed    chan struct{}        // closed and replaced at news
@@ -80,6 +81,10 @@ func (f *follower) hear(n News) {
 				f.done[v.Epoch] = n.At
 			}
 		}
+	}
+	if n.Leader != nil {
+		f.leader = *n.Leader
+		f.note("leader: %q", f.leader)
 	}
 	if a := n.Allocation; a != nil && a.Epoch != f.allocation.Epoch {
 		f.allocation = *a
@@ -174,4 +179,30 @@ func (f *follower) epoch() epoch.Epoch {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.allocation.Epoch
+}
+
+// leads is who has the lease.
+func (f *follower) leads() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.leader
+}
+
+// awaitLeader waits until one leads whom ok takes.
+func (f *follower) awaitLeader(ctx context.Context, ok func(name string) bool) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for {
+		f.mu.Lock()
+		leader, changed := f.leader, f.changed
+		f.mu.Unlock()
+		if leader != "" && ok(leader) {
+			return leader, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return "", fmt.Errorf("no such leader came within 10 s; there is %q", leader)
+		}
+	}
 }

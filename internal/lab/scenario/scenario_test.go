@@ -81,7 +81,18 @@ func TestNewsOfTheBus(t *testing.T) {
 	if diff := cmp.Diff(want, n.Moves); diff != "" {
 		t.Error(diff)
 	}
-	for _, f := range []func([]byte) (*News, error){allocationNews, movesNews} {
+	var l leaderNews
+	for _, tt := range []struct{ holder, want string }{{"d1", "d1"}, {"d1", "none"}, {"d2", "d2"}, {"", ""}, {"", "none"}} {
+		value, err := proto.Marshal(&allocv1.Lease{Holder: tt.holder})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := l.parse(value)
+		if got := (n != nil); err != nil || got != (tt.want != "none") || got && *n.Leader != tt.want {
+			t.Errorf("lease of %q: %+v, %v", tt.holder, n, err)
+		}
+	}
+	for _, f := range []func([]byte) (*News, error){allocationNews, movesNews, (&leaderNews{}).parse} {
 		if _, err := f([]byte{0xff}); err == nil {
 			t.Error("garbage was taken for news")
 		}

@@ -10,5 +10,5 @@ make_member d2 d2 director {{.Addr "d2" "lo"}} --leader
 make_member {{$node}} {{$node}}-igmpd router {{$.Addr $node "lo"}}
 {{- end}}
 {{- range $node := .List "s1 s2 s3 s4"}}
-make_member {{$node}} {{$node}} server {{$.Addr $node "eth0"}}
+make_member {{$node}} {{$node}} server {{$.Addr $node "eth0"}} --leader
 {{- end}}

@@ -14,6 +14,9 @@ func (l *Linux) upcall(u mroute.Upcall) error {
 	if u.Kind != mroute.NoCache && u.Kind != mroute.WrongInterface {
 		return nil
 	}
+	if l.tables[l.config.publicTable()].has(sg{u.Source, u.Group}) {
+		return nil // of the state, or of a process before that no state has judged yet
+	}
 	e, ok := l.demand.answer(u.Source, u.Group, u.VIF)
 	if !ok {
 		return nil

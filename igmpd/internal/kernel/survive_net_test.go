@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/manycast/manycast/igmpd/internal/kernel/mroute"
 	"github.com/manycast/manycast/internal/testnet"
 )
 
@@ -89,5 +90,35 @@ func TestNetForwardingOutlivesItsProcess(t *testing.T) {
 				t.Errorf("holder: %v", err)
 			}
 		})
+	}
+}
+
+// A packet that comes by the wrong interface asks for an answer also before the new process has a state: what the one before left is not
+// refused then.
+func TestNetUpcallBeforeTheFirstState(t *testing.T) {
+	r := newRig(t)
+	r.startHolder()
+	config := rigConfig(ModeOwner, false, r.socket, r.bpffs)
+	state := State{
+		Interfaces: interfaces("users", "s1", "s2", "s3"),
+		Public:     []Route{{Group: publicGrp, Source: userAddr(100), In: []string{"users"}, Out: []string{"s1"}}},
+	}
+	first := r.openOnce(config)
+	r.set(first, state)
+	wrong := mroute.Upcall{Kind: mroute.WrongInterface, Source: userAddr(100), Group: publicGrp, VIF: first.numbers["s2"]}
+	r.closeKeeping(first)
+
+	second := r.openOnce(config)
+	if err := r.router.Do(func() error { return second.upcall(wrong) }); err != nil {
+		t.Fatal(err)
+	}
+	r.set(second, state)
+	r.send(publicGrp, userAddr(100), "forwarded")
+	if a := r.next(); a.server != 1 || a.text != "forwarded" {
+		t.Errorf("%+v", a)
+	}
+	r.quiet()
+	if err := r.router.Do(func() error { return second.Close(false) }); err != nil {
+		t.Error(err)
 	}
 }

@@ -60,6 +60,12 @@ func adopt(sock routing, found mroute.Table, numbers map[int]int) (*table, error
 	return t, nil
 }
 
+// has reports whether an entry of a source is in t's account.
+func (t *table) has(k sg) bool {
+	_, ok := t.entries[entryKey{sg: k}]
+	return ok
+}
+
 // deleteLost deletes an entry whose parent's number is not known: it is none of those that exist.
 func (t *table) deleteLost(e mroute.Entry) {
 	for e.Parent = range mroute.VIFsMax {

@@ -18,6 +18,7 @@ type Timing struct {
 	PrepareTimeout time.Duration // an agent not prepared by then is treated as dead; 500 ms
 	JoinWait       time.Duration // new servers wait that long for others that start together; 1 s
 	DoneTimeout    time.Duration // a move is recorded without those not done by then; 3 s
+	ReturnWait     time.Duration // a server that is heard to serve has that long to register again after the bus was away; 10 s
 	Rest           time.Duration // no reallocation begins that soon after a commit; 250 ms
 	SuspectFor     time.Duration // how long an agent that did not prepare is left out; 10 s
 	Dampen         time.Duration // doubled for each death that is remembered: how long a server stays out that dies again; 5 s
@@ -46,6 +47,7 @@ func NewCore(t Timing) *Core {
 	fill(&t.PrepareTimeout, 500*time.Millisecond)
 	fill(&t.JoinWait, time.Second)
 	fill(&t.DoneTimeout, 3*time.Second)
+	fill(&t.ReturnWait, 10*time.Second)
 	fill(&t.Rest, 250*time.Millisecond)
 	fill(&t.SuspectFor, 10*time.Second)
 	fill(&t.Dampen, 5*time.Second)

@@ -176,6 +176,40 @@ func TestNewLeaderWaitsToHear(t *testing.T) {
 	}
 }
 
+// TestServersFindTheBusOneAfterTheOther: a bus that was down forgets its registrations, and each agent is back in its own time. Who is heard to
+// serve meanwhile keeps its users; who is not heard is not waited for, nor is for ever who does not come.
+func TestServersFindTheBusOneAfterTheOther(t *testing.T) {
+	old := newBench(t, "s1", "s2", "s3", "s4")
+	old.hear(control.Available, "r1", "s1", "s2", "s3", "s4")
+	old.pass(5 * time.Second)
+	began := func(heard ...string) *bench {
+		b := newBench(t, "s1")
+		b.do(b.core.Stored(b.now, "web", 1, old.core.pools["web"].state))
+		b.hear(control.Available, append(heard, "r1", "s1", "s2", "s3")...)
+		b.pass(4 * time.Second)
+		return b
+	}
+	b := began("s4")
+	b.up["s2"] = true
+	b.pass(3 * time.Second)
+	b.wantOwners("two are back", "s1", "s2", "s3", "s4")
+	b.up["s3"], b.up["s4"] = true, true
+	b.pass(time.Minute)
+	if b.wantOwners("all are back", "s1", "s2", "s3", "s4"); len(b.reasons) != 0 {
+		t.Errorf("moves %q", b.reasons)
+	}
+
+	b = began("s4")
+	b.up["s2"], b.up["s3"] = true, true
+	b.pass(7 * time.Second)
+	b.wantOwners("s4 is heard, and does not come", "s1", "s2", "s3")
+
+	b = began()
+	b.up["s2"], b.up["s3"] = true, true
+	b.pass(time.Second)
+	b.wantOwners("s4 is neither heard nor registered", "s1", "s2", "s3")
+}
+
 func TestFlappingServerIsKeptOut(t *testing.T) {
 	b := newBench(t, "s1", "s2", "s3")
 	b.hear(control.Available, "r1", "s1", "s2", "s3")

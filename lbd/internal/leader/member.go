@@ -136,8 +136,12 @@ func (p *pool) servers(now time.Time) []alloc.Server {
 func (p *pool) complete(now time.Time) bool {
 	watching := p.core.watching
 	for _, name := range p.state.Committed.Servers {
-		if h := p.core.hearing; h.judge(now, name) == unheard && now.Sub(h.since) <= h.recovery {
+		h := p.core.hearing
+		switch verdict := h.judge(now, name); {
+		case verdict == unheard && now.Sub(h.since) <= h.recovery:
 			return false
+		case verdict == serving && p.members[name] == nil && now.Sub(watching) <= p.core.timing.ReturnWait:
+			return false // it serves, and has yet to find the bus again
 		}
 	}
 	if now.Sub(watching) > p.core.timing.DeadAfter {

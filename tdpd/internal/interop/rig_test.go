@@ -32,6 +32,7 @@ type line struct {
 	net   *testnet.Net
 	nodes []*testnet.Node
 	ids   []byte
+	asked uint32 // message IDs of requests of intruders
 }
 
 // newLine makes routers with these ids, which tell who connects to whom.

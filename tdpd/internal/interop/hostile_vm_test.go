@@ -1,0 +1,184 @@
+package interop
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/manycast/manycast/tdpd/internal/wire"
+)
+
+// hostile is a tdpd that an intruder has a session with.
+func hostile(t *testing.T, change ...func(*role)) (*line, *ours, *intruder) {
+	l := newLine(t, 9, 1)
+	o, i := l.tdpd(1, change...), l.intruder(0, 1, "r")
+	l.eventually(func() bool { return strings.Contains(o.Output(), "adjacency is up") }, "it hears the intruder")
+	i.session(i.proposal())
+	return l, o, i
+}
+
+// alive checks that the process goes on.
+func (o *ours) alive() {
+	o.line.t.Helper()
+	if out := o.Output(); strings.Contains(out, "panic:") || strings.Contains(out, "tdpd:") {
+		o.line.t.Fatal("it has ended")
+	}
+}
+
+// TestVMWrongMessages: each way in which a message can be wrong is answered by the notification of RFC 5036 section 3.5.1.2, and ends the
+// session where that says so, and nowhere else. What comes in a stream that cannot be framed ends it.
+func TestVMWrongMessages(t *testing.T) {
+	_, o, i := hostile(t)
+	good := unhex(t, "0201 0004 00000007")
+	rows := table(t, "refused.txt")
+	if len(rows) < 90 {
+		t.Fatalf("%d lines", len(rows))
+	}
+	for _, row := range rows {
+		body := append(append([]byte{}, good...), unhex(t, row[0])...)
+		i.send(framed(i.id, body))
+		n, err := i.told()
+		if err != nil || n.Status.Code.String() != row[1] || n.Status.Fatal != (row[2] == "1") {
+			t.Errorf("%s: %v, E bit %v, %v; want %s, E bit %s", row[4], n.Status.Code, n.Status.Fatal, err, row[1], row[2])
+		}
+		if goesOn := row[2] == "0"; goesOn && !i.answers() || !goesOn && !i.ended() {
+			t.Errorf("%s: the session is to go on: %v; it does not do so", row[4], goesOn)
+		}
+		if row[2] == "1" || t.Failed() {
+			i.session(i.proposal())
+		}
+	}
+	for _, row := range table(t, "refused-streams.txt") {
+		i.send(unhex(t, row[0]))
+		if row[1] != "-" {
+			if n, err := i.told(); err != nil || n.Status.Code.String() != row[1] || !i.ended() {
+				t.Errorf("%s: %v, %v; want %s and the end", row[2], n.Status.Code, err, row[1])
+			}
+		}
+		i.session(i.proposal()) // the other side closes in the midst of a PDU where it waits for more
+	}
+	o.alive()
+}
+
+// framed is a PDU of that body.
+func framed(id wire.Identifier, body []byte) []byte {
+	b := binary.BigEndian.AppendUint16(nil, wire.Version)
+	b = binary.BigEndian.AppendUint16(b, uint16(6+len(body)))
+	b = binary.BigEndian.AppendUint16(append(b, id.LSR[:]...), id.Space)
+	return append(b, body...)
+}
+
+// TestVMWrongPeers: what is wrong otherwise than by its bytes.
+func TestVMWrongPeers(t *testing.T) {
+	l, o, i := hostile(t)
+	label := func(p netip.Prefix, n wire.Label) wire.LabelMapping {
+		return wire.LabelMapping{FEC: wire.FEC{wire.Prefix{Prefix: p}}, Label: n}
+	}
+	refused := func(what string, status wire.StatusCode) {
+		t.Helper()
+		if n, err := i.told(); err != nil || n.Status.Code != status || !i.ended() {
+			t.Errorf("%s: %v, %v; want %v and the end", what, n.Status.Code, err, status)
+		}
+	}
+	fine := func(what string) {
+		t.Helper()
+		if !i.answers() {
+			t.Errorf("%s ends the session", what)
+			i.session(i.proposal())
+		}
+	}
+
+	i.say(wire.UnknownMessage{MessageType: 0x3f00, Body: []byte{1, 2, 3}})
+	fine("an unknown message with U bit")
+	i.say(wire.KeepAlive{Head: wire.Head{Others: []wire.TLV{{Type: 0x3abc, Unknown: true, Forward: true, Value: []byte{1}}}}})
+	fine("an unknown TLV with U and F bit")
+	i.say(label(l.host4(0), wire.LabelExplicitNullIPv6))
+	i.hears("the release of a label that cannot be", func(m wire.Message) bool { _, is := m.(wire.LabelRelease); return is })
+	i.say(label(netip.MustParsePrefix("fe80::/64"), 100), label(netip.MustParsePrefix("224.0.0.0/4"), 100), label(netip.MustParsePrefix("0.0.0.0/0"), 100))
+	fine("a binding of what cannot be a FEC")
+	i.say(wire.LabelWithdraw{FEC: wire.FEC{wire.Prefix{Prefix: l.host4(1)}}}, wire.LabelRelease{FEC: wire.FEC{wire.Wildcard{}}}, wire.LabelAbortRequest{FEC: wire.FEC{wire.Prefix{Prefix: l.host4(1)}}, RequestID: 77})
+	fine("a withdrawal of what was never bound")
+
+	i.id.LSR[3]++
+	i.say(wire.KeepAlive{})
+	i.id.LSR[3]--
+	refused("another LDP identifier", wire.StatusBadLDPIdentifier)
+	i.connect()
+	p := i.proposal()
+	p.Receiver.LSR[0]++
+	i.say(p)
+	refused("meant for another one", wire.StatusRejectedNoHello)
+	i.connect()
+	i.say(wire.KeepAlive{})
+	refused("no Initialization", wire.StatusShutdown)
+	i.session(i.proposal())
+	i.say(i.proposal())
+	refused("a second Initialization", wire.StatusShutdown)
+
+	p = i.proposal()
+	p.KeepAliveTime = 2
+	i.session(p)
+	i.send([]byte{0, 1, 0, 100, 1})
+	refused("half a PDU, and silence", wire.StatusKeepAliveTimerExpired)
+	p.KeepAliveTime = 0xffff
+	i.session(p)
+	fine("the longest keepalive time")
+
+	former := i.conn
+	i.conn = nil
+	i.session(i.proposal())
+	former.Close()
+	fine("the end of the connection before")
+	for range 20 {
+		i.connect()
+	}
+	i.session(i.proposal())
+	fine("many connections")
+	o.alive()
+}
+
+// TestVMFlood: of a peer's bindings as many are kept as it may have, the others are released, and the session goes on.
+func TestVMFlood(t *testing.T) {
+	const most, beyond, each = 100_000, 500, 100
+	_, o, i := hostile(t, func(r *role) { r.Quiet = true })
+	start := time.Now()
+	for n := 0; n < most+beyond; n += each {
+		m := wire.LabelMapping{Label: wire.Label(1000 + n)}
+		for k := range each {
+			at := n + k
+			m.FEC = append(m.FEC, wire.Prefix{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(at >> 16), byte(at >> 8), byte(at)}), 32)})
+		}
+		i.say(m)
+	}
+	for n := range beyond {
+		i.hears("a release", func(m wire.Message) bool {
+			r, is := m.(wire.LabelRelease)
+			if is && (r.Status == nil || r.Status.Code != wire.StatusNoLabelResources) {
+				t.Errorf("release %d: %+v", n, r)
+			}
+			return is
+		})
+	}
+	if !i.answers() {
+		t.Error("the session has ended")
+	}
+	t.Logf("%d bindings in %v", most+beyond, time.Since(start))
+	o.alive()
+}
+
+// TestVMTwoOfOneID: of two routers with one LSR id the one that was there first keeps its session.
+func TestVMTwoOfOneID(t *testing.T) {
+	l := newLine(t, 9, 1, 5)
+	o, i := l.tdpd(1), l.intruder(0, 1, "r")
+	l.eventually(func() bool { return strings.Contains(o.Output(), "adjacency is up") }, "it hears the first one")
+	i.session(i.proposal())
+	l.greets(2, "l", i.id, l.id(2))
+	l.eventually(func() bool { return strings.Contains(o.Output(), "two routers with one LSR id") }, "it says so")
+	time.Sleep(2 * time.Second) // of hellos
+	if begun, up := o.sessions(0); begun != 1 || !up || !i.answers() {
+		t.Errorf("%d sessions with the first one, one now: %v", begun, up)
+	}
+	o.alive()
+}

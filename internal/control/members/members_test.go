@@ -398,6 +398,24 @@ func TestUnwellAndPause(t *testing.T) {
 	}
 }
 
+// TestPauseEndsWithTheRestart: who is back before its pause is over is silent as soon as anybody else then.
+func TestPauseEndsWithTheRestart(t *testing.T) {
+	id := controltest.Identity("s1", control.Server, false, addr1, begin)
+	l, former := newListener(t, begin), newSpeaker(t, id, 1, begin)
+	_, now := run(t, begin, begin.Add(2*time.Second), []*listener{l}, []*speaker{former}, nil)
+	former.Pause(now, 5*time.Second)
+	_, now = run(t, now, now.Add(20*time.Millisecond), []*listener{l}, []*speaker{former}, nil)
+	_, now = run(t, now, now.Add(500*time.Millisecond), []*listener{l}, nil, nil)
+	_, now = run(t, now, now.Add(time.Second), []*listener{l}, []*speaker{newSpeaker(t, id, 2, now)}, nil)
+	if m := l.member("s1"); m.Boot != 2 || m.Health != control.Available {
+		t.Fatalf("after its restart: %+v", m)
+	}
+	run(t, now, now.Add(300*time.Millisecond), []*listener{l}, nil, nil)
+	if m := l.member("s1"); m.Health != control.Silent {
+		t.Errorf("300 ms after its end: %+v", m)
+	}
+}
+
 func TestRestored(t *testing.T) {
 	l, s := newListener(t, begin), server(t, "s1", addr1, 1)
 	l.Restore(begin, []members.Known{{Name: "s1", Role: control.Server, Address: addr1}, {Name: "s2", Role: control.Server, Address: addr2}})

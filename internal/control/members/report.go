@@ -56,11 +56,21 @@ func (m *Members) report(now, wall time.Time, iface string, source netip.Addr, o
 	m.counted.Messages++
 	p.say(&r)
 	m.alive(now, iface, p)
-	p.pause = time.Time{}
-	if r.GetPauseMs() > 0 { // heartbeats that follow do not take it back
-		p.pause = now.Add(min(time.Duration(r.GetPauseMs())*time.Millisecond, MaxPause))
-	}
+	m.pauses(now, p, min(time.Duration(r.GetPauseMs())*time.Millisecond, MaxPause))
 	return changed(p, true), nil
+}
+
+// pauses takes how long a member says that it will be silent for; 0: it is back. Heartbeats that follow do not take it back.
+func (m *Members) pauses(now time.Time, p *member, d time.Duration) {
+	if d > 0 {
+		p.pause = now.Add(d)
+		return
+	}
+	p.pause = time.Time{}
+	if soon := now.Add(m.cfg.DeadAfter); soon.Before(p.due) { // it was to be looked at when the pause was over
+		p.due = soon
+		heap.Fix(&m.queue, p.index)
+	}
 }
 
 // certified finds the member whom the certificate names: the one that is known, or a new one that nobody knows so far.
@@ -126,7 +136,7 @@ func (m *Members) enter(now time.Time, p *member, o wire.Origin) error {
 		p.due = now.Add(m.cfg.DeadAfter)
 		heap.Push(&m.queue, p)
 	}
-	p.Boot, p.anchors, p.spoken, p.pause = o.Boot, nil, window{}, time.Time{}
+	p.Boot, p.anchors, p.spoken = o.Boot, nil, window{}
 	return nil
 }
 

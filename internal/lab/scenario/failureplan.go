@@ -233,7 +233,7 @@ func (f *failures) oneWay(server, port, way string) failure {
 		return nil
 	}
 	return failure{
-		what: fmt.Sprintf("link to %s: nothing passes %s it, the other way all", server, way), victim: server, lasts: cutFor,
+		what: fmt.Sprintf("link to %s: nothing passes %s it, the other way all", server, way), victim: server, lasts: cutFor, fading: way == "from",
 		act: func(ctx context.Context) error {
 			return nft(ctx, fmt.Sprintf("table netdev oneway { chain in { type filter hook ingress device %q priority 0; policy drop; }; }", port))
 		},

@@ -39,6 +39,7 @@ type outcome struct {
 	report.Failure
 	bounds
 	start, end time.Time
+	acted      time.Time // when the act had its way
 	victims    []string
 	refused    bool          // its users were refused: their requests fail
 	sheds      bool          // some of them were, and only these
@@ -200,6 +201,7 @@ type failure struct {
 	goesOn  bool // it goes on from where the one before it ended
 	byWord  bool // the victim says that it does not serve: it is heard on
 	unseen  bool // nothing passes the victim's link: what users lose has to tell
+	fading  bool // the act takes a while, and until it has its way the victim is heard
 	refused bool // there is no server: users are refused
 	sheds   bool // servers refuse new connections of some users
 	alone   bool // it takes the users of the VIP their way: it comes when they have gone
@@ -227,6 +229,7 @@ func (f *failures) fail(ctx context.Context, x failure) error {
 	f.o.Progress.Phase(x.what)
 	start := time.Now()
 	err := x.act(ctx)
+	acted := time.Now()
 	if err == nil {
 		err = f.watchUntil(ctx, start.Add(x.lasts))
 	}
@@ -243,7 +246,8 @@ func (f *failures) fail(ctx context.Context, x failure) error {
 	if err == nil && x.after != nil {
 		err = x.after(ctx)
 	}
-	o := outcome{Failure: report.Failure{What: x.what}, bounds: x.bounds(), start: start, end: time.Now(), victims: []string{x.victim}, refused: x.refused, sheds: x.sheds}
+	o := outcome{Failure: report.Failure{What: x.what}, bounds: x.bounds(), start: start, acted: acted, end: time.Now(),
+		victims: []string{x.victim}, refused: x.refused, sheds: x.sheds}
 	return errors.Join(err, f.measure(x, &o, mended))
 }
 
@@ -315,10 +319,14 @@ func (f *failures) measure(x failure, o *outcome, mended time.Time) error {
 	}
 	if x.victim != "" && !x.unseen && !x.lives {
 		heard, sent := f.taps[x.victim].Between(o.start.Add(-time.Second), o.end)
+		failed := o.start
+		if x.fading {
+			failed = o.acted
+		}
 		if x.byWord {
 			heard = []time.Time{o.start}
 		}
-		detected, ok := report.Detected(heard, sent, o.start, mended)
+		detected, ok := report.Detected(heard, sent, failed, mended)
 		if !ok {
 			return fmt.Errorf("nothing was sent to %s, or heard of it: there is no telling when it was found out", x.victim)
 		}

@@ -178,11 +178,12 @@ func (g *privateGroup) standbys(members map[netip.Addr]*member, inForce map[epoc
 	return out
 }
 
-// inForce are the epochs that somebody failed with, or that are just being replaced.
+// inForce are the epochs that somebody who failed has users in, or that are just being replaced. Who lives without its application joins
+// the epoch that gives its users to others, too: nobody stands in for it there.
 func (g *privateGroup) inForce() map[epoch.Epoch]bool {
 	out := map[epoch.Epoch]bool{}
 	for requester := range g.health {
-		if m := g.members[requester]; m != nil {
+		if m := g.members[requester]; m != nil && len(m.own.Permit) > 0 {
 			out[m.epoch] = true
 		}
 	}

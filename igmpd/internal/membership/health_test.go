@@ -255,13 +255,17 @@ func TestStandbyGoesOnUntilTheNewOwnerJoins(t *testing.T) {
 		want         string      // then the users of s1 are there
 	}
 	for name, c := range map[string]struct {
+		health  Health
 		unheard bool // s1 never joined at this router
 		steps   []step
 	}{
-		"the new standby joins first":                   {false, []step{{s3, nothing, even, "p2"}, {s2, even, nothing, "p2"}}},
-		"it does where the dead server was never heard": {true, []step{{s3, nothing, even, "p2"}, {s2, even, nothing, "p2"}}},
-		"the old standby joins first":                   {false, []step{{s2, odd, nothing, "p2"}, {s3, even, nothing, "p3"}}},
-		"it is the standby again":                       {false, []step{{s2, odd, even, "p2"}, {s3, even, nothing, "p3"}}},
+		"the new standby joins first":                   {Silent, false, []step{{s3, nothing, even, "p2"}, {s2, even, nothing, "p2"}}},
+		"it does where the dead server was never heard": {Silent, true, []step{{s3, nothing, even, "p2"}, {s2, even, nothing, "p2"}}},
+		"the old standby joins first":                   {Silent, false, []step{{s2, odd, nothing, "p2"}, {s3, even, nothing, "p3"}}},
+		"who is alive without its application joins first": {Unwell, false, []step{
+			{s1, nothing, nothing, "p2"}, {s3, nothing, even, "p2"}, {s2, even, nothing, "p2"},
+		}},
+		"it is the standby again": {Silent, false, []step{{s2, odd, even, "p2"}, {s3, even, nothing, "p3"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			table := New(Config{QueryInterval: 125 * time.Second, QueryResponseInterval: 10 * time.Second, LastMemberQueryInterval: time.Second, Robustness: 2})
@@ -276,7 +280,7 @@ func TestStandbyGoesOnUntilTheNewOwnerJoins(t *testing.T) {
 			}
 			join(start, s2, 1, odd, even)
 			join(start, s3, 1, nothing, odd)
-			table.SetHealth(start, s1, Silent)
+			table.SetHealth(start, s1, c.health)
 			for i, s := range c.steps {
 				join(start.Add(time.Duration(i+1)*10*time.Millisecond), s.who, 2, s.own, s.standby)
 				if at, _ := who(table, "10.0.0.2"); at != s.want {

@@ -2,6 +2,7 @@ package report
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,6 +84,9 @@ func TestWhatAFailureExcuses(t *testing.T) {
 	}
 	if tally.StoodBy(wrong[0]) || !tally.StoodBy(wrong[1]) || !tally.StoodBy(wrong[2]) {
 		t.Error("who stood by for whom")
+	}
+	if got := tally.Timeline.Tell(even, msAt(1200), msAt(1300)); !strings.HasSuffix(got, "in epoch 1.1 s1's, s2 standing by") {
+		t.Errorf("in words: %q", got)
 	}
 	if !tally.Answered(odd, msAt(1100)) || tally.Answered(odd, msAt(1250)) || tally.Answered(netip.MustParseAddr("10.1.0.99"), msAt(0)) {
 		t.Error("who was answered since when")

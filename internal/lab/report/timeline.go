@@ -1,8 +1,10 @@
 package report
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -64,6 +66,19 @@ func (l Timeline) Left(server string, user netip.Addr, start, end time.Time) boo
 		}
 	}
 	return false
+}
+
+// Tell says in words who owned the user and who stood by from start to end, give or take Settle.
+func (l Timeline) Tell(user netip.Addr, start, end time.Time) string {
+	var eras []string
+	for _, era := range l.between(start, end) {
+		standby := "nobody"
+		if era.Standby != nil {
+			standby = era.Standby(user)
+		}
+		eras = append(eras, fmt.Sprintf("from %s in epoch %s %s's, %s standing by", era.At.UTC().Format("15:04:05.000"), era.Epoch, era.Owner(user), standby))
+	}
+	return strings.Join(eras, ", ")
 }
 
 // between are the eras from start to end, each side widened by Settle.

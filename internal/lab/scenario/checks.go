@@ -54,14 +54,14 @@ func (m *multicast) report() *report.Report {
 	var failed, broken []traffic.Event
 	r.Requests, failed = m.tally.Requests()
 	r.Connections, broken = m.tally.Connections()
-	m.check("no request failed", r.Requests.Total > 0 && r.Requests.Failed == 0, "%d of %d%s", r.Requests.Failed, r.Requests.Total, m.examples(failed))
+	m.check("no request failed", r.Requests.Total > 0 && r.Requests.Failed == 0, "%d of %d%s", r.Requests.Failed, r.Requests.Total, m.examples(failed, m.tally.Timeline))
 	m.check("no connection was broken", r.Connections.Opened > 0 && r.Connections.Broken == 0, "%d of %d%s",
-		r.Connections.Broken, r.Connections.Opened, m.examples(broken))
+		r.Connections.Broken, r.Connections.Opened, m.examples(broken, m.tally.Timeline))
 	waited := m.tally.Waited(longestWait)
 	m.check("hardly anybody waits long", r.Requests.Total > 0 && len(waited) <= m.mayWait(),
-		"%d answers took longer than %v, %d may%s", len(waited), longestWait, m.mayWait(), m.examples(waited))
+		"%d answers took longer than %v, %d may%s", len(waited), longestWait, m.mayWait(), m.examples(waited, m.tally.Timeline))
 	strangers := m.tally.Strangers()
-	m.check("only owners answer", r.Requests.Total > 0 && len(strangers) == 0, "%d answers by others%s", len(strangers), m.examples(strangers))
+	m.check("only owners answer", r.Requests.Total > 0 && len(strangers) == 0, "%d answers by others%s", len(strangers), m.examples(strangers, m.tally.Timeline))
 	if !m.o.Static {
 		m.checkMoves(m.tally.Spans)
 		m.checkSecondStays()

@@ -50,9 +50,9 @@ func (f *failures) report() *report.Report {
 	}
 	r.Connections.Reset, r.Connections.Broken = r.Connections.Reset+left, r.Connections.Broken-left
 	f.check("no connection was broken", r.Connections.Opened > 0 && len(broken) == 0, "%d of %d; left out, by standbys while the machine kept daemons from running: %d%s",
-		len(broken), r.Connections.Opened, left, f.examples(broken))
+		len(broken), r.Connections.Opened, left, f.examples(broken, f.tally.Timeline))
 	f.check("no request failed", r.Requests.Total > 0 && len(failed) == 0, "%d of %d; not counted: before a dead server could be found, and without any server%s",
-		len(failed), r.Requests.Total, f.examples(failed))
+		len(failed), r.Requests.Total, f.examples(failed, f.tally.Timeline))
 	f.checkDetection()
 	f.checkOutage()
 	f.checkLost()
@@ -140,7 +140,7 @@ func (f *failures) checkAnswers(requests int) {
 		strangers = append(strangers, e)
 	}
 	f.check("only owners answer, and standbys of dead ones", requests > 0 && len(strangers) == 0,
-		"%d answers by others; left out, by standbys while the machine kept daemons from running: %d%s", len(strangers), left, f.examples(strangers))
+		"%d answers by others; left out, by standbys while the machine kept daemons from running: %d%s", len(strangers), left, f.examples(strangers, f.tally.Timeline))
 	left = 0
 	for _, e := range f.tally.Waited(longestWait) {
 		switch {
@@ -153,7 +153,7 @@ func (f *failures) checkAnswers(requests int) {
 	}
 	f.check("hardly anybody waits long", requests > 0 && len(waited) <= f.mayWait(),
 		"%d answers took longer than %v, %d may; left out, while the machine kept daemons from running: %d%s",
-		len(waited), longestWait, f.mayWait(), left, f.examples(waited))
+		len(waited), longestWait, f.mayWait(), left, f.examples(waited, f.tally.Timeline))
 	var twice []string
 	asked := 0
 	for _, a := range f.askers {

@@ -193,15 +193,16 @@ func (s *stage) checkLeftovers(downErr error) {
 	s.check("nothing is left behind", err == nil && len(left) == 0, "%s", detail)
 }
 
-// examples shows the first few events of a list.
-func (s *stage) examples(events []traffic.Event) string {
+// examples shows the first few events of a list, and whose the users were then.
+func (s *stage) examples(events []traffic.Event, eras report.Timeline) string {
 	var b strings.Builder
 	for i, e := range events {
 		if i == 3 {
 			fmt.Fprintf(&b, "; and %d more", len(events)-i)
 			break
 		}
-		fmt.Fprintf(&b, "; %v of %s at %.3f s to %.3f s %s %s", e.User, e.Server, e.Start.Sub(s.began).Seconds(), e.End.Sub(s.began).Seconds(), e.How, e.Err)
+		fmt.Fprintf(&b, "; %v of %s at %.3f s (%s) to %.3f s %s %s; %s", e.User, e.Server, e.Start.Sub(s.began).Seconds(), e.Start.UTC().Format("15:04:05.000"),
+			e.End.Sub(s.began).Seconds(), e.How, e.Err, eras.Tell(e.User, e.Start, e.End))
 	}
 	return b.String()
 }

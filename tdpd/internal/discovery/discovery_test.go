@@ -254,19 +254,49 @@ func TestPreference(t *testing.T) {
 	if got := text(actions); !errors.Is(err, Preference) || got != "down 2.2.2.2:0: Transport Connection Mismatch" {
 		t.Errorf("%s, %v", got, err)
 	}
-	cfg := config()
-	cfg.Transport6 = netip.Addr{}
-	d = router(cfg)
-	take(t, d, start, hello(wire.PreferIPv4))
+	unknown := &wire.Error{Status: wire.StatusTransportConnectionMismatch}
+	wrong := func(r Received) string { r.Hello = wire.Hello{}; return text(d.Unusable(r, unknown)) } // nothing is known of it
+	take(t, d, start, hello(wire.PreferIPv6))
 	if got := text(d.Unusable(hello(0), &wire.Error{Status: wire.StatusBadTLVLength})); got != "" {
 		t.Errorf("a hello that was cut short: %s", got)
 	}
 	other := hello(0)
 	other.Source = remote
-	if got := text(d.Unusable(other, &wire.Error{Status: wire.StatusTransportConnectionMismatch})); got != "" {
+	if got := wrong(other); got != "" {
 		t.Errorf("from somewhere else: %s", got)
 	}
-	if got := text(d.Unusable(hello(0), &wire.Error{Status: wire.StatusTransportConnectionMismatch})); got != "down 2.2.2.2:0: Transport Connection Mismatch" {
+	if got := wrong(hello(0)); got != "down 2.2.2.2:0: Transport Connection Mismatch" {
 		t.Errorf("of an unknown preference: %s", got)
+	}
+	cfg := config()
+	cfg.Transport6 = netip.Addr{}
+	d = router(cfg)
+	take(t, d, start, hello(wire.PreferIPv4))
+	if got := wrong(hello(0)); got != "" {
+		t.Errorf("at a router of one family, which has no preference: %s", got)
+	}
+}
+
+// TestPreferenceOfOneAdjacency: a refused hello ends the adjacency that it would have renewed, and no other: a targeted one, which may
+// come from anywhere, none of a link.
+func TestPreferenceOfOneAdjacency(t *testing.T) {
+	d := New(config())
+	d.SetInterfaces(start, []Interface{{Name: "eth0", V4: true}, {Name: "eth1", V4: true}})
+	first, second := linkHello(15), linkHello(15)
+	second.Interface = "eth1" // of a peer with one address on both
+	take(t, d, start, first)
+	take(t, d, start, second)
+	forged := targetedHello(source, true)
+	forged.Hello.Preference = wire.PreferIPv4
+	if actions, err := d.Hello(start, forged); text(actions) != "" || !errors.Is(err, NotAccepted) {
+		t.Errorf("targeted, by nobody who may: %q, %v", text(actions), err)
+	}
+	d.SetTargets(start, []netip.Addr{source})
+	if actions, err := d.Hello(start, forged); text(actions) != "" || !errors.Is(err, Preference) {
+		t.Errorf("targeted: %q, %v", text(actions), err)
+	}
+	second.Hello.Preference = wire.PreferIPv4
+	if actions, _ := d.Hello(start, second); text(actions) != "down 2.2.2.2:0: Transport Connection Mismatch" || d.Of(peer)[0].Interface != "eth0" {
+		t.Errorf("on one link of two: %q, left %v", text(actions), d.Of(peer))
 	}
 }

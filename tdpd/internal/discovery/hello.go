@@ -46,29 +46,27 @@ func (d *Discovery) Hello(now time.Time, r Received) ([]Action, error) {
 		errors.As(err, &reason)
 		d.refused[reason]++
 		if reason == Preference {
-			d.endOf(r, wire.StatusTransportConnectionMismatch)
+			d.endOf(r)
 		}
 		return d.take(), err
 	}
 	return d.take(), nil
 }
 
-// Unusable takes a hello of which nothing but its sender and how it came is known, for it is wrong. RFC 7552 section 6.1.1 ends the
-// adjacency because of some.
+// Unusable takes a link hello of which nothing but its sender and how it came is known, for it is wrong. RFC 7552 section 6.1.1 has a
+// dual-stack router end the adjacency because of some.
 func (d *Discovery) Unusable(r Received, why *wire.Error) []Action {
 	d.refused[Malformed]++
-	if why.Status == wire.StatusTransportConnectionMismatch {
-		d.endOf(r, why.Status)
+	if d.dual() && why.Status == wire.StatusTransportConnectionMismatch {
+		d.endOf(r)
 	}
 	return d.take()
 }
 
-// endOf ends the adjacencies that the hello would have renewed.
-func (d *Discovery) endOf(r Received, status wire.StatusCode) {
-	for _, a := range d.sorted() {
-		if a.Peer == r.Sender && a.Source == r.Source {
-			d.end(a, status)
-		}
+// endOf ends the adjacency that the hello would have renewed.
+func (d *Discovery) endOf(r Received) {
+	if a := d.adjacencies[keyOf(r.Sender, r.where())]; a != nil && a.Source == r.Source {
+		d.end(a, wire.StatusTransportConnectionMismatch)
 	}
 }
 
@@ -84,8 +82,6 @@ func (d *Discovery) check(r Received) (netip.Addr, error) {
 		return fail(Own, "our own LSR id: give each router its own")
 	case r.Sender.Space != 0:
 		return fail(PlatformWide, "label space %d", r.Sender.Space)
-	case d.dual() && r.Hello.Preference != wire.PreferNone && r.Hello.Preference != d.cfg.Prefer:
-		return fail(Preference, "sessions over IPv%d, over IPv%d here: make both prefer the same", r.Hello.Preference, d.cfg.Prefer)
 	case !d.transport(r.Source).IsValid():
 		return fail(NoTransport, "this router has no transport address of that family")
 	case transport.Is4() != r.Source.Is4() || transport.IsUnspecified() || transport.IsMulticast() || transport.IsLoopback():
@@ -107,6 +103,10 @@ func (d *Discovery) check(r Received) (netip.Addr, error) {
 		if a.Peer == r.Sender && a.Source.Is4() == r.Source.Is4() && a.Transport != transport && !d.moved(a, r) {
 			return fail(Conflict, "transport address %v, by other hellos %v: two routers with one LSR id?", transport, a.Transport)
 		}
+	}
+	// It may end an adjacency, so nothing else may be wrong with it.
+	if d.dual() && r.Hello.Preference != wire.PreferNone && r.Hello.Preference != d.cfg.Prefer {
+		return fail(Preference, "sessions over IPv%d, over IPv%d here: make both prefer the same", r.Hello.Preference, d.cfg.Prefer)
 	}
 	return transport, nil
 }

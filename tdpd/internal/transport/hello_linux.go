@@ -164,7 +164,8 @@ type arrival struct {
 	hopLimit int // of IPv6
 }
 
-// receive waits for a datagram; ok: it holds a hello that came as hellos of its kind have to, or one of a peer's that is wrong.
+// receive waits for a datagram; ok: it holds a hello that came as hellos of its kind have to. One that is wrong has to come as link
+// hellos do, which nobody can send from elsewhere.
 func (h *helloSocket) receive(buf []byte) (e Hello, ok bool, err error) {
 	n, a, err := h.read(buf)
 	if err != nil {
@@ -174,16 +175,17 @@ func (h *helloSocket) receive(buf []byte) (e Hello, ok bool, err error) {
 	name := h.names[a.index]
 	h.mu.Unlock()
 	e.Interface, e.Source = name, a.source
+	// RFC 7552 section 5.1: a link hello of IPv6 comes from the link.
+	onLink := a.dst == h.group() && name != "" && (a.source.Is4() || a.source.IsLinkLocalUnicast() && a.hopLimit == 255)
 	var bad error
 	e.Sender, e.Hello, bad = wire.ParseHello(buf[:n])
 	if bad != nil {
-		return e, errors.As(bad, &e.Err) && e.Sender != wire.Identifier{}, nil
+		return e, onLink && errors.As(bad, &e.Err) && e.Sender != wire.Identifier{}, nil
 	}
 	if e.Hello.Targeted {
 		return e, !a.dst.IsMulticast(), nil
 	}
-	// RFC 7552 section 5.1: a link hello of IPv6 comes from the link.
-	return e, a.dst == h.group() && name != "" && (a.source.Is4() || a.source.IsLinkLocalUnicast() && a.hopLimit == 255), nil
+	return e, onLink, nil
 }
 
 func (h *helloSocket) read(buf []byte) (n int, a arrival, err error) {

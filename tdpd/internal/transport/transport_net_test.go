@@ -21,6 +21,7 @@ type role struct {
 	V4, V6           netip.Addr
 	Link             string     // link hellos by it
 	Target           netip.Addr // targeted hellos to it
+	Forged           netip.Addr // link hellos that are wrong, to it alone; what is wrong with them RFC 7552 ends adjacencies for
 	Peer             netip.Addr // connects to it
 	Secret           string     // of its own connection
 	Known, OnAccept  string     // secrets: of Peers' connections from the start; of those that it has accepted
@@ -88,11 +89,29 @@ func (r role) greet(n *Linux) {
 	if r.Target.IsValid() {
 		_ = n.Hello(discovery.Send{To: r.Target, Hello: wire.Hello{HelloParameters: wire.HelloParameters{HoldTime: 45, Targeted: true}}})
 	}
+	if r.Forged.IsValid() {
+		_ = n.hellos[0].send(r.wrongHello(), "", r.Forged)
+	}
+}
+
+// wrongHello has a transport preference that does not exist.
+func (r role) wrongHello() []byte {
+	h := wire.Hello{HelloParameters: wire.HelloParameters{HoldTime: 15}, Preference: wire.PreferIPv4}
+	b, err := wire.AppendPDU(nil, wire.Identifier{LSR: wire.LSRID{r.LSR, r.LSR, r.LSR, r.LSR}}, 0, h)
+	if err != nil {
+		panic(err)
+	}
+	b[len(b)-4] = 0
+	return b
 }
 
 func (r role) take(e Event) {
 	switch e := e.(type) {
 	case Hello:
+		if e.Err != nil {
+			fmt.Printf("wrong hello by %q: %v\n", e.Interface, e.Err)
+			return
+		}
 		fmt.Printf("hello %v from %v by %q targeted %v\n", e.Sender, e.Source, e.Interface, e.Hello.Targeted)
 	case Connected:
 		fmt.Println("connected")
@@ -187,6 +206,30 @@ func TestNetHellosOfOtherInterfaces(t *testing.T) {
 	c.says(b, "targeted true")
 	if out := b.Output(); strings.Contains(out, "targeted false") {
 		t.Errorf("link hellos where LDP does not run:\n%s", out)
+	}
+}
+
+// TestNetWrongHellos: one that cannot be decoded is handed over where it has come as link hellos do, to all routers of a link. From
+// elsewhere it may be anybody's.
+func TestNetWrongHellos(t *testing.T) {
+	for name, x := range map[string]struct {
+		to    netip.Addr
+		taken bool
+	}{"to all routers": {discovery.AllRouters4, true}, "to one alone": {b4, false}} {
+		t.Run(name, func(t *testing.T) {
+			c := newCouple(t)
+			b := c.play(c.b, role{LSR: 2, V4: b4, Link: "eth0"})
+			c.play(c.a, role{LSR: 1, V4: a4, Forged: x.to, Target: b4})
+			c.says(b, "targeted true") // a few have come
+			if x.taken {
+				c.says(b, `wrong hello by "eth0"`)
+				return
+			}
+			time.Sleep(300 * time.Millisecond)
+			if out := b.Output(); strings.Contains(out, "wrong hello") {
+				t.Error(out)
+			}
+		})
 	}
 }
 

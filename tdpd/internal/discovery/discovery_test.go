@@ -169,17 +169,31 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%v: %v, counted %v", want, err, d.Refused())
 		}
 	}
+	v6 := linkHello(15)
+	v6.Source, v6.Hello.IPv6Transport = addr("fe80::2"), addr("2001:db8::2")
+	for what, change := range map[string]func(*Received){
+		"a link's transport address, told":   func(r *Received) { r.Hello.IPv6Transport = addr("fe80::2") },
+		"a link's transport address, untold": func(r *Received) { r.Hello.IPv6Transport = netip.Addr{} },
+		"targeted, from a link's address":    func(r *Received) { r.Hello.Targeted, r.Hello.RequestTargeted = true, true },
+	} {
+		cfg := config()
+		cfg.Accept = func(netip.Addr) bool { return true }
+		r := v6
+		change(&r)
+		if _, err := router(cfg).Hello(start, r); !errors.Is(err, BadTransport) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
 	cfg := config()
 	cfg.Transport6 = netip.Addr{}
-	r := linkHello(15)
-	r.Source, r.Hello.IPv6Transport = addr("fe80::2"), addr("2001:db8::2")
-	if _, err := router(cfg).Hello(start, r); !errors.Is(err, NoTransport) {
+	if _, err := router(cfg).Hello(start, v6); !errors.Is(err, NoTransport) {
 		t.Errorf("IPv6 without a transport address: %v", err)
 	}
 }
 
-// TestPeerChangesItsTransportAddress: its only adjacency follows; RFC 5036 has it say so by a new configuration sequence number.
-func TestPeerChangesItsTransportAddress(t *testing.T) {
+// TestPeerChanges: its transport address, which its only adjacency follows, and what else it says of itself; RFC 5036 has it say so by a
+// new configuration sequence number.
+func TestPeerChanges(t *testing.T) {
 	d := router(config())
 	take(t, d, start, linkHello(15))
 	r := linkHello(15)
@@ -187,10 +201,37 @@ func TestPeerChangesItsTransportAddress(t *testing.T) {
 	if got := take(t, d, start, r); got != "changed 2.2.2.2:0 2.2.2.3" {
 		t.Error(got)
 	}
+	r.Hello.GTSM = true
+	if got := take(t, d, start, r); got != "changed 2.2.2.2:0 2.2.2.3" {
+		t.Errorf("it wants GTSM: %q", got)
+	}
 	sequence := uint32(7)
 	r.Hello.ConfigSequence = &sequence
 	if got := take(t, d, start, r); got != "changed 2.2.2.2:0 2.2.2.3" {
 		t.Error(got)
+	}
+}
+
+// TestOneTransportAddress: two routers cannot have one, for a session's secret and its packets' hops go by it. Whoever comes second waits
+// until the first one is gone, which may be the same router under its former id.
+func TestOneTransportAddress(t *testing.T) {
+	d := router(config())
+	take(t, d, start, linkHello(15))
+	r := linkHello(15)
+	r.Sender, r.Source = other, addr("10.0.0.3")
+	if actions, err := d.Hello(start, r); !errors.Is(err, Conflict) || len(actions) > 0 {
+		t.Errorf("another router with that address: %s, %v", text(actions), err)
+	}
+	r.Hello.IPv4Transport = addr("3.3.3.3")
+	take(t, d, start, r)
+	r.Hello.IPv4Transport = addr("2.2.2.2")
+	if actions, err := d.Hello(start, r); !errors.Is(err, Conflict) || len(actions) > 0 {
+		t.Errorf("another router takes that address: %s, %v", text(actions), err)
+	}
+	later := start.Add(15 * time.Second)
+	d.Tick(later)
+	if got := take(t, d, later, r); got != "up 3.3.3.3:0 2.2.2.2, hello eth0224.0.0.2" {
+		t.Errorf("when the first one is gone: %q", got)
 	}
 }
 

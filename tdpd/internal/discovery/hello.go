@@ -22,7 +22,7 @@ const (
 	NotAccepted  Reason = "not_accepted"  // targeted, and neither configured nor accepted
 	NotAsked     Reason = "not_asked"     // targeted without a request, by somebody whom we do not ask either
 	Own          Reason = "own_id"        // our own LDP identifier, by somebody else
-	Conflict     Reason = "id_conflict"   // two peers with one identifier
+	Conflict     Reason = "id_conflict"   // two peers with one identifier, or with one transport address
 	NoTransport  Reason = "no_transport"  // we have no sessions of that family
 	BadTransport Reason = "bad_transport" // the transport address is of another family, or none that a session could be with
 	PlatformWide Reason = "label_space"   // an interface's own label space: ATM and frame relay are not spoken
@@ -70,45 +70,72 @@ func (d *Discovery) endOf(r Received) {
 	}
 }
 
-// check finds out whether the hello may count, and the peer's transport address.
+// check finds out whether the hello may count, and the peer's transport address. A wrong preference ends an adjacency, so it is looked
+// at when nothing else is wrong.
 func (d *Discovery) check(r Received) (netip.Addr, error) {
-	fail := func(reason Reason, format string, args ...any) (netip.Addr, error) {
-		return netip.Addr{}, fmt.Errorf("%w: hello of %v by %v: %s", reason, r.Sender, r.Source, fmt.Sprintf(format, args...))
-	}
 	transport := r.transport()
 	i, here := d.interfaces[r.Interface]
 	switch {
 	case r.Sender.LSR == d.cfg.ID.LSR:
-		return fail(Own, "our own LSR id: give each router its own")
+		return transport, r.fail(Own, "our own LSR id: give each router its own")
 	case r.Sender.Space != 0:
-		return fail(PlatformWide, "label space %d", r.Sender.Space)
+		return transport, r.fail(PlatformWide, "label space %d", r.Sender.Space)
 	case !d.transport(r.Source).IsValid():
-		return fail(NoTransport, "this router has no transport address of that family")
-	case transport.Is4() != r.Source.Is4() || transport.IsUnspecified() || transport.IsMulticast() || transport.IsLoopback():
-		return fail(BadTransport, "transport address %v", transport)
+		return transport, r.fail(NoTransport, "this router has no transport address of that family")
+	case transport.Is4() != r.Source.Is4() || !reachable(transport) || transport == d.transport(r.Source):
+		return transport, r.fail(BadTransport, "transport address %v", transport)
+	case r.Hello.Targeted && !reachable(r.Source):
+		return transport, r.fail(BadTransport, "targeted, from an address of a link")
 	case !r.Hello.Targeted && (!here || !i.V4 && r.Source.Is4() || !i.V6 && r.Source.Is6()):
-		return fail(NoInterface, "interface %s", r.Interface)
-	case r.Hello.Targeted:
-		if s := d.senders[target{"", r.Source}]; s == nil || !s.asks {
-			if !d.accepts(r.Source) {
-				return fail(NotAccepted, "targeted")
-			}
-			if !r.Hello.RequestTargeted { // RFC 5036 section 2.4.2: who does not ask wants no answer
-				return fail(NotAsked, "targeted, without a request")
-			}
-		}
+		return transport, r.fail(NoInterface, "interface %s", r.Interface)
 	}
-	// One label space has one transport address in each family (RFC 5036 section 2.5.2): another one is another router.
-	for _, a := range d.adjacencies {
-		if a.Peer == r.Sender && a.Source.Is4() == r.Source.Is4() && a.Transport != transport && !d.moved(a, r) {
-			return fail(Conflict, "transport address %v, by other hellos %v: two routers with one LSR id?", transport, a.Transport)
-		}
+	if err := d.invited(r); err != nil {
+		return transport, err
 	}
-	// It may end an adjacency, so nothing else may be wrong with it.
+	if err := d.alone(r, transport); err != nil {
+		return transport, err
+	}
 	if d.dual() && r.Hello.Preference != wire.PreferNone && r.Hello.Preference != d.cfg.Prefer {
-		return fail(Preference, "sessions over IPv%d, over IPv%d here: make both prefer the same", r.Hello.Preference, d.cfg.Prefer)
+		return transport, r.fail(Preference, "sessions over IPv%d, over IPv%d here: make both prefer the same", r.Hello.Preference, d.cfg.Prefer)
 	}
 	return transport, nil
+}
+
+func (r Received) fail(reason Reason, format string, args ...any) error {
+	return fmt.Errorf("%w: hello of %v by %v: %s", reason, r.Sender, r.Source, fmt.Sprintf(format, args...))
+}
+
+// reachable says whether there can be a session with the address: one of a link of IPv6 means nothing without the link.
+func reachable(a netip.Addr) bool {
+	return !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && (a.Is4() || !a.IsLinkLocalUnicast())
+}
+
+// invited refuses targeted hellos of those whom nobody wants.
+func (d *Discovery) invited(r Received) error {
+	if s := d.senders[target{"", r.Source}]; !r.Hello.Targeted || s != nil && s.asks {
+		return nil
+	}
+	if !d.accepts(r.Source) {
+		return r.fail(NotAccepted, "targeted")
+	}
+	if !r.Hello.RequestTargeted { // RFC 5036 section 2.4.2: who does not ask wants no answer
+		return r.fail(NotAsked, "targeted, without a request")
+	}
+	return nil
+}
+
+// alone refuses two routers with one LSR id, and with one transport address: secrets and hops of sessions go by it. One label space has
+// one transport address in each family (RFC 5036 section 2.5.2), so another one is another router.
+func (d *Discovery) alone(r Received, transport netip.Addr) error {
+	for _, a := range d.adjacencies {
+		switch {
+		case a.Peer != r.Sender && a.Transport == transport:
+			return r.fail(Conflict, "transport address %v, which is that of %v", transport, a.Peer)
+		case a.Peer == r.Sender && a.Source.Is4() == r.Source.Is4() && a.Transport != transport && !d.moved(a, r):
+			return r.fail(Conflict, "transport address %v, by other hellos %v: two routers with one LSR id?", transport, a.Transport)
+		}
+	}
+	return nil
 }
 
 // transport is where the sender has its sessions: RFC 5036 section 3.5.2.1.
@@ -165,7 +192,7 @@ func (d *Discovery) keep(now time.Time, r Received, transport netip.Addr) error 
 		return nil
 	}
 	a.Since = old.Since
-	if old.Transport != a.Transport || old.ConfigSeq != a.ConfigSeq || old.Preference != a.Preference || old.Source != a.Source {
+	if old.Transport != a.Transport || old.ConfigSeq != a.ConfigSeq || old.Preference != a.Preference || old.GTSM != a.GTSM || old.Source != a.Source {
 		d.actions = append(d.actions, Changed{*a})
 	}
 	return nil

@@ -110,6 +110,12 @@ func (l *Labels) Up(now time.Time, with Peer) []Action {
 	return l.take()
 }
 
+// Awaits says whether a peer's session broke and what both had told is kept for it to come back (RFC 3478).
+func (l *Labels) Awaits(id wire.Identifier) bool {
+	p := l.peer(id)
+	return p != nil && !p.up
+}
+
 // Adjacencies tells that those of a peer have changed.
 func (l *Labels) Adjacencies(now time.Time, id wire.Identifier, all []discovery.Adjacency) []Action {
 	l.now = now

@@ -150,7 +150,7 @@ func (s *Service) meet(now time.Time, id wire.Identifier, w way) {
 			{Type: wire.TLVDynamicCapability, Enabled: true}, {Type: wire.TLVTypedWildcardCapability, Enabled: true},
 			{Type: wire.TLVUnrecognizedNotification, Enabled: true},
 		},
-		Restart: s.Config.Restart.FTSession(s.kernel.recovery(now)),
+		Restart: func(now time.Time) *wire.FTSession { return s.Config.Restart.FTSession(s.preserved(now, id)) },
 	})}
 	s.peers[id] = p
 	s.settlePlain()
@@ -168,6 +168,16 @@ func (s *Service) secure(peer netip.Addr, secret string) {
 	if err := s.Network.SetSecret(peer, secret); err != nil {
 		s.Log.Error("sign the session", "peer", peer, "err", err)
 	}
+}
+
+// preserved is how long a peer may count on the labels that it had of this router: those that are left of its last run, and all where
+// the session just broke (RFC 3478 section 2); 0: it had none.
+func (s *Service) preserved(now time.Time, id wire.Identifier) time.Duration {
+	left := s.kernel.recovery(now)
+	if s.labels.Awaits(id) {
+		return max(left, s.Config.Restart.Recovery)
+	}
+	return left
 }
 
 // act carries out what a session wants.

@@ -190,6 +190,39 @@ func TestRestartKeepsTheTree(t *testing.T) {
 	})
 }
 
+// TestBrokenConnection: where a connection alone is lost, nobody's labels are, not for a moment; each side says that it has kept its own.
+func TestBrokenConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, r1, r2, r3 := chain(t)
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		before := tree(t, "converged", r1, r2, r3)
+		for _, r := range []*router{r1, r2, r3} {
+			r.events = nil
+		}
+		r2.net.Break()
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if after := tree(t, "after that", r1, r2, r3); !slices.Equal(before, after) {
+			t.Errorf("labels %v, before %v", after, before)
+		}
+		for _, r := range []*router{r1, r2, r3} {
+			var seen []What
+			for _, e := range r.events {
+				seen = append(seen, e.What)
+			}
+			if !slices.Contains(seen, SessionUp) || slices.Contains(seen, BindingLost) {
+				t.Errorf("%s: %v", r.name, seen)
+			}
+		}
+		for _, r := range []*router{r1, r2, r3} {
+			if err := r.stop(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
 // TestCutLink: without hellos the session ends, and with it the tree; both come back.
 func TestCutLink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

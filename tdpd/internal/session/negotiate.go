@@ -8,8 +8,8 @@ import (
 )
 
 // initialization is what this router proposes (RFC 5036 section 3.5.3): downstream unsolicited, always.
-func (s *Session) initialization() wire.Initialization {
-	return wire.Initialization{
+func (s *Session) initialization(now time.Time) wire.Initialization {
+	m := wire.Initialization{
 		Head: wire.Head{Others: s.cfg.Others},
 		SessionParameters: wire.SessionParameters{
 			KeepAliveTime:   uint16(s.cfg.KeepAlive / time.Second),
@@ -18,9 +18,12 @@ func (s *Session) initialization() wire.Initialization {
 			MaxPDULength:    s.cfg.MaxPDU,
 			Receiver:        s.cfg.Peer,
 		},
-		FTSession:    s.cfg.Restart,
 		Capabilities: s.cfg.Capabilities,
 	}
+	if s.cfg.Restart != nil {
+		m.FTSession = s.cfg.Restart(now)
+	}
+	return m
 }
 
 // negotiate finds what both can agree on; the codec has seen to version and keepalive time. Where one side wants downstream on demand

@@ -78,8 +78,8 @@ type Config struct {
 	LoopDetection bool
 	PathVector    uint8 // limit, with LoopDetection
 	Capabilities  []wire.CapabilityParameter
-	Others        []wire.TLV      // capabilities of our own
-	Restart       *wire.FTSession // nil: no graceful restart
+	Others        []wire.TLV                      // capabilities of our own
+	Restart       func(time.Time) *wire.FTSession // asked as each session begins; nil, or returns nil: no graceful restart
 }
 
 // Parameters are what both sides have agreed on.

@@ -82,6 +82,7 @@ func TestTransitions(t *testing.T) {
 	message := func(m wire.Message) func(*Session) []Action {
 		return func(s *Session) []Action { return s.Message(start, m) }
 	}
+	unknown, vendors := wire.UnknownMessage{MessageType: 0x3f00}, wire.VendorPrivate{MessageType: 0x3e01, Unknown: true}
 	gone := "close, refused 15s"
 	for _, x := range []struct {
 		role  Role
@@ -103,6 +104,16 @@ func TestTransitions(t *testing.T) {
 		{Active, OpenSent, "KeepAlive", message(wire.KeepAlive{}), NonExistent, "send Shutdown, " + gone},
 		{Active, OpenSent, "mapping", message(wire.LabelMapping{}), NonExistent, "send Shutdown, " + gone},
 		{Active, OpenSent, "refusal", message(fatal), NonExistent, gone},
+		{Passive, Initialized, "unknown, to be ignored", message(unknown), Initialized, ""},
+		{Active, OpenSent, "unknown, to be ignored", message(unknown), OpenSent, ""},
+		{Active, OpenSent, "a vendor's, to be ignored", message(vendors), OpenSent, ""},
+		{Active, OpenReceived, "unknown, to be ignored", message(unknown), OpenReceived, ""},
+		{Active, OpenReceived, "a vendor's", message(wire.VendorPrivate{MessageType: 0x3e01}), NonExistent, "send Shutdown, " + gone},
+		{Active, Operational, "unknown, to be ignored", message(unknown), Operational, ""},
+		{Active, Operational, "a vendor's, to be ignored", message(vendors), Operational, ""},
+		{Active, Operational, "a vendor's", message(wire.VendorPrivate{MessageType: 0x3e01}), Operational, "send Unknown Message Type"},
+		{Active, Operational, "Hello", message(wire.Hello{}), Operational, "send Unknown Message Type"},
+		{Active, OpenSent, "Hello", message(wire.Hello{}), NonExistent, "send Shutdown, " + gone},
 		{Active, OpenReceived, "KeepAlive", message(wire.KeepAlive{}), Operational, "up"},
 		{Active, OpenReceived, "Initialization", message(proposal()), NonExistent, "send Shutdown, " + gone},
 		{Active, OpenReceived, "refusal", message(fatal), NonExistent, gone},

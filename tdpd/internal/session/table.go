@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"time"
 
 	"github.com/manycast/manycast/tdpd/internal/wire"
@@ -17,7 +18,7 @@ func (s *Session) Connected(now time.Time) []Action {
 	s.heard = now
 	s.to(now, Initialized)
 	if s.cfg.Role == Active {
-		s.send(now, s.initialization())
+		s.send(now, s.initialization(now))
 		s.to(now, OpenSent)
 	}
 	return s.take()
@@ -29,6 +30,7 @@ func (s *Session) Connected(now time.Time) []Action {
 //	OPENSENT     Initialization, acceptable: send KeepAlive                    -> OPENREC
 //	OPENREC      KeepAlive                                                     -> OPERATIONAL
 //	OPERATIONAL  other messages                                                -> OPERATIONAL
+//	any          what is to be ignored where it is not known                   -> the same
 //	any          Shutdown or an error that ends sessions                       -> NON EXISTENT
 //	any else     what may not come here: send a notification (Shutdown)        -> NON EXISTENT
 func (s *Session) Message(now time.Time, m wire.Message) []Action {
@@ -38,6 +40,7 @@ func (s *Session) Message(now time.Time, m wire.Message) []Action {
 	s.heard = now
 	notification, isNotification := m.(wire.Notification)
 	switch {
+	case Ignored(m):
 	case isNotification && notification.Status.Fatal:
 		s.refusedBy(now, notification)
 	case s.state == Initialized || s.state == OpenSent:
@@ -48,6 +51,18 @@ func (s *Session) Message(now time.Time, m wire.Message) []Action {
 		s.operating(now, m)
 	}
 	return s.take()
+}
+
+// Ignored says whether a message is passed over as if it had not come: those that nobody here knows, and whose U bit says so (RFC 5036
+// section 3.5).
+func Ignored(m wire.Message) bool {
+	switch m := m.(type) {
+	case wire.UnknownMessage:
+		return true
+	case wire.VendorPrivate:
+		return m.Unknown
+	}
+	return false
 }
 
 // opening expects an Initialization.
@@ -64,7 +79,7 @@ func (s *Session) opening(now time.Time, m wire.Message) {
 	}
 	s.agreed = agreed
 	if s.state == Initialized {
-		s.send(now, s.initialization())
+		s.send(now, s.initialization(now))
 	}
 	s.send(now, wire.KeepAlive{})
 	s.to(now, OpenReceived)
@@ -82,10 +97,19 @@ func (s *Session) confirming(now time.Time, m wire.Message) {
 }
 
 func (s *Session) operating(now time.Time, m wire.Message) {
-	switch m.(type) {
+	switch m := m.(type) {
 	case wire.KeepAlive:
 	case wire.Initialization:
 		s.unexpected(now, m)
+	case wire.VendorPrivate:
+		var err *wire.Error
+		if errors.As(m.NotKnown(), &err) {
+			s.send(now, err.Notification(0))
+		}
+	case wire.Hello: // those come in datagrams; here it is no message
+		err := refusal(wire.StatusUnknownMessageType, "in a session")
+		err.MessageID, err.MessageType = m.MessageID(), m.Type()
+		s.send(now, err.Notification(0))
 	default:
 		s.actions = append(s.actions, Deliver{m})
 	}

@@ -56,7 +56,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	m := metrics{out}
 	m.count("sessions_up_total", "Sessions that became operational.", st.GetSessionsUp())
 	m.count("sessions_down_total", "Operational sessions that ended.", st.GetSessionsDown())
-	m.count("strangers_total", "Connections of nobody whose hellos are heard, refused.", st.GetStrangers())
+	m.count("strangers_total", "Connections refused: of nobody whose hellos are heard, or begun otherwise than a session.", st.GetStrangers())
 	for reason, n := range st.GetHellosRefused() {
 		m.count("hellos_refused_total", "Hellos refused.", n, "reason", reason)
 	}

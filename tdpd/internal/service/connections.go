@@ -1,6 +1,8 @@
 package service
 
 import (
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/manycast/manycast/tdpd/internal/session"
@@ -11,8 +13,10 @@ import (
 const (
 	// firstWithin is how long somebody who connects may take to say who it is, and then until hellos of it are heard: it may have
 	// heard ours before we hear its.
-	firstWithin   = 10 * time.Second
-	strangersMost = 256
+	firstWithin = 10 * time.Second
+	// strangersMost is how many may be at that at a time, and strangersOfOne how many of one address.
+	strangersMost  = 256
+	strangersOfOne = 4
 )
 
 // stranger is who has connected and is no peer yet.
@@ -27,20 +31,19 @@ func (s *Service) event(now time.Time, e transport.Event) {
 	case transport.Hello:
 		s.hello(now, e)
 	case transport.Connected:
-		if p := s.with(e.Conn); p != nil {
-			s.act(now, p, p.session.Connected(now))
+		p := s.with(e.Conn)
+		if p == nil { // given up while it was on its way
+			e.Conn.Close()
+			return
 		}
+		s.act(now, p, p.session.Connected(now))
 	case transport.Failed:
 		if p := s.with(e.Conn); p != nil {
 			p.conn = nil
 			s.act(now, p, p.session.Failed(now, e.Err))
 		}
 	case transport.Accepted:
-		if len(s.strangers) >= strangersMost {
-			e.Conn.Close()
-			return
-		}
-		s.strangers[e.Conn] = &stranger{until: now.Add(firstWithin)}
+		s.accepted(now, e.Conn)
 	case transport.Received:
 		s.received(now, e)
 	case transport.Closed:
@@ -50,6 +53,51 @@ func (s *Service) event(now time.Time, e transport.Event) {
 			s.act(now, p, p.session.Failed(now, e.Err))
 		}
 	}
+}
+
+// accepted gives who connects a place to say who it is. Of one address the newest have one. Where all are taken it gets none, unless it
+// comes from a neighbor's address: then it gets that of who has waited longest and does not.
+func (s *Service) accepted(now time.Time, c transport.Conn) {
+	oldest, n := s.waiting(func(from netip.Addr) bool { return from == c.Remote() })
+	if n < strangersOfOne {
+		oldest = nil
+		if len(s.strangers) >= strangersMost {
+			oldest, _ = s.waiting(func(from netip.Addr) bool { return !s.expects(from) })
+			if oldest == nil || !s.expects(c.Remote()) {
+				oldest, c = c, nil
+			}
+		}
+	}
+	if oldest != nil {
+		s.refuse(oldest, &wire.Error{Status: wire.StatusShutdown})
+	}
+	if c != nil {
+		s.strangers[c] = &stranger{until: now.Add(firstWithin)}
+	}
+}
+
+// waiting is the stranger that has waited longest of those from such addresses, and how many there are.
+func (s *Service) waiting(from func(netip.Addr) bool) (oldest transport.Conn, n int) {
+	for c, x := range s.strangers {
+		if !from(c.Remote()) {
+			continue
+		}
+		n++
+		if oldest == nil || x.until.Before(s.strangers[oldest].until) {
+			oldest = c
+		}
+	}
+	return oldest, n
+}
+
+// expects says whether the address is where a neighbor's sessions come from.
+func (s *Service) expects(from netip.Addr) bool {
+	for _, p := range s.peers {
+		if p.way.remote == from {
+			return true
+		}
+	}
+	return false
 }
 
 // with is the peer whose connection it is.
@@ -76,14 +124,7 @@ func (s *Service) hello(now time.Time, e transport.Hello) {
 
 func (s *Service) received(now time.Time, r transport.Received) {
 	if x := s.strangers[r.Conn]; x != nil {
-		if x.first != nil { // more than its Initialization, which nobody has answered
-			s.refuse(r.Conn, wire.StatusShutdown)
-			return
-		}
-		x.first = &r
-		if p := s.peers[r.Sender]; p != nil {
-			s.adopt(now, p)
-		}
+		s.introduced(now, x, r)
 		return
 	}
 	p := s.with(r.Conn)
@@ -107,6 +148,44 @@ func (s *Service) received(now time.Time, r transport.Received) {
 	}
 }
 
+// introduced takes what a stranger says. What is no Initialization for this router makes no session, and does nothing to the one that
+// there may be.
+func (s *Service) introduced(now time.Time, x *stranger, r transport.Received) {
+	first := slices.IndexFunc(r.Messages, func(m transport.Message) bool { return !session.Ignored(m.Message) })
+	if first < 0 {
+		return
+	}
+	p := s.peers[r.Sender]
+	if err := s.opens(r.Messages[first]); x.first != nil || err != nil {
+		if err == nil { // more than its Initialization, which nobody has answered
+			err = &wire.Error{Status: wire.StatusShutdown}
+		}
+		if p != nil && p.conn == nil && p.way.remote == r.Conn.Remote() {
+			p.last = err.Error()
+		}
+		s.refuse(r.Conn, err)
+		return
+	}
+	x.first = &r
+	if p != nil {
+		s.adopt(now, p)
+	}
+}
+
+// opens says what is wrong with a message that a connection begins with.
+func (s *Service) opens(m transport.Message) *wire.Error {
+	init, is := m.Message.(wire.Initialization)
+	switch {
+	case m.Err != nil:
+		return m.Err
+	case !is:
+		return &wire.Error{Status: wire.StatusShutdown, MessageID: m.Message.MessageID(), MessageType: m.Message.Type(), Reason: "not an Initialization"}
+	case init.Receiver != s.Config.ID():
+		return &wire.Error{Status: wire.StatusRejectedNoHello, MessageID: init.ID, MessageType: init.Type(), Reason: "meant for " + init.Receiver.String()}
+	}
+	return nil
+}
+
 // adopt makes the connection of a stranger who turns out to be the peer that of its session.
 func (s *Service) adopt(now time.Time, p *peer) {
 	for c, x := range s.strangers {
@@ -114,13 +193,14 @@ func (s *Service) adopt(now time.Time, p *peer) {
 			continue
 		}
 		if p.session.Role() != session.Passive {
-			s.refuse(c, wire.StatusShutdown) // RFC 5036 section 2.5.2: it is ours to connect
+			s.refuse(c, &wire.Error{Status: wire.StatusShutdown}) // RFC 5036 section 2.5.2: it is ours to connect
 			continue
 		}
 		delete(s.strangers, c)
+		s.agreeGTSM(p)
 		if err := s.protect(c, p); err != nil {
 			s.Log.Error("session refused: it cannot be protected", "peer", p.id, "err", err)
-			s.refuse(c, wire.StatusShutdown)
+			s.refuse(c, &wire.Error{Status: wire.StatusShutdown})
 			continue
 		}
 		actions := p.session.Connected(now) // which may end what was before
@@ -147,14 +227,14 @@ func (s *Service) protect(c transport.Conn, p *peer) error {
 func (s *Service) turnAway(now time.Time) {
 	for c, x := range s.strangers {
 		if !now.Before(x.until) {
-			s.refuse(c, wire.StatusRejectedNoHello)
+			s.refuse(c, &wire.Error{Status: wire.StatusRejectedNoHello})
 		}
 	}
 }
 
-func (s *Service) refuse(c transport.Conn, status wire.StatusCode) {
+func (s *Service) refuse(c transport.Conn, why *wire.Error) {
 	delete(s.strangers, c)
 	s.counters.Strangers++
-	c.Send((&wire.Error{Status: status}).Notification(1))
+	c.Send(why.Notification(1))
 	c.Close()
 }

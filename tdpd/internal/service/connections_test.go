@@ -39,6 +39,30 @@ var (
 	other = wire.Identifier{LSR: wire.LSRID{9, 9, 9, 9}} // it has the greater address, so it connects
 )
 
+// notes is a Network that notes secrets and opens recorders.
+type notes struct {
+	transport.Network
+	secrets map[netip.Addr]string
+	opened  []*recorder
+	with    []transport.Options
+}
+
+func (n *notes) SetSecret(peer netip.Addr, secret string) error {
+	n.secrets[peer] = secret
+	return nil
+}
+
+func (n *notes) Connect(o transport.Options) transport.Conn {
+	c := &recorder{remote: o.Peer}
+	n.opened, n.with = append(n.opened, c), append(n.with, o)
+	return c
+}
+
+// noting has a Service's network note.
+func noting(n *notes) func(*Options) {
+	return func(o *Options) { n.Network, n.secrets, o.Network = o.Network, map[netip.Addr]string{}, n }
+}
+
 // passive is a Service on one link that has not run.
 func passive(t testing.TB, change func(*Options)) *Service {
 	t.Helper()
@@ -64,31 +88,62 @@ func passive(t testing.TB, change func(*Options)) *Service {
 
 // greet has the other's hello come.
 func greet(s *Service, targeted bool) {
+	hear(s, func(r *discovery.Received) {
+		if targeted {
+			r.Source, r.Hello.GTSM, r.Hello.Targeted = addr("9.9.9.9"), false, true
+		}
+	})
+}
+
+// hear has a hello come that is the other's, on the link, but for the change.
+func hear(s *Service, change func(*discovery.Received)) {
 	r := discovery.Received{Interface: "a", Source: addr("10.0.0.9"), Sender: other, Hello: wire.Hello{
-		HelloParameters: wire.HelloParameters{HoldTime: 15, GTSM: !targeted, Targeted: targeted}, IPv4Transport: addr("9.9.9.9"),
+		HelloParameters: wire.HelloParameters{HoldTime: 15, GTSM: true}, IPv4Transport: addr("9.9.9.9"),
 	}}
-	if targeted {
-		r.Source = addr("9.9.9.9")
-	}
+	change(&r)
 	s.event(start, transport.Hello{Received: r})
 }
 
 // connect has somebody connect and say that it is the other.
 func connect(s *Service, c *recorder) {
 	s.event(start, transport.Accepted{Conn: c})
-	s.event(start, transport.Received{Conn: c, Sender: other, Messages: []transport.Message{{Message: wire.Initialization{
-		Head: wire.Head{ID: 1}, SessionParameters: wire.SessionParameters{KeepAliveTime: 30, Receiver: s.Config.ID()},
-	}}}})
+	say(s, c, initialization(s.Config.ID()))
 }
 
-func hasSession(s *Service) bool {
+// initialization is the other's, for that receiver.
+func initialization(receiver wire.Identifier) wire.Initialization {
+	return wire.Initialization{Head: wire.Head{ID: 1}, SessionParameters: wire.SessionParameters{KeepAliveTime: 30, Receiver: receiver}}
+}
+
+// say has the other say something.
+func say(s *Service, c *recorder, messages ...wire.Message) {
+	r := transport.Received{Conn: c, Sender: other}
+	for _, m := range messages {
+		r.Messages = append(r.Messages, transport.Message{Message: m})
+	}
+	s.event(start, r)
+}
+
+// operational brings the session with the other up.
+func operational(t *testing.T, s *Service, c *recorder) {
+	t.Helper()
+	connect(s, c)
+	say(s, c, wire.KeepAlive{})
+	if state := stateOf(s); state != session.Operational {
+		t.Fatalf("the session is %v: %+v", state, c)
+	}
+}
+
+func stateOf(s *Service) session.State {
 	p := s.peers[other]
 	if p == nil {
-		return false
+		return session.NonExistent
 	}
 	state, _ := p.session.State()
-	return state != session.NonExistent
+	return state
 }
+
+func hasSession(s *Service) bool { return stateOf(s) != session.NonExistent }
 
 // refusedFor is the status of the notification that a connection was refused with.
 func refusedFor(c *recorder) wire.StatusCode {
@@ -167,5 +222,181 @@ func TestClear(t *testing.T) {
 	connect(s, again)
 	if !hasSession(s) || again.closed {
 		t.Error("it does not come back")
+	}
+}
+
+// TestClearWhileConnecting leaves no connection behind that nobody would ever close.
+func TestClearWhileConnecting(t *testing.T) {
+	n := &notes{}
+	s := passive(t, noting(n))
+	least := wire.Identifier{LSR: wire.LSRID{1, 0, 0, 9}} // it has the smaller address: we connect
+	hear(s, func(r *discovery.Received) { r.Sender, r.Hello.IPv4Transport = least, addr("1.0.0.9") })
+	if err := s.Clear(start, least); err != nil || len(n.opened) != 2 {
+		t.Fatalf("%v, connections %v", err, n.opened)
+	}
+	if !n.opened[0].closed || n.opened[1].closed || s.peers[least].conn != n.opened[1] {
+		t.Errorf("closed: %v and %v", n.opened[0].closed, n.opened[1].closed)
+	}
+	late := &recorder{}
+	s.event(start, transport.Connected{Conn: late})
+	if !late.closed {
+		t.Error("a connection that is nobody's goes on")
+	}
+}
+
+// TestSecretOfAnAddress: what anybody says of a neighbor's address does not take its secret away; the neighbor's own end does.
+func TestSecretOfAnAddress(t *testing.T) {
+	n := &notes{}
+	s := passive(t, func(o *Options) {
+		noting(n)(o)
+		o.Secrets = map[netip.Addr]string{addr("9.9.9.9"): "tell nobody"}
+	})
+	greet(s, false)
+	hear(s, func(r *discovery.Received) { r.Sender.LSR, r.Source = wire.LSRID{8, 8, 8, 8}, addr("10.0.0.8") })
+	if len(s.peers) != 1 || n.secrets[addr("9.9.9.9")] != "tell nobody" {
+		t.Errorf("another one says that the address is its own: %d peers, secrets %v", len(s.peers), n.secrets)
+	}
+	s.tick(start.Add(15 * time.Second))
+	if len(s.peers) != 0 || n.secrets[addr("9.9.9.9")] != "" {
+		t.Errorf("gone: %d peers, secrets %v", len(s.peers), n.secrets)
+	}
+}
+
+// TestGTSMIsOfASession: each session is held to what the peer's hellos want when it begins (RFC 6720), the one that there is to what
+// was agreed. One that is being opened when they change begins anew.
+func TestGTSMIsOfASession(t *testing.T) {
+	says := func(s *Service, gtsm bool) { hear(s, func(r *discovery.Received) { r.Hello.GTSM = gtsm }) }
+	to := prefix("9.9.9.9/32")
+	for _, before := range []bool{true, false} {
+		s := passive(t, nil)
+		says(s, before)
+		first, second := &recorder{remote: addr("9.9.9.9")}, &recorder{remote: addr("9.9.9.9")}
+		operational(t, s, first)
+		says(s, !before)
+		if first.gtsm != before || first.closed || s.plain[to] != before {
+			t.Errorf("GTSM %v, while the session is up: %+v, packets without labels: %v", before, first, s.plain)
+		}
+		s.event(start, transport.Closed{Conn: first})
+		if s.plain[to] == before {
+			t.Errorf("GTSM %v before, packets without labels: %v", before, s.plain)
+		}
+		operational(t, s, second)
+		if second.gtsm == before {
+			t.Errorf("GTSM %v before, the next session: %+v", before, second)
+		}
+
+		opening := &recorder{remote: addr("9.9.9.9")}
+		s = passive(t, nil)
+		says(s, before)
+		connect(s, opening)
+		says(s, !before)
+		if opening.gtsm != before || !opening.closed || hasSession(s) {
+			t.Errorf("GTSM %v, while it is being opened: %+v", before, opening)
+		}
+	}
+}
+
+// TestGTSMWhileConnecting: the connection that is being opened with the old setting is given up for one with the new.
+func TestGTSMWhileConnecting(t *testing.T) {
+	n := &notes{}
+	s := passive(t, noting(n))
+	for _, gtsm := range []bool{true, false} {
+		hear(s, func(r *discovery.Received) {
+			r.Sender.LSR, r.Hello.IPv4Transport, r.Hello.GTSM = wire.LSRID{1, 0, 0, 9}, addr("1.0.0.9"), gtsm
+		})
+	}
+	if len(n.opened) != 2 || !n.with[0].GTSM || n.with[1].GTSM || !n.opened[0].closed || n.opened[1].closed {
+		t.Errorf("%+v", n.with)
+	}
+}
+
+// TestWhatReplacesASession: a new connection of the peer's does if it begins with an Initialization for this router, and nothing else.
+func TestWhatReplacesASession(t *testing.T) {
+	for name, x := range map[string]struct {
+		say      []wire.Message
+		wrong    *wire.Error // in place of it
+		status   wire.StatusCode
+		replaces bool
+	}{
+		"a KeepAlive":                       {say: []wire.Message{wire.KeepAlive{}}, status: wire.StatusShutdown},
+		"an Initialization for another one": {say: []wire.Message{initialization(other)}, status: wire.StatusRejectedNoHello},
+		"an error":                          {wrong: &wire.Error{Status: wire.StatusRejectedBadKeepAliveTime}, status: wire.StatusRejectedBadKeepAliveTime},
+		"an Initialization":                 {say: []wire.Message{initialization(wire.Identifier{LSR: wire.LSRID{1, 1, 1, 1}})}, replaces: true},
+		"what is to be ignored, and an Initialization": {
+			say: []wire.Message{wire.UnknownMessage{MessageType: 0x3f00}, initialization(wire.Identifier{LSR: wire.LSRID{1, 1, 1, 1}})}, replaces: true,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, c, next := passive(t, nil), &recorder{remote: addr("9.9.9.9")}, &recorder{remote: addr("9.9.9.9")}
+			greet(s, false)
+			operational(t, s, c)
+			s.event(start, transport.Accepted{Conn: next})
+			if x.wrong != nil {
+				s.event(start, transport.Received{Conn: next, Sender: other, Messages: []transport.Message{{Err: x.wrong}}})
+			} else {
+				say(s, next, x.say...)
+			}
+			if c.closed != x.replaces || next.closed == x.replaces || !x.replaces && (stateOf(s) != session.Operational || refusedFor(next) != x.status) {
+				t.Errorf("the session is %v, closed %v; the new connection %+v", stateOf(s), c.closed, next)
+			}
+		})
+	}
+}
+
+// TestManyStrangers: whoever keeps connections open and says nothing takes a few places, and none that a neighbor needs.
+func TestManyStrangers(t *testing.T) {
+	s, now := passive(t, nil), start
+	var all []*recorder
+	open := func(from netip.Addr) *recorder {
+		c := &recorder{remote: from}
+		s.event(now, transport.Accepted{Conn: c})
+		now, all = now.Add(time.Millisecond), append(all, c)
+		return c
+	}
+	closed := func() (n int) {
+		for _, c := range all {
+			if c.closed {
+				n++
+			}
+		}
+		return n
+	}
+	for range strangersOfOne + 3 {
+		open(addr("8.8.8.8"))
+	}
+	if closed() != 3 || !all[2].closed || len(s.strangers) != strangersOfOne {
+		t.Fatalf("of one address: %d closed, %d wait", closed(), len(s.strangers))
+	}
+	greet(s, false)
+	early := open(addr("9.9.9.9"))
+	for from := addr("7.0.0.1"); len(s.strangers) < strangersMost; from = from.Next() {
+		open(from)
+	}
+	before := closed()
+	if c := open(addr("6.6.6.6")); !c.closed || closed() != before+1 {
+		t.Errorf("nobody knows it and there is no place: %+v, %d closed", c, closed()-before)
+	}
+	c := open(addr("9.9.9.9"))
+	if c.closed || early.closed || closed() != before+2 || !all[3].closed {
+		t.Errorf("a neighbor takes the place of who has waited longest: %+v, %d closed", c, closed()-before)
+	}
+	say(s, c, initialization(s.Config.ID()))
+	if !hasSession(s) {
+		t.Error("the neighbor has no session")
+	}
+}
+
+// TestDualStackNoncompliance: whose hellos of both families do not say what it prefers has no session, and is told why if it had one.
+func TestDualStackNoncompliance(t *testing.T) {
+	s := passive(t, func(o *Options) { o.Config.Transport6, o.Config.Prefer = addr("2001:db8::1"), "ipv4" })
+	s.discovered(start, s.discovery.SetInterfaces(start, []discovery.Interface{{Name: "a", V4: true, V6: true}}))
+	c := &recorder{remote: addr("9.9.9.9")}
+	greet(s, false)
+	operational(t, s, c)
+	hear(s, func(r *discovery.Received) {
+		r.Source, r.Hello.IPv4Transport, r.Hello.IPv6Transport = addr("fe80::9"), netip.Addr{}, addr("2001:db8::9")
+	})
+	if n, is := c.sent[len(c.sent)-1].(wire.Notification); hasSession(s) || !c.closed || !is || n.Status.Code != wire.StatusDualStackNoncompliance {
+		t.Errorf("session %v, closed %v, last %v", hasSession(s), c.closed, c.sent[len(c.sent)-1])
 	}
 }

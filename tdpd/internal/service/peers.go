@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"net/netip"
@@ -29,7 +30,7 @@ type peer struct {
 // way is what a session is made over.
 type way struct {
 	local, remote netip.Addr
-	gtsm          bool // all the peer's adjacencies were of links that want it when the session was made (RFC 6720)
+	gtsm          bool // all the peer's adjacencies were of links that want it when the session began, or do now if there is none (RFC 6720)
 }
 
 func (w way) same(o way) bool { return w.local == o.local && w.remote == o.remote }
@@ -51,9 +52,7 @@ func (s *Service) discovered(now time.Time, actions []discovery.Action) {
 			s.settle(now, a.Adjacency.Peer, wire.StatusShutdown)
 		case discovery.Changed:
 			s.settle(now, a.Adjacency.Peer, wire.StatusShutdown)
-			if p := s.peers[a.Adjacency.Peer]; p != nil {
-				p.session.Retry(now)
-			}
+			s.changed(now, a.Adjacency.Peer)
 		case discovery.Down:
 			s.Log.Warn("adjacency is down", "peer", a.Adjacency.Peer, "interface", a.Adjacency.Interface, "source", a.Adjacency.Source, "why", a.Status)
 			s.settle(now, a.Adjacency.Peer, a.Status)
@@ -65,14 +64,12 @@ func (s *Service) discovered(now time.Time, actions []discovery.Action) {
 func (s *Service) settle(now time.Time, id wire.Identifier, status wire.StatusCode) {
 	p, all := s.peers[id], s.discovery.Of(id)
 	w, ok := s.choose(all)
+	if len(all) > 0 && !ok {
+		s.Log.Warn("no session: hellos of both families, which do not say what is preferred (RFC 7552)", "peer", id)
+		status = wire.StatusDualStackNoncompliance
+	}
 	if p != nil && (!ok || !p.way.same(w)) {
-		s.act(now, p, p.session.Shutdown(now, status, false))
-		if p.conn != nil { // one that is only about to be opened
-			p.conn.Close()
-		}
-		s.secure(p.way.remote, "")
-		delete(s.peers, id)
-		s.settlePlain()
+		s.leave(now, p, status)
 		p = nil
 	}
 	switch {
@@ -84,6 +81,48 @@ func (s *Service) settle(now time.Time, id wire.Identifier, status wire.StatusCo
 			s.distribute(now, s.labels.Adjacencies(now, id, all))
 		}
 	}
+}
+
+// leave ends what there is with a peer.
+func (s *Service) leave(now time.Time, p *peer, status wire.StatusCode) {
+	s.end(now, p, status)
+	delete(s.peers, p.id)
+	s.secure(p.way.remote)
+	s.settlePlain()
+}
+
+// end ends a peer's session, or gives up the connection that is being opened for one.
+func (s *Service) end(now time.Time, p *peer, status wire.StatusCode) {
+	s.act(now, p, p.session.Shutdown(now, status, false))
+	if p.conn != nil {
+		p.conn.Close()
+		p.conn = nil
+	}
+}
+
+// changed follows what a peer says of itself now: it is tried at once. A session that is being opened, and was held to GTSM otherwise
+// than its hellos want, begins anew; one that is operational goes on with what was agreed.
+func (s *Service) changed(now time.Time, id wire.Identifier) {
+	p := s.peers[id]
+	if p == nil {
+		return
+	}
+	if state, _ := p.session.State(); state != session.Operational && s.agreeGTSM(p) && p.conn != nil {
+		s.again(now, p)
+		return
+	}
+	p.session.Retry(now)
+}
+
+// agreeGTSM has the next session with a peer held to GTSM as its hellos want it now (RFC 6720); it says whether that is new.
+func (s *Service) agreeGTSM(p *peer) bool {
+	w, ok := s.choose(s.discovery.Of(p.id))
+	if !ok || p.way.gtsm == w.gtsm {
+		return false
+	}
+	p.way.gtsm = w.gtsm
+	s.settlePlain()
+	return true
 }
 
 // settlePlain has packets to peers with GTSM leave without labels, those of the routes that lead to their sessions' addresses: they have to
@@ -154,19 +193,26 @@ func (s *Service) meet(now time.Time, id wire.Identifier, w way) {
 	})}
 	s.peers[id] = p
 	s.settlePlain()
-	s.secure(w.remote, s.secret(id))
+	s.secure(w.remote)
 	s.adopt(now, p)
 	s.act(now, p, p.session.Tick(now))
 }
 
 func (s *Service) secret(id wire.Identifier) string { return s.Secrets[netip.AddrFrom4(id.LSR)] }
 
-func (s *Service) secure(peer netip.Addr, secret string) {
+// secure has sessions with an address signed as the peer there wants it.
+func (s *Service) secure(remote netip.Addr) {
 	if len(s.Secrets) == 0 {
 		return
 	}
-	if err := s.Network.SetSecret(peer, secret); err != nil {
-		s.Log.Error("sign the session", "peer", peer, "err", err)
+	secret := ""
+	for _, p := range s.peers {
+		if p.way.remote == remote {
+			secret = cmp.Or(secret, s.secret(p.id))
+		}
+	}
+	if err := s.Network.SetSecret(remote, secret); err != nil {
+		s.Log.Error("sign the session", "peer", remote, "err", err)
 	}
 }
 
@@ -185,6 +231,7 @@ func (s *Service) act(now time.Time, p *peer, actions []session.Action) {
 	for _, a := range actions {
 		switch a := a.(type) {
 		case session.Connect:
+			s.agreeGTSM(p)
 			p.conn = s.Network.Connect(transport.Options{Local: p.way.local, Peer: p.way.remote, Secret: s.secret(p.id), GTSM: p.way.gtsm})
 		case session.Send:
 			if p.conn != nil {
@@ -226,6 +273,7 @@ func (s *Service) down(now time.Time, p *peer, d session.Down) {
 	s.Log.Warn("session is down", "peer", p.id, "why", d.Why, "labels_kept", d.Restart != nil)
 	s.publish(Event{Time: now, What: SessionDown, Peer: p.id, Why: d.Why.Error()})
 	s.distribute(now, s.labels.Down(now, p.id, d.Restart))
+	s.agreeGTSM(p)
 }
 
 // Clear ends the session with a peer, which may come back at once; the error wraps ErrNoPeer.
@@ -234,10 +282,15 @@ func (s *Service) Clear(now time.Time, id wire.Identifier) error {
 	if p == nil {
 		return ErrNoPeer
 	}
-	s.act(now, p, p.session.Shutdown(now, wire.StatusShutdown, false))
+	s.again(now, p)
+	return nil
+}
+
+// again ends a peer's session, and begins the next one where it is ours to connect.
+func (s *Service) again(now time.Time, p *peer) {
+	s.end(now, p, wire.StatusShutdown)
 	p.session.Retry(now)
 	s.act(now, p, p.session.Tick(now))
-	return nil
 }
 
 // ErrNoPeer says that there is no such neighbor.

@@ -72,7 +72,7 @@ type Service struct {
 type Counters struct {
 	SessionsUp   uint64
 	SessionsDown uint64
-	Strangers    uint64 // connections of nobody whose hellos are heard, refused
+	Strangers    uint64 // connections refused: of nobody whose hellos are heard, or begun otherwise than a session
 }
 
 // New returns a Service that does nothing before Run.

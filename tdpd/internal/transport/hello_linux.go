@@ -1,18 +1,15 @@
 package transport
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
 	"sync"
-	"syscall"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
-	"golang.org/x/sys/unix"
 
 	"github.com/manycast/manycast/tdpd/internal/discovery"
 	"github.com/manycast/manycast/tdpd/internal/wire"
@@ -25,18 +22,17 @@ type helloSocket struct {
 	v6    *ipv6.PacketConn
 
 	mu     sync.Mutex
-	joined map[string]int // interfaces whose link hellos are taken, with their index
-	names  map[int]string // the same the other way round
+	joined map[string]membership // of interfaces whose link hellos are taken
+	names  map[int]string        // the same by index
 }
 
 func openHellos(local netip.Addr) (*helloSocket, error) {
-	h := &helloSocket{local: local, joined: map[string]int{}, names: map[int]string{}}
+	h := &helloSocket{local: local, joined: map[string]membership{}, names: map[int]string{}}
 	network, any := "udp4", "0.0.0.0"
 	if local.Is6() {
 		network, any = "udp6", "::"
 	}
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return control(c, onlyJoined(local)) }}
-	pc, err := lc.ListenPacket(context.Background(), network, net.JoinHostPort(any, strconv.Itoa(wire.Port)))
+	pc, err := net.ListenPacket(network, net.JoinHostPort(any, strconv.Itoa(wire.Port)))
 	if err != nil {
 		return nil, err
 	}
@@ -55,17 +51,8 @@ func openHellos(local netip.Addr) (*helloSocket, error) {
 	return h, nil
 }
 
-// onlyJoined keeps groups away that others of this host have joined by other interfaces.
-func onlyJoined(local netip.Addr) option {
-	return func(fd int) error {
-		if local.Is4() {
-			return setInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0)
-		}
-		return setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, 0)
-	}
-}
-
 func (h *helloSocket) close() {
+	_ = h.setInterfaces(nil)
 	if h.v4 != nil {
 		h.v4.Close()
 	} else {
@@ -102,42 +89,30 @@ func (h *helloSocket) setInterfaces(all []discovery.Interface) error {
 		}
 		wanted[i.Name] = ifi.Index
 	}
-	for name, index := range h.joined {
-		if wanted[name] != index {
-			_ = h.membership(index, false) // the interface may be gone
+	for name, m := range h.joined {
+		if wanted[name] != m.index {
+			m.leave()
 			delete(h.joined, name)
-			delete(h.names, index)
+			delete(h.names, m.index)
 		}
 	}
 	for name, index := range wanted {
-		if h.joined[name] == index {
+		if _, there := h.joined[name]; there {
 			continue
 		}
-		if err := h.membership(index, true); err != nil {
+		m, err := join(h.group(), index)
+		if err != nil {
 			errs = append(errs, fmt.Errorf("join %v by %s: %w", h.group(), name, err))
 			continue
 		}
-		h.joined[name], h.names[index] = index, name
+		h.joined[name], h.names[index] = m, name
 	}
 	return errors.Join(errs...)
 }
 
-func (h *helloSocket) membership(index int, join bool) error {
-	ifi, group := &net.Interface{Index: index}, &net.UDPAddr{IP: h.group().AsSlice()}
-	switch {
-	case h.v4 != nil && join:
-		return h.v4.JoinGroup(ifi, group)
-	case h.v4 != nil:
-		return h.v4.LeaveGroup(ifi, group)
-	case join:
-		return h.v6.JoinGroup(ifi, group)
-	}
-	return h.v6.LeaveGroup(ifi, group)
-}
-
 func (h *helloSocket) send(datagram []byte, iface string, to netip.Addr) error {
 	h.mu.Lock()
-	index, joined := h.joined[iface]
+	m, joined := h.joined[iface]
 	h.mu.Unlock()
 	source := net.IP(nil)
 	switch {
@@ -149,9 +124,9 @@ func (h *helloSocket) send(datagram []byte, iface string, to netip.Addr) error {
 	dst := &net.UDPAddr{IP: to.AsSlice(), Port: wire.Port}
 	var err error
 	if h.v4 != nil {
-		_, err = h.v4.WriteTo(datagram, &ipv4.ControlMessage{IfIndex: index, Src: source}, dst)
+		_, err = h.v4.WriteTo(datagram, &ipv4.ControlMessage{IfIndex: m.index, Src: source}, dst)
 	} else {
-		_, err = h.v6.WriteTo(datagram, &ipv6.ControlMessage{IfIndex: index, Src: source}, dst)
+		_, err = h.v6.WriteTo(datagram, &ipv6.ControlMessage{IfIndex: m.index, Src: source}, dst)
 	}
 	return err
 }

@@ -41,7 +41,7 @@ type Linux struct {
 	accepted  atomic.Int64
 }
 
-// Open opens the sockets. Ports below 1024 want CAP_NET_BIND_SERVICE, signatures and interfaces CAP_NET_ADMIN and CAP_NET_RAW.
+// Open opens the sockets. Ports below 1024 want CAP_NET_BIND_SERVICE, signatures CAP_NET_ADMIN.
 func Open(cfg Config, log *slog.Logger) (*Linux, error) {
 	l := &Linux{cfg: cfg, log: log, events: make(chan Event), quit: make(chan struct{})}
 	for _, local := range []netip.Addr{cfg.Transport4, cfg.Transport6} {

@@ -20,6 +20,7 @@ type role struct {
 	LSR              byte
 	V4, V6           netip.Addr
 	Link             string     // link hellos by it
+	More             []string   // interfaces on which LDP runs as well
 	Target           netip.Addr // targeted hellos to it
 	Forged           netip.Addr // link hellos that are wrong, to it alone; what is wrong with them RFC 7552 ends adjacencies for
 	Peer             netip.Addr // connects to it
@@ -27,6 +28,7 @@ type role struct {
 	Known, OnAccept  string     // secrets: of Peers' connections from the start; of those that it has accepted
 	From             netip.Addr // whose, where Known is set
 	GTSM, OnlyNearby bool
+	Stops            bool // LDP runs nowhere any more when a hello has come
 }
 
 const roleEnv = "MANYCAST_TRANSPORT_ROLE"
@@ -52,8 +54,10 @@ func (r role) play() {
 		return
 	}
 	links := []discovery.Interface{}
-	if r.Link != "" {
-		links = append(links, discovery.Interface{Name: r.Link, V4: true, V6: true})
+	for _, name := range append(r.More, r.Link) {
+		if name != "" {
+			links = append(links, discovery.Interface{Name: name, V4: true, V6: true})
+		}
 	}
 	if err := n.SetInterfaces(links); err != nil {
 		fmt.Println("interfaces:", err)
@@ -76,6 +80,10 @@ func (r role) play() {
 			r.greet(n)
 		case e := <-n.Events():
 			r.take(e)
+			if _, is := e.(Hello); is && r.Stops {
+				fmt.Println("stops", n.SetInterfaces(nil))
+				r.Stops = false
+			}
 		}
 	}
 }
@@ -206,6 +214,49 @@ func TestNetHellosOfOtherInterfaces(t *testing.T) {
 	c.says(b, "targeted true")
 	if out := b.Output(); strings.Contains(out, "targeted false") {
 		t.Errorf("link hellos where LDP does not run:\n%s", out)
+	}
+}
+
+// TestNetManyInterfaces: more than the 20 by which the kernel lets one socket be a member of a group of IPv4. One that is not wanted any
+// more is not heard.
+func TestNetManyInterfaces(t *testing.T) {
+	c := newCouple(t)
+	r := role{LSR: 2, V4: b4, V6: b6, Link: "eth0"}
+	for i := range 25 {
+		name := fmt.Sprint("more", i)
+		if out, err := c.b.Run("ip", "link", "add", name, "up", "type", "bridge"); err != nil {
+			t.Fatal(out)
+		}
+		r.More = append(r.More, name)
+	}
+	b := c.play(c.b, r)
+	c.play(c.a, role{LSR: 1, V4: a4, V6: a6, Link: "eth0"})
+	c.says(b, `hello 1.1.1.1:0 from 10.0.0.1 by "eth0"`)
+	c.says(b, `hello 1.1.1.1:0 from fe80:`)
+	if out := b.Output(); strings.Contains(out, "interfaces:") {
+		t.Error(out)
+	}
+	for family, joined := range map[string]string{"-4": "224.0.0.2", "-6": "ff02::2"} {
+		if out, err := c.b.Run("ip", family, "maddr", "show"); err != nil || strings.Count(out, joined) < 26 {
+			t.Errorf("%v of %v by less than 26 interfaces: %v\n%s", joined, family, err, out)
+		}
+	}
+}
+
+// TestNetInterfaceGoes: where LDP runs no more hellos are not heard, and the group is left.
+func TestNetInterfaceGoes(t *testing.T) {
+	c := newCouple(t)
+	b := c.play(c.b, role{LSR: 2, V4: b4, Link: "eth0", Stops: true})
+	c.play(c.a, role{LSR: 1, V4: a4, Link: "eth0"})
+	c.says(b, "stops <nil>")
+	time.Sleep(100 * time.Millisecond) // for what was on its way
+	before := b.Output()
+	time.Sleep(500 * time.Millisecond)
+	if out := b.Output(); out != before {
+		t.Error(out)
+	}
+	if out, err := c.b.Run("ip", "-4", "maddr", "show", "dev", "eth0"); err != nil || strings.Contains(out, "224.0.0.2") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

@@ -33,8 +33,8 @@ func Create(name string) (*Namespace, error) {
 	if name == "" || strings.ContainsAny(name, "/\x00") || strings.HasPrefix(name, ".") {
 		return nil, fmt.Errorf("network namespace %q: not a usable name", name)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
+	if err := prepare(); err != nil {
+		return nil, fmt.Errorf("create network namespace %s: %w", name, err)
 	}
 	path := filepath.Join(dir, name)
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o444)
@@ -54,6 +54,32 @@ func Create(name string) (*Namespace, error) {
 		return nil, errors.Join(err, Delete(name))
 	}
 	return n, nil
+}
+
+// prepare makes the directory a mount of its own, as `ip netns` does at its first namespace, and under the same lock. Were that left to
+// it, what was mounted here before would be there twice, one below the other, and could not be removed.
+func prepare() error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	lock, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", dir, err)
+	}
+	share := func() error { return unix.Mount("", dir, "none", unix.MS_SHARED|unix.MS_REC, "") }
+	if err = share(); errors.Is(err, unix.EINVAL) { // it is no mount
+		if err = unix.Mount(dir, dir, "none", unix.MS_BIND|unix.MS_REC, ""); err == nil {
+			err = share()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("make %s a mount of its own: %w", dir, err)
+	}
+	return nil
 }
 
 // unshareTo gives a new namespace a name. The thread that made it ends with its goroutine: it is never unlocked.

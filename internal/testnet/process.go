@@ -52,6 +52,16 @@ func (p *Process) Wait() error {
 	return p.err
 }
 
+// Ended says whether it has ended.
+func (p *Process) Ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // PID is the program's process id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 

@@ -22,8 +22,8 @@ func hostile(t *testing.T, change ...func(*role)) (*line, *ours, *intruder) {
 // alive checks that the process goes on.
 func (o *ours) alive() {
 	o.line.t.Helper()
-	if out := o.Output(); strings.Contains(out, "panic:") || strings.Contains(out, "tdpd:") {
-		o.line.t.Fatal("it has ended")
+	if o.Ended() {
+		o.line.t.Fatalf("it has ended: %v", o.Wait())
 	}
 }
 
@@ -174,11 +174,81 @@ func TestVMTwoOfOneID(t *testing.T) {
 	o, i := l.tdpd(1), l.intruder(0, 1, "r")
 	l.eventually(func() bool { return strings.Contains(o.Output(), "adjacency is up") }, "it hears the first one")
 	i.session(i.proposal())
-	l.greets(2, "l", i.id, l.id(2))
+	l.greets(2, "l", i.id, l.id(2), 15)
 	l.eventually(func() bool { return strings.Contains(o.Output(), "two routers with one LSR id") }, "it says so")
 	time.Sleep(2 * time.Second) // of hellos
 	if begun, up := o.sessions(0); begun != 1 || !up || !i.answers() {
 		t.Errorf("%d sessions with the first one, one now: %v", begun, up)
+	}
+	o.alive()
+}
+
+// TestVMHoldTimes: hellos with odd hold times keep an adjacency up, 0 for the default of 15 seconds, the longest for as long as we
+// hold; it ends when they cease, and comes back with them.
+func TestVMHoldTimes(t *testing.T) {
+	for name, x := range map[string]struct {
+		ours, want time.Duration
+		hold       uint16
+	}{
+		"the default": {20 * time.Second, 15 * time.Second, wire.HoldTimeDefault},
+		"for ever":    {hold, hold, wire.HoldTimeInfinite},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLine(t, 9, 1)
+			o := l.tdpd(1, func(r *role) { r.Config.Hello.LinkHold = x.ours })
+			i := &intruder{line: l, at: 0, peer: 1, id: wire.Identifier{LSR: l.id(0).As4()}}
+			stop := l.greets(0, "r", i.id, l.id(0), x.hold)
+			l.eventually(func() bool { return strings.Contains(o.Output(), "adjacency is up") }, "it hears the intruder")
+			i.session(i.proposal())
+			time.Sleep(hold + hold/2)
+			if begun, up := o.sessions(0); begun != 1 || !up || !i.answers() {
+				t.Errorf("%d sessions, one now: %v", begun, up)
+			}
+			stop()
+			silent := time.Now() // for a second at most
+			if n, err := i.told(); err != nil || n.Status.Code != wire.StatusHoldTimerExpired || !i.ended() {
+				t.Errorf("%v, %v", n.Status.Code, err)
+			}
+			if after := time.Since(silent); after < x.want-1500*time.Millisecond || after > x.want+1500*time.Millisecond {
+				t.Errorf("it is held for %v, want %v", after, x.want)
+			}
+			l.greets(0, "r", i.id, l.id(0), x.hold)
+			l.eventually(func() bool { return strings.Count(o.Output(), "adjacency is up") == 2 }, "it hears the intruder again")
+			i.session(i.proposal())
+			o.alive()
+		})
+	}
+}
+
+// TestVMForgedHellos: what anybody may send in a neighbor's name ends neither its adjacency nor its session: to one address alone, hellos
+// that are wrong, that are of a link, or targeted with another preference; and on the link another router with its address.
+func TestVMForgedHellos(t *testing.T) {
+	l, o, i := hostile(t, func(r *role) { r.Config.Transport6 = netip.MustParseAddr("fd00:ffff::1") })
+	from, to := netip.MustParseAddr("10.0.1.1"), netip.MustParseAddr("10.0.1.2")
+	hello := func(change func(*wire.Hello)) []byte {
+		h := wire.Hello{Head: wire.Head{ID: 1}, HelloParameters: wire.HelloParameters{HoldTime: 15}, IPv4Transport: l.id(0)}
+		change(&h)
+		b, err := wire.AppendPDU(nil, i.id, 0, h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	unknown := hello(func(h *wire.Hello) { h.Preference = wire.PreferIPv4 })
+	unknown[len(unknown)-4] = 0x50
+	for range 3 {
+		l.datagram(0, from, to, unknown)
+		l.datagram(0, from, to, hello(func(h *wire.Hello) { h.HoldTime, h.IPv4Transport = 1, netip.MustParseAddr("10.99.0.1") }))
+		l.datagram(0, from, to, hello(func(h *wire.Hello) { h.Targeted, h.RequestTargeted, h.Preference = true, true, wire.PreferIPv4 }))
+		l.datagram(0, from, to, hello(func(h *wire.Hello) { h.Targeted, h.HoldTime = true, 1 }))
+	}
+	stranger := i.id
+	stranger.LSR[3]++
+	l.greets(0, "r", stranger, l.id(0), 1)
+	l.eventually(func() bool { return strings.Contains(o.Output(), "which is that of") }, "it refuses another router with that address")
+	time.Sleep(2 * time.Second)
+	if begun, up := o.sessions(0); begun != 1 || !up || !i.answers() || strings.Contains(o.Output(), "adjacency is down") {
+		t.Errorf("%d sessions, one now: %v", begun, up)
 	}
 	o.alive()
 }

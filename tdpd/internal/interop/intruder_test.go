@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,12 +33,12 @@ type intruder struct {
 func (l *line) intruder(at, peer int, iface string) *intruder {
 	l.t.Helper()
 	i := &intruder{line: l, at: at, peer: peer, id: wire.Identifier{LSR: l.id(at).As4()}}
-	l.greets(at, iface, i.id, l.id(at))
+	l.greets(at, iface, i.id, l.id(at), 15)
 	return i
 }
 
-// greets sends link hellos every second until the end of the test.
-func (l *line) greets(at int, iface string, id wire.Identifier, transport netip.Addr) {
+// greets sends link hellos with that hold time every second until the end of the test, or until it is told to stop.
+func (l *line) greets(at int, iface string, id wire.Identifier, transport netip.Addr, hold uint16) (stop func()) {
 	l.t.Helper()
 	var pc net.PacketConn
 	err := l.nodes[at].Do(func() (err error) {
@@ -45,7 +46,7 @@ func (l *line) greets(at int, iface string, id wire.Identifier, transport netip.
 		if err != nil {
 			return err
 		}
-		if pc, err = net.ListenPacket("udp4", ":646"); err != nil {
+		if pc, err = net.ListenPacket("udp4", ":0"); err != nil {
 			return err
 		}
 		return ipv4.NewPacketConn(pc).SetMulticastInterface(ifi)
@@ -54,10 +55,11 @@ func (l *line) greets(at int, iface string, id wire.Identifier, transport netip.
 		l.t.Fatal(err)
 	}
 	done := make(chan struct{})
-	l.t.Cleanup(func() { close(done); pc.Close() })
+	stop = sync.OnceFunc(func() { close(done); pc.Close() })
+	l.t.Cleanup(stop)
 	go func() {
 		for n := uint32(1); ; n++ {
-			hello := wire.Hello{Head: wire.Head{ID: n}, HelloParameters: wire.HelloParameters{HoldTime: 15}, IPv4Transport: transport}
+			hello := wire.Hello{Head: wire.Head{ID: n}, HelloParameters: wire.HelloParameters{HoldTime: hold}, IPv4Transport: transport}
 			if datagram, err := wire.AppendPDU(nil, id, 0, hello); err == nil {
 				_, _ = pc.WriteTo(datagram, &net.UDPAddr{IP: net.IPv4(224, 0, 0, 2), Port: wire.Port}) // one more comes
 			}
@@ -68,6 +70,24 @@ func (l *line) greets(at int, iface string, id wire.Identifier, transport netip.
 			}
 		}
 	}()
+	return stop
+}
+
+// datagram sends one to LDP's port of an address, from one of the sender's own.
+func (l *line) datagram(at int, from, to netip.Addr, b []byte) {
+	l.t.Helper()
+	err := l.nodes[at].Do(func() error {
+		c, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, wire.Port)))
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.Write(b)
+		return err
+	})
+	if err != nil {
+		l.t.Fatal(err)
+	}
 }
 
 // connect opens a connection, in place of the one before.

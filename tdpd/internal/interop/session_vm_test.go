@@ -203,6 +203,32 @@ func TestVMFRRGTSM(t *testing.T) {
 	}
 }
 
+// TestVMFRRGTSMChanges: a neighbor that ceases to want it ends its session, and has one without; where it wants it again likewise. Both
+// go on for longer than their keepalive time.
+func TestVMFRRGTSMChanges(t *testing.T) {
+	const keepAlive = 4 * time.Second
+	for name, ids := range map[string][]byte{"ours active": {9, 1}, "ours passive": {1, 9}} {
+		t.Run(name, func(t *testing.T) {
+			l := newLine(t, ids...)
+			f := l.frr(1, frrConfig{is4: true})
+			o := l.tdpd(0, func(r *role) { r.Config.Session.KeepAlive = keepAlive })
+			operational(l, o, f)
+			for _, command := range []string{"ttl-security disable", "no ttl-security disable"} {
+				before, _ := o.sessions(1)
+				f.configure("address-family ipv4", command)
+				l.eventually(func() bool { now, up := o.sessions(1); return now > before && up }, "a session after ", command)
+				operational(l, o, f)
+				begun, _ := o.sessions(1)
+				time.Sleep(keepAlive + keepAlive/2)
+				if now, up := o.sessions(1); now != begun || !up {
+					t.Errorf("%s: %d sessions, then %d, one now: %v", command, begun, now, up)
+				}
+			}
+			o.alive()
+		})
+	}
+}
+
 // TestVMSessionsOutliveTheirLabels: where an address that sessions are with has a label, it costs packets a hop, and GTSM takes those with
 // all 255 alone. So sessions must not travel by labels; they go on for longer than their keepalive time.
 func TestVMSessionsOutliveTheirLabels(t *testing.T) {

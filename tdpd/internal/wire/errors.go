@@ -5,6 +5,10 @@ import (
 	"fmt"
 )
 
+// returnedMost is how much of TLVs an Error's notification returns, in bytes: none that is longer, for it has to fit into the smallest PDU
+// that peers can agree on, and only an unsupported capability asks for it (RFC 5561 section 8).
+const returnedMost = 128
+
 // What is wrong with what was to be sent; errors of the Append functions wrap one of them.
 var (
 	ErrInvalid  = errors.New("cannot be sent")
@@ -33,11 +37,15 @@ func (e *Error) Error() string {
 // Fatal says whether the session ends.
 func (e *Error) Fatal() bool { return e.Status.Fatal() }
 
-// Notification is the answer, whose message ID is id.
+// Notification is the answer, whose message ID is id. It fits into every PDU.
 func (e *Error) Notification(id uint32) Notification {
 	status := NewStatus(e.Status)
 	status.MessageID, status.MessageType = e.MessageID, e.MessageType
-	return Notification{Head: Head{ID: id}, Status: status, ReturnedTLVs: e.TLV}
+	n := Notification{Head: Head{ID: id}, Status: status}
+	if len(e.TLV) <= returnedMost {
+		n.ReturnedTLVs = e.TLV
+	}
+	return n
 }
 
 // refuse makes an Error that knows of no message.

@@ -118,3 +118,32 @@ func TestStreamsRefused(t *testing.T) {
 		}
 	}
 }
+
+// What is wrong in a message is answered by one that fits into the same PDU, however long it is.
+func TestAnswersFit(t *testing.T) {
+	for _, limit := range []uint16{leastMaxPDULength, DefaultMaxPDULength, 0xffff} {
+		for n := range int(limit) - minPDULength - tlvHeaderSize + 1 {
+			if n > 300 && n < int(limit)-300 {
+				continue
+			}
+			kinds := map[StatusCode][]byte{
+				StatusUnknownTLV:            appendRaw(nil, TypeKeepAlive, 42, append([]byte{0x3f, 0xff, byte(n >> 8), byte(n)}, make([]byte, n)...)),
+				StatusUnsupportedCapability: appendRaw(nil, TypeCapability, 42, append([]byte{0x3f, 0xff, byte(n >> 8), byte(n)}, make([]byte, n)...)),
+			}
+			for status, raw := range kinds {
+				_, size, err := parseMessage(raw)
+				var e *Error
+				if !errors.As(err, &e) || e.Status != status || size != len(raw) {
+					t.Fatalf("TLV of %d bytes: %v", n, err)
+				}
+				answer := e.Notification(1)
+				if _, err := AppendPDU(nil, sender, limit, answer); err != nil {
+					t.Fatalf("TLV of %d bytes in a PDU of %d: %v", n, limit, err)
+				}
+				if short := n+tlvHeaderSize <= 128; (answer.ReturnedTLVs != nil) != short {
+					t.Errorf("TLV of %d bytes: %d returned", n, len(answer.ReturnedTLVs))
+				}
+			}
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package labels
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/manycast/manycast/tdpd/internal/wire"
@@ -41,7 +42,8 @@ func (l *Labels) looped(a *attributes) bool {
 }
 
 // attributesOf is what this router's mappings of a FEC carry. Without loop detection that is a hop count alone, where the next hop
-// gave one. Several next hops count as the longest of their ways, and by all of them.
+// gave one. Several next hops count as the longest of their ways, and by all of them. What is on any of them may be more than a path
+// vector may have though none of them is too long; then the longest stands for all, and the hop count finds loops by the others.
 func (l *Labels) attributesOf(f *fec) *attributes {
 	if f.local == NoLabel {
 		return nil
@@ -54,6 +56,7 @@ func (l *Labels) attributesOf(f *fec) *attributes {
 	}
 	a := attributes{counted: l.cfg.LoopDetection}
 	known, unknown := false, false
+	var longest []wire.LSRID
 	for b := range f.downstream {
 		if b.attrs == nil {
 			unknown = true
@@ -61,6 +64,7 @@ func (l *Labels) attributesOf(f *fec) *attributes {
 		}
 		known = true
 		a.merge(b.attrs)
+		longest = longer(longest, b.attrs.path)
 		unknown = unknown || !b.attrs.counted || b.attrs.hops == wire.HopCountUnknown
 	}
 	if !known && !l.cfg.LoopDetection {
@@ -71,13 +75,26 @@ func (l *Labels) attributesOf(f *fec) *attributes {
 	} else if a.hops < 255 {
 		a.hops++
 	}
-	if l.cfg.LoopDetection {
-		a.path = append(a.path, l.cfg.LSR)
-	} else {
+	switch {
+	case !l.cfg.LoopDetection:
 		a.path = nil
+	case len(a.path) > int(l.cfg.PathLimit):
+		a.path = append(slices.Clone(longest), l.cfg.LSR)
+	default:
+		a.path = append(a.path, l.cfg.LSR)
 	}
 	return &a
 }
+
+// longer is the longer path; of two as long always the same.
+func longer(a, b []wire.LSRID) []wire.LSRID {
+	if c := cmp.Compare(len(a), len(b)); c > 0 || c == 0 && slices.CompareFunc(a, b, compareLSR) <= 0 {
+		return a
+	}
+	return b
+}
+
+func compareLSR(a, b wire.LSRID) int { return slices.Compare(a[:], b[:]) }
 
 func (a *attributes) merge(b *attributes) {
 	a.hops, a.counted = max(a.hops, b.hops), a.counted || b.counted

@@ -2,7 +2,12 @@ package interop
 
 import (
 	"encoding/binary"
+	"fmt"
+	"net"
 	"net/netip"
+	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +99,12 @@ func TestVMWrongPeers(t *testing.T) {
 	fine("an unknown message with U bit")
 	i.say(wire.KeepAlive{Head: wire.Head{Others: []wire.TLV{{Type: 0x3abc, Unknown: true, Forward: true, Value: []byte{1}}}}})
 	fine("an unknown TLV with U and F bit")
+	whole := append([]byte{0x3f, 0xff, 0x0f, 0xe4}, make([]byte, 0xfe4)...) // an unknown TLV that fills its PDU
+	i.send(framed(i.id, append([]byte{0x02, 0x01, 0x0f, 0xec, 0, 0, 0, 42}, whole...)))
+	if n, err := i.told(); err != nil || n.Status.Code != wire.StatusUnknownTLV {
+		t.Errorf("a large unknown TLV: %v, %v", n.Status.Code, err)
+	}
+	fine("a large unknown TLV")
 	i.say(label(l.host4(0), wire.LabelExplicitNullIPv6))
 	i.hears("the release of a label that cannot be", func(m wire.Message) bool { _, is := m.(wire.LabelRelease); return is })
 	i.say(label(netip.MustParsePrefix("fe80::/64"), 100), label(netip.MustParsePrefix("224.0.0.0/4"), 100), label(netip.MustParsePrefix("0.0.0.0/0"), 100))
@@ -165,6 +176,46 @@ func TestVMFlood(t *testing.T) {
 		t.Error("the session has ended")
 	}
 	t.Logf("%d bindings in %v", most+beyond, time.Since(start))
+	o.alive()
+}
+
+// TestVMDeafPeer: one that asks and asks, and reads nothing of the answers, loses its session before it takes much memory. The others keep
+// theirs.
+func TestVMDeafPeer(t *testing.T) {
+	l := newLine(t, 9, 1, 5)
+	o, other, i := l.tdpd(1), l.tdpd(2), l.intruder(0, 1, "r")
+	other.meets(1)
+	l.eventually(func() bool { return strings.Contains(o.Output(), "adjacency is up") }, "it hears the deaf one")
+	i.session(i.proposal())
+	go func(conn net.Conn) {
+		wildcard := wire.LabelRequest{Head: wire.Head{ID: 1}, FEC: wire.FEC{wire.TypedWildcard{Family: wire.IPv4}}}
+		for ended := false; !ended; {
+			batch := []wire.Message{wildcard}
+			for n := range uint32(100) {
+				batch = append(batch, wire.LabelRequest{Head: wire.Head{ID: 2 + n}, FEC: wire.FEC{wire.Prefix{Prefix: l.host4(1)}}})
+			}
+			b, err := wire.AppendPDU(nil, i.id, 0, batch...)
+			if err == nil {
+				_, err = conn.Write(b)
+			}
+			ended = err != nil
+		}
+	}(i.conn)
+	l.eventually(func() bool { _, up := o.sessions(0); return !up }, "the session ends")
+	if !strings.Contains(o.Output(), "takes too little") {
+		t.Error("it does not say why")
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", o.PID()))
+	most := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(status)
+	if err != nil || most == nil {
+		t.Fatalf("memory: %v\n%s", err, status)
+	}
+	if n, _ := strconv.Atoi(string(most[1])); n > 256<<10 {
+		t.Errorf("%d MiB of memory", n>>10)
+	}
+	if begun, up := o.sessions(2); begun != 1 || !up {
+		t.Errorf("%d sessions with the other, one now: %v", begun, up)
+	}
 	o.alive()
 }
 

@@ -31,6 +31,7 @@ type peer struct {
 	full      bool                // bindings were turned away
 	starved   bool                // was told that there are no labels
 	warned    complaint           // was complained of, once a session
+	wildcards map[wire.AddressFamily]wildcard
 }
 
 // complaint is of what a peer may do again and again.
@@ -101,6 +102,7 @@ func (l *Labels) Up(now time.Time, with Peer) []Action {
 	}
 	p.up, p.loops = true, with.Agreed.LoopDetection
 	p.typed, p.endOfLIB = false, false
+	p.wildcards = map[wire.AddressFamily]wildcard{}
 	p.capable(with.Agreed.Capabilities)
 	p.adjacent(with.Adjacencies)
 	l.sayAddresses(p, p.families, l.addresses, false)

@@ -2,9 +2,14 @@ package labels
 
 import (
 	"slices"
+	"time"
 
 	"github.com/manycast/manycast/tdpd/internal/wire"
 )
+
+// wildcardEvery is how long after a typed wildcard request was answered another one of the peer and the family is: all there is is the
+// answer to each.
+const wildcardEvery = 10 * time.Second
 
 // asked is a peer's request that cannot be answered yet; one a peer.
 type asked struct {
@@ -31,21 +36,43 @@ func (l *Labels) requested(p *peer, m wire.LabelRequest) {
 		return
 	}
 	for _, e := range m.FEC {
-		x, ok := e.(wire.Prefix)
-		if !ok { // a typed wildcard: whatever there is (RFC 5918 section 4)
-			l.requestedAll(p, m)
-			continue
-		}
-		if status := l.request(l.fecs[x.Prefix], p, m.ID); status != wire.StatusSuccess {
-			l.refuseRequest(p, status, m.ID)
+		switch x := e.(type) {
+		case wire.Prefix:
+			if status := l.request(l.fecs[x.Prefix], p, m.ID); status != wire.StatusSuccess {
+				l.refuseRequest(p, status, m.ID)
+			}
+		case wire.TypedWildcard:
+			w := p.wildcards[x.Family]
+			p.wildcards[x.Family] = wildcard{id: m.ID, waits: true, from: w.from}
 		}
 	}
+	l.answerWildcards(p)
 }
 
-func (l *Labels) requestedAll(p *peer, m wire.LabelRequest) {
-	for _, f := range l.named(m.FEC) {
-		if l.advertises(f, p) {
-			f.ask(p, m.ID)
+// wildcard is what a peer has asked with a typed wildcard of a family. Of several requests that wait the last is answered.
+type wildcard struct {
+	id    uint32
+	waits bool
+	from  time.Time // it is not answered before
+}
+
+func (w wildcard) due(now time.Time) bool { return w.waits && !now.Before(w.from) }
+
+// answerWildcards answers with whatever there is (RFC 5918 section 4).
+func (l *Labels) answerWildcards(p *peer) {
+	due := map[wire.AddressFamily]uint32{}
+	for family, w := range p.wildcards {
+		if w.due(l.now) {
+			due[family] = w.id
+			p.wildcards[family] = wildcard{from: l.now.Add(wildcardEvery)}
+		}
+	}
+	if len(due) == 0 {
+		return
+	}
+	for _, f := range l.sorted() {
+		if id, asked := due[f.family()]; asked && l.advertises(f, p) {
+			f.ask(p, id)
 			l.offer(f, p, false)
 		}
 	}

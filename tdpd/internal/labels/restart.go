@@ -39,7 +39,7 @@ func (l *Labels) recovered() {
 
 // leave keeps what a peer has said for it to come back (RFC 3478 section 3.3).
 func (l *Labels) leave(p *peer, reconnect time.Duration) {
-	p.up, p.until = false, l.now.Add(reconnect)
+	p.up, p.until, p.wildcards = false, l.now.Add(reconnect), nil
 	l.requests.forget(p)
 	for _, f := range l.fecs {
 		if i := f.of(p); i >= 0 {
@@ -115,6 +115,9 @@ func (l *Labels) Tick(now time.Time) []Action {
 			l.drop(p)
 		}
 	}
+	for _, p := range l.peers {
+		l.answerWildcards(p)
+	}
 	l.retry(func(r *request) bool { return !r.due.IsZero() && !now.Before(r.due) })
 	if l.recovery.IsZero() || now.Before(l.recovery) {
 		return l.take()
@@ -133,6 +136,11 @@ func (l *Labels) Next() time.Time {
 	}
 	for _, p := range l.peers {
 		sooner(p.until)
+		for _, w := range p.wildcards {
+			if w.waits {
+				sooner(w.from)
+			}
+		}
 	}
 	for _, r := range l.requests.of {
 		sooner(r.due)

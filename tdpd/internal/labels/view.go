@@ -59,6 +59,9 @@ func (l *Labels) FECs(behind netip.Prefix, most int) []netip.Prefix {
 	return page.Behind(maps.Keys(l.fecs), netip.Prefix.Compare, func(p netip.Prefix) bool { return p.Compare(behind) > 0 }, most)
 }
 
+// Size is how many FECs there are, with a route or with bindings alone.
+func (l *Labels) Size() int { return len(l.fecs) }
+
 // Knows says whether there is a route or a binding of a prefix.
 func (l *Labels) Knows(p netip.Prefix) bool { return l.fecs[p] != nil }
 

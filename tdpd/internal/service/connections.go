@@ -46,6 +46,8 @@ func (s *Service) event(now time.Time, e transport.Event) {
 		s.accepted(now, e.Conn)
 	case transport.Received:
 		s.received(now, e)
+	case transport.Dropped:
+		s.dropped(now, e)
 	case transport.Closed:
 		delete(s.strangers, e.Conn)
 		if p := s.with(e.Conn); p != nil {

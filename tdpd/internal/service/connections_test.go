@@ -25,11 +25,13 @@ type recorder struct {
 	secret string
 	gtsm   bool
 	closed bool
+	most   int // messages that may wait
 }
 
 func (r *recorder) Remote() netip.Addr            { return r.remote }
 func (r *recorder) Send(m wire.Message)           { r.sent = append(r.sent, m) }
 func (r *recorder) SetMaxPDU(uint16)              {}
+func (r *recorder) SetMaxQueue(n int)             { r.most = n }
 func (r *recorder) SetGTSM() error                { r.gtsm = true; return r.fail }
 func (r *recorder) SetSecret(secret string) error { r.secret = secret; return r.fail }
 func (r *recorder) Close()                        { r.closed = true }

@@ -78,6 +78,9 @@ func (s *Service) flush(now time.Time) {
 		}
 	}
 	s.install(now, b)
+	if len(b.says) > 0 {
+		s.boundQueues()
+	}
 	for _, say := range b.says {
 		if p := s.peers[say.Peer]; p != nil {
 			s.act(now, p, p.session.Say(now, say.Message))

@@ -22,8 +22,12 @@ import (
 	"github.com/manycast/manycast/tdpd/internal/wire"
 )
 
-// atOnce is how many events are taken before what they change is carried out together.
-const atOnce = 256
+// How much is taken before what it changes is carried out together.
+const (
+	atOnce     = 256    // events
+	saysAtOnce = 10_000 // messages to peers that come of them, about
+	turnAtMost = 100 * time.Millisecond
+)
 
 // Journal keeps which label is whose beyond this process.
 type Journal interface {
@@ -66,6 +70,7 @@ type Service struct {
 	pending   batch
 	kernel    kernelState
 	counters  Counters
+	unfit     time.Time // when a message that was not sent was told of
 }
 
 // Counters only grow.
@@ -135,9 +140,12 @@ func (s *Service) Turns() []chan<- struct{} { return []chan<- struct{}{s.turns} 
 
 // events takes what is there, that the kernel's tables change once for much.
 func (s *Service) events(first transport.Event) {
-	e := first
+	e, begun := first, time.Now()
 	for range atOnce {
 		s.event(time.Now(), e)
+		if len(s.pending.says) >= saysAtOnce || time.Since(begun) >= turnAtMost {
+			return
+		}
 		select {
 		case e = <-s.Network.Events():
 		default:

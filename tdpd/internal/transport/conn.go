@@ -15,18 +15,16 @@ import (
 )
 
 const (
-	// queueMax is how many messages may wait for a peer: more than a label for each of a million prefixes.
-	queueMax = 1 << 21
+	// queueMost is how many messages may wait for a peer where SetMaxQueue was not called.
+	queueMost = 1 << 16
 	// writeAtMost is how much is encoded at a time, in messages.
 	writeAtMost = 512
-	// writeWithin is how long a peer may take nothing. Its session ends by its keepalive time before.
+	// writeWithin is how long a peer may take nothing, where little waits for it.
 	writeWithin = 5 * time.Minute
 	// closeWithin is how long what was sent may take to leave a connection that is closed.
 	closeWithin = 2 * time.Second
 	readAtMost  = 64 << 10
 )
-
-var errSlow = fmt.Errorf("the peer takes nothing: %d messages wait for it", queueMax)
 
 // conn is a connection, open or about to be: Send may come before start.
 type conn struct {
@@ -39,13 +37,15 @@ type conn struct {
 	mu     sync.Mutex
 	nc     net.Conn // nil before it is open
 	queue  []wire.Message
+	most   int           // of queue
+	slow   error         // more waited than may
 	ended  bool          // nothing more is taken: closed, or failed
 	closed chan struct{} // by Close: events do not matter any more
 	more   chan struct{} // queue or ended have changed
 }
 
 func newConn(id wire.Identifier, remote netip.Addr, events chan<- Event, quit <-chan struct{}) *conn {
-	return &conn{id: id, remote: remote, events: events, quit: quit, closed: make(chan struct{}), more: make(chan struct{}, 1)}
+	return &conn{id: id, remote: remote, events: events, quit: quit, most: queueMost, closed: make(chan struct{}), more: make(chan struct{}, 1)}
 }
 
 // Remote implements Conn.
@@ -53,6 +53,13 @@ func (c *conn) Remote() netip.Addr { return c.remote }
 
 // SetMaxPDU implements Conn.
 func (c *conn) SetMaxPDU(n uint16) { c.limit.Store(uint32(n)) }
+
+// SetMaxQueue implements Conn.
+func (c *conn) SetMaxQueue(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.most = n
+}
 
 // SetGTSM implements Conn.
 func (c *conn) SetGTSM() error {
@@ -80,11 +87,24 @@ func (c *conn) set(options ...option) error {
 // Send implements Conn.
 func (c *conn) Send(m wire.Message) {
 	c.mu.Lock()
-	if !c.ended {
+	switch {
+	case c.ended:
+	case len(c.queue) >= c.most:
+		c.overflow()
+	default:
 		c.queue = append(c.queue, m)
 	}
 	c.mu.Unlock()
 	c.wake()
+}
+
+// overflow ends the connection: what waits will not leave. c.mu is held.
+func (c *conn) overflow() {
+	c.slow = fmt.Errorf("the peer takes too little: %d messages wait for it", len(c.queue))
+	c.ended, c.queue = true, nil
+	if c.nc != nil {
+		_ = c.nc.SetDeadline(time.Unix(1, 0)) // interrupts reader and writer; fails only where both do, too
+	}
 }
 
 // Close implements Conn.
@@ -141,6 +161,9 @@ func (c *conn) run(nc net.Conn) {
 	nc.Close()
 	if werr := <-done; werr != nil && !errors.Is(werr, net.ErrClosed) { // the reader was interrupted by it
 		err = werr
+	}
+	if c.slow != nil { // both were
+		err = c.slow
 	}
 	c.tell(Closed{c, err})
 }
@@ -227,11 +250,9 @@ func (c *conn) received(pdu wire.PDU) Received {
 func (c *conn) write(nc net.Conn) error {
 	var buf []byte
 	for {
-		batch, last, err := c.next()
-		if err == nil && len(batch) > 0 {
-			buf, err = wire.AppendPDU(buf[:0], c.id, uint16(c.limit.Load()), batch...)
-		}
-		if err == nil && len(batch) > 0 {
+		batch, last := c.next()
+		var err error
+		if buf = c.encode(buf[:0], batch); len(buf) > 0 {
 			c.postpone(nc)
 			_, err = nc.Write(buf)
 		}
@@ -240,6 +261,21 @@ func (c *conn) write(nc net.Conn) error {
 			return err
 		}
 	}
+}
+
+// encode appends messages in PDUs as the peer takes them, and tells of those that fit into none.
+func (c *conn) encode(b []byte, batch []wire.Message) []byte {
+	limit := uint16(c.limit.Load())
+	out, err := wire.AppendPDU(b, c.id, limit, batch...)
+	if err == nil {
+		return out
+	}
+	for _, m := range batch {
+		if b, err = wire.AppendPDU(b, c.id, limit, m); err != nil {
+			c.tell(Dropped{c, m, err})
+		}
+	}
+	return b
 }
 
 // postpone gives the peer its time anew.
@@ -254,19 +290,15 @@ func (c *conn) postpone(nc net.Conn) {
 }
 
 // next waits for messages. last: there will be no more.
-func (c *conn) next() (batch []wire.Message, last bool, err error) {
+func (c *conn) next() (batch []wire.Message, last bool) {
 	for {
 		c.mu.Lock()
 		n := min(len(c.queue), writeAtMost)
 		batch, c.queue = c.queue[:n:n], c.queue[n:]
 		last = c.ended && len(c.queue) == 0
-		slow := len(c.queue) > queueMax
 		c.mu.Unlock()
-		if slow {
-			return nil, false, errSlow
-		}
 		if n > 0 || last {
-			return batch, last, nil
+			return batch, last
 		}
 		select {
 		case <-c.more:

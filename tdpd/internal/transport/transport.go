@@ -39,8 +39,10 @@ type Conn interface {
 	Remote() netip.Addr
 	// Send queues a message. A connection whose peer takes too little ends by Closed.
 	Send(m wire.Message)
-	// SetMaxPDU bounds PDUs, both ways, in bytes.
+	// SetMaxPDU bounds PDUs, both ways, in bytes. A message that fits into none is not sent; Dropped tells.
 	SetMaxPDU(n uint16)
+	// SetMaxQueue bounds how many messages may wait for the peer.
+	SetMaxQueue(n int)
 	// SetGTSM takes packets of the same link only from now on.
 	SetGTSM() error
 	// SetSecret takes segments that are signed by TCP MD5 only from now on, and signs: for who connected before it was known whose
@@ -50,7 +52,7 @@ type Conn interface {
 	Close()
 }
 
-// Event is one of Hello, Connected, Failed, Accepted, Received and Closed.
+// Event is one of Hello, Connected, Failed, Accepted, Received, Dropped and Closed.
 type Event interface{ event() }
 
 // Hello is a hello that came. Where Err is set, nothing but its sender and how it came is known of it.
@@ -84,6 +86,13 @@ type Message struct {
 	Err     *wire.Error
 }
 
+// Dropped tells of a message that was not sent.
+type Dropped struct {
+	Conn    Conn
+	Message wire.Message
+	Err     error
+}
+
 // Closed tells that a connection has ended otherwise than by Close. Err is nil where the peer has closed it.
 type Closed struct {
 	Conn Conn
@@ -95,4 +104,5 @@ func (Connected) event() {}
 func (Failed) event()    {}
 func (Accepted) event()  {}
 func (Received) event()  {}
+func (Dropped) event()   {}
 func (Closed) event()    {}

@@ -9,11 +9,11 @@ import (
 
 // cleaner waits for grace periods beside the work of Maps, which owns all state: a batch goes out, then comes back.
 type cleaner struct {
-	slots, entries *ebpf.Map // its own descriptors
-	none           *ebpf.Map // takes the place of a slot table
-	next           batch
-	out            *batch // with the goroutine
-	done           chan error
+	slots, users, entries *ebpf.Map // its own descriptors
+	noSlots, noUsers      *ebpf.Map // take the place of tables
+	next                  batch
+	out                   *batch // with the goroutine
+	done                  chan error
 }
 
 // batch is what is out of force: lookups that began before may still use it.
@@ -21,17 +21,25 @@ type batch struct {
 	generations []uint32
 	numbers     []uint32 // of removed groups
 	unused      []uint32 // generations whose slot tables are to go
+	users       []uint32 // generations whose tables of users are to go
 	keys        []mapKey
 }
 
-func (c *cleaner) open(slots, entries *ebpf.Map) (err error) {
+func (c *cleaner) open(slots, users, entries *ebpf.Map) (err error) {
 	c.done = make(chan error, 1)
-	if c.slots, err = slots.Clone(); err == nil {
-		c.entries, err = entries.Clone()
+	if c.slots, err = slots.Clone(); err != nil {
+		return err
 	}
-	if err == nil {
-		c.none, err = newTable(1)
+	if c.users, err = users.Clone(); err != nil {
+		return err
 	}
+	if c.entries, err = entries.Clone(); err != nil {
+		return err
+	}
+	if c.noSlots, err = newTable(slotTable, 1); err != nil {
+		return err
+	}
+	c.noUsers, err = newTable(userTable, 1)
 	return err
 }
 
@@ -51,23 +59,30 @@ func (c *cleaner) removesGroups() bool {
 
 func (c *cleaner) clean(b batch) error {
 	// An update of a map of maps returns after a grace period: the programs that run from now on see what is in force.
-	if err := c.slots.Put(uint32(0), c.none); err != nil {
+	if err := c.slots.Put(uint32(0), c.noSlots); err != nil {
 		return fmt.Errorf("clean up steering maps: grace period: %w", err)
 	}
 	if err := c.deleteEntries(b.keys); err != nil {
 		return fmt.Errorf("clean up steering maps: entries: %w", err)
 	}
-	if len(b.unused) == 0 {
-		return nil
-	}
-	fds := make([]uint32, len(b.unused))
-	for i := range fds {
-		fds[i] = uint32(c.none.FD())
-	}
-	if _, err := c.slots.BatchUpdate(b.unused, fds, nil); err != nil {
-		return fmt.Errorf("clean up steering maps: slot tables: %w", err)
+	err := errors.Join(putAll(c.slots, b.unused, c.noSlots), putAll(c.users, b.users, c.noUsers))
+	if err != nil {
+		return fmt.Errorf("clean up steering maps: tables: %w", err)
 	}
 	return nil
+}
+
+// putAll puts one table in the place of those of some generations.
+func putAll(outer *ebpf.Map, generations []uint32, table *ebpf.Map) error {
+	if len(generations) == 0 {
+		return nil
+	}
+	fds := make([]uint32, len(generations))
+	for i := range fds {
+		fds[i] = uint32(table.FD())
+	}
+	_, err := outer.BatchUpdate(generations, fds, nil)
+	return err
 }
 
 // deleteEntries deletes keys that need not be there.
@@ -91,6 +106,9 @@ func (m *Maps) retire(i installed, removed bool) {
 	b.generations = append(b.generations, i.generation)
 	b.keys = append(b.keys, m.keys[i.generation]...)
 	delete(m.keys, i.generation)
+	if i.hasUsers {
+		b.users = append(b.users, i.generation)
+	}
 	if removed {
 		b.numbers = append(b.numbers, i.number)
 		b.unused = append(b.unused, i.generation)
@@ -119,13 +137,15 @@ func (m *Maps) collect(wait bool) error {
 		c.next.generations = append(c.next.generations, b.generations...)
 		c.next.numbers = append(c.next.numbers, b.numbers...)
 		c.next.unused = append(c.next.unused, b.unused...)
+		c.next.users = append(c.next.users, b.users...)
 		c.next.keys = append(c.next.keys, b.keys...)
 		return err
 	}
 	for _, g := range b.generations {
 		m.generations[g] = false
 	}
-	m.dropTables(b.unused)
+	m.slots.drop(b.unused...)
+	m.users.drop(b.users...)
 	for _, n := range b.numbers {
 		m.numbers[n] = false
 	}

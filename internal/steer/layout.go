@@ -6,12 +6,13 @@ import (
 	"encoding/binary"
 	"maps"
 	"slices"
-
-	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 )
 
-const lineSlots = 16
+const (
+	lineSlots = 16
+	// layoutVersion is another one where maps that a former version has pinned are to be written anew.
+	layoutVersion = 2
+)
 
 // The structures of steer.h.
 type (
@@ -23,6 +24,7 @@ type (
 		Digest   digest
 		Runs     [maxRuns]mapRun
 		MasksLen uint32
+		Users    usersAt
 		Pad      uint32
 		Masks    [maxMasks]uint32
 	}
@@ -37,8 +39,8 @@ func (p *Plan) lines() []line {
 	return out
 }
 
-func (p *Plan) header(d digest) *header {
-	h := &header{Digest: d, MasksLen: uint32(len(p.masks))}
+func (p *Plan) header(d digest, users usersAt) *header {
+	h := &header{Digest: d, MasksLen: uint32(len(p.masks)), Users: users}
 	for i, r := range p.runs {
 		h.Runs[i] = mapRun{r.shift, r.mask}
 	}
@@ -59,7 +61,7 @@ func (p *Plan) digest() digest {
 			b = b[:0]
 		}
 	}
-	put(uint32(len(p.runs)), uint32(len(p.slots)), uint32(len(p.masks)), uint32(len(p.entries)))
+	put(layoutVersion, uint32(len(p.runs)), uint32(len(p.slots)), uint32(len(p.masks)), uint32(len(p.entries)), uint32(len(p.users)))
 	for _, r := range p.runs {
 		put(r.shift, r.mask)
 	}
@@ -70,6 +72,9 @@ func (p *Plan) digest() digest {
 	for _, e := range slices.SortedFunc(maps.Keys(p.entries), compareEntries) {
 		put(e.mask, e.addr, uint32(p.entries[e]))
 	}
+	for _, u := range p.users {
+		put(uint32(u>>32), uint32(u))
+	}
 	h.Write(b)
 	sum := h.Sum(nil)
 	return digest{binary.BigEndian.Uint64(sum), binary.BigEndian.Uint64(sum[8:])}
@@ -77,21 +82,4 @@ func (p *Plan) digest() digest {
 
 func compareEntries(a, b entry) int {
 	return cmp.Or(cmp.Compare(a.mask, b.mask), cmp.Compare(a.addr, b.addr))
-}
-
-// newTable makes a slot table that fits into steer_slots.
-func newTable(lines int) (*ebpf.Map, error) {
-	return ebpf.NewMap(&ebpf.MapSpec{
-		Name: "steer_table", Type: ebpf.Array, KeySize: 4, ValueSize: 4 * lineSlots,
-		MaxEntries: uint32(lines), Flags: unix.BPF_F_INNER_MAP,
-	})
-}
-
-func fillTable(m *ebpf.Map, lines []line) error {
-	at := make([]uint32, len(lines))
-	for i := range at {
-		at[i] = uint32(i)
-	}
-	_, err := m.BatchUpdate(at, lines, nil)
-	return err
 }

@@ -28,9 +28,11 @@ type lookupSteerPlan struct {
 		Shift uint32
 		Mask  uint32
 	}
-	MasksLen uint32
-	Pad      uint32
-	Masks    [32]uint32
+	MasksLen  uint32
+	UsersLen  uint32
+	UsersSeed uint32
+	Pad       uint32
+	Masks     [32]uint32
 }
 
 // Names of all BPF objects in the ELF.
@@ -42,6 +44,7 @@ const (
 	lookupMapSteerGroups  = "steer_groups"
 	lookupMapSteerPlans   = "steer_plans"
 	lookupMapSteerSlots   = "steer_slots"
+	lookupMapSteerUsers   = "steer_users"
 	lookupProgLookupAll   = "lookup_all"
 	lookupProgLookupNone  = "lookup_none"
 	lookupProgLookupOne   = "lookup_one"
@@ -103,6 +106,7 @@ type lookupMapSpecs struct {
 	SteerGroups  *ebpf.MapSpec `ebpf:"steer_groups"`
 	SteerPlans   *ebpf.MapSpec `ebpf:"steer_plans"`
 	SteerSlots   *ebpf.MapSpec `ebpf:"steer_slots"`
+	SteerUsers   *ebpf.MapSpec `ebpf:"steer_users"`
 }
 
 // lookupVariableSpecs contains global variables before they are loaded into the kernel.
@@ -136,6 +140,7 @@ type lookupMaps struct {
 	SteerGroups  *ebpf.Map `ebpf:"steer_groups"`
 	SteerPlans   *ebpf.Map `ebpf:"steer_plans"`
 	SteerSlots   *ebpf.Map `ebpf:"steer_slots"`
+	SteerUsers   *ebpf.Map `ebpf:"steer_users"`
 }
 
 func (m *lookupMaps) Close() error {
@@ -145,6 +150,7 @@ func (m *lookupMaps) Close() error {
 		m.SteerGroups,
 		m.SteerPlans,
 		m.SteerSlots,
+		m.SteerUsers,
 	)
 }
 

@@ -13,18 +13,19 @@ import (
 )
 
 // MapNames are the maps of bpf/steer.h, for a loader that pins them.
-var MapNames = [...]string{"steer_groups", "steer_current", "steer_plans", "steer_slots", "steer_entries"}
+var MapNames = [...]string{"steer_groups", "steer_current", "steer_plans", "steer_slots", "steer_entries", "steer_users"}
 
 // Maps puts plans into the maps of bpf/steer.h. One goroutine at a time may use it, and one Maps at a time the maps.
 type Maps struct {
-	groups, current, plans, slots, entries *ebpf.Map
+	groups, current, plans, entries *ebpf.Map
 
 	inForce     *words // of current
 	installed   map[netip.Addr]installed
-	numbers     []bool               // of groups, in use
-	generations []bool               // in use, old ones not yet cleaned up included; 0 is none
-	tables      map[uint32]*ebpf.Map // slot tables by generation, of those that this process made
-	keys        map[uint32][]mapKey  // in entries, by generation
+	numbers     []bool // of groups, in use
+	generations []bool // in use, old ones not yet cleaned up included; 0 is none
+	slots       *tables
+	users       *tables
+	keys        map[uint32][]mapKey // in entries, by generation
 	cleaner     cleaner
 }
 
@@ -32,19 +33,23 @@ type Maps struct {
 type installed struct {
 	number, generation uint32
 	digest             digest
+	hasUsers           bool
 }
 
 // NewMaps takes the maps of a loaded collection by their names in bpf/steer.h (Collection.Maps will do). What pinned maps
 // hold already is taken over; what a former process left half done is cleaned up by the next Set.
 func NewMaps(byName map[string]*ebpf.Map) (*Maps, error) {
-	m := &Maps{installed: map[netip.Addr]installed{}, tables: map[uint32]*ebpf.Map{}, keys: map[uint32][]mapKey{}}
-	for i, to := range []**ebpf.Map{&m.groups, &m.current, &m.plans, &m.slots, &m.entries} {
+	m := &Maps{
+		installed: map[netip.Addr]installed{}, keys: map[uint32][]mapKey{},
+		slots: newTables("slot table", slotTable), users: newTables("table of users", userTable),
+	}
+	for i, to := range []**ebpf.Map{&m.groups, &m.current, &m.plans, &m.slots.outer, &m.entries, &m.users.outer} {
 		if *to = byName[MapNames[i]]; *to == nil {
 			return nil, fmt.Errorf("map %s is missing; the program must include steer.h", MapNames[i])
 		}
 	}
 	m.numbers = make([]bool, min(m.groups.MaxEntries(), m.current.MaxEntries()))
-	m.generations = make([]bool, min(m.plans.MaxEntries(), m.slots.MaxEntries()))
+	m.generations = make([]bool, min(m.plans.MaxEntries(), m.slots.outer.MaxEntries(), m.users.outer.MaxEntries()))
 	m.generations[0] = true
 	var err error
 	if m.inForce, err = mapWords(m.current); err != nil {
@@ -53,7 +58,7 @@ func NewMaps(byName map[string]*ebpf.Map) (*Maps, error) {
 	if err := m.takeOver(); err != nil {
 		return nil, fmt.Errorf("take over steering maps: %w", err)
 	}
-	if err := m.cleaner.open(m.slots, m.entries); err != nil {
+	if err := m.cleaner.open(m.slots.outer, m.users.outer, m.entries); err != nil {
 		return nil, fmt.Errorf("steering maps: %w", err)
 	}
 	return m, nil
@@ -134,7 +139,7 @@ func (m *Maps) prepare(plans map[netip.Addr]*Plan) ([]change, error) {
 			return changes, fmt.Errorf("steer group %s: %w", group, err)
 		}
 		m.numbers[number], m.generations[g] = true, true
-		changes = append(changes, change{group, plan, installed{number, g, d}, lines})
+		changes = append(changes, change{group, plan, installed{number, g, d, plan.Users() > 0}, lines})
 	}
 	return changes, nil
 }
@@ -163,12 +168,12 @@ func (m *Maps) freeGeneration(lines int) (uint32, error) {
 	}
 	best, rank := -1, 3
 	for g, used := range m.generations {
-		t := m.tables[uint32(g)]
+		has := m.slots.len(uint32(g))
 		switch {
 		case used:
-		case t != nil && int(t.MaxEntries()) == lines:
+		case has == lines:
 			return uint32(g), nil
-		case t != nil && rank > 1:
+		case has > 0 && rank > 1:
 			best, rank = g, 1
 		case rank > 2:
 			best, rank = g, 2
@@ -185,55 +190,45 @@ func (m *Maps) freeGeneration(lines int) (uint32, error) {
 func (m *Maps) write(changes []change) ([]change, error) {
 	slices.SortStableFunc(changes, func(a, b change) int { return cmp.Compare(a.plan.Entries(), b.plan.Entries()) })
 	var written []change
-	var fresh []uint32
 	var errs []error
+	give := func(c change) {
+		_, known := m.installed[c.group]
+		m.retire(c.to, !known)
+	}
 	for _, c := range changes {
-		isFresh, err := m.writeTable(c.to.generation, c.lines)
-		if err == nil {
-			err = m.writePlan(c)
-		}
-		if err != nil {
-			m.dropTables([]uint32{c.to.generation})
-			_, known := m.installed[c.group]
-			m.retire(c.to, !known)
+		if err := m.writePlan(c); err != nil {
+			m.slots.drop(c.to.generation)
+			m.users.drop(c.to.generation)
+			give(c)
 			errs = append(errs, fmt.Errorf("steer group %s: %w", c.group, err))
 			continue
 		}
 		written = append(written, c)
-		if isFresh {
-			fresh = append(fresh, c.to.generation)
-		}
 	}
-	if err := m.putTables(fresh); err != nil {
+	if err := errors.Join(m.slots.put(), m.users.put()); err != nil {
 		for _, c := range written {
-			_, known := m.installed[c.group]
-			m.retire(c.to, !known)
+			give(c)
 		}
 		return nil, errors.Join(append(errs, err)...)
 	}
 	return written, errors.Join(errs...)
 }
 
-// putTables puts slot tables that this process made into steer_slots.
-func (m *Maps) putTables(generations []uint32) error {
-	if len(generations) == 0 {
-		return nil
-	}
-	fds := make([]uint32, len(generations))
-	for i, g := range generations {
-		fds[i] = uint32(m.tables[g].FD())
-	}
-	if _, err := m.slots.BatchUpdate(generations, fds, nil); err != nil {
-		m.dropTables(generations)
-		return fmt.Errorf("steer slot tables: %w", err)
-	}
-	return nil
-}
-
-// writePlan writes all of a generation but its slot table.
+// writePlan writes a generation, which no lookup sees yet. Tables that are fresh have still to be put.
 func (m *Maps) writePlan(c change) error {
 	g := c.to.generation
-	if err := m.plans.Put(g, c.plan.header(c.to.digest)); err != nil {
+	if err := m.slots.fill(g, len(c.lines), c.lines); err != nil {
+		return err
+	}
+	var at usersAt
+	if c.plan.Users() > 0 {
+		var table []userLine
+		table, at = layUsers(c.plan.users)
+		if err := m.users.fill(g, int(at.Len), table); err != nil {
+			return err
+		}
+	}
+	if err := m.plans.Put(g, c.plan.header(c.to.digest, at)); err != nil {
 		return fmt.Errorf("plan: %w", err)
 	}
 	err := m.writeEntries(g, c.plan)
@@ -243,42 +238,16 @@ func (m *Maps) writePlan(c change) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("%d entries: %w", c.plan.Entries(), err)
+		return fmt.Errorf("%d entries: %w", len(c.plan.entries), err)
 	}
 	return nil
 }
 
-// writeTable fills the generation's slot table; fresh ones have still to go into steer_slots, which costs a grace period.
-func (m *Maps) writeTable(g uint32, lines []line) (fresh bool, err error) {
-	t := m.tables[g]
-	if t == nil || int(t.MaxEntries()) != len(lines) {
-		m.dropTables([]uint32{g})
-		if t, err = newTable(len(lines)); err != nil {
-			return false, fmt.Errorf("slot table: %w", err)
-		}
-		m.tables[g], fresh = t, true
-	}
-	if err := fillTable(t, lines); err != nil {
-		return fresh, fmt.Errorf("slot table: %w", err)
-	}
-	return fresh, nil
-}
-
-// dropTables forgets slot tables of this process; what steer_slots has stays there until it is replaced.
-func (m *Maps) dropTables(generations []uint32) {
-	for _, g := range generations {
-		if t := m.tables[g]; t != nil {
-			t.Close()
-			delete(m.tables, g)
-		}
-	}
-}
-
 func (m *Maps) writeEntries(generation uint32, p *Plan) error {
-	if p.Entries() == 0 {
+	if len(p.entries) == 0 {
 		return nil
 	}
-	keys, owners := make([]mapKey, 0, p.Entries()), make([]uint32, 0, p.Entries())
+	keys, owners := make([]mapKey, 0, len(p.entries)), make([]uint32, 0, len(p.entries))
 	for e, o := range p.entries {
 		keys, owners = append(keys, mapKey{generation, e.mask, e.addr}), append(owners, uint32(o))
 	}
@@ -336,7 +305,7 @@ func (m *Maps) takeOver() error {
 		if err := m.plans.Lookup(g, &h); err != nil {
 			return fmt.Errorf("plan %d: %w", g, err)
 		}
-		m.installed[netip.AddrFrom4(group)] = installed{number, g, h.Digest}
+		m.installed[netip.AddrFrom4(group)] = installed{number, g, h.Digest, h.Users.Len > 0}
 		m.numbers[number], m.generations[g] = true, true
 	}
 	if err := it.Err(); err != nil {
@@ -356,7 +325,7 @@ func (m *Maps) takeOver() error {
 	for g := range found {
 		if int(g) < len(m.generations) && !m.generations[g] {
 			m.generations[g] = true
-			m.retire(installed{generation: g}, false)
+			m.retire(installed{generation: g, hasUsers: true}, false)
 		}
 	}
 	return nil

@@ -49,7 +49,7 @@ func loadBy(t testing.TB, pins string, maxEntries uint32, do func(func() error) 
 	t.Cleanup(func() { o.Close() })
 	m, err := NewMaps(map[string]*ebpf.Map{
 		"steer_groups": o.SteerGroups, "steer_current": o.SteerCurrent, "steer_plans": o.SteerPlans,
-		"steer_slots": o.SteerSlots, "steer_entries": o.SteerEntries,
+		"steer_slots": o.SteerSlots, "steer_entries": o.SteerEntries, "steer_users": o.SteerUsers,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -137,8 +137,8 @@ func TestNetProgramAndPlanAgree(t *testing.T) {
 	if m.entries.Iterate().Next(&key, &owner) {
 		t.Errorf("entry %v is left", key)
 	}
-	if slices.Contains(m.numbers, true) || slices.Contains(m.generations[1:], true) || len(m.tables) > 12 {
-		t.Errorf("numbers, generations or %d slot tables are left", len(m.tables))
+	if slices.Contains(m.numbers, true) || slices.Contains(m.generations[1:], true) || len(m.slots.made) > 12 || len(m.users.made) > 0 {
+		t.Errorf("numbers, generations, %d slot tables or %d of users are left", len(m.slots.made), len(m.users.made))
 	}
 }
 
@@ -221,7 +221,7 @@ func TestNetLookupsDuringSwitchesSeeOnePlan(t *testing.T) {
 
 func TestNetFullMapKeepsTheOldPlan(t *testing.T) {
 	ps := moving(t)
-	o, m := load(t, "", uint32(ps[0].Entries()+ps[1].Entries()-1))
+	o, m := load(t, "", uint32(len(ps[0].entries)+len(ps[1].entries)-1))
 	if err := m.Set(map[netip.Addr]*Plan{group: ps[0]}); err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +277,7 @@ func TestNetRestartTakesOver(t *testing.T) {
 	for it := again.entries.Iterate(); it.Next(&key, &owner); {
 		entries++
 	}
-	if want := ps[0].Entries() + ps[1].Entries(); entries != want {
+	if want := len(ps[0].entries) + len(ps[1].entries); entries != want {
 		t.Errorf("%d entries, want %d", entries, want)
 	}
 }
@@ -335,7 +335,7 @@ func TestNetGroupsChangeWhereThereIsNoRoomForMore(t *testing.T) {
 // A group whose plan does not fit is its own trouble.
 func TestNetPlanThatDoesNotFitKeepsNoOtherBack(t *testing.T) {
 	ps := moving(t)
-	o, m := load(t, "", uint32(ps[1].Entries()-1))
+	o, m := load(t, "", uint32(len(ps[1].entries)-1))
 	r := rand.New(rand.NewPCG(9, 10))
 	for number := range uint64(3) {
 		small := mustCompile(t, slots(r, 4, 2, number))

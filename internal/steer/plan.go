@@ -32,12 +32,13 @@ type Plan struct {
 	slots   []uint32 // owner and flags
 	masks   []uint32 // most specific first; the first entry found holds
 	entries map[entry]Owner
+	users   []override // overrides of one address, sorted
 }
 
 // run gathers neighbouring bits of the address into the index.
 type run struct{ shift, mask uint32 }
 
-// entry is an override (mask all ones) or a masked portion.
+// entry is a masked portion.
 type entry struct{ mask, addr uint32 }
 
 // Lookup returns the owner of a user, 0 if nobody owns it. Users of IPv6 have no owner.
@@ -49,8 +50,8 @@ func (p *Plan) Lookup(user netip.Addr) Owner {
 	a := toUint32(user)
 	slot := p.slots[p.index(a)]
 	if slot&slotExact != 0 {
-		if o, ok := p.entries[entry{hostMask, a}]; ok {
-			return o
+		if i, ok := slices.BinarySearchFunc(p.users, a, compareUser); ok {
+			return p.users[i].owner()
 		}
 	}
 	if slot&slotMasked != 0 {
@@ -74,14 +75,14 @@ func (p *Plan) index(a uint32) uint32 {
 // Equal reports whether both plans are the same, not only alike in their answers.
 func (p *Plan) Equal(o *Plan) bool {
 	return slices.Equal(p.runs, o.runs) && slices.Equal(p.slots, o.slots) && slices.Equal(p.masks, o.masks) &&
-		maps.Equal(p.entries, o.entries)
+		maps.Equal(p.entries, o.entries) && slices.Equal(p.users, o.users)
 }
 
 // Slots returns the size of the slot table: 1..65536.
 func (p *Plan) Slots() int { return len(p.slots) }
 
 // Entries returns how many overrides and masked portions stand beside the slot table.
-func (p *Plan) Entries() int { return len(p.entries) }
+func (p *Plan) Entries() int { return len(p.entries) + len(p.users) }
 
 // Masks returns how many probes a user in a masked portion may cost: 0..32.
 func (p *Plan) Masks() int { return len(p.masks) }

@@ -22,12 +22,12 @@ func TestNetReserveSparesTheSetANewTable(t *testing.T) {
 	}
 	at := []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.16.0.99")}
 	checkProgram(t, o, group, ps[0], at) // nothing is switched
-	reserved := slices.Collect(maps.Values(m.tables))
+	reserved := slices.Collect(maps.Values(m.slots.made))
 	if err := m.Set(next); err != nil {
 		t.Fatal(err)
 	}
 	for g, is := range m.installed {
-		if !slices.Contains(reserved, m.tables[is.generation]) {
+		if !slices.Contains(reserved, m.slots.made[is.generation]) {
 			t.Errorf("group %s got a new slot table", g)
 		}
 	}

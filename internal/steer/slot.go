@@ -140,7 +140,7 @@ func (c *compiler) enter(mask, addr uint32, o Owner) error {
 
 // plan puts the parts together. A mask needs only the index bits in which its entries differ.
 func (c *compiler) plan() *Plan {
-	p := &Plan{runs: runsOf(c.index), slots: c.slots, entries: make(map[entry]Owner, len(c.exact))}
+	p := &Plan{runs: runsOf(c.index), slots: c.slots, entries: map[entry]Owner{}, users: overrides(c.exact)}
 	for _, m := range slices.SortedFunc(maps.Keys(c.tables), byMask) {
 		t, full := c.tables[m], m|c.index
 		for _, b := range c.order {
@@ -153,9 +153,6 @@ func (c *compiler) plan() *Plan {
 		for a, o := range t {
 			p.entries[entry{full, a}] = o
 		}
-	}
-	for a, o := range c.exact {
-		p.entries[entry{hostMask, a}] = o
 	}
 	return p
 }

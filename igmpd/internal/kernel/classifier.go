@@ -105,7 +105,7 @@ func classifierSpec(config Config) (*ebpf.CollectionSpec, error) {
 func (c *classifier) mapsByName() map[string]*ebpf.Map {
 	o := c.objects.igmpdMaps
 	return map[string]*ebpf.Map{"steer_groups": o.SteerGroups, "steer_current": o.SteerCurrent, "steer_plans": o.SteerPlans,
-		"steer_slots": o.SteerSlots, "steer_entries": o.SteerEntries}
+		"steer_slots": o.SteerSlots, "steer_entries": o.SteerEntries, "steer_users": o.SteerUsers}
 }
 
 // set makes want what the classifier does. Exits are there before a plan names their owner, and go after it.

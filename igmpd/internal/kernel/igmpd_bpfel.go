@@ -42,9 +42,11 @@ type igmpdSteerPlan struct {
 		Shift uint32
 		Mask  uint32
 	}
-	MasksLen uint32
-	Pad      uint32
-	Masks    [32]uint32
+	MasksLen  uint32
+	UsersLen  uint32
+	UsersSeed uint32
+	Pad       uint32
+	Masks     [32]uint32
 }
 
 type igmpdTraffic struct {
@@ -66,6 +68,7 @@ const (
 	igmpdMapSteerGroups     = "steer_groups"
 	igmpdMapSteerPlans      = "steer_plans"
 	igmpdMapSteerSlots      = "steer_slots"
+	igmpdMapSteerUsers      = "steer_users"
 	igmpdProgIgmpdClassify  = "igmpd_classify"
 	igmpdVarIgmpdAccelerate = "igmpd_accelerate"
 	igmpdVarIgmpdMark       = "igmpd_mark"
@@ -130,6 +133,7 @@ type igmpdMapSpecs struct {
 	SteerGroups  *ebpf.MapSpec `ebpf:"steer_groups"`
 	SteerPlans   *ebpf.MapSpec `ebpf:"steer_plans"`
 	SteerSlots   *ebpf.MapSpec `ebpf:"steer_slots"`
+	SteerUsers   *ebpf.MapSpec `ebpf:"steer_users"`
 }
 
 // igmpdVariableSpecs contains global variables before they are loaded into the kernel.
@@ -170,6 +174,7 @@ type igmpdMaps struct {
 	SteerGroups  *ebpf.Map `ebpf:"steer_groups"`
 	SteerPlans   *ebpf.Map `ebpf:"steer_plans"`
 	SteerSlots   *ebpf.Map `ebpf:"steer_slots"`
+	SteerUsers   *ebpf.Map `ebpf:"steer_users"`
 }
 
 func (m *igmpdMaps) Close() error {
@@ -183,6 +188,7 @@ func (m *igmpdMaps) Close() error {
 		m.SteerGroups,
 		m.SteerPlans,
 		m.SteerSlots,
+		m.SteerUsers,
 	)
 }
 

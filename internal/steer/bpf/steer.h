@@ -7,7 +7,8 @@
  *   steer_current  group number -> generation in force; one aligned 8-byte store switches a group
  *   steer_plans    generation -> index runs, masks
  *   steer_slots    generation -> slot table
- *   steer_entries  (generation, mask, address) -> owner: masked portions, and overrides of one address (mask all ones)
+ *   steer_entries  (generation, mask, address) -> owner: masked portions
+ *   steer_users    generation -> overrides of one address, in lines of a cache line: a user is in its first or in its second line
  *
  * A generation is complete before it comes into force, does not change afterwards, and its number and its entries are used
  * again only after a grace period. So one lookup sees one plan.
@@ -35,6 +36,7 @@
 #define STEER_RUNS 4
 #define STEER_MASKS 32
 #define STEER_LINE 16 /* slots in a cache line */
+#define STEER_USERS 8 /* users in a cache line */
 
 #define STEER_NOBODY 0U
 #define STEER_NO_GROUP (~0U)
@@ -42,6 +44,10 @@
 #define STEER_SLOT_EXACT (1U << 31)  /* some user of the slot has an override */
 #define STEER_SLOT_MASKED (1U << 30) /* some masked portion lies in the slot */
 #define STEER_SLOT_OWNER (STEER_SLOT_MASKED - 1)
+
+/* A user is its address (upper half, host order), these flags and the owner. */
+#define STEER_USER_MORE (1U << 31)  /* in a line's first: some whose first line it is are in their second */
+#define STEER_USER_HERE (1U << 30) /* not an empty place */
 
 struct steer_run {
 	__u32 shift; /* right */
@@ -52,12 +58,18 @@ struct steer_plan {
 	__u64 digest[2]; /* of the whole plan, for a restarted daemon */
 	struct steer_run runs[STEER_RUNS];
 	__u32 masks_len;
+	__u32 users_len; /* lines */
+	__u32 users_seed;
 	__u32 pad;
 	__u32 masks[STEER_MASKS]; /* host order, most specific first */
 };
 
 struct steer_line {
 	__u32 slot[STEER_LINE];
+};
+
+struct steer_users {
+	__u64 user[STEER_USERS];
 };
 
 struct steer_key {
@@ -110,6 +122,19 @@ struct {
 	__type(value, __u32);
 } steer_entries SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, STEER_MAX_PLANS);
+	__type(key, __u32);
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_ARRAY);
+		__uint(map_flags, BPF_F_INNER_MAP | BPF_F_MMAPABLE);
+		__uint(max_entries, 1);
+		__uint(key_size, sizeof(__u32));
+		__uint(value_size, sizeof(struct steer_users));
+	});
+} steer_users SEC(".maps");
+
 static __always_inline __u32 *steer_entry(__u32 generation, __u32 mask, __u32 addr)
 {
 	struct {
@@ -118,6 +143,40 @@ static __always_inline __u32 *steer_entry(__u32 generation, __u32 mask, __u32 ad
 	} key = { WORD(generation, mask), addr & mask }; /* struct steer_key */
 
 	return bpf_map_lookup_elem(&steer_entries, &key);
+}
+
+/* steer_in returns the user's override that is in a line, 0: it is not there. */
+static __always_inline __u32 steer_in(struct steer_users *line, __u32 addr)
+{
+#pragma unroll
+	for (int i = 0; i < STEER_USERS; i++) {
+		__u64 user = *(volatile __u64 *)&line->user[i]; /* read once: it may change */
+		if (user >> 32 == addr && user & STEER_USER_HERE)
+			return user;
+	}
+	return 0;
+}
+
+/* steer_user returns the user's override, with STEER_USER_HERE; 0: it has none. */
+static __always_inline __u32 steer_user(__u32 generation, const struct steer_plan *plan, __u32 addr)
+{
+	ALONE __u32 key = generation;
+	void *table = bpf_map_lookup_elem(&steer_users, &key);
+	if (!table)
+		return 0;
+	__u32 hash = (addr ^ plan->users_seed) * 0x9e3779b1U, lines = plan->users_len;
+	hash = (hash ^ hash >> 15) * 0x85ebca77U;
+	ALONE __u32 first = (__u64)hash * lines >> 32;
+	struct steer_users *line = bpf_map_lookup_elem(table, &first);
+	if (!line)
+		return 0;
+	__u32 user = steer_in(line, addr);
+	if (user || !(line->user[0] & STEER_USER_MORE))
+		return user;
+	hash = (hash ^ hash >> 13) * 0xc2b2ae3dU;
+	ALONE __u32 second = (__u64)hash * lines >> 32;
+	line = bpf_map_lookup_elem(table, &second);
+	return line ? steer_in(line, addr) : 0;
 }
 
 /*
@@ -151,9 +210,9 @@ static __always_inline __u32 steer_lookup(__be32 group, __be32 user)
 	__u32 slot = line->slot[index % STEER_LINE];
 
 	if (slot & STEER_SLOT_EXACT) {
-		__u32 *owner = steer_entry(generation, ~0U, addr);
-		if (owner)
-			return *owner;
+		__u32 user = steer_user(generation, plan, addr);
+		if (user)
+			return user & STEER_SLOT_OWNER;
 	}
 	if (slot & STEER_SLOT_MASKED) {
 #pragma unroll

@@ -56,9 +56,11 @@ type agentSteerPlan struct {
 		Shift uint32
 		Mask  uint32
 	}
-	MasksLen uint32
-	Pad      uint32
-	Masks    [32]uint32
+	MasksLen  uint32
+	UsersLen  uint32
+	UsersSeed uint32
+	Pad       uint32
+	Masks     [32]uint32
 }
 
 type agentTraffic struct {
@@ -94,6 +96,7 @@ const (
 	agentMapSteerGroups   = "steer_groups"
 	agentMapSteerPlans    = "steer_plans"
 	agentMapSteerSlots    = "steer_slots"
+	agentMapSteerUsers    = "steer_users"
 	agentMapTraffic       = "traffic"
 	agentMapUndo          = "undo"
 	agentProgAgentEgress  = "agent_egress"
@@ -163,6 +166,7 @@ type agentMapSpecs struct {
 	SteerGroups  *ebpf.MapSpec `ebpf:"steer_groups"`
 	SteerPlans   *ebpf.MapSpec `ebpf:"steer_plans"`
 	SteerSlots   *ebpf.MapSpec `ebpf:"steer_slots"`
+	SteerUsers   *ebpf.MapSpec `ebpf:"steer_users"`
 	Traffic      *ebpf.MapSpec `ebpf:"traffic"`
 	Undo         *ebpf.MapSpec `ebpf:"undo"`
 }
@@ -206,6 +210,7 @@ type agentMaps struct {
 	SteerGroups  *ebpf.Map `ebpf:"steer_groups"`
 	SteerPlans   *ebpf.Map `ebpf:"steer_plans"`
 	SteerSlots   *ebpf.Map `ebpf:"steer_slots"`
+	SteerUsers   *ebpf.Map `ebpf:"steer_users"`
 	Traffic      *ebpf.Map `ebpf:"traffic"`
 	Undo         *ebpf.Map `ebpf:"undo"`
 }
@@ -223,6 +228,7 @@ func (m *agentMaps) Close() error {
 		m.SteerGroups,
 		m.SteerPlans,
 		m.SteerSlots,
+		m.SteerUsers,
 		m.Traffic,
 		m.Undo,
 	)

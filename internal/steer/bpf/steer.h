@@ -180,10 +180,10 @@ static __always_inline __u32 steer_user(__u32 generation, const struct steer_pla
 }
 
 /*
- * steer_lookup returns the number of the user's owner in the group's plan, STEER_NOBODY if nobody owns it, or
- * STEER_NO_GROUP if the group has no plan here.
+ * steer_owner returns the number of the user's owner in the group's plan, STEER_NOBODY if nobody owns it, or
+ * STEER_NO_GROUP if the group has no plan here. The user is in host order: an address of IPv4, or what stands in for one.
  */
-static __always_inline __u32 steer_lookup(__be32 group, __be32 user)
+static __always_inline __u32 steer_owner(__be32 group, __u32 user)
 {
 	ALONE __be32 key = group;
 	__u32 *number = bpf_map_lookup_elem(&steer_groups, &key);
@@ -199,7 +199,7 @@ static __always_inline __u32 steer_lookup(__be32 group, __be32 user)
 	if (!plan || !slots)
 		return STEER_NO_GROUP;
 
-	__u32 addr = bpf_ntohl(user), index = 0;
+	__u32 addr = user, index = 0;
 #pragma unroll
 	for (int i = 0; i < STEER_RUNS; i++)
 		index |= (addr >> (plan->runs[i].shift & 31)) & plan->runs[i].mask;
@@ -225,6 +225,20 @@ static __always_inline __u32 steer_lookup(__be32 group, __be32 user)
 		}
 	}
 	return slot & STEER_SLOT_OWNER;
+}
+
+/* steer_lookup is steer_owner of an address. */
+static __always_inline __u32 steer_lookup(__be32 group, __be32 user)
+{
+	return steer_owner(group, bpf_ntohl(user));
+}
+
+/* steer_standin is what stands in for a user of IPv6, by the first half of its address (host order): Standin in Go. */
+static __always_inline __u32 steer_standin(__u64 prefix)
+{
+	prefix = (prefix ^ prefix >> 33) * 0xff51afd7ed558ccdULL;
+	prefix = (prefix ^ prefix >> 33) * 0xc4ceb9fe1a85ec53ULL;
+	return prefix >> 32;
 }
 
 #endif

@@ -1,0 +1,216 @@
+package fastpath
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/internal/steer"
+)
+
+const (
+	benchUsers = 1 << 20
+	benchFirst = 0x64400000 // 100.64.0.0
+	benchTrees = 1000
+)
+
+// rig is the programs of bpf/bench.bpf.c over a fast path's maps.
+type rig struct {
+	*Fastpath
+	bench benchObjects
+}
+
+func newRig(b *testing.B) *rig {
+	f, err := Open(Sizes{Owners: 1 << 12, Labels: 1 << 10, Hops: 1 << 12})
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := &rig{Fastpath: f}
+	b.Cleanup(func() { r.Close() })
+	o := f.objects.fastpathMaps
+	spec, err := loadBench()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, m := range map[string]*ebpf.Map{"fast_trees": o.FastTrees, "fast_owners": o.FastOwners, "fast_labels": o.FastLabels, "fast_hops": o.FastHops} {
+		spec.Maps[name].MaxEntries = m.MaxEntries()
+	}
+	if err := spec.LoadAndAssign(&r.bench, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+		"steer_groups": o.SteerGroups, "steer_current": o.SteerCurrent, "steer_plans": o.SteerPlans, "steer_slots": o.SteerSlots,
+		"steer_entries": o.SteerEntries, "steer_users": o.SteerUsers, "fast_trees": o.FastTrees, "fast_owners": o.FastOwners,
+		"fast_labels": o.FastLabels, "fast_hops": o.FastHops, "fast_counts": o.FastCounts, "fast_vips6": o.FastVips6,
+	}}); err != nil {
+		b.Fatalf("%+v", err)
+	}
+	b.Cleanup(func() { r.bench.Close() })
+	for i, p := range []*ebpf.Program{r.bench.BenchNothing, r.bench.BenchPush, r.bench.FastEdge, r.bench.BenchConnections} {
+		if err := r.bench.BenchPrograms.Put(uint32(i), p); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return r
+}
+
+// What is run, by its place in bench_programs.
+const (
+	nothing = iota
+	constantPush
+	steering
+	connections
+)
+
+// once is how long one packet took of n, from users of that number.
+func (r *rig) once(b *testing.B, what, users, n int) float64 {
+	b.Helper()
+	config := benchBench{Users: uint32(users - 1), Run: uint32(what), First: benchFirst, At: rand.Uint32()}
+	if err := r.bench.BenchConfig.Put(uint32(0), config); err != nil {
+		b.Fatal(err)
+	}
+	in := frame(packet{src: "100.64.0.1", dst: vip4.String(), proto: 6, ttl: 64, payload: make([]byte, 26)}.ip())
+	verdict, took, err := r.bench.BenchDrive.Benchmark(in, n, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	want := uint32(3) // XDP_TX
+	if what >= steering {
+		want = redirect
+	}
+	if verdict != want {
+		b.Fatalf("program %d: verdict %d, want %d", what, verdict, want)
+	}
+	return float64(took)
+}
+
+// slotPlan gives 65,536 slots, by a hash of the address' own bits, to benchTrees servers.
+func slotPlan(b *testing.B) *steer.Plan {
+	claims := make([]steer.Claim, benchTrees)
+	for i := range claims {
+		claims[i] = steer.Claim{Owner: steer.Owner(i + 1)}
+	}
+	for s := range uint32(1 << 16) {
+		var addr [4]byte
+		binary.BigEndian.PutUint32(addr[:], s)
+		p, err := portion.New(netip.AddrFrom4(addr), netip.AddrFrom4([4]byte{0, 0, 255, 255}))
+		if err != nil {
+			b.Fatal(err)
+		}
+		set := &claims[(s*2654435761>>16)%benchTrees].Set
+		set.Permit = append(set.Permit, p)
+	}
+	p, err := steer.Compile(claims)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return p
+}
+
+func overrides(n int) []steer.User {
+	r := rand.New(rand.NewPCG(1, 2))
+	users := make([]steer.User, n)
+	for i, at := range r.Perm(benchUsers)[:n] {
+		var a [4]byte
+		binary.BigEndian.PutUint32(a[:], benchFirst+uint32(at))
+		users[i] = steer.User{Addr: netip.AddrFrom4(a), Owner: steer.Owner(1 + r.IntN(benchTrees))}
+	}
+	return users
+}
+
+func benchState(b *testing.B, p *steer.Plan) State {
+	s := State{VIPs: map[netip.Addr]*steer.Plan{vip4: p}, Trees: map[steer.Owner][]Hop{}}
+	for i := range benchTrees {
+		to := slices.Clone(next)
+		to[4] = byte(i % 8)
+		s.Trees[steer.Owner(i+1)] = []Hop{{Interface: 1 + i%8, How: Label, Label: uint32(100 + i), To: to, From: here, MTU: 1500}}
+	}
+	return s
+}
+
+// BenchmarkNetSteering measures the whole steering program: parse, look up, push, count, redirect. What the driver costs is measured in
+// turns with it and subtracted; figures are the least and the median of the turns.
+func BenchmarkNetSteering(b *testing.B) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	base := slotPlan(b)
+	cases := []struct {
+		name             string
+		what             int
+		users, overrides int
+		took             []float64
+	}{
+		{name: "push", what: constantPush, users: 1 << 20},
+		{name: "1", what: steering, users: 1},
+		{name: "1k", what: steering, users: 1 << 10},
+		{name: "64k", what: steering, users: 1 << 16},
+		{name: "1M", what: steering, users: 1 << 20},
+		{name: "lru", what: connections, users: 1 << 20},
+		{name: "1M+10k", what: steering, users: 1 << 20, overrides: 10_000},
+		{name: "1M+1M", what: steering, users: 1 << 20, overrides: 1_000_000},
+	}
+	r := newRig(b)
+	var driver []float64
+	for _, n := range []int{0, 10_000, 1_000_000} {
+		p := base
+		if n > 0 {
+			var err error
+			if p, err = base.WithUsers(overrides(n)); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if err := r.Set(benchState(b, p)); err != nil {
+			b.Fatal(err)
+		}
+		for range 9 {
+			for i := range cases {
+				if c := &cases[i]; c.overrides == n {
+					r.once(b, c.what, c.users, 1<<20) // warm
+					floor := r.once(b, nothing, c.users, 1<<20)
+					driver = append(driver, floor)
+					c.took = append(c.took, r.once(b, c.what, c.users, 2<<20)-floor)
+				}
+			}
+		}
+	}
+	for b.Loop() {
+	}
+	for _, c := range cases {
+		slices.Sort(c.took)
+		b.ReportMetric(c.took[0], "ns/"+c.name)
+		b.ReportMetric(c.took[len(c.took)/2], "ns-median/"+c.name)
+	}
+	slices.Sort(driver)
+	b.ReportMetric(driver[0], "ns/driver")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkNetMillionOverrides measures how long it takes until a million overrides hold, and how long a switch of half the slots takes.
+func BenchmarkNetMillionOverrides(b *testing.B) {
+	base, users := slotPlan(b), overrides(1_000_000)
+	f, err := Open(Sizes{Owners: 1 << 12, Labels: 1 << 10, Hops: 1 << 12})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	var took time.Duration
+	for b.Loop() {
+		if err := f.Set(benchState(b, base)); err != nil {
+			b.Fatal(err)
+		}
+		start := time.Now()
+		p, err := base.WithUsers(users)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := f.Set(benchState(b, p)); err != nil {
+			b.Fatal(err)
+		}
+		took += time.Since(start)
+	}
+	b.ReportMetric(took.Seconds()*1e3/float64(b.N), "ms/load")
+}

@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: Dual BSD/GPL */
+/*
+ * tdpd's own forwarding of labelled packets, and of packets that are to get a label, as XDP programs: fast_edge on interfaces toward
+ * users, where nobody may send labels, fast_core on those toward other routers of the domain.
+ *
+ *   packet for a VIP ── steer.h: owner ──► fast_trees: the owner's tree ─┐
+ *   labelled packet ── fast_labels: what its label stands for ───────────┴─► fast_hops: push, swap or pop, MACs, out
+ *
+ * What these cannot do alone goes up, untouched, to the kernel's tables, which give the same answer: a TTL that ends here, a packet too
+ * long for the link, a label or a neighbour that is not known here. TTL and traffic class follow the uniform model (RFC 3443, RFC 3270),
+ * as the kernel's do.
+ *
+ * A user is the packet's source; of an ICMP error the address that the packet inside went to. All of a VIP's packets go by the user
+ * alone, so that fragments and any port follow the others.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/in6.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <stdbool.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "steer.h"
+
+#define IP_OFFSET 0x1fff
+
+#define ICMP_HLEN 8
+#define ICMP_DEST_UNREACH 3
+#define ICMP_TIME_EXCEEDED 11
+#define ICMP_PARAMETERPROB 12
+#define ICMPV6_ERRORS 128 /* below (RFC 4443 section 2.1) */
+
+/* A label stack entry (RFC 3032 section 2.1), host order. */
+#define ENTRY_LABEL 12
+#define ENTRY_TC 9
+#define ENTRY_TC_MASK (7U << ENTRY_TC)
+#define ENTRY_BOTTOM (1U << 8)
+#define ENTRY_TTL 0xffU
+
+enum how {
+	HOW_KERNEL, /* leave it to the tables */
+	HOW_LABEL,  /* push, or swap for the label that came in */
+	HOW_BARE,   /* without a label, or with what is below it */
+};
+
+/* Where packets leave, and how. */
+struct fast_hop {
+	__u32 ifindex;
+	__u32 entry; /* label stack entry to push or swap in: the label alone */
+	__u8 macs[2 * ETH_ALEN]; /* destination, source */
+	__u16 mtu;	    /* of the link: longest packet, labels included */
+	__u8 how;
+	__u8 pad[9];
+};
+
+/* The next hops of a tree or of a label: several share the flows. */
+struct fast_path {
+	__u32 first; /* in fast_hops */
+	__u32 count; /* 0: nobody */
+};
+
+struct fast_traffic {
+	__u64 packets;
+	__u64 bytes; /* from the IP header on, without labels */
+};
+
+/* Counters of fastpath.go, in its order. */
+enum count {
+	COUNT_PUSHED,
+	COUNT_SWAPPED,
+	COUNT_POPPED,
+	COUNT_BARE,	/* to a next hop that wants no label */
+	COUNT_KERNEL,	/* left to the tables */
+	COUNT_TOO_LONG, /* of these: for the link's MTU */
+	COUNT_EXPIRING, /* of these: with a TTL that ends here */
+	COUNT_NOBODY,	/* dropped: the user has no owner, or the owner no tree */
+	COUNT_OUTSIDER, /* dropped: labelled, on an interface toward users */
+	COUNT_MALFORMED,
+	COUNTS,
+};
+
+/* VIPs of IPv6 -> what stands in for them as steer.h's group; those of IPv4 are groups themselves. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, STEER_MAX_GROUPS);
+	__type(key, struct in6_addr);
+	__type(value, __be32);
+} fast_vips6 SEC(".maps");
+
+/* By owner; the loader sets the sizes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct fast_path);
+} fast_trees SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct fast_path);
+} fast_labels SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct fast_hop);
+} fast_hops SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct fast_traffic);
+} fast_owners SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} fast_counts SEC(".maps");
+
+static __always_inline int done(enum count which, int verdict)
+{
+	ALONE __u32 key = which;
+	__u64 *n = bpf_map_lookup_elem(&fast_counts, &key);
+
+	if (n)
+		(*n)++;
+	return verdict;
+}
+
+static __always_inline int to_kernel(enum count why)
+{
+	done(COUNT_KERNEL, 0);
+	return done(why, XDP_PASS);
+}
+
+/* hop_of chooses one of a path's hops by the flow. */
+static __always_inline struct fast_hop *hop_of(const struct fast_path *path, __u32 flow)
+{
+	__u32 count = path->count;
+	ALONE __u32 at = path->first;
+
+	if (!count)
+		return 0;
+	if (count > 1) {
+		flow = (flow ^ flow >> 16) * 0x9e3779b1U;
+		at += (__u64)flow * count >> 32;
+	}
+	return bpf_map_lookup_elem(&fast_hops, &at);
+}
+
+/* set_ttl writes a TTL into an IPv4 header, and mends its checksum (RFC 1624). */
+static __always_inline void set_ttl(struct iphdr *ip, __u8 ttl)
+{
+	__u32 sum = (__u16)~ip->check + (__u16)~bpf_htons(ip->ttl << 8) + bpf_htons(ttl << 8);
+
+	sum = (sum & 0xffff) + (sum >> 16);
+	ip->check = ~((sum & 0xffff) + (sum >> 16));
+	ip->ttl = ttl;
+}
+
+static __always_inline bool is_icmp_error(__u8 type)
+{
+	return type == ICMP_DEST_UNREACH || type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETERPROB;
+}
+
+static __always_inline __be32 user_of(struct iphdr *ip, void *end)
+{
+	__u8 *icmp = (__u8 *)(ip + 1);
+	struct iphdr *inner = (void *)(icmp + ICMP_HLEN);
+
+	if (ip->protocol != IPPROTO_ICMP || ip->ihl != 5 || ip->frag_off & bpf_htons(IP_OFFSET))
+		return ip->saddr;
+	if ((void *)(inner + 1) > end || !is_icmp_error(*icmp))
+		return ip->saddr;
+	return inner->daddr;
+}
+
+static __always_inline __u32 user_of6(struct ipv6hdr *ip, void *end)
+{
+	__u8 *icmp = (__u8 *)(ip + 1);
+	struct ipv6hdr *inner = (void *)(icmp + ICMP_HLEN);
+	struct in6_addr *user = &ip->saddr;
+
+	if (ip->nexthdr == IPPROTO_ICMPV6 && (void *)(inner + 1) <= end && *icmp < ICMPV6_ERRORS)
+		user = &inner->daddr;
+	return steer_standin((__u64)bpf_ntohl(user->s6_addr32[0]) << 32 | bpf_ntohl(user->s6_addr32[1]));
+}
+
+static __always_inline void count_owner(__u32 owner, __u32 bytes)
+{
+	ALONE __u32 key = owner;
+	struct fast_traffic *traffic = bpf_map_lookup_elem(&fast_owners, &key);
+
+	if (traffic) {
+		traffic->packets++;
+		traffic->bytes += bytes;
+	}
+}
+
+/* send puts the packet on the hop's link; entry is host order, what is pushed. */
+static __always_inline int send(struct xdp_md *ctx, struct fast_hop *hop, __u32 entry, enum count which)
+{
+	void *data, *end;
+	struct ethhdr *eth;
+	__be32 *label;
+
+	if (bpf_xdp_adjust_head(ctx, -(int)sizeof(*label)))
+		return done(COUNT_MALFORMED, XDP_DROP);
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	eth = data;
+	label = (void *)(eth + 1);
+	if ((void *)(label + 1) > end)
+		return done(COUNT_MALFORMED, XDP_DROP);
+	__builtin_memcpy(eth, hop->macs, sizeof(hop->macs));
+	eth->h_proto = bpf_htons(ETH_P_MPLS_UC);
+	*label = bpf_htonl(entry);
+	done(which, 0);
+	return bpf_redirect(hop->ifindex, 0);
+}
+
+/* What of an IP packet matters here. */
+struct packet {
+	__u32 owner;
+	__u32 user; /* host order */
+	__u32 len;  /* as its header says */
+	__u8 ttl;
+	__u8 tc;
+};
+
+/* onto_tree sends a user's packet along its owner's tree. */
+static __always_inline int onto_tree(struct xdp_md *ctx, struct ethhdr *eth, struct packet *p)
+{
+	ALONE __u32 owner = p->owner;
+	void *end = (void *)(long)ctx->data_end;
+	struct fast_path *path = bpf_map_lookup_elem(&fast_trees, &owner);
+	struct fast_hop *hop = path ? hop_of(path, p->user) : 0;
+
+	if (!hop)
+		return done(COUNT_NOBODY, XDP_DROP);
+	if (hop->how == HOW_KERNEL)
+		return done(COUNT_KERNEL, XDP_PASS);
+	if (p->ttl <= 1)
+		return to_kernel(COUNT_EXPIRING);
+	if (p->len + (hop->how == HOW_LABEL ? sizeof(__be32) : 0) > hop->mtu)
+		return to_kernel(COUNT_TOO_LONG);
+	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = (void *)(eth + 1);
+		if ((void *)(ip + 1) > end)
+			return done(COUNT_MALFORMED, XDP_DROP);
+		set_ttl(ip, p->ttl - 1);
+	} else {
+		struct ipv6hdr *ip = (void *)(eth + 1);
+		if ((void *)(ip + 1) > end)
+			return done(COUNT_MALFORMED, XDP_DROP);
+		ip->hop_limit = p->ttl - 1;
+	}
+	count_owner(owner, p->len);
+	if (hop->how == HOW_LABEL)
+		return send(ctx, hop, hop->entry | (__u32)p->tc << ENTRY_TC | ENTRY_BOTTOM | (p->ttl - 1), COUNT_PUSHED);
+	__builtin_memcpy(eth, hop->macs, sizeof(hop->macs));
+	done(COUNT_BARE, 0);
+	return bpf_redirect(hop->ifindex, 0);
+}
+
+/* steer takes what is for a VIP. */
+static __always_inline int steer(struct xdp_md *ctx, struct ethhdr *eth, void *end)
+{
+	struct packet p = {};
+
+	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = (void *)(eth + 1);
+		if ((void *)(ip + 1) > end)
+			return XDP_PASS;
+		p.user = bpf_ntohl(user_of(ip, end));
+		p.owner = steer_owner(ip->daddr, p.user);
+		p.len = bpf_ntohs(ip->tot_len);
+		p.ttl = ip->ttl;
+		p.tc = ip->tos >> 5;
+	} else {
+		struct ipv6hdr *ip = (void *)(eth + 1);
+		if ((void *)(ip + 1) > end)
+			return XDP_PASS;
+		ALONE struct in6_addr vip = ip->daddr;
+		__be32 *group = bpf_map_lookup_elem(&fast_vips6, &vip);
+		if (!group)
+			return XDP_PASS;
+		p.user = user_of6(ip, end);
+		p.owner = steer_owner(*group, p.user);
+		p.len = sizeof(*ip) + bpf_ntohs(ip->payload_len);
+		p.ttl = ip->hop_limit;
+		p.tc = ip->priority >> 1;
+	}
+	if (p.owner == STEER_NO_GROUP)
+		return XDP_PASS;
+	if (p.owner == STEER_NOBODY)
+		return done(COUNT_NOBODY, XDP_DROP);
+	return onto_tree(ctx, eth, &p);
+}
+
+/* flow_of tells the flows of labelled packets apart, by the addresses inside where there is IP. */
+static __always_inline __u32 flow_of(void *inside, void *end)
+{
+	struct iphdr *ip = inside;
+	struct ipv6hdr *ip6 = inside;
+
+	if ((void *)(ip + 1) > end)
+		return 0;
+	if (ip->version == 4)
+		return bpf_ntohl(ip->saddr) ^ bpf_ntohl(ip->daddr);
+	if (ip->version == 6 && (void *)(ip6 + 1) <= end)
+		return bpf_ntohl(ip6->saddr.s6_addr32[1] ^ ip6->saddr.s6_addr32[3] ^ ip6->daddr.s6_addr32[1] ^ ip6->daddr.s6_addr32[3]);
+	return 0;
+}
+
+/* bare takes the label off (RFC 3032 section 2.3, RFC 3443): what is below it goes on. */
+static __always_inline int bare(struct xdp_md *ctx, __u32 entry, struct fast_hop *hop)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = data;
+	__be32 *label = (void *)(eth + 1);
+	struct iphdr *ip = (void *)(label + 1);
+	struct ipv6hdr *ip6 = (void *)ip;
+	__u16 proto = ETH_P_MPLS_UC;
+
+	if ((void *)(ip + 1) > end)
+		return done(COUNT_MALFORMED, XDP_DROP);
+	if (!(entry & ENTRY_BOTTOM)) {
+		__be32 *below = label + 1;
+		__u32 next = bpf_ntohl(*below);
+		if ((next & ENTRY_TTL) > (entry & ENTRY_TTL))
+			*below = bpf_htonl((next & ~ENTRY_TTL) | (entry & ENTRY_TTL));
+	} else if (ip->version == 4) {
+		proto = ETH_P_IP;
+		set_ttl(ip, entry);
+	} else if (ip->version == 6 && (void *)(ip6 + 1) <= end) {
+		proto = ETH_P_IPV6;
+		ip6->hop_limit = entry;
+	} else {
+		return done(COUNT_MALFORMED, XDP_DROP);
+	}
+	if (bpf_xdp_adjust_head(ctx, sizeof(*label)))
+		return done(COUNT_MALFORMED, XDP_DROP);
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	eth = data;
+	if ((void *)(eth + 1) > end)
+		return done(COUNT_MALFORMED, XDP_DROP);
+	__builtin_memcpy(eth, hop->macs, sizeof(hop->macs));
+	eth->h_proto = bpf_htons(proto);
+	done(COUNT_POPPED, 0);
+	return bpf_redirect(hop->ifindex, 0);
+}
+
+/* labelled takes what came in with a label. */
+static __always_inline int labelled(struct xdp_md *ctx, struct ethhdr *eth, void *end)
+{
+	__be32 *label = (void *)(eth + 1);
+
+	if ((void *)(label + 1) > end)
+		return done(COUNT_MALFORMED, XDP_DROP);
+	__u32 entry = bpf_ntohl(*label);
+	ALONE __u32 key = entry >> ENTRY_LABEL;
+	struct fast_path *path = bpf_map_lookup_elem(&fast_labels, &key);
+	if (!path)
+		return done(COUNT_KERNEL, XDP_PASS);
+	struct fast_hop *hop = hop_of(path, path->count > 1 ? flow_of(label + 1, end) : 0);
+	if (!hop)
+		return done(COUNT_NOBODY, XDP_DROP);
+	if (hop->how == HOW_KERNEL)
+		return done(COUNT_KERNEL, XDP_PASS);
+	if ((entry & ENTRY_TTL) <= 1)
+		return to_kernel(COUNT_EXPIRING);
+	entry--;
+	__u32 len = bpf_xdp_get_buff_len(ctx) - ETH_HLEN - (hop->how == HOW_BARE ? sizeof(*label) : 0);
+	if (len > hop->mtu)
+		return to_kernel(COUNT_TOO_LONG);
+	if (hop->how == HOW_BARE)
+		return bare(ctx, entry, hop);
+	*label = bpf_htonl(hop->entry | (entry & (ENTRY_TC_MASK | ENTRY_BOTTOM | ENTRY_TTL)));
+	__builtin_memcpy(eth, hop->macs, sizeof(hop->macs));
+	done(COUNT_SWAPPED, 0);
+	return bpf_redirect(hop->ifindex, 0);
+}
+
+static __always_inline int forward(struct xdp_md *ctx, bool takes_labels)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = data;
+
+	if ((void *)(eth + 1) > end)
+		return XDP_PASS;
+	if (eth->h_proto == bpf_htons(ETH_P_IP) || eth->h_proto == bpf_htons(ETH_P_IPV6))
+		return steer(ctx, eth, end);
+	if (eth->h_proto != bpf_htons(ETH_P_MPLS_UC))
+		return XDP_PASS;
+	if (!takes_labels)
+		return done(COUNT_OUTSIDER, XDP_DROP);
+	return labelled(ctx, eth, end);
+}
+
+SEC("xdp")
+int fast_edge(struct xdp_md *ctx)
+{
+	return forward(ctx, false);
+}
+
+SEC("xdp")
+int fast_core(struct xdp_md *ctx)
+{
+	return forward(ctx, true);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,102 @@
+// Package fastpath is tdpd's own forwarding: XDP programs that find a user's server and push the label of its tree, and that swap and
+// pop labels. It stands in front of the kernel's tables, with the same answers, or in their place where the kernel has no MPLS.
+package fastpath
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/manycast/manycast/internal/steer"
+)
+
+// State is all that is wanted.
+type State struct {
+	VIPs   map[netip.Addr]*steer.Plan // of both families; of IPv6 the plan is one of stand-ins (steer.Standin)
+	Trees  map[steer.Owner][]Hop      // several hops share the flows
+	Labels map[uint32][]Hop           // by the label that comes in, 16 to 1,048,575
+}
+
+// Hop is where packets leave, and how.
+type Hop struct {
+	Interface int              // index
+	How       How              //
+	Label     uint32           // of Label: 0 to 1,048,575
+	To        net.HardwareAddr // the neighbour, 6 bytes; without it the kernel's tables find it
+	From      net.HardwareAddr // the interface
+	MTU       int              // of the link: the longest packet, labels included, 68 to 65,535
+}
+
+// How is what is done to a packet's labels.
+type How uint8
+
+// What may be done. The values are those of the programs.
+const (
+	Kernel How = iota // nothing: the kernel's tables do it
+	Label             // push it, or swap it in
+	Bare              // a packet leaves without a label, or with what is below the one that came in
+)
+
+// Counters are what has been done since the maps were made.
+type Counters struct {
+	Pushed, Swapped, Popped uint64
+	Bare                    uint64 // sent to a next hop that wants no label
+	Kernel                  uint64 // left to the kernel's tables
+	TooLong, Expiring       uint64 // of these: for the link's MTU, for a TTL that ends here
+	Nobody                  uint64 // dropped: the user has no owner, or the owner no tree
+	Outsider                uint64 // dropped: with a label, on an interface toward users
+	Malformed               uint64 // dropped
+}
+
+// Traffic is what went to an owner, counted where labels are pushed.
+type Traffic struct {
+	Packets uint64
+	Bytes   uint64 // from the IP header on
+}
+
+// Bounds of the maps.
+const (
+	MaxOwners = 1 << 16
+	MaxLabels = 1 << 20
+	MaxHops   = 1 << 20
+)
+
+// ErrFull says that there is no room for an entry.
+var ErrFull = errors.New("the fast path's maps are full")
+
+func (h Hop) check() error {
+	switch {
+	case h.How == Kernel:
+		return nil
+	case h.Interface <= 0:
+		return fmt.Errorf("hop by interface %d", h.Interface)
+	case len(h.To) != 6 || len(h.From) != 6:
+		return fmt.Errorf("hop by interface %d: from %q to %q, want Ethernet addresses", h.Interface, h.From, h.To)
+	case h.MTU < 68 || h.MTU > 65535:
+		return fmt.Errorf("hop by interface %d: MTU %d, want 68 to 65535", h.Interface, h.MTU)
+	case h.Label >= 1<<20:
+		return fmt.Errorf("hop by interface %d: label %d, want 20 bits", h.Interface, h.Label)
+	}
+	return nil
+}
+
+// encode is struct fast_hop.
+func (h Hop) encode() (e fastpathFastHop) {
+	e.How = uint8(h.How)
+	if h.How == Kernel {
+		return e
+	}
+	e.Ifindex, e.Entry, e.Mtu = uint32(h.Interface), h.Label<<12, uint16(h.MTU)
+	copy(e.Macs[:6], h.To)
+	copy(e.Macs[6:], h.From)
+	return e
+}
+
+// group is what stands for a VIP in the steering maps: itself, or for the n-th of IPv6 an address that is no VIP.
+func group(n int) netip.Addr {
+	var a [4]byte
+	binary.BigEndian.PutUint32(a[:], uint32(n+1)) // of 0.0.0.0/8
+	return netip.AddrFrom4(a)
+}

@@ -1,0 +1,83 @@
+package fastpath
+
+import "fmt"
+
+// hopTable gives runs of hops places in fast_hops. Paths with the same hops share a run. Not safe for concurrent use.
+type hopTable struct {
+	put   func(at uint32, hops []fastpathFastHop) error
+	size  uint32
+	next  uint32           // first place that was never used
+	runs  map[string]*run  // by their hops
+	free  map[int][]uint32 // by length: places that no program looks at any more
+	freed map[int][]uint32 // the same, but one that runs now may yet
+}
+
+type run struct {
+	first  uint32
+	length int
+	uses   int
+}
+
+func newHopTable(size uint32, put func(at uint32, hops []fastpathFastHop) error) *hopTable {
+	return &hopTable{put: put, size: size, runs: map[string]*run{}, free: map[int][]uint32{}, freed: map[int][]uint32{}}
+}
+
+// take returns where the hops are, and writes them if they are not there. Each take is for one give.
+func (t *hopTable) take(hops []fastpathFastHop) (fastpathFastPath, error) {
+	key := keyOf(hops)
+	r := t.runs[key]
+	if r == nil {
+		first, err := t.place(len(hops))
+		if err == nil {
+			err = t.put(first, hops)
+		}
+		if err != nil {
+			return fastpathFastPath{}, err
+		}
+		r = &run{first: first, length: len(hops)}
+		t.runs[key] = r
+	}
+	r.uses++
+	return fastpathFastPath{First: r.first, Count: uint32(r.length)}, nil
+}
+
+// give says that no path of the program has the hops any more. Their place is used again after the next settle.
+func (t *hopTable) give(hops []fastpathFastHop) {
+	key := keyOf(hops)
+	r := t.runs[key]
+	if r.uses--; r.uses > 0 {
+		return
+	}
+	delete(t.runs, key)
+	t.freed[r.length] = append(t.freed[r.length], r.first)
+}
+
+// settle says that all programs that ran when hops were given have ended.
+func (t *hopTable) settle() {
+	for n, places := range t.freed {
+		t.free[n] = append(t.free[n], places...)
+		delete(t.freed, n)
+	}
+}
+
+func (t *hopTable) place(n int) (uint32, error) {
+	if places := t.free[n]; len(places) > 0 {
+		t.free[n] = places[:len(places)-1]
+		return places[len(places)-1], nil
+	}
+	if uint64(t.next)+uint64(n) > uint64(t.size) {
+		return 0, fmt.Errorf("%w: %d hops", ErrFull, t.size)
+	}
+	at := t.next
+	t.next += uint32(n)
+	return at, nil
+}
+
+// keyOf is the same for the same hops.
+func keyOf(hops []fastpathFastHop) string {
+	b := make([]byte, 0, 24*len(hops))
+	for _, h := range hops {
+		b = fmt.Appendf(b, "%d %d %d %d %x;", h.How, h.Ifindex, h.Entry, h.Mtu, h.Macs)
+	}
+	return string(b)
+}

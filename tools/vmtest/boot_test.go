@@ -220,6 +220,7 @@ func TestBootPacketPrograms(t *testing.T) {
 		"internal/steer":         {"TestNetNobodyIsNotNoGroup"},
 		"lbd/internal/dataplane": {"TestNetDirectorProgramRefuses", "TestNetAgentProgramClampsMSS/at_an_odd_offset", "TestNetClsact"},
 		"igmpd/internal/kernel":  {"TestNetOwnerMode"},
+		"tdpd/internal/fastpath": {"TestNetUsersGetLabels", "TestNetLabelsAreSwappedAndPopped"},
 	}
 	dir, script := t.TempDir(), "uname -r\n"
 	for pkg, tests := range packages {

@@ -3,6 +3,7 @@ package fastpath
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -39,7 +40,10 @@ func open(t testing.TB) *Fastpath {
 		f, err = Open(Sizes{Owners: 1 << 12, Labels: 1 << 10, Hops: 1 << 12})
 		return err
 	}, unix.CAP_BPF, unix.CAP_NET_ADMIN); err != nil {
-		t.Fatalf("%+v", err)
+		if refused := (*ebpf.VerifierError)(nil); errors.As(err, &refused) {
+			t.Fatalf("%v: %+v", err, refused)
+		}
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
 	return f

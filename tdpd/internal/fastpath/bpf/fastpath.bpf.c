@@ -147,15 +147,15 @@ static __always_inline int to_kernel(enum count why)
 /* hop_of chooses one of a path's hops by the flow. */
 static __always_inline struct fast_hop *hop_of(const struct fast_path *path, __u32 flow)
 {
-	__u32 count = path->count;
-	ALONE __u32 at = path->first;
+	__u32 count = path->count, n = path->first;
 
 	if (!count)
 		return 0;
 	if (count > 1) {
 		flow = (flow ^ flow >> 16) * 0x9e3779b1U;
-		at += (__u64)flow * count >> 32;
+		n += (__u64)flow * count >> 32;
 	}
+	ALONE __u32 at = n;
 	return bpf_map_lookup_elem(&fast_hops, &at);
 }
 
@@ -292,7 +292,8 @@ static __always_inline int steer(struct xdp_md *ctx, struct ethhdr *eth, void *e
 		struct ipv6hdr *ip = (void *)(eth + 1);
 		if ((void *)(ip + 1) > end)
 			return XDP_PASS;
-		ALONE struct in6_addr vip = ip->daddr;
+		__u32 *dst = ip->daddr.s6_addr32;
+		__u64 vip[] = { WORD(dst[0], dst[1]), WORD(dst[2], dst[3]) }; /* struct in6_addr */
 		__be32 *group = bpf_map_lookup_elem(&fast_vips6, &vip);
 		if (!group)
 			return XDP_PASS;

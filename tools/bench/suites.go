@@ -31,5 +31,19 @@ func suites() []suite {
 			{name: "steering lookup, overrides for 1 % of users", unit: "ns", metric: "ns/overrides", against: "slots alone", versus: "ns/slots"},
 			{name: "steering lookup, one portion that is no slot", unit: "ns", metric: "ns/prefix", against: "slots alone", versus: "ns/slots"},
 		}},
+		{pkg: "./tdpd/internal/fastpath", bench: "NetSteering", benchtime: "1x", figures: []figure{
+			{name: "steering program, 1 source", unit: "ns", metric: "ns/1", against: "constant push", versus: "ns/push"},
+			{name: "steering program, 1 k sources", unit: "ns", metric: "ns/1k", against: "constant push", versus: "ns/push"},
+			{name: "steering program, 64 k sources", unit: "ns", metric: "ns/64k", against: "constant push", versus: "ns/push"},
+			{name: "steering program, 1 M sources", unit: "ns", metric: "ns/1M", against: "constant push", versus: "ns/push"},
+			{name: "steering program, 1 M sources, median", unit: "ns", metric: "ns-median/1M", against: "constant push", versus: "ns-median/push"},
+			{name: "steering program, 1 M sources", unit: "ns", metric: "ns/1M", against: "one that keeps connections", versus: "ns/lru"},
+			{name: "steering program, overrides for 1 % of 1 M", unit: "ns", metric: "ns/1M+10k", against: "without overrides", versus: "ns/1M"},
+			{name: "steering program, 1 M overrides", unit: "ns", metric: "ns/1M+1M", against: "without overrides", versus: "ns/1M"},
+			{name: "steering program, 1 M overrides, median", unit: "ns", metric: "ns-median/1M+1M", against: "without overrides", versus: "ns-median/1M"},
+		}},
+		{pkg: "./tdpd/internal/fastpath", bench: "NetMillionOverrides", benchtime: "3x", figures: []figure{
+			{name: "1 M overrides loaded", unit: "ms", metric: "ms/load", against: "into a BPF hash", versus: "ms/hash"},
+		}},
 	}
 }

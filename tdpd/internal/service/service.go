@@ -29,6 +29,13 @@ const (
 	turnAtMost = 100 * time.Millisecond
 )
 
+// A loop that is late by so much listens until it hears nothing for a while, though not for long, before it lets time pass.
+const (
+	lateBy        = 500 * time.Millisecond
+	quietFor      = 20 * time.Millisecond
+	catchUpWithin = 500 * time.Millisecond
+)
+
 // Journal keeps which label is whose beyond this process.
 type Journal interface {
 	Labels() map[netip.Prefix]wire.Label
@@ -110,6 +117,7 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	s.setServers(now, nil)
 	s.discovered(now, s.discovery.SetTargets(now, s.Config.Targets()))
+	due := now
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -128,10 +136,12 @@ func (s *Service) Run(ctx context.Context) error {
 			f()
 		case <-s.turns:
 		case <-timer.C:
+			s.catchUp(due)
 			s.tick(time.Now())
 		}
 		s.flush(time.Now())
-		timer.Reset(s.wait(time.Now()))
+		due = s.next(time.Now())
+		timer.Reset(time.Until(due))
 	}
 }
 
@@ -154,8 +164,24 @@ func (s *Service) events(first transport.Event) {
 	}
 }
 
-// wait is how long nothing is to be done by itself.
-func (s *Service) wait(now time.Time) time.Duration {
+// catchUp takes what has come while the loop, or the machine, stood still past the time when a tick was due: peers were not silent
+// while nobody listened.
+func (s *Service) catchUp(due time.Time) {
+	if time.Since(due) < lateBy {
+		return
+	}
+	for end := time.Now().Add(catchUpWithin); time.Now().Before(end); s.flush(time.Now()) {
+		select {
+		case e := <-s.Network.Events():
+			s.events(e)
+		case <-time.After(quietFor):
+			return
+		}
+	}
+}
+
+// next is when something is to be done by itself.
+func (s *Service) next(now time.Time) time.Time {
 	next := now.Add(time.Hour)
 	sooner := func(t time.Time) {
 		if !t.IsZero() && t.Before(next) {
@@ -171,7 +197,7 @@ func (s *Service) wait(now time.Time) time.Duration {
 	for _, x := range s.strangers {
 		sooner(x.until)
 	}
-	return max(0, next.Sub(now))
+	return next
 }
 
 func (s *Service) tick(now time.Time) {

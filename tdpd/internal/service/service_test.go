@@ -39,7 +39,7 @@ type router struct {
 }
 
 // begin starts a router; journal is where it keeps its labels, left what its kernel has.
-func begin(t *testing.T, f *transport.Fabric, name, id, path string, left kernel.State) *router {
+func begin(t *testing.T, f *transport.Fabric, name, id, path string, left kernel.State, change ...func(*Options)) *router {
 	t.Helper()
 	cfg := config.Default()
 	cfg.Name, cfg.RouterID, cfg.Transport4, cfg.Interfaces = name, addr(id), addr(id), []string{"a", "b"}
@@ -52,11 +52,14 @@ func begin(t *testing.T, f *transport.Fabric, name, id, path string, left kernel
 		t.Fatal(err)
 	}
 	r := &router{name: name, net: f.Router(cfg.ID(), addr(id)), kernel: kernel.NewFake(left), routes: routes.NewFake(), log: &bytes.Buffer{}}
-	r.Service, err = New(Options{
+	o := Options{
 		Publish: func(e Event) { r.events = append(r.events, e) },
 		Config:  cfg, Network: r.net, Kernel: r.kernel, Routes: r.routes.Changes(), Journal: j, Log: slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), r.log), &slog.HandlerOptions{Level: slog.LevelDebug})).With("at", name),
-	})
-	if err != nil {
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	if r.Service, err = New(o); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())

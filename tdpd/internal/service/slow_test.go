@@ -5,9 +5,13 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/manycast/manycast/tdpd/internal/kernel"
 	"github.com/manycast/manycast/tdpd/internal/routes"
 	"github.com/manycast/manycast/tdpd/internal/transport"
 	"github.com/manycast/manycast/tdpd/internal/wire"
@@ -72,6 +76,58 @@ func TestMuchToSayEndsATurn(t *testing.T) {
 	s.events(<-events)
 	if s.flush(start); len(events) != 0 || len(c.sent) < saysAtOnce {
 		t.Errorf("%d messages are said", len(c.sent))
+	}
+}
+
+// busy is a kernel whose changes take their time.
+type busy struct {
+	*kernel.Fake
+	takes   time.Duration
+	updates int // that took it
+}
+
+func (b *busy) Update(c kernel.Changes) error {
+	if b.takes > 0 {
+		b.updates++
+	}
+	time.Sleep(b.takes)
+	return b.Fake.Update(c)
+}
+
+// TestPeersAreHeardBeforeTheyExpire: to a loop that stood still peers are unread, not silent, whenever they spoke last. That a peer may
+// have given us up is another matter.
+func TestPeersAreHeardBeforeTheyExpire(t *testing.T) {
+	for phase := time.Duration(0); phase < time.Second; phase += 100 * time.Millisecond {
+		synctest.Test(t, func(t *testing.T) {
+			short := func(o *Options) {
+				o.Config.Hello.LinkHold, o.Config.Session.KeepAlive = 3*time.Second, 3*time.Second
+			}
+			f, k := transport.NewFabric(), &busy{Fake: kernel.NewFake(kernel.State{})}
+			r1 := begin(t, f, "r1", "1.1.1.1", filepath.Join(t.TempDir(), "1"), kernel.State{}, short, func(o *Options) { o.Kernel = k })
+			time.Sleep(phase / 2)
+			r2 := begin(t, f, "r2", "2.2.2.2", filepath.Join(t.TempDir(), "2"), kernel.State{}, short)
+			f.Link(r1.net, "a", addr("10.0.12.1"), r2.net, "a", addr("10.0.12.2"))
+			r1.routes.Send(routes.Change{Full: true, Interfaces: map[int]*routes.Interface{2: iface(2, "a", "10.0.12.1/24")}})
+			r2.routes.Send(routes.Change{
+				Full: true, Interfaces: map[int]*routes.Interface{2: iface(2, "a", "10.0.12.2/24")},
+				Routes: map[netip.Prefix]*routes.Route{prefix("10.9.0.0/24"): via("", 2)},
+			})
+			time.Sleep(20*time.Second + phase)
+			k.takes = 2400 * time.Millisecond
+			r1.routes.Send(routes.Change{Routes: map[netip.Prefix]*routes.Route{prefix("10.9.0.0/24"): via("10.0.12.2", 2)}})
+			synctest.Wait()
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			if log := r1.log.String(); k.updates == 0 || strings.Contains(log, "adjacency is down") || strings.Contains(log, "nothing heard") {
+				t.Errorf("phase %v: %d changes that take long, and the peer is given up", phase, k.updates)
+			}
+			k.takes = 0
+			for _, r := range []*router{r1, r2} {
+				if err := r.stop(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
 	}
 }
 

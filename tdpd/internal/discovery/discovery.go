@@ -215,7 +215,14 @@ func (d *Discovery) Adjacencies() []Adjacency {
 
 // Of returns those of a peer.
 func (d *Discovery) Of(peer wire.Identifier) []Adjacency {
-	return slices.DeleteFunc(d.Adjacencies(), func(a Adjacency) bool { return a.Peer != peer })
+	var out []Adjacency
+	for _, a := range d.adjacencies {
+		if a.Peer == peer {
+			out = append(out, *a)
+		}
+	}
+	slices.SortFunc(out, func(a, b Adjacency) int { return a.compare(&b) })
+	return out
 }
 
 func (d *Discovery) sorted() []*Adjacency {
@@ -223,10 +230,12 @@ func (d *Discovery) sorted() []*Adjacency {
 	for _, a := range d.adjacencies {
 		out = append(out, a)
 	}
-	slices.SortFunc(out, func(a, b *Adjacency) int {
-		return cmp.Or(a.Peer.Compare(b.Peer), cmp.Compare(a.Interface, b.Interface), a.Source.Compare(b.Source))
-	})
+	slices.SortFunc(out, (*Adjacency).compare)
 	return out
+}
+
+func (a *Adjacency) compare(b *Adjacency) int {
+	return cmp.Or(a.Peer.Compare(b.Peer), cmp.Compare(a.Interface, b.Interface), a.Source.Compare(b.Source))
 }
 
 // Tick lets time pass: hellos that are due are sent, adjacencies that were not renewed end.

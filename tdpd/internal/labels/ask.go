@@ -1,7 +1,7 @@
 package labels
 
 import (
-	"maps"
+	"container/heap"
 	"slices"
 	"time"
 
@@ -21,8 +21,9 @@ const (
 // was turned away at a limit.
 type request struct {
 	wanted
-	id      uint32 // of the last message
-	due     time.Time
+	id      uint32    // of the last message
+	due     time.Time // zero: not by itself
+	at      int       // in putOff, where it is due
 	wait    time.Duration
 	starved bool // the peer has no labels, and is to say when it has
 }
@@ -33,12 +34,67 @@ type wanted struct {
 	fec  wire.Prefix
 }
 
+// requests are all. There may be one of each FEC.
 type requests struct {
-	of map[wanted]*request
-	id uint32 // of the last
+	of   map[wanted]*request
+	byID map[uint32]*request
+	off  putOff // those to be sent again later
+	id   uint32 // of the last
 }
 
-func newRequests() requests { return requests{of: map[wanted]*request{}, id: firstRequest - 1} }
+func newRequests() requests {
+	return requests{of: map[wanted]*request{}, byID: map[uint32]*request{}, id: firstRequest - 1}
+}
+
+// remove forgets a request.
+func (r *requests) remove(x *request) {
+	delete(r.of, x.wanted)
+	delete(r.byID, x.id)
+	r.delay(x, time.Time{})
+}
+
+// delay has a request sent again at a time; zero: not by itself.
+func (r *requests) delay(x *request, until time.Time) {
+	if !x.due.IsZero() {
+		heap.Remove(&r.off, x.at)
+	}
+	if x.due = until; !until.IsZero() {
+		heap.Push(&r.off, x)
+	}
+}
+
+// next is when the first is due; zero: never.
+func (r *requests) next() time.Time {
+	if len(r.off) == 0 {
+		return time.Time{}
+	}
+	return r.off[0].due
+}
+
+// putOff is a heap of requests: the first is due first.
+type putOff []*request
+
+func (o putOff) Len() int           { return len(o) }
+func (o putOff) Less(i, j int) bool { return o[i].due.Before(o[j].due) }
+func (o putOff) Swap(i, j int) {
+	o[i], o[j] = o[j], o[i]
+	o[i].at, o[j].at = i, j
+}
+
+// Push implements heap.Interface.
+func (o *putOff) Push(x any) {
+	r := x.(*request)
+	r.at = len(*o)
+	*o = append(*o, r)
+}
+
+// Pop implements heap.Interface.
+func (o *putOff) Pop() any {
+	n := len(*o) - 1
+	r := (*o)[n]
+	*o = (*o)[:n]
+	return r
+}
 
 // nextID wraps within the upper half.
 func (r *requests) nextID() uint32 {
@@ -81,13 +137,24 @@ func (l *Labels) sayRequest(p *peer, e wire.FECElement) uint32 {
 }
 
 func (l *Labels) send(r *request) {
-	r.id, r.due, r.starved = l.sayRequest(r.peer, r.fec), time.Time{}, false
+	delete(l.requests.byID, r.id)
+	l.requests.delay(r, time.Time{})
+	r.id, r.starved = l.sayRequest(r.peer, r.fec), false
+	l.requests.byID[r.id] = r
 }
 
-func (r *requests) answered(p *peer, x wire.Prefix) { delete(r.of, wanted{p, x}) }
+func (r *requests) answered(p *peer, x wire.Prefix) {
+	if x := r.of[wanted{p, x}]; x != nil {
+		r.remove(x)
+	}
+}
 
 func (r *requests) forget(p *peer) {
-	maps.DeleteFunc(r.of, func(w wanted, _ *request) bool { return w.peer == p })
+	for _, x := range r.of {
+		if x.peer == p {
+			r.remove(x)
+		}
+	}
 }
 
 // settleRequests aborts requests that nobody needs answered any more (RFC 5036 section 3.5.9.1).
@@ -101,8 +168,9 @@ func (l *Labels) settleRequests(f *fec) {
 		if r == nil || l.lacks(w) {
 			continue
 		}
-		delete(l.requests.of, w)
-		if r.due.IsZero() && !r.starved {
+		open := r.due.IsZero() && !r.starved
+		l.requests.remove(r)
+		if open {
 			l.say(p, wire.LabelAbortRequest{FEC: wire.FEC{r.fec}, RequestID: r.id})
 		}
 	}
@@ -110,20 +178,25 @@ func (l *Labels) settleRequests(f *fec) {
 
 // refusedRequest is a notification about a request: to be tried again later, but for what will not change.
 func (l *Labels) refusedRequest(p *peer, n wire.Status) {
-	for w, r := range l.requests.of {
-		if w.peer != p || r.id != n.MessageID {
-			continue
-		}
-		switch n.Code {
-		case wire.StatusNoRoute, wire.StatusLoopDetected:
-			r.wait = min(max(2*r.wait, minRetry), maxRetry)
-			r.due = l.now.Add(r.wait)
-		case wire.StatusNoLabelResources:
-			r.starved = true
-		default:
-			delete(l.requests.of, w)
-		}
+	r := l.requests.byID[n.MessageID]
+	if r == nil || r.peer != p {
 		return
+	}
+	switch n.Code {
+	case wire.StatusNoRoute, wire.StatusLoopDetected:
+		r.wait = min(max(2*r.wait, minRetry), maxRetry)
+		l.requests.delay(r, l.now.Add(r.wait))
+	case wire.StatusNoLabelResources:
+		r.starved = true
+	default:
+		l.requests.remove(r)
+	}
+}
+
+// retryDue sends those again whose time has come.
+func (l *Labels) retryDue() {
+	if next := l.requests.next(); !next.IsZero() && !l.now.Before(next) {
+		l.retry(func(r *request) bool { return !r.due.IsZero() && !l.now.Before(r.due) })
 	}
 }
 
@@ -145,7 +218,7 @@ func (l *Labels) retry(now func(*request) bool) {
 		if l.lacks(r.wanted) {
 			l.send(r)
 		} else {
-			delete(l.requests.of, r.wanted)
+			l.requests.remove(r)
 		}
 	}
 }

@@ -123,6 +123,7 @@ type Labels struct {
 	fecs      map[netip.Prefix]*fec
 	sets      hopSets
 	peers     []*peer // by identifier; those that are away, too
+	routed    int // of fecs
 	addresses []netip.Addr
 	allocator *allocator
 	waiting   *list.List // of FECs, for a label
@@ -163,11 +164,7 @@ func New(cfg Config) (*Labels, error) {
 func (l *Labels) Stats() Stats {
 	s := l.stats
 	s.Used, s.Free, s.Waiting = l.allocator.used, l.allocator.free(), l.waiting.Len()
-	for _, f := range l.fecs {
-		if f.routed {
-			s.FECs++
-		}
-	}
+	s.FECs = l.routed
 	return s
 }
 

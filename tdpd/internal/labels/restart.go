@@ -118,7 +118,7 @@ func (l *Labels) Tick(now time.Time) []Action {
 	for _, p := range l.peers {
 		l.answerWildcards(p)
 	}
-	l.retry(func(r *request) bool { return !r.due.IsZero() && !now.Before(r.due) })
+	l.retryDue()
 	if l.recovery.IsZero() || now.Before(l.recovery) {
 		return l.take()
 	}
@@ -142,8 +142,6 @@ func (l *Labels) Next() time.Time {
 			}
 		}
 	}
-	for _, r := range l.requests.of {
-		sooner(r.due)
-	}
+	sooner(l.requests.next())
 	return next
 }

@@ -64,6 +64,9 @@ func (l *Labels) route(r Route) {
 		return
 	}
 	l.sets.drop(f.hops)
+	if !f.routed {
+		l.routed++
+	}
 	f.routed, f.kind, f.hops = true, r.Kind, hops
 	l.change(f)
 	l.settle(f)
@@ -72,6 +75,7 @@ func (l *Labels) route(r Route) {
 
 func (l *Labels) unroute(f *fec) {
 	l.sets.drop(f.hops)
+	l.routed--
 	f.routed, f.kind, f.hops = false, Transit, nil
 	l.change(f)
 	l.answerUnrouted(f)

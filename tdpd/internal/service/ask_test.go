@@ -244,6 +244,23 @@ func TestRouteThatWinsAgainstLabels(t *testing.T) {
 		if step.GetAction() != "forward" || hopText(step.GetHops()) != "via 10.0.12.2 by a of 2.2.2.2:0" {
 			t.Errorf("step %v", step)
 		}
+		for name, c := range map[string]routes.Change{
+			"a metric":   {Routes: map[netip.Prefix]*routes.Route{prefix("10.9.0.80/32"): via("10.0.12.2", 2)}},
+			"no route":   {Routes: map[netip.Prefix]*routes.Route{prefix("10.9.0.80/32"): nil}},
+			"all anew":   {Full: true, Interfaces: r1.fecs.Table().Interfaces, Routes: map[netip.Prefix]*routes.Route{prefix("10.9.0.0/24"): via("10.0.12.2", 2)}},
+			"all anew 2": {Full: true, Interfaces: r1.fecs.Table().Interfaces, Routes: map[netip.Prefix]*routes.Route{prefix("10.9.0.80/32"): via("10.0.12.2", 2)}},
+		} {
+			r1.routes.Send(routes.Change{Routes: map[netip.Prefix]*routes.Route{prefix("10.9.0.80/32"): bare}})
+			synctest.Wait()
+			if u := r1.ask(t, `{"status": {}}`).GetStatus().GetUnlabelled(); len(u) != 1 {
+				t.Errorf("before %s: routes that win: %v", name, u)
+			}
+			r1.routes.Send(c)
+			synctest.Wait()
+			if u := r1.ask(t, `{"status": {}}`).GetStatus().GetUnlabelled(); len(u) != 0 {
+				t.Errorf("%s: routes that win: %v", name, u)
+			}
+		}
 		stop(t, r1, r2, r3)
 	})
 }

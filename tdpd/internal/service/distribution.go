@@ -95,11 +95,7 @@ func (s *Service) routesChanged(now time.Time, c routes.Change) {
 		s.interfacesChanged(now)
 	}
 	s.distribute(now, s.labels.Routes(now, changed, gone))
-	for p, r := range c.Routes {
-		if bare(p, r) {
-			s.pending.change(p) // only its metric may be new, which is nothing to labels
-		}
-	}
+	s.bareChanged(c)
 	s.settlePlain()
 	if !s.kernel.synced {
 		s.kernel.synced, s.kernel.wrong = true, true

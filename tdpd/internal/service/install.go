@@ -93,7 +93,7 @@ func (s *Service) install(now time.Time, b batch) {
 		k.left, k.recovered, k.held, k.wrong = kernel.State{}, time.Time{}, nil, true
 	}
 	changes := s.tables.Update(s.look(b.changed))
-	s.warnOfOutdone(now, b.changed)
+	s.noteOutdone(now, b.changed)
 	var err error
 	switch {
 	case !k.synced:

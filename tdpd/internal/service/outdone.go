@@ -27,25 +27,36 @@ func (s *Service) outdoes(p netip.Prefix, m forwarding.FTN) bool {
 
 // outdone lists the first routes that outdo labels.
 func (s *Service) outdone(most int) []netip.Prefix {
-	table := s.fecs.Table().Routes
-	return page.Behind(maps.Keys(table), netip.Prefix.Compare, func(p netip.Prefix) bool {
-		if !bare(p, table[p]) {
-			return false
-		}
-		m, ok := s.tables.Outgoing(p)
-		return ok && s.outdoes(p, m)
-	}, most)
+	return page.Behind(maps.Keys(s.outdoing), netip.Prefix.Compare, func(netip.Prefix) bool { return true }, most)
 }
 
-// warnOfOutdone tells of routes among those that have changed that outdo their labels, seldom: a status names them.
-func (s *Service) warnOfOutdone(now time.Time, changed map[netip.Prefix]bool) {
-	if k := &s.kernel; k.bare.IsZero() || now.Sub(k.bare) >= retryLater {
-		for p := range changed {
-			if m, ok := s.tables.Outgoing(p); ok && s.outdoes(p, m) {
-				k.bare = now
-				s.Log.Warn("an IPv4 route without a metric wins against its labels: give it one, such as 20", "route", p)
-				return
-			}
+// bareChanged has those of changed routes looked at that outdo labels or may do so now: where only the metric is new, that is nothing to
+// labels.
+func (s *Service) bareChanged(c routes.Change) {
+	for p, r := range c.Routes {
+		if bare(p, r) || s.outdoing[p] {
+			s.pending.change(p)
+		}
+	}
+	if c.Full {
+		for p := range s.outdoing {
+			s.pending.change(p)
+		}
+	}
+}
+
+// noteOutdone notes which of the FECs that have changed have a route that outdoes their labels, and warns of it, seldom: a status names
+// them.
+func (s *Service) noteOutdone(now time.Time, changed map[netip.Prefix]bool) {
+	for p := range changed {
+		if m, ok := s.tables.Outgoing(p); !ok || !s.outdoes(p, m) {
+			delete(s.outdoing, p)
+			continue
+		}
+		s.outdoing[p] = true
+		if k := &s.kernel; k.bare.IsZero() || now.Sub(k.bare) >= retryLater {
+			k.bare = now
+			s.Log.Warn("an IPv4 route without a metric wins against its labels: give it one, such as 20", "route", p)
 		}
 	}
 }

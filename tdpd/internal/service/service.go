@@ -74,6 +74,7 @@ type Service struct {
 	tables    *forwarding.Tables
 	links     []discovery.Interface // that LDP runs on now
 	plain     map[netip.Prefix]bool // see settlePlain
+	outdoing  map[netip.Prefix]bool // routes that outdo their labels
 	pending   batch
 	kernel    kernelState
 	counters  Counters
@@ -96,7 +97,7 @@ func New(o Options) (*Service, error) {
 	s := &Service{
 		Options: o, ready: make(chan struct{}), turns: make(chan struct{}), asks: make(chan func()),
 		discovery: discovery.New(o.Config.Discovery()), peers: map[wire.Identifier]*peer{}, strangers: map[transport.Conn]*stranger{},
-		labels: l, tables: forwarding.New(),
+		labels: l, tables: forwarding.New(), outdoing: map[netip.Prefix]bool{},
 	}
 	s.fecs = fec.New(func(iface string) bool { return slices.Contains(o.Config.Interfaces, iface) })
 	return s, nil

@@ -32,6 +32,7 @@ func (c Config) Check() error {
 	c.checkNeighbors(bad)
 	c.checkTimes(bad)
 	c.checkLabels(bad)
+	c.checkLimits(bad)
 	for _, a := range c.Servers.Addresses {
 		if !unicast(a) {
 			bad("servers.addresses: %v is no unicast address", a)
@@ -118,6 +119,23 @@ func (c Config) checkTimes(bad func(string, ...any)) {
 	}
 	if n := c.Session.PathLimit; n < 1 || n > 255 {
 		bad("session.path_vector_limit is %d: want 1 to 255", n)
+	}
+	if n := c.Session.HopLimit; n < 1 || n > 255 {
+		bad("session.hop_count_limit is %d: want 1 to 255", n)
+	}
+}
+
+func (c Config) checkLimits(bad func(string, ...any)) {
+	for _, l := range []struct {
+		name    string
+		n, most int
+	}{
+		{"bindings", c.Limits.Bindings, 10_000_000}, {"all_bindings", c.Limits.AllBindings, 10_000_000},
+		{"addresses", c.Limits.Addresses, 100_000}, {"adjacencies", c.Limits.Adjacencies, 100_000},
+	} {
+		if l.n < 1 || l.n > l.most {
+			bad("limits.%s is %d: want 1 to %d", l.name, l.n, l.most)
+		}
 	}
 }
 

@@ -26,6 +26,7 @@ type Config struct {
 	Log        daemon.LogSection     `toml:"log"`
 	Hello      Hello                 `toml:"hello"`
 	Session    Session               `toml:"session"`
+	Limits     Limits                `toml:"limits"`
 	Neighbors  []Neighbor            `toml:"neighbor"`
 	Labels     Labels                `toml:"labels"`
 	Servers    Servers               `toml:"servers"`
@@ -48,6 +49,15 @@ type Session struct {
 	MaxPDU        int           `toml:"max_pdu"`
 	LoopDetection bool          `toml:"loop_detection"`
 	PathLimit     int           `toml:"path_vector_limit"`
+	HopLimit      int           `toml:"hop_count_limit"`
+}
+
+// Limits is [limits].
+type Limits struct {
+	Bindings    int `toml:"bindings"`
+	AllBindings int `toml:"all_bindings"`
+	Addresses   int `toml:"addresses"`
+	Adjacencies int `toml:"adjacencies"`
 }
 
 // Neighbor is one [[neighbor]].
@@ -92,7 +102,8 @@ func Default() Config {
 		Prefer:  "ipv6",
 		Log:     daemon.LogSection{Level: "info"},
 		Hello:   Hello{LinkHold: wire.DefaultLinkHoldTime, TargetedHold: wire.DefaultTargetedHoldTime, GTSM: true},
-		Session: Session{KeepAlive: 180 * time.Second, MaxPDU: wire.DefaultMaxPDULength, PathLimit: 32},
+		Session: Session{KeepAlive: 180 * time.Second, MaxPDU: wire.DefaultMaxPDULength, PathLimit: 32, HopLimit: 64},
+		Limits:  Limits{Bindings: 100_000, AllBindings: 1_000_000, Addresses: 1024, Adjacencies: 1024},
 		Labels: Labels{
 			First: 16, Last: 1_048_574, Control: controlIndependent, Allocate: []Rule{{Prefix: anyV4, Least: 1}, {Prefix: anyV6, Least: 1}},
 		},
@@ -126,6 +137,7 @@ func (c Config) Discovery() discovery.Config {
 	return discovery.Config{
 		ID: c.ID(), Transport4: c.Transport4, Transport6: c.Transport6, Prefer: c.Preference(), GTSM: c.Hello.GTSM,
 		LinkHold: c.Hello.LinkHold, TargetedHold: c.Hello.TargetedHold, Accept: c.acceptsTargeted,
+		MaxAdjacencies: c.Limits.Adjacencies,
 	}
 }
 
@@ -180,7 +192,8 @@ func (c Config) LabelsConfig() labels.Config {
 	l := c.Labels
 	return labels.Config{
 		LSR: c.ID().LSR, Transports: []netip.Addr{c.Transport4, c.Transport6}, First: wire.Label(l.First), Last: wire.Label(l.Last), Ordered: l.Control == controlOrdered, ExplicitNull: l.ExplicitNull,
-		LoopDetection: c.Session.LoopDetection, PathLimit: uint8(c.Session.PathLimit),
+		LoopDetection: c.Session.LoopDetection, PathLimit: uint8(c.Session.PathLimit), HopLimit: uint8(c.Session.HopLimit),
+		MaxBindings: c.Limits.Bindings, AllBindings: c.Limits.AllBindings, MaxAddresses: c.Limits.Addresses,
 		MaxReconnect: c.Restart.MaxReconnect, MaxRecovery: c.Restart.MaxRecovery, NoHelper: !c.Restart.Helper,
 		Allocate:  func(p netip.Prefix) bool { return passes(l.Allocate, p, netip.Addr{}) },
 		Advertise: func(p netip.Prefix, to wire.Identifier) bool { return passes(l.Advertise, p, netip.AddrFrom4(to.LSR)) },

@@ -54,6 +54,30 @@ func TestLeastThatWorks(t *testing.T) {
 	}
 }
 
+// TestLimits: those of the file are those that hold.
+func TestLimits(t *testing.T) {
+	c, err := load(t, `router_id = "10.0.0.1"
+interfaces = ["eth1"]
+[session]
+path_vector_limit = 7
+hop_count_limit = 8
+[limits]
+bindings = 1
+all_bindings = 2
+addresses = 3
+adjacencies = 4
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := c.LabelsConfig(); l.PathLimit != 7 || l.HopLimit != 8 || l.MaxBindings != 1 || l.AllBindings != 2 || l.MaxAddresses != 3 {
+		t.Errorf("of labels: %+v", l)
+	}
+	if d := c.Discovery(); d.MaxAdjacencies != 4 {
+		t.Errorf("of discovery: %+v", d)
+	}
+}
+
 // TestFilters: the first rule that speaks of a prefix decides.
 func TestFilters(t *testing.T) {
 	c, err := load(t, `router_id = "10.0.0.1"
@@ -87,6 +111,9 @@ func TestWhatCannotWork(t *testing.T) {
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[[neighbor]]\nmd5_secret_file = \"/x\"":           "whose secret",
 		"router_id = \"10.0.0.1\"\ntransport_ipv6 = \"fe80::1\"\ninterfaces = [\"a\"]":                     "global IPv6",
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[labels]\nallocate = [{prefix = \"10.0.0.1/8\"}]": "without bits behind",
+		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[limits]\nbindings = 0":                           "limits.bindings is 0: want 1 to 10000000",
+		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[limits]\nadjacencies = 100001":                   "limits.adjacencies is 100001",
+		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[session]\nhop_count_limit = 256":                 "session.hop_count_limit is 256",
 	} {
 		if _, err := load(t, text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)

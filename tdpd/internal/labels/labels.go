@@ -33,7 +33,8 @@ type Config struct {
 	HopLimit      uint8 // longer LSPs are loops; 64
 	PathLimit     uint8 // likewise, of path vectors; 32
 	MaxBindings   int   // kept of one peer, 100,000
-	MaxAddresses  int   // likewise, 1,024
+	AllBindings   int   // kept of all peers together, 1,000,000
+	MaxAddresses  int   // kept of one peer, 1,024
 	// As helper of a peer that restarts (RFC 3478 section 3.3) this router waits no longer than that for its session and then for its
 	// bindings; 2 min each. NoHelper: a peer's bindings go with its session.
 	MaxReconnect, MaxRecovery time.Duration
@@ -50,6 +51,7 @@ func (c *Config) complete() error {
 	setDefault(&c.HopLimit, 64)
 	setDefault(&c.PathLimit, 32)
 	setDefault(&c.MaxBindings, 100_000)
+	setDefault(&c.AllBindings, 1_000_000)
 	setDefault(&c.MaxAddresses, 1024)
 	setDefault(&c.MaxReconnect, 2*time.Minute)
 	setDefault(&c.MaxRecovery, 2*time.Minute)
@@ -121,9 +123,10 @@ func (Event) action()     {}
 type Labels struct {
 	cfg       Config
 	fecs      map[netip.Prefix]*fec
+	routed    int // of fecs
 	sets      hopSets
 	peers     []*peer // by identifier; those that are away, too
-	routed    int // of fecs
+	kept      int     // bindings of all peers
 	addresses []netip.Addr
 	allocator *allocator
 	waiting   *list.List // of FECs, for a label
@@ -144,7 +147,7 @@ type Stats struct {
 	Used       int // labels given out, those that peers have yet to release included
 	Free       int
 	Waiting    int    // FECs without a label for want of one
-	TurnedAway uint64 // bindings beyond a peer's limit
+	TurnedAway uint64 // bindings beyond a limit
 	Loops      uint64 // messages refused because of a loop
 	Ignored    uint64 // messages, and parts of them, that make no sense here
 }

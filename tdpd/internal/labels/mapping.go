@@ -35,7 +35,7 @@ func (l *Labels) refuses(p *peer, x wire.Prefix, label wire.Label, attrs *attrib
 	case l.looped(attrs):
 		l.stats.Loops++
 		status.Code = wire.StatusLoopDetected
-	case p.kept >= l.cfg.MaxBindings && (f == nil || f.of(p) < 0):
+	case (p.kept >= l.cfg.MaxBindings || l.kept >= l.cfg.AllBindings) && (f == nil || f.of(p) < 0):
 		l.turnAway(p)
 		status.Code = wire.StatusNoLabelResources
 	default:
@@ -76,6 +76,7 @@ func (l *Labels) learn(f *fec, p *peer, label wire.Label, attrs *attributes) {
 		i = len(f.remote)
 		f.remote = append(f.remote, binding{peer: p, label: NoLabel})
 		p.kept++
+		l.kept++
 	case f.remote[i].label == label && f.remote[i].attrs.equal(attrs):
 		f.remote[i].stale = false
 		return
@@ -103,6 +104,7 @@ func (l *Labels) lose(f *fec, i int) {
 	l.event(Lost, p, f, f.remote[i].label)
 	f.remote = slices.Delete(f.remote, i, i+1)
 	p.kept--
+	l.kept--
 	if f.uses(p) {
 		l.change(f)
 		l.settle(f)
@@ -124,18 +126,25 @@ func (l *Labels) withdrawn(p *peer, m wire.LabelWithdraw) {
 // turnAway counts a binding beyond the limit, and warns once an episode.
 func (l *Labels) turnAway(p *peer) {
 	l.stats.TurnedAway++
-	if !p.full {
-		p.full = true
-		l.warn(p, "more than %d bindings: the others are released; raise the limit, or filter what is accepted", l.cfg.MaxBindings)
+	if p.full {
+		return
+	}
+	p.full = true
+	if p.kept >= l.cfg.MaxBindings {
+		l.warn(p, "more than %d bindings: the others are released; raise limits.bindings, or filter what is accepted", l.cfg.MaxBindings)
+	} else {
+		l.warn(p, "more than %d bindings of all neighbors: the others are released; raise limits.all_bindings, or filter what is accepted", l.cfg.AllBindings)
 	}
 }
 
 // fillRoom asks peers again for what was turned away, when there is room for an eighth more.
 func (l *Labels) fillRoom() {
 	for _, p := range l.peers {
-		if p.full && p.up && p.kept <= l.cfg.MaxBindings-max(1, l.cfg.MaxBindings/8) {
+		if p.full && p.up && hasRoom(p.kept, l.cfg.MaxBindings) && hasRoom(l.kept, l.cfg.AllBindings) {
 			p.full = false
 			l.askAgain(p)
 		}
 	}
 }
+
+func hasRoom(kept, most int) bool { return kept <= most-max(1, most/8) }

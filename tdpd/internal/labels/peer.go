@@ -223,6 +223,7 @@ func (l *Labels) drop(p *peer) {
 		f.unask(p)
 		l.forget(f)
 	}
+	l.kept -= p.kept
 	p.up, p.kept = false, 0
 }
 

@@ -97,6 +97,7 @@ func newChaos(t *testing.T, seed uint64) *chaos {
 	}
 	if c.scarce {
 		c.cfg.Last, c.cfg.MaxBindings = 16+wire.Label(2+r.IntN(8)), 3+r.IntN(4)
+		c.cfg.AllBindings = 4 + r.IntN(8)
 	}
 	c.l = must(labels.New(c.cfg))
 	for i := range byte(3) {

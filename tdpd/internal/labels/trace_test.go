@@ -192,6 +192,8 @@ func parseConfig(words []string) labels.Config {
 			c.First, c.Last = 16, wire.Label(15+number(value))
 		case "bindings":
 			c.MaxBindings = int(number(value))
+		case "all-bindings":
+			c.AllBindings = int(number(value))
 		case "addresses":
 			c.MaxAddresses = int(number(value))
 		case "hop-limit":

@@ -60,12 +60,12 @@ test-net: ## tests in network namespaces, as root
 	@mkdir -p bin
 	go test -p 1 -count=1 -run '^TestNet' ./...
 
-test-vm: ## tests on a kernel with MPLS: this one where it has it, else in user-mode Linux (docs/testing.md)
+test-vm: ## tests on a kernel with MPLS: this one where it has it, else in user-mode Linux, else in QEMU (docs/testing.md)
 	@tools/setup test
 	CGO_ENABLED=0 go build -o bin/vmtest ./tools/vmtest
 	go build -o bin/manycast ./cli
-	go test -count=1 -run '^TestBoot' ./tools/vmtest
-	go test -p 1 -count=1 -run '^TestVM' -exec '$(CURDIR)/bin/vmtest --' $$(grep -rlE --include='*_test.go' '^func TestVM' . | xargs -n1 dirname | sort -u)
+	go test -count=1 -timeout 20m -run '^TestBoot' ./tools/vmtest
+	go test -p 1 -count=1 -timeout 20m -run '^TestVM' -exec '$(CURDIR)/bin/vmtest -timeout 20m --' $$(grep -rlE --include='*_test.go' '^func TestVM' . | xargs -n1 dirname | sort -u)
 
 demo: ## three servers behind one address, in network namespaces, as root
 	@tools/setup demo

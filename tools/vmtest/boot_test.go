@@ -24,15 +24,21 @@ const shell = "/bin/sh"
 type rig struct {
 	t            *testing.T
 	program, tmp string
+	kind         string // user-mode Linux; where it does not start, QEMU
 }
 
 func newRig(t *testing.T) rig {
 	t.Helper()
-	r := rig{t, filepath.Join(t.TempDir(), "vmtest"), t.TempDir()}
+	r := rig{t, filepath.Join(t.TempDir(), "vmtest"), t.TempDir(), kindUML}
 	build := exec.Command("go", "build", "-o", r.program, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
+	}
+	if out, err := r.command("-kernel", kindUML, "--", "true").CombinedOutput(); bytes.Contains(out, []byte(errNotStarted.Error())) {
+		r.kind = kindQEMU
+	} else if err != nil {
+		t.Fatalf("%v\n%s", err, out)
 	}
 	return r
 }
@@ -97,7 +103,7 @@ func TestBootPassesOutputAndStatus(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			r.t = t
-			stdout, stderr, status := r.run(tt.script, "-kernel", kindUML)
+			stdout, stderr, status := r.run(tt.script, "-kernel", r.kind)
 			if stdout != tt.stdout || stderr != tt.stderr || status != tt.status {
 				t.Errorf("got %q, %q, %d; want %q, %q, %d", stdout, stderr, status, tt.stdout, tt.stderr, tt.status)
 			}
@@ -105,8 +111,17 @@ func TestBootPassesOutputAndStatus(t *testing.T) {
 	}
 }
 
+// Who asks for no kind gets one that starts.
+func TestBootAuto(t *testing.T) {
+	stdout, stderr, status := newRig(t).run("ls -d /proc/sys/net/mpls")
+	if stdout != "/proc/sys/net/mpls\n" || status != 0 {
+		t.Errorf("got %q, %q, %d", stdout, stderr, status)
+	}
+}
+
 func TestBootLosesNoOutput(t *testing.T) {
-	stdout, stderr, status := newRig(t).run("yes 0123456 | head -c 4000000; yes abc | head -c 1000000 >&2", "-kernel", kindUML)
+	r := newRig(t)
+	stdout, stderr, status := r.run("yes 0123456 | head -c 4000000; yes abc | head -c 1000000 >&2", "-kernel", r.kind)
 	if stdout != strings.Repeat("0123456\n", 500000) || stderr != strings.Repeat("abc\n", 250000) || status != 0 {
 		t.Errorf("%d and %d bytes, status %d", len(stdout), len(stderr), status)
 	}
@@ -127,7 +142,7 @@ func TestBootFailsWithTheMachine(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			r.t = t
-			_, stderr, status := r.run(tt.script, append([]string{"-kernel", kindUML}, tt.flags...)...)
+			_, stderr, status := r.run(tt.script, append([]string{"-kernel", r.kind}, tt.flags...)...)
 			if status != failed {
 				t.Errorf("status %d, want %d", status, failed)
 			}
@@ -149,7 +164,7 @@ func TestBootKeepsWhatIsWrittenWhereItIsAsked(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, stderr, status := r.run("echo x | tee "+kept+"/f "+lost+"/f >/dev/null", "-kernel", kindUML, "-write", kept); status != 0 {
+	if _, stderr, status := r.run("echo x | tee "+kept+"/f "+lost+"/f >/dev/null", "-kernel", r.kind, "-write", kept); status != 0 {
 		t.Fatalf("%d: %s", status, stderr)
 	}
 	if data, err := os.ReadFile(kept + "/f"); err != nil || string(data) != "x\n" {
@@ -165,7 +180,7 @@ func TestBootEndsBySignal(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(sig.String(), func(t *testing.T) {
 			r.t = t
-			cmd := r.command("-kernel", kindUML, "--", "sh", "-c", "echo up; sleep 1000")
+			cmd := r.command("-kernel", r.kind, "--", "sh", "-c", "echo up; sleep 1000")
 			out, err := cmd.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)

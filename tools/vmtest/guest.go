@@ -17,7 +17,7 @@ import (
 // guestMain is the first process of a machine: it makes the place that the command expects, runs it, says how it ended, and
 // stops the machine.
 func guestMain(kind, path string) {
-	fmt.Println("vmtest: started") // to the console
+	fmt.Println(startedLine) // to the console
 	g := guest{kind: kind}
 	j, err := loadJob(path)
 	if err == nil {

@@ -20,6 +20,7 @@ const keepArg = "keep"
 
 // Kinds of machines.
 const (
+	kindAuto = "auto" // host if it will do, else uml, else qemu
 	kindHost = "host"
 	kindUML  = "uml"
 	kindQEMU = "qemu"
@@ -33,7 +34,7 @@ func choose(o options, dir string, j *job) (machine, error) {
 	}
 	p := paths{self: self, dir: dir, job: filepath.Join(dir, jobFile)}
 	switch o.kernel {
-	case "auto":
+	case kindAuto:
 		if hostHasMPLS() && os.Geteuid() == 0 {
 			return hostMachine(p, j)
 		}

@@ -30,7 +30,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 		fmt.Fprintln(stderr, "usage: vmtest [flags] -- COMMAND ARGS...\nruns the command as root inside a kernel with MPLS")
 		f.PrintDefaults()
 	}
-	f.StringVar(&o.kernel, "kernel", "auto", "auto: host if this kernel has MPLS, else uml; host: this kernel, in namespaces; uml: user-mode Linux; qemu: Debian's kernel, emulated")
+	f.StringVar(&o.kernel, "kernel", kindAuto, "auto: host if this kernel has MPLS, else uml, where it does not start qemu; host: this kernel, in namespaces; uml: user-mode Linux; qemu: Debian's kernel, emulated")
 	f.StringVar(&o.accel, "accel", "tcg", "of qemu: tcg (emulation, works everywhere) or kvm")
 	f.DurationVar(&o.timeout, "timeout", 10*time.Minute, "after which the run is ended and counts as failed")
 	modules := f.String("modules", "", "kernel modules to load besides those for MPLS, separated by commas")

@@ -26,6 +26,12 @@ type session struct {
 	live           bool // the console goes to stderr, too
 }
 
+// startedLine is what the guest writes to the console before it does anything else.
+const startedLine = "vmtest: started"
+
+// errNotStarted says that the machine ended before it ran anything of ours.
+var errNotStarted = errors.New("the kernel ended before it had started")
+
 // grace is how long a machine that has told its command's end may take to power off, and a channel to run dry.
 const grace = 3 * time.Second
 
@@ -103,8 +109,11 @@ func (s session) explain(err error, console *tail) error {
 		return nil
 	case errors.As(err, &interrupted{}):
 		return err
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+	case console.hasStarted():
 		err = errors.New("the kernel ended before the command did")
+	default:
+		err = errNotStarted
 	}
 	if lines := console.last(consoleLines); len(lines) > 0 && !s.live {
 		return fmt.Errorf("%s: %w; the end of its console:\n%s", s.machine.name, err, lines)
@@ -119,14 +128,22 @@ const (
 
 // tail keeps the end of what is written to it.
 type tail struct {
-	mu  sync.Mutex
-	buf []byte
+	mu      sync.Mutex
+	buf     []byte
+	started bool // startedLine was in it
+}
+
+func (t *tail) hasStarted() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.started
 }
 
 func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.buf = append(t.buf, p...)
+	t.started = t.started || bytes.Contains(t.buf, []byte(startedLine))
 	if over := len(t.buf) - consoleBytes; over > 0 {
 		t.buf = append(t.buf[:0], t.buf[over:]...)
 	}

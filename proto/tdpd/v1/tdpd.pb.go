@@ -536,10 +536,11 @@ type Adjacency struct {
 	Interface     string                 `protobuf:"bytes,1,opt,name=interface,proto3" json:"interface,omitempty"` // empty: targeted
 	Source        string                 `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`       // of its hellos
 	Transport     string                 `protobuf:"bytes,3,opt,name=transport,proto3" json:"transport,omitempty"`
-	HoldMs        int64                  `protobuf:"varint,4,opt,name=hold_ms,json=holdMs,proto3" json:"hold_ms,omitempty"`    // agreed; -1: for ever
-	LeftMs        int64                  `protobuf:"varint,5,opt,name=left_ms,json=leftMs,proto3" json:"left_ms,omitempty"`    // of it; -1: for ever
-	SinceMs       int64                  `protobuf:"varint,6,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"` // ago
-	Gtsm          bool                   `protobuf:"varint,7,opt,name=gtsm,proto3" json:"gtsm,omitempty"`                      // the neighbor wants GTSM there (RFC 6720)
+	HoldMs        int64                  `protobuf:"varint,4,opt,name=hold_ms,json=holdMs,proto3" json:"hold_ms,omitempty"`          // agreed; -1: for ever
+	LeftMs        int64                  `protobuf:"varint,5,opt,name=left_ms,json=leftMs,proto3" json:"left_ms,omitempty"`          // of it; -1: for ever
+	SinceMs       int64                  `protobuf:"varint,6,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`       // ago
+	Gtsm          bool                   `protobuf:"varint,7,opt,name=gtsm,proto3" json:"gtsm,omitempty"`                            // the neighbor wants GTSM there (RFC 6720)
+	DualStack     bool                   `protobuf:"varint,8,opt,name=dual_stack,json=dualStack,proto3" json:"dual_stack,omitempty"` // it says which family its sessions are to be of (RFC 7552 section 6.1.1)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -619,6 +620,13 @@ func (x *Adjacency) GetSinceMs() int64 {
 func (x *Adjacency) GetGtsm() bool {
 	if x != nil {
 		return x.Gtsm
+	}
+	return false
+}
+
+func (x *Adjacency) GetDualStack() bool {
+	if x != nil {
+		return x.DualStack
 	}
 	return false
 }
@@ -2067,7 +2075,7 @@ const file_tdpd_proto_rawDesc = "" +
 	"\tInterface\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04ipv4\x18\x02 \x01(\bR\x04ipv4\x12\x12\n" +
-	"\x04ipv6\x18\x03 \x01(\bR\x04ipv6\"\xc0\x01\n" +
+	"\x04ipv6\x18\x03 \x01(\bR\x04ipv6\"\xdf\x01\n" +
 	"\tAdjacency\x12\x1c\n" +
 	"\tinterface\x18\x01 \x01(\tR\tinterface\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x1c\n" +
@@ -2075,7 +2083,9 @@ const file_tdpd_proto_rawDesc = "" +
 	"\ahold_ms\x18\x04 \x01(\x03R\x06holdMs\x12\x17\n" +
 	"\aleft_ms\x18\x05 \x01(\x03R\x06leftMs\x12\x19\n" +
 	"\bsince_ms\x18\x06 \x01(\x03R\asinceMs\x12\x12\n" +
-	"\x04gtsm\x18\a \x01(\bR\x04gtsm\"\xe9\x05\n" +
+	"\x04gtsm\x18\a \x01(\bR\x04gtsm\x12\x1d\n" +
+	"\n" +
+	"dual_stack\x18\b \x01(\bR\tdualStack\"\xe9\x05\n" +
 	"\bNeighbor\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x19\n" +

@@ -85,7 +85,7 @@ func families(v labels.PeerView) (out []string) {
 func adjacency(now time.Time, a discovery.Adjacency) *tdpdv1.Adjacency {
 	out := &tdpdv1.Adjacency{
 		Interface: a.Interface, Source: a.Source.String(), Transport: a.Transport.String(), SinceMs: now.Sub(a.Since).Milliseconds(), Gtsm: a.GTSM,
-		HoldMs: a.Hold.Milliseconds(), LeftMs: -1,
+		HoldMs: a.Hold.Milliseconds(), LeftMs: -1, DualStack: a.Preference != wire.PreferNone,
 	}
 	if a.Hold == discovery.Infinite {
 		out.HoldMs = -1

@@ -2,6 +2,7 @@ package tag
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,9 +14,11 @@ import (
 type adjacencyRow struct {
 	Interface string `json:"interface,omitempty"` // none: targeted
 	Source    string `json:"source"`
+	Transport string `json:"transport"`
 	HoldMS    int64  `json:"hold_ms"` // -1: for ever
 	LeftMS    int64  `json:"left_ms"`
 	SinceMS   int64  `json:"since_ms"`
+	DualStack bool   `json:"dual_stack"` // the neighbor says which family it prefers
 }
 
 type agreedRow struct {
@@ -67,8 +70,10 @@ func showNeighbors(_ context.Context, _ way, all []*tdpdv1.Answer) (any, cmdutil
 				state = "restarts, " + state
 			}
 			var via []string
-			for _, a := range r.Adjacencies {
-				via = append(via, strings.TrimSpace(orTargeted(a.Interface)))
+			for _, a := range r.Adjacencies { // of both families it comes by one interface
+				if name := orTargeted(a.Interface); !slices.Contains(via, name) {
+					via = append(via, name)
+				}
 			}
 			table.Rows = append(table.Rows, []string{
 				r.Router, r.Neighbor, state, since(r.StateMS), orDash(r.Remote), orDash(strings.Join(via, ",")), count(r.Bindings), count(r.Ups), orDash(r.LastDown),
@@ -86,7 +91,7 @@ func neighborOf(router string, n *tdpdv1.Neighbor) neighborRow {
 		Sent: n.GetSent(), Received: n.GetReceived(),
 	}
 	for _, a := range n.GetAdjacencies() {
-		r.Adjacencies = append(r.Adjacencies, adjacencyRow{a.GetInterface(), a.GetSource(), a.GetHoldMs(), a.GetLeftMs(), a.GetSinceMs()})
+		r.Adjacencies = append(r.Adjacencies, adjacencyRow{a.GetInterface(), a.GetSource(), a.GetTransport(), a.GetHoldMs(), a.GetLeftMs(), a.GetSinceMs(), a.GetDualStack()})
 	}
 	if a := n.GetAgreed(); a != nil {
 		r.Agreed = &agreedRow{a.GetKeepaliveMs(), a.GetMaxPdu(), a.GetLoopDetection(), a.GetCapabilities(), a.GetReconnectMs(), a.GetRecoveryMs()}

@@ -2,6 +2,7 @@ package tag
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -33,16 +34,21 @@ func NewShow(f *cmdutil.Factory) *cobra.Command {
 // ofFamily are the commands; an empty family is for both.
 func (o *options) ofFamily(family string) []*cobra.Command {
 	f := frr{family}
+	discovery := o.command("discovery", "Neighbors whose hellos are heard", f.discovery)
+	discovery.AddCommand(o.detail("What their hellos say", f.discovery, f.discoveryDetail))
 	all := []*cobra.Command{
-		o.command("binding", "Labels of FECs, this router's and the neighbors'", f.bindings),
-		o.command("discovery", "Neighbors whose hellos are heard", f.discovery),
+		o.command("binding", "Labels of FECs, this router's and the neighbors'", f.bindings), discovery,
 		o.command("interface", "Interfaces that LDP runs on", f.interfaces),
 	}
 	if family == "" {
-		all = append(all, o.command("neighbor", "Neighbors and the sessions with them", f.neighbors))
+		neighbor := o.command("neighbor", "Neighbors and the sessions with them", f.neighbors)
+		neighbor.AddCommand(o.detail("What was agreed and said in the sessions", f.neighbors, f.neighborsDetail))
+		all = append(all, neighbor)
 	}
 	for _, cmd := range all {
-		o.routerFlag(cmd)
+		for _, cmd := range append(cmd.Commands(), cmd) {
+			o.routerFlag(cmd)
+		}
 	}
 	return all
 }
@@ -65,19 +71,30 @@ func (f frr) neighbors(ctx context.Context, w way, all []*tdpdv1.Answer) (any, c
 	for _, answer := range all {
 		for _, n := range answer.GetStatus().GetNeighbors() {
 			family, _ := f.of(n.GetRemote())
-			uptime := time.Duration(0)
-			if n.GetAgreed() != nil {
-				uptime = time.Duration(n.GetStateMs()) * time.Millisecond
-			}
-			table.Rows = append(table.Rows, []string{answer.GetRouter(), family, routerID(n.GetId()), n.GetState(), orDash(n.GetRemote()), clock(uptime)})
+			table.Rows = append(table.Rows, []string{answer.GetRouter(), family, routerID(n.GetId()), n.GetState(), orDash(n.GetRemote()), uptime(n)})
 		}
 	}
 	return rows, table, err
 }
 
-// clock is a time as 01:02:03.
+// uptime is how long a neighbor's session has been operational.
+func uptime(n *tdpdv1.Neighbor) string {
+	if n.GetAgreed() == nil {
+		return clock(0)
+	}
+	return clock(time.Duration(n.GetStateMs()) * time.Millisecond)
+}
+
+// clock is a time as 01:02:03, from a day on as 1d02h03m, from a week on as 01w2d03h.
 func clock(d time.Duration) string {
-	return time.Time{}.Add(d.Truncate(time.Second) % (24 * time.Hour)).Format(time.TimeOnly)
+	const day, week = 24 * time.Hour, 7 * 24 * time.Hour
+	switch {
+	case d >= week:
+		return fmt.Sprintf("%02dw%dd%02dh", d/week, d%week/day, d%day/time.Hour)
+	case d >= day:
+		return fmt.Sprintf("%dd%02dh%02dm", d/day, d%day/time.Hour, d%time.Hour/time.Minute)
+	}
+	return fmt.Sprintf("%02d:%02d:%02d", d/time.Hour, d%time.Hour/time.Minute, d%time.Minute/time.Second)
 }
 
 func (f frr) bindings(ctx context.Context, w way, all []*tdpdv1.Answer) (any, cmdutil.Table, error) {

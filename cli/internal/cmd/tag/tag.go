@@ -60,8 +60,19 @@ func (o *options) verb(use, short string, run func(context.Context, way, []*tdpd
 	return cmd
 }
 
-// command makes one that is run with the status of each router that is asked.
+// command makes one that shows what run makes of the status of each router that is asked.
 func (o *options) command(use, short string, run func(context.Context, way, []*tdpdv1.Answer) (any, cmdutil.Table, error)) *cobra.Command {
+	return o.asking(use, short, func(ctx context.Context, w way, all []*tdpdv1.Answer) error {
+		value, table, err := run(ctx, w, all)
+		if err != nil {
+			return err
+		}
+		return o.factory.Print(value, table)
+	})
+}
+
+// asking makes one that is run with the status of each router that is asked.
+func (o *options) asking(use, short string, run func(context.Context, way, []*tdpdv1.Answer) error) *cobra.Command {
 	return &cobra.Command{
 		Use:   use,
 		Short: short,
@@ -76,11 +87,7 @@ func (o *options) command(use, short string, run func(context.Context, way, []*t
 			if err != nil {
 				return err
 			}
-			value, table, err := run(cmd.Context(), w, all)
-			if err != nil {
-				return err
-			}
-			return o.factory.Print(value, table)
+			return run(cmd.Context(), w, all)
 		},
 	}
 }

@@ -28,9 +28,9 @@ type world struct {
 
 func neighbor(id, iface, source string) *tdpdv1.Neighbor {
 	return &tdpdv1.Neighbor{
-		Id: id, State: "OPERATIONAL", StateMs: 61_000, Role: "active", Remote: strings.TrimSuffix(id, ":0"), Bindings: 3, Ups: 1, Families: []string{"ipv4"},
+		Id: id, State: "OPERATIONAL", StateMs: 61_000, Role: "active", Local: "1.1.1.1", Remote: strings.TrimSuffix(id, ":0"), Bindings: 3, Ups: 1, Families: []string{"ipv4"},
 		Agreed:      &tdpdv1.Agreed{KeepaliveMs: 180_000, MaxPdu: 4096, ReconnectMs: -1, RecoveryMs: -1},
-		Adjacencies: []*tdpdv1.Adjacency{{Interface: iface, Source: source, HoldMs: 15_000, LeftMs: 12_000}},
+		Adjacencies: []*tdpdv1.Adjacency{{Interface: iface, Source: source, Transport: strings.TrimSuffix(id, ":0"), HoldMs: 15_000, LeftMs: 12_000}},
 		Sent:        map[string]uint64{"Label Mapping": 4}, Received: map[string]uint64{"Label Mapping": 3},
 	}
 }
@@ -45,8 +45,14 @@ func status(router string) *tdpdv1.Status {
 		lost := neighbor("4.4.4.4:0", "", "4.4.4.4")
 		lost.State, lost.Agreed, lost.LastDown, lost.Restarting = "NON EXISTENT", nil, "the peer has closed the connection", true
 		st.Neighbors = []*tdpdv1.Neighbor{neighbor("1.1.1.1:0", "a", "10.0.12.1"), neighbor("3.3.3.3:0", "b", "10.0.23.3"), lost}
+		st.Neighbors[1].StateMs = (9*24 + 5) * 3600_000
 	case "r3":
-		st.Neighbors = []*tdpdv1.Neighbor{neighbor("2.2.2.2:0", "a", "fe80::2")}
+		dual := neighbor("2.2.2.2:0", "a", "fe80::2")
+		dual.Adjacencies = append(dual.Adjacencies, &tdpdv1.Adjacency{Interface: "a", Source: "10.0.23.2", Transport: "2.2.2.2", HoldMs: -1, LeftMs: -1, DualStack: true})
+		dual.Adjacencies[0].Transport, dual.Adjacencies[0].DualStack = "2001:db8::2", true
+		dual.StateMs, dual.Role, dual.Md5, dual.Agreed.Capabilities = 25*3600_000, "passive", true, []string{"typed-wildcard", "dynamic"}
+		st.Interfaces[0].Ipv6 = true
+		st.Neighbors, st.Addresses = []*tdpdv1.Neighbor{dual}, []string{"3.3.3.3", "2001:db8::3"}
 	}
 	return st
 }
@@ -184,6 +190,8 @@ func TestVerbs(t *testing.T) {
 		"trace-loop": "tag trace 10.6.0.1", "trace-json": "tag trace 10.9.0.80 --from r1 -o json",
 		"show-neighbor": "show mpls ldp neighbor", "show-binding": "show mpls ldp binding --router r.2", "show-discovery": "show mpls ldp discovery",
 		"show-discovery6": "show mpls ldp ipv6 discovery", "show-interface": "show mpls ldp interface --router r1",
+		"show-neighbor-detail": "show mpls ldp neighbor detail", "show-discovery-detail": "show mpls ldp discovery detail",
+		"show-discovery6-detail": "show mpls ldp ipv6 discovery detail --router r3",
 	} {
 		t.Run(name, func(t *testing.T) { cmdtest.Golden(t, name, b.OK(strings.Fields(args)...)) })
 	}
@@ -195,7 +203,7 @@ func TestJSON(t *testing.T) {
 	_, b := serve(t)
 	for _, args := range []string{
 		"tag neighbors", "tag bindings", "tag table", "tag fec", "tag trees", "tag trace 10.9.0.80",
-		"show mpls ldp neighbor", "show mpls ldp binding", "show mpls ldp ipv4 discovery", "show mpls ldp ipv4 interface",
+		"show mpls ldp neighbor", "show mpls ldp neighbor detail", "show mpls ldp discovery detail", "show mpls ldp binding", "show mpls ldp ipv4 discovery", "show mpls ldp ipv4 interface",
 	} {
 		var rows []map[string]any
 		out := b.OK(append(strings.Fields(args), "-o", "json")...)
@@ -237,7 +245,7 @@ func TestCompletions(t *testing.T) {
 	_, b := serve(t)
 	for args, want := range map[string][]string{
 		"tag neighbors": {"r.2", "r1", "r3"}, "tag clear neighbor": {"4.4.4.4"}, "tag trace": {"10.9.0.80"}, "tag trees": {"10.9.0.80"}, "tag trace x --from": {"r3"},
-		"show mpls ldp": {"binding", "discovery", "interface", "neighbor", "ipv6"},
+		"show mpls ldp": {"binding", "discovery", "interface", "neighbor", "ipv6"}, "show mpls ldp neighbor": {"detail"},
 	} {
 		out := b.Complete(append(strings.Fields(args), "")...)
 		for _, word := range want {

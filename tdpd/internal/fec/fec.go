@@ -20,6 +20,7 @@ type FECs struct {
 	own     map[netip.Addr]int    // addresses of this router, with their interface
 	links   map[netip.Prefix]bool // of its interfaces
 	servers map[netip.Addr]bool
+	sorted  []netip.Addr // servers
 	known   map[netip.Prefix]bool
 }
 
@@ -33,20 +34,64 @@ func (f *FECs) Table() *routes.Table { return &f.table }
 
 // Apply takes a change of the tables, and returns FECs that may have changed and prefixes that are none any more.
 func (f *FECs) Apply(c routes.Change) (changed []labels.Route, gone []netip.Prefix) {
+	about := map[netip.Prefix]bool{}
+	for p := range c.Routes {
+		about[p] = true
+	}
+	if len(c.Interfaces) > 0 && !c.Full {
+		f.touched(c.Interfaces, about)
+	}
 	f.table.Apply(c)
-	if c.Full || len(c.Interfaces) > 0 {
+	if c.Full {
 		f.readInterfaces()
 		return f.all()
 	}
-	return f.some(func(yield func(netip.Prefix) bool) {
-		for p := range c.Routes {
-			if !f.IsServer(p) && !yield(p) {
-				return
+	if len(c.Interfaces) > 0 {
+		f.readInterfaces()
+		f.touched(c.Interfaces, about)
+	}
+	f.serversIn(about)
+	return f.some(maps.Keys(about))
+}
+
+// touched adds what has to do with interfaces: their networks and addresses, and what routes lead to by them.
+func (f *FECs) touched(interfaces map[int]*routes.Interface, about map[netip.Prefix]bool) {
+	for index := range interfaces {
+		i := f.table.Interfaces[index]
+		if i == nil {
+			continue
+		}
+		for _, p := range i.Addresses {
+			about[p.Masked()], about[host(p.Addr())] = true, true
+		}
+		if i.Loopback { // this host's own servers are behind it
+			for a := range f.own {
+				about[host(a)] = true
 			}
 		}
-		f.Servers(yield)
-	})
+	}
+	for p, r := range f.table.Routes {
+		if slices.ContainsFunc(r.Hops, func(h routes.Hop) bool { _, touched := interfaces[h.Interface]; return touched }) {
+			about[p] = true
+		}
+	}
 }
+
+// serversIn adds the servers of prefixes, which may follow their routes.
+func (f *FECs) serversIn(about map[netip.Prefix]bool) {
+	var in []netip.Prefix
+	for p := range about {
+		at, _ := slices.BinarySearchFunc(f.sorted, p.Masked().Addr(), netip.Addr.Compare)
+		for ; at < len(f.sorted) && p.Contains(f.sorted[at]); at++ {
+			in = append(in, host(f.sorted[at]))
+		}
+	}
+	for _, p := range in {
+		about[p] = true
+	}
+}
+
+func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
 // SetServers makes these all the servers.
 func (f *FECs) SetServers(all []netip.Addr) (changed []labels.Route, gone []netip.Prefix) {
@@ -55,13 +100,15 @@ func (f *FECs) SetServers(all []netip.Addr) (changed []labels.Route, gone []neti
 	for _, a := range all {
 		f.servers[a.Unmap().WithZone("")] = true
 	}
+	f.sorted = slices.SortedFunc(maps.Keys(f.servers), netip.Addr.Compare)
 	return f.some(func(yield func(netip.Prefix) bool) {
-		for a := range before {
-			if !f.servers[a] && !yield(netip.PrefixFrom(a, a.BitLen())) {
-				return
+		for _, one := range []struct{ some, without map[netip.Addr]bool }{{before, f.servers}, {f.servers, before}} {
+			for a := range one.some {
+				if !one.without[a] && !yield(host(a)) {
+					return
+				}
 			}
 		}
-		f.Servers(yield)
 	})
 }
 
@@ -71,7 +118,7 @@ func (f *FECs) IsServer(p netip.Prefix) bool { return p.IsSingleIP() && f.server
 // Servers yields the FECs of all servers.
 func (f *FECs) Servers(yield func(netip.Prefix) bool) {
 	for a := range f.servers {
-		if !yield(netip.PrefixFrom(a, a.BitLen())) {
+		if !yield(host(a)) {
 			return
 		}
 	}
@@ -130,9 +177,9 @@ func (f *FECs) route(p netip.Prefix) (labels.Route, bool) {
 		}
 	}
 	switch {
-	case p.IsSingleIP() && f.Own(p.Addr()), f.links[p]:
+	case p.IsSingleIP() && f.Own(p.Addr()) && (r != nil || f.IsServer(p)), f.links[p]:
 		return labels.Route{Prefix: p, Kind: labels.Attached}, true
-	case r == nil:
+	case r == nil || r.Drops:
 		return labels.Route{}, false
 	}
 	hops := f.hops(r)
@@ -165,9 +212,10 @@ func (f *FECs) egress(server netip.Addr) (labels.NextHop, bool) {
 	return labels.NextHop{Address: server, Interface: f.table.Interfaces[index].Name, Index: index}, true
 }
 
-// hops are the next hops that speak LDP, or may; none where the route is a link's.
+// hops are the next hops that speak LDP, or may; none where the route is a link's. Of several those are left out whose link is down: the
+// kernel passes over them, too, and takes no entry with one.
 func (f *FECs) hops(r *routes.Route) []labels.NextHop {
-	out := make([]labels.NextHop, 0, len(r.Hops))
+	out, down := make([]labels.NextHop, 0, len(r.Hops)), 0
 	for _, h := range r.Hops {
 		i := f.table.Interfaces[h.Interface]
 		if !h.Via.IsValid() {
@@ -175,7 +223,13 @@ func (f *FECs) hops(r *routes.Route) []labels.NextHop {
 		}
 		if i != nil && f.runs(i.Name) {
 			out = append(out, labels.NextHop{Address: h.Via, Interface: i.Name, Index: h.Interface})
+			if !i.Up {
+				down++
+			}
 		}
 	}
-	return out
+	if down == 0 || down == len(out) {
+		return out
+	}
+	return slices.DeleteFunc(out, func(n labels.NextHop) bool { return !f.table.Interfaces[n.Index].Up })
 }

@@ -29,18 +29,20 @@ func New() *Tables {
 func (t *Tables) Update(views []labels.View, gone []netip.Prefix) kernel.Changes {
 	b := before{map[uint32][]kernel.Hop{}, map[netip.Prefix][]kernel.Hop{}}
 	for _, p := range gone {
-		t.note(b, p, labels.NoLabel)
+		t.note(b, p)
 		t.forget(p)
 	}
 	for _, v := range views {
-		t.note(b, v.FEC, v.Local)
+		t.note(b, v.FEC, v.Local, v.Leaving)
 		t.forget(v.FEC)
 		t.views[v.FEC] = v
 		if leaves(v) {
 			t.leaving++
 		}
-		if comesIn(v.Local) {
-			t.owners[v.Local] = v.FEC
+		for _, label := range []wire.Label{v.Local, v.Leaving} {
+			if comesIn(label) {
+				t.owners[label] = v.FEC
+			}
 		}
 	}
 	return t.since(b)
@@ -52,27 +54,27 @@ type before struct {
 	prefixes map[netip.Prefix][]kernel.Hop
 }
 
-// note notes a FEC's entries, and that of the label that it is about to have.
-func (t *Tables) note(b before, p netip.Prefix, next wire.Label) {
+// note notes a FEC's entries, and those of the labels that it is about to have.
+func (t *Tables) note(b before, p netip.Prefix, next ...wire.Label) {
 	if _, noted := b.prefixes[p]; !noted {
 		b.prefixes[p] = t.prefix(p)
 	}
-	t.noteLabel(b, next)
 	if v, known := t.views[p]; known {
-		t.noteLabel(b, v.Local)
+		next = append(next, v.Local, v.Leaving)
 	}
-}
-
-func (t *Tables) noteLabel(b before, label wire.Label) {
-	if _, noted := b.labels[uint32(label)]; !noted && comesIn(label) {
-		b.labels[uint32(label)] = t.label(label)
+	for _, label := range next {
+		if _, noted := b.labels[uint32(label)]; !noted && comesIn(label) {
+			b.labels[uint32(label)] = t.label(label)
+		}
 	}
 }
 
 func (t *Tables) forget(p netip.Prefix) {
 	v, known := t.views[p]
-	if known && t.owners[v.Local] == p {
-		delete(t.owners, v.Local)
+	for _, label := range []wire.Label{v.Local, v.Leaving} {
+		if known && t.owners[label] == p {
+			delete(t.owners, label)
+		}
 	}
 	if known && leaves(v) {
 		t.leaving--

@@ -47,10 +47,10 @@ func parseLabel(t *testing.T, s string) wire.Label {
 	return wire.Label(n)
 }
 
-// parseView reads "FEC kind local [via hop [label n]]... [plain]".
+// parseView reads "FEC kind local [not leaving] [via hop [label n]]... [plain]".
 func parseView(t *testing.T, words []string) labels.View {
 	t.Helper()
-	v := labels.View{FEC: netip.MustParsePrefix(words[0]), Local: parseLabel(t, words[2])}
+	v := labels.View{FEC: netip.MustParsePrefix(words[0]), Local: parseLabel(t, words[2]), Leaving: labels.NoLabel}
 	for v.Kind = labels.Transit; v.Kind.String() != words[1]; v.Kind++ { // an unknown one panics
 	}
 	if words[len(words)-1] == "plain" {
@@ -58,6 +58,8 @@ func parseView(t *testing.T, words []string) labels.View {
 	}
 	for i := 3; i < len(words); i += 2 {
 		switch words[i] {
+		case "not":
+			v.Leaving = parseLabel(t, words[i+1])
 		case "via":
 			v.Hops = append(v.Hops, labels.Hop{NextHop: parseHop(t, words[i+1]), Label: labels.NoLabel})
 		case "label":
@@ -191,7 +193,10 @@ func (w *world) label() wire.Label {
 }
 
 func (w *world) view(p netip.Prefix) labels.View {
-	v := labels.View{FEC: p, Kind: labels.Kind(w.IntN(3)), Local: w.label()}
+	v := labels.View{FEC: p, Kind: labels.Kind(w.IntN(3)), Local: w.label(), Leaving: labels.NoLabel}
+	if !comesIn(v.Local) {
+		v.Leaving = w.label()
+	}
 	for i := range w.IntN(4) {
 		h := labels.Hop{NextHop: labels.NextHop{Address: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), Index: 2}, Label: labels.NoLabel}
 		if v.Kind == labels.Transit {
@@ -203,8 +208,10 @@ func (w *world) view(p netip.Prefix) labels.View {
 }
 
 func (w *world) drop(p netip.Prefix) {
-	if v, known := w.at[p]; known && comesIn(v.Local) {
-		w.free = append(w.free, v.Local)
+	for _, label := range []wire.Label{w.at[p].Local, w.at[p].Leaving} {
+		if comesIn(label) {
+			w.free = append(w.free, label)
+		}
 	}
 	delete(w.at, p)
 }
@@ -285,6 +292,9 @@ func complete(t *testing.T, w *world, tables *Tables) {
 		t.Fatalf("size %d and %d, entries %d and %d", n, m, len(ilm), len(ftn))
 	}
 	for _, v := range w.at {
+		if comesIn(v.Leaving) {
+			v.Local = v.Leaving
+		}
 		at, has := slices.BinarySearchFunc(ilm, v.Local, func(m ILM, l wire.Label) int { return cmp.Compare(m.Label, l) })
 		if has != comesIn(v.Local) || has && (ilm[at].FEC != v.FEC || ilm[at].Kind != v.Kind) {
 			t.Fatalf("%v: not in %v", v, ilm)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,8 @@ type Linux struct {
 	log     *slog.Logger
 	watch   *rtnl.Monitor
 	changed chan struct{}
+	links   links       // of listen
+	heard   bool        // likewise: something to tell of
 	doubt   atomic.Bool // the account may not be true
 	ending  chan struct{}
 	watcher sync.WaitGroup
@@ -65,7 +68,7 @@ func Open(config Config, log *slog.Logger) (*Linux, error) {
 		return nil, errors.Join(err, conn.Close())
 	}
 	l := &Linux{config: config, log: log, watch: watch, changed: make(chan struct{}, 1), ending: make(chan struct{}),
-		routes: &routes{conn: conn}, sysctls: sysctls}
+		links: links{}, routes: &routes{conn: conn}, sysctls: sysctls}
 	l.entries.tables = l.routes
 	l.watcher.Go(l.listen)
 	return l, nil
@@ -90,11 +93,33 @@ func concerns(port uint32) []bpf.Instruction {
 	}
 }
 
+// links are the states of links as told last: what of their flags decides over routes.
+type links map[int]uint32
+
+// changes says whether a notification tells of another state.
+func (l links) changes(m rtnl.Message) (index int, changes bool) {
+	link, err := rtnl.ParseLink(m.Data)
+	if err != nil {
+		return 0, false
+	}
+	state := link.Flags & (unix.IFF_UP | unix.IFF_RUNNING)
+	before, known := l[link.Index]
+	if m.Type == unix.RTM_DELLINK {
+		delete(l, link.Index)
+		return link.Index, true
+	}
+	l[link.Index] = state
+	return link.Index, !known || state != before
+}
+
 // listen makes one signal of all changes of a short time.
 func (l *Linux) listen() {
 	for {
 		if !l.hear() {
 			return
+		}
+		if !l.heard {
+			continue // it was of links that are nothing to us
 		}
 		select {
 		case <-time.After(settle):
@@ -106,6 +131,7 @@ func (l *Linux) listen() {
 				return
 			}
 		}
+		l.heard = false
 		select {
 		case l.changed <- struct{}{}:
 		default:
@@ -115,7 +141,14 @@ func (l *Linux) listen() {
 
 // hear waits for a notification. It returns false where there will be no more.
 func (l *Linux) hear() bool {
-	err := l.watch.Receive(func(rtnl.Message) { l.doubt.Store(true) })
+	err := l.watch.Receive(func(m rtnl.Message) {
+		if m.Type == unix.RTM_NEWLINK || m.Type == unix.RTM_DELLINK {
+			if index, changes := l.links.changes(m); !changes || !l.entries.used.has(index) {
+				return
+			}
+		}
+		l.meddled()
+	})
 	select {
 	case <-l.ending:
 		return false
@@ -124,12 +157,18 @@ func (l *Linux) hear() bool {
 	if err == nil {
 		return true
 	}
-	l.doubt.Store(true)
+	l.meddled()
 	if !errors.Is(err, unix.ENOBUFS) {
 		l.log.Error("changes to labels' routes by others are no longer noticed", "err", err)
 		return false
 	}
 	return true
+}
+
+// meddled notes that the account may not be true.
+func (l *Linux) meddled() {
+	l.doubt.Store(true)
+	l.heard = true
 }
 
 // Changed implements Backend.
@@ -182,6 +221,17 @@ func (l *Linux) Entries() (State, error) {
 		return State{}, err
 	}
 	return decompile(l.entries.have), nil
+}
+
+// Others implements Backend.
+func (l *Linux) Others() ([]uint32, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.look()
+	if err := l.entries.know(); err != nil {
+		return nil, err
+	}
+	return slices.Clone(l.entries.others), nil
 }
 
 // Close implements Backend.

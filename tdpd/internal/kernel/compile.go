@@ -24,7 +24,7 @@ func (c *compiler) add(i id, hops []Hop) {
 		err = fmt.Errorf("beyond net.mpls.platform_labels, which is %d: have the range of labels end below it, or let it be raised", c.platform)
 	}
 	if err != nil {
-		c.failures = append(c.failures, Failure{i.String(), err})
+		c.failures = append(c.failures, Failure{i.String(), i.label, err})
 		c.wrong[i] = true
 		return
 	}

@@ -1,13 +1,17 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"slices"
 	"strings"
 )
 
 // Failure is an entry that is not as it was wanted.
 type Failure struct {
 	Entry string // "label 100" or "prefix 192.0.2.0/24"
+	Label uint32 // 0: of a prefix
 	Err   error
 }
 
@@ -35,6 +39,12 @@ func (f Failures) Unwrap() []error {
 		errs[i] = f[i].Err
 	}
 	return errs
+}
+
+// LabelsTaken says whether one of the failures is that somebody else has an entry for the label: Others tells which ones he has.
+func LabelsTaken(err error) bool {
+	var all Failures
+	return errors.As(err, &all) && slices.ContainsFunc(all, func(f Failure) bool { return f.Label != 0 && errors.Is(f.Err, fs.ErrExist) })
 }
 
 // err is nil where there are none.

@@ -2,8 +2,10 @@ package kernel
 
 import (
 	"errors"
+	"io/fs"
 	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 )
 
@@ -12,15 +14,17 @@ type Fake struct {
 	mu      sync.Mutex
 	state   State
 	calls   int
+	sets    int
 	failure error
 	refused map[id]error
+	others  map[uint32]bool
 	closed  []bool
 	changed chan struct{}
 }
 
 // NewFake returns a Fake that has what a process before left.
 func NewFake(left State) *Fake {
-	f := &Fake{refused: map[id]error{}, changed: make(chan struct{}, 1)}
+	f := &Fake{refused: map[id]error{}, others: map[uint32]bool{}, changed: make(chan struct{}, 1)}
 	f.state = State{Labels: map[uint32][]Hop{}, Prefixes: map[netip.Prefix][]Hop{}}
 	maps.Copy(f.state.Labels, left.Labels)
 	maps.Copy(f.state.Prefixes, left.Prefixes)
@@ -32,6 +36,7 @@ func (f *Fake) Set(s State) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls++
+	f.sets++
 	if f.failure != nil {
 		return f.failure
 	}
@@ -63,8 +68,12 @@ func (f *Fake) Update(changes Changes) error {
 
 func (f *Fake) add(c *compiler) error {
 	for i, hops := range c.want {
-		if err := f.refused[i]; err != nil {
-			c.failures = append(c.failures, Failure{i.String(), err})
+		err := f.refused[i]
+		if !i.prefix.IsValid() && f.others[i.label] {
+			err = fs.ErrExist
+		}
+		if err != nil {
+			c.failures = append(c.failures, Failure{i.String(), i.label, err})
 			continue
 		}
 		f.put(i, hops)
@@ -103,6 +112,31 @@ func (f *Fake) Entries() (State, error) {
 	return s, nil
 }
 
+// Others implements Backend.
+func (f *Fake) Others() ([]uint32, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(maps.Keys(f.others)), nil
+}
+
+// Occupy makes a label somebody else's, and tells where he says so.
+func (f *Fake) Occupy(label uint32, tells bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.others[label] = true
+	delete(f.state.Labels, label)
+	if tells {
+		f.tell()
+	}
+}
+
+func (f *Fake) tell() {
+	select {
+	case f.changed <- struct{}{}:
+	default:
+	}
+}
+
 // State returns what is there now.
 func (f *Fake) State() State {
 	f.mu.Lock()
@@ -115,6 +149,13 @@ func (f *Fake) Calls() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.calls
+}
+
+// Sets counts Set.
+func (f *Fake) Sets() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.sets
 }
 
 // Fail lets every Set and Update fail with err, and do nothing; nil ends that.
@@ -142,10 +183,7 @@ func (f *Fake) Lose() {
 	defer f.mu.Unlock()
 	clear(f.state.Labels)
 	clear(f.state.Prefixes)
-	select {
-	case f.changed <- struct{}{}:
-	default:
-	}
+	f.tell()
 }
 
 // Changed implements Backend.

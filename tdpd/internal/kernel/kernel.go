@@ -29,6 +29,8 @@ type Backend interface {
 	// Entries are those that are there, as this process or one before it made them, whatever of a State they can show:
 	// Interfaces is nil.
 	Entries() (State, error)
+	// Others are the labels that somebody else has entries for. Nothing else is known of those.
+	Others() ([]uint32, error)
 	// Changed gets a value after somebody else has changed, or may have changed, what is ours: Set is to be called again.
 	// It never closes.
 	Changed() <-chan struct{}

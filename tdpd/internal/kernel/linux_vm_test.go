@@ -173,6 +173,9 @@ func TestVMCleanStopLeavesNothingOfOurs(t *testing.T) {
 			t.Errorf("%v; want %q", err, want)
 		}
 	}
+	if others, e := c.Others(); e != nil || !LabelsTaken(err) || fmt.Sprint(others) != "[18 500 501]" {
+		t.Errorf("labels of others: %v, %v; taken: %v", others, e, LabelsTaken(err))
+	}
 	if out := r.run(r.c, "ip -f mpls route show 601"); out == "" {
 		t.Error("a right entry among wrong ones is not there")
 	}
@@ -241,10 +244,11 @@ func TestVMChangesByOthersAreNoticed(t *testing.T) {
 	default:
 	}
 	r.run(r.a, "ip route add 198.51.100.0/24 via 10.0.0.2; ip route del 198.51.100.0/24")
+	r.run(r.a, "ip link add veth0 type veth peer name veth1; ip link set veth0 up; ip link set veth1 up; ip link del veth0; ip link set ab promisc on")
 	r.do(r.a, func() error { return errors.Join(a.Set(State{Interfaces: []string{"ab"}}), a.Set(push())) })
 	select {
 	case <-a.Changed():
-		t.Error("foreign routes and own changes are signalled")
+		t.Error("foreign routes, links without routes of ours and own changes are signalled")
 	case <-time.After(4 * settle):
 	}
 }

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"slices"
+	"sync"
 )
 
 // change is one step towards the wanted state.
@@ -21,8 +22,8 @@ const (
 
 // tables is what a reconciler needs of the place where entries are.
 type tables interface {
-	// read returns the entries that are ours, hops canonical.
-	read() (map[id][]Hop, error)
+	// read returns the entries that are ours, hops canonical, and the labels of others' entries.
+	read() (have map[id][]Hop, others []uint32, err error)
 	// apply makes changes in their order. failed is by index. With err the rest is in doubt.
 	apply(changes []change) (failed map[int]error, err error)
 }
@@ -30,8 +31,41 @@ type tables interface {
 // reconciler keeps account of what is there, and makes it what is wanted.
 type reconciler struct {
 	tables
-	known bool // the account is true
-	have  map[id][]Hop
+	known  bool // the account is true
+	have   map[id][]Hop
+	others []uint32 // labels
+	used   interfaces
+}
+
+// interfaces are those that entries have, or were to have: what happens to others is nothing to them. It may be asked by others than its
+// owner.
+type interfaces struct {
+	mu  sync.Mutex
+	all map[int]bool
+}
+
+func (i *interfaces) add(hops []Hop) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, h := range hops {
+		i.all[h.Interface] = true
+	}
+}
+
+func (i *interfaces) has(index int) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.all[index]
+}
+
+// reset begins anew with these.
+func (i *interfaces) reset(have map[id][]Hop) {
+	i.mu.Lock()
+	i.all = map[int]bool{}
+	i.mu.Unlock()
+	for _, hops := range have {
+		i.add(hops)
+	}
 }
 
 // know reads the tables where the account may not be true.
@@ -39,11 +73,12 @@ func (r *reconciler) know() error {
 	if r.known {
 		return nil
 	}
-	have, err := r.read()
+	have, others, err := r.read()
 	if err != nil {
 		return err
 	}
-	r.have, r.known = have, true
+	r.have, r.others, r.known = have, others, true
+	r.used.reset(have)
 	return nil
 }
 
@@ -99,12 +134,15 @@ func (r *reconciler) carryOut(changes []change) (failures Failures, err error) {
 	if len(changes) == 0 {
 		return nil, nil
 	}
+	for _, c := range changes {
+		r.used.add(c.hops)
+	}
 	failed, err := r.apply(changes)
 	r.known = err == nil
 	for n, c := range changes {
 		switch e := failed[n]; {
 		case e != nil:
-			failures = append(failures, Failure{c.id.String(), e})
+			failures = append(failures, Failure{c.id.String(), c.id.label, e})
 		case c.verb == remove:
 			delete(r.have, c.id)
 		default:

@@ -19,7 +19,7 @@ type memory struct {
 	broken error
 }
 
-func (m *memory) read() (map[id][]Hop, error) { return maps.Clone(m.ours), nil }
+func (m *memory) read() (map[id][]Hop, []uint32, error) { return maps.Clone(m.ours), nil, nil }
 
 func (m *memory) apply(changes []change) (map[int]error, error) {
 	failed := map[int]error{}
@@ -69,6 +69,9 @@ func TestSetMakesTheDifference(t *testing.T) {
 	delete(first.Labels, 50)
 	first.Prefixes[p] = []Hop{hop("10.0.0.1", 30), hop("10.0.0.2", 30), hop("10.0.0.2", 30)} // the same
 	m.log = nil
+	if !r.used.has(2) || r.used.has(3) {
+		t.Error("entries lead to interface 2 alone")
+	}
 	if failures, err := r.set(compiled(t, first), nil); err != nil || failures != nil || m.log != nil {
 		t.Errorf("the same again: %v, %v, changes %v", failures, err, m.log)
 	}
@@ -137,7 +140,7 @@ func TestWrongEntriesAreNamed(t *testing.T) {
 func TestFailuresNameSome(t *testing.T) {
 	var f Failures
 	for i := range 12 {
-		f = append(f, Failure{fmt.Sprintf("label %d", i), os.ErrPermission})
+		f = append(f, Failure{fmt.Sprintf("label %d", i), uint32(i), os.ErrPermission})
 	}
 	if text := f.Error(); !strings.HasSuffix(text, "label 9: permission denied\nand 2 more entries") || !errors.Is(f, os.ErrPermission) {
 		t.Error(text)

@@ -16,17 +16,25 @@ type routes struct {
 
 const interruptionsMax = 10
 
-func (r *routes) read() (map[id][]Hop, error) {
-	have := map[id][]Hop{}
+func (r *routes) read() (have map[id][]Hop, others []uint32, err error) {
+	have = map[id][]Hop{}
 	for _, family := range []uint8{unix.AF_MPLS, unix.AF_INET, unix.AF_INET6} {
-		err := r.dump(family, Protocol, func(route rtnl.Route) {
-			have[id{route.Prefix, route.Label, route.Metric}] = canonical(fromRoute(route.Hops))
+		protocol := uint8(Protocol)
+		if family == unix.AF_MPLS {
+			protocol = 0 // others' labels, too
+		}
+		err := r.dump(family, protocol, func(route rtnl.Route) {
+			if route.Protocol == Protocol {
+				have[id{route.Prefix, route.Label, route.Metric}] = canonical(fromRoute(route.Hops))
+			} else {
+				others = append(others, route.Label)
+			}
 		})
 		if err != nil {
-			return nil, explain(err)
+			return nil, nil, explain(err)
 		}
 	}
-	return have, nil
+	return have, others, nil
 }
 
 func (r *routes) dump(family, protocol uint8, do func(rtnl.Route)) (err error) {

@@ -58,6 +58,13 @@ func (a *allocator) take(label wire.Label) bool {
 	return true
 }
 
+// after has the search go on behind a label.
+func (a *allocator) after(label wire.Label) {
+	if i := int(label) - int(a.first); i >= 0 && i < a.size {
+		a.at = (i + 1) % a.size
+	}
+}
+
 func (a *allocator) release(label wire.Label) {
 	i := int(label) - int(a.first)
 	if i < 0 || i >= a.size || a.taken[i/64]&(1<<(i%64)) == 0 {

@@ -326,7 +326,7 @@ func (c *chain) restart(i int) {
 		whole("is gone")
 	}
 	c.now = c.now.Add(10 * time.Second)
-	c.act(i, r.l.Restore(c.now, had, time.Minute))
+	c.act(i, r.l.Restore(c.now, had, nil, time.Minute))
 	begun := []func(){func() { c.act(i, r.l.Routes(c.now, c.routes(i), nil)) }}
 	for _, j := range neighbours {
 		begun = append(begun, func() { c.connect(i, j, i) })

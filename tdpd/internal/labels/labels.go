@@ -68,7 +68,7 @@ func setDefault[T comparable](v *T, d T) {
 	}
 }
 
-// Action is one of Say, Changed, Event, Warn and Recovered.
+// Action is one of Say, Changed, Event, Freed, Warn and Recovered.
 type Action interface{ action() }
 
 // Say sends a message to a peer; the session gives it an ID where it has none.
@@ -113,11 +113,18 @@ type Event struct {
 	Label wire.Label
 }
 
+// Freed tells that neither the FEC nor a peer has the label any more: it may be another FEC's from now on.
+type Freed struct {
+	FEC   netip.Prefix
+	Label wire.Label
+}
+
 func (Say) action()       {}
 func (Changed) action()   {}
 func (Warn) action()      {}
 func (Recovered) action() {}
 func (Event) action()     {}
+func (Freed) action()     {}
 
 // Labels is the state.
 type Labels struct {
@@ -133,6 +140,8 @@ type Labels struct {
 	exhausted bool       // no label was left when one was wanted
 	requests  requests
 	restored  map[netip.Prefix]wire.Label // not claimed yet
+	unclaimed []wire.Label                // of a former life, and nobody knows of which FEC; taken until the recovery is over
+	foreign   map[wire.Label]bool         // others have entries for them: taken, and no FEC's
 	recovery  time.Time                   // end of this router's own restart; zero: there is none
 	stats     Stats
 
@@ -159,7 +168,7 @@ func New(cfg Config) (*Labels, error) {
 	}
 	return &Labels{
 		cfg: cfg, fecs: map[netip.Prefix]*fec{}, sets: hopSets{byKey: map[string]*hopSet{}}, waiting: list.New(),
-		allocator: newAllocator(cfg.First, cfg.Last), requests: newRequests(), restored: map[netip.Prefix]wire.Label{},
+		allocator: newAllocator(cfg.First, cfg.Last), requests: newRequests(), restored: map[netip.Prefix]wire.Label{}, foreign: map[wire.Label]bool{},
 	}, nil
 }
 

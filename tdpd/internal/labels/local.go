@@ -19,7 +19,7 @@ func (l *Labels) settleLocal(f *fec) {
 		want = l.null(f.family())
 	case f.kind == Transit && (f.hops == nil || l.cfg.Ordered && !f.hasDownstream()):
 		want = NoLabel
-	case !isReal(f.local):
+	case !isReal(f.local) || l.foreign[f.local]:
 		want = l.allocate(f)
 		wanting = want == NoLabel
 	}
@@ -64,13 +64,15 @@ func (l *Labels) bind(f *fec, label wire.Label) {
 // allocate prefers the label that the FEC had: what upstream still has of it then stays true.
 func (l *Labels) allocate(f *fec) wire.Label {
 	for _, s := range f.sent {
-		if isReal(s.label) {
+		if isReal(s.label) && !l.foreign[s.label] {
 			return s.label
 		}
 	}
 	if label, ok := l.restored[f.prefix]; ok {
 		delete(l.restored, f.prefix)
-		return label
+		if !l.foreign[label] {
+			return label
+		}
 	}
 	if label, ok := l.allocator.next(); ok {
 		return label
@@ -93,7 +95,13 @@ func (l *Labels) freeUnused(f *fec, label wire.Label) {
 	if slices.ContainsFunc(f.sent, func(s sent) bool { return s.label == label }) {
 		return
 	}
-	l.allocator.release(label)
+	l.actions = append(l.actions, Freed{f.prefix, label})
+	if f.routed {
+		l.change(f) // it was on its way out
+	}
+	if !l.foreign[label] {
+		l.allocator.release(label)
+	}
 }
 
 // serveWaiting gives labels to FECs that had to do without, first come, first served, and tells those who asked in vain.

@@ -9,16 +9,25 @@ import (
 	"github.com/manycast/manycast/tdpd/internal/wire"
 )
 
-// Restore gives FECs the labels that they had before this router restarted, as the kernel or a file still has them, and begins a
-// recovery of that time (RFC 3478 section 3.2): until it is over they are kept for their FECs. Those that cannot be given out, or were
-// given out since, are left out. It comes before Routes.
-func (l *Labels) Restore(now time.Time, had map[netip.Prefix]wire.Label, recovery time.Duration) []Action {
+// Restore gives FECs the labels that they had before this router restarted, and begins a recovery of that time (RFC 3478 section 3.2):
+// until it is over they are kept for their FECs, and others that the kernel still has for nobody. Those that cannot be given out, or
+// were given out since, are left out. New ones are of those behind, which have rested longer. It comes before Routes.
+func (l *Labels) Restore(now time.Time, had map[netip.Prefix]wire.Label, others []wire.Label, recovery time.Duration) []Action {
 	l.now = now
+	last := NoLabel
 	for _, p := range slices.SortedFunc(maps.Keys(had), netip.Prefix.Compare) {
 		if _, twice := l.restored[p.Masked()]; !twice && usable(p) && l.allocator.take(had[p]) {
 			l.restored[p.Masked()] = had[p]
+			last = highest(last, had[p])
 		}
 	}
+	for _, label := range others {
+		if l.allocator.take(label) {
+			l.unclaimed = append(l.unclaimed, label)
+			last = highest(last, label)
+		}
+	}
+	l.allocator.after(last)
 	l.recovery = now.Add(recovery)
 	return l.take()
 }
@@ -28,10 +37,17 @@ func (l *Labels) Recovering() bool { return !l.recovery.IsZero() }
 
 func (l *Labels) recovered() {
 	l.recovery = time.Time{}
-	for _, label := range slices.Sorted(maps.Values(l.restored)) {
-		l.allocator.release(label)
+	for _, p := range slices.SortedFunc(maps.Keys(l.restored), netip.Prefix.Compare) {
+		l.unclaimed = append(l.unclaimed, l.restored[p])
+		l.actions = append(l.actions, Freed{p, l.restored[p]})
+	}
+	for _, label := range l.unclaimed {
+		if !l.foreign[label] {
+			l.allocator.release(label)
+		}
 	}
 	clear(l.restored)
+	l.unclaimed = nil
 	for _, p := range l.peers {
 		l.sayEndOfLIB(p, p.families)
 	}

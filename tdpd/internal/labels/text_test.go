@@ -248,6 +248,8 @@ func actionText(a labels.Action) string {
 		return "changed " + strings.Trim(fmt.Sprint(a.FECs), "[]")
 	case labels.Warn:
 		return strings.TrimPrefix(fmt.Sprint("warn ", a.Peer.LSR, " ", a.Text), "warn 0.0.0.0 ")
+	case labels.Freed:
+		return fmt.Sprint("freed ", a.FEC, " ", uint32(a.Label))
 	case labels.Recovered:
 		return "recovered"
 	case labels.Event:

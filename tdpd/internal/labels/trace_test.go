@@ -133,13 +133,22 @@ func (x *trace) more(words []string) []string {
 		return texts(x.l.Routes(x.now, []labels.Route{parseRoute(words)}, nil))
 	case "gone":
 		return texts(x.l.Routes(x.now, nil, []netip.Prefix{netip.MustParsePrefix(rest[0])}))
-	case "restore": // for TIME PREFIX=LABEL...
-		had := map[netip.Prefix]wire.Label{}
+	case "restore": // for TIME PREFIX=LABEL... LABEL...
+		had, others := map[netip.Prefix]wire.Label{}, []wire.Label{}
 		for _, w := range rest[1:] {
-			p, label, _ := strings.Cut(w, "=")
-			had[netip.MustParsePrefix(p)] = wire.Label(number(label))
+			if p, label, of := strings.Cut(w, "="); of {
+				had[netip.MustParsePrefix(p)] = wire.Label(number(label))
+			} else {
+				others = append(others, wire.Label(number(w)))
+			}
 		}
-		return texts(x.l.Restore(x.now, had, must(time.ParseDuration(rest[0]))))
+		return texts(x.l.Restore(x.now, had, others, must(time.ParseDuration(rest[0]))))
+	case "reserve":
+		var all []wire.Label
+		for _, w := range rest {
+			all = append(all, wire.Label(number(w)))
+		}
+		return texts(x.l.Reserve(x.now, all))
 	case "next":
 		if next := x.l.Next(); !next.IsZero() {
 			return []string{next.Sub(start).String()}
@@ -232,6 +241,9 @@ func viewText(l *labels.Labels, p netip.Prefix) string {
 		return "no route"
 	}
 	out := fmt.Sprint(v.Kind, " ", labelText(v.Local))
+	if v.Leaving != labels.NoLabel {
+		out += fmt.Sprint(" not ", labelText(v.Leaving))
+	}
 	for _, h := range v.Hops {
 		out += fmt.Sprint(", ", h.Address, "@", h.Interface)
 		if h.Peer != (wire.Identifier{}) {

@@ -13,8 +13,10 @@ type View struct {
 	FEC   netip.Prefix
 	Kind  Kind
 	Local wire.Label // NoLabel: none
-	Hops  []Hop
-	Plain bool // packets that have no label get none here; for who asked to say
+	// Leaving is a label that it had, as long as a peer may still send packets with it; NoLabel: there is none.
+	Leaving wire.Label
+	Hops    []Hop
+	Plain   bool // packets that have no label get none here; for who asked to say
 }
 
 // Hop is a next hop and its binding.
@@ -30,7 +32,7 @@ func (l *Labels) View(p netip.Prefix) (View, bool) {
 	if f == nil || !f.routed {
 		return View{}, false
 	}
-	v := View{FEC: p, Kind: f.kind, Local: f.local}
+	v := View{FEC: p, Kind: f.kind, Local: f.local, Leaving: l.leaving(f)}
 	if f.hops == nil {
 		return v, true
 	}
@@ -39,6 +41,16 @@ func (l *Labels) View(p netip.Prefix) (View, bool) {
 		v.Hops[i] = f.hop(h, f.hops.peers[i])
 	}
 	return v, true
+}
+
+// leaving is a real label that the FEC had: it has one at a time, for as long as a peer has not let go of it.
+func (l *Labels) leaving(f *fec) wire.Label {
+	for _, s := range f.sent {
+		if isReal(s.label) && s.label != f.local && !l.foreign[s.label] {
+			return s.label
+		}
+	}
+	return NoLabel
 }
 
 func (f *fec) hop(h NextHop, p *peer) Hop {

@@ -21,11 +21,32 @@ func newRIB(ignore uint8) *rib {
 	return &rib{ignore, map[netip.Prefix][]rtnl.Route{}, map[netip.Prefix]*Route{}, map[netip.Prefix]bool{}}
 }
 
-// concerns says whether a route is one that packets to elsewhere take.
+// concerns says whether a route is one that packets to elsewhere take, or are dropped by.
 func (r *rib) concerns(route *rtnl.Route) bool {
-	return route.Table == unix.RT_TABLE_MAIN && route.Type == unix.RTN_UNICAST && route.TOS == 0 && route.Protocol != r.ignore &&
+	return route.Table == unix.RT_TABLE_MAIN && (route.Type == unix.RTN_UNICAST || drops(route)) && route.TOS == 0 && route.Protocol != r.ignore &&
 		route.Flags&unix.RTM_F_CLONED == 0 && route.Prefix.IsValid() &&
 		!route.Prefix.Addr().IsMulticast() && !route.Prefix.Addr().IsLinkLocalUnicast()
+}
+
+// drops says whether packets that come to the route go no further: it hides others of higher metrics.
+func drops(route *rtnl.Route) bool {
+	switch route.Type {
+	case unix.RTN_BLACKHOLE, unix.RTN_UNREACHABLE, unix.RTN_PROHIBIT, unix.RTN_THROW:
+		return true
+	}
+	return false
+}
+
+// uses says whether a route leads to an interface.
+func (r *rib) uses(index int) bool {
+	for _, all := range r.routes {
+		for _, route := range all {
+			if slices.ContainsFunc(route.Hops, func(h rtnl.Hop) bool { return h.Interface == index }) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // reset begins anew with what add gets next. Only what differs in the end is told.
@@ -54,14 +75,14 @@ func (r *rib) changed(route rtnl.Route, flags uint16) {
 	same := func(o rtnl.Route) bool { return o.Metric == route.Metric }
 	if p.Addr().Is6() { // it has all next hops that share, whichever of them is new
 		r.routes[p] = slices.DeleteFunc(r.routes[p], func(o rtnl.Route) bool {
-			return same(o) && (viaAll(o) == viaAll(route) && viaAll(o) || overlap(o, route))
+			return same(o) && (viaAll(o) == viaAll(route) && viaAll(o) || overlap(o, route) || o.Type != route.Type && flags&unix.NLM_F_REPLACE != 0)
 		})
 		r.routes[p] = append(r.routes[p], route)
 		return
 	}
 	// The kernel has none twice; a notification from before a dump may tell of one that is there.
 	identical := func(o rtnl.Route) bool {
-		return same(o) && o.Protocol == route.Protocol && equalHops(o.Hops, route.Hops)
+		return same(o) && o.Protocol == route.Protocol && o.Type == route.Type && equalHops(o.Hops, route.Hops)
 	}
 	if flags&unix.NLM_F_REPLACE == 0 {
 		r.routes[p] = slices.DeleteFunc(r.routes[p], identical)
@@ -103,7 +124,7 @@ func (r *rib) gone(route rtnl.Route) {
 	}
 	r.dirty[p] = true
 	for i := range r.routes[p] {
-		if o := &r.routes[p][i]; o.Metric == route.Metric && o.Protocol == route.Protocol && overlap(*o, route) {
+		if o := &r.routes[p][i]; o.Metric == route.Metric && o.Protocol == route.Protocol && o.Type == route.Type && overlap(*o, route) {
 			hops := slices.DeleteFunc(slices.Clone(o.Hops), func(h rtnl.Hop) bool { return hasHop(route.Hops, h) })
 			if len(hops) > 0 && p.Addr().Is6() {
 				o.Hops = hops
@@ -141,7 +162,10 @@ func choose(routes []rtnl.Route) *Route {
 		return nil
 	}
 	first := slices.MinFunc(routes, func(a, b rtnl.Route) int { return cmp.Compare(a.Metric, b.Metric) })
-	best := &Route{Metric: first.Metric, Protocol: first.Protocol}
+	best := &Route{Metric: first.Metric, Protocol: first.Protocol, Drops: drops(&first)}
+	if best.Drops {
+		return best
+	}
 	for i, o := range routes {
 		if o.Metric != first.Metric || len(best.Hops) > 0 && !routes[i].Prefix.Addr().Is6() {
 			continue

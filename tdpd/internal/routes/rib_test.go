@@ -18,6 +18,13 @@ func route(prefix string, metric uint32, hops ...string) rtnl.Route {
 	return r
 }
 
+// hole drops packets.
+func hole(prefix string, metric uint32) rtnl.Route {
+	r := route(prefix, metric)
+	r.Type, r.Hops = unix.RTN_BLACKHOLE, []rtnl.Hop{{}}
+	return r
+}
+
 func TestBestRoutesAreTold(t *testing.T) {
 	const p, p6 = "192.0.2.0/24", "2001:db8::/32"
 	create, replace := uint16(unix.NLM_F_CREATE), uint16(unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
@@ -39,7 +46,14 @@ func TestBestRoutesAreTold(t *testing.T) {
 		{"IPv6", func() { r.changed(route(p6, 1024, "fd00::1"), create) }, "1024 fd00::1"},
 		{"IPv6, one more hop", func() { r.changed(route(p6, 1024, "fd00::1", "fd00::2"), create) }, "1024 fd00::1 fd00::2"},
 		{"IPv6, one hop less", func() { r.gone(route(p6, 1024, "fd00::1")) }, "1024 fd00::2"},
-		{"IPv6, none", func() { r.gone(route(p6, 1024, "fd00::2")) }, "gone"},
+		{"IPv6, a blackhole in its place", func() { r.changed(hole(p6, 1024), replace) }, "1024 drops"},
+		{"IPv6, none", func() { r.gone(hole(p6, 1024)) }, "gone"},
+		{"one more", func() { r.changed(route(p, 20, "10.0.0.1"), create) }, "20 10.0.0.1"},
+		{"a worse blackhole", func() { r.changed(hole(p, 30), create) }, "-"},
+		{"a better one", func() { r.changed(hole(p, 10), create) }, "10 drops"},
+		{"the worse one goes", func() { r.gone(hole(p, 30)) }, "-"},
+		{"and the better", func() { r.gone(hole(p, 10)) }, "20 10.0.0.1"},
+		{"and all", func() { r.gone(route(p, 20, "10.0.0.1")) }, "gone"},
 	} {
 		step.do()
 		told, got := map[netip.Prefix]*Route{}, "-"
@@ -47,6 +61,9 @@ func TestBestRoutesAreTold(t *testing.T) {
 		for best := range maps.Values(told) {
 			if got = "gone"; best != nil {
 				got = fmt.Sprint(best.Metric)
+				if best.Drops {
+					got += " drops"
+				}
 				for _, h := range best.Hops {
 					got += " " + h.Via.String()
 				}

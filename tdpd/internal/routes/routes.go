@@ -28,7 +28,8 @@ type Change struct {
 type Route struct {
 	Metric   uint32 // of IPv4 0, if it has none
 	Protocol uint8  // rtm_protocol: who made it
-	Hops     []Hop  // one or more; sorted, each once
+	Drops    bool   // packets are dropped: a blackhole, or unreachable or the like
+	Hops     []Hop  // one or more, unless it drops; sorted, each once
 }
 
 // Hop is a next hop.
@@ -47,7 +48,7 @@ type Interface struct {
 }
 
 func (r *Route) equal(o *Route) bool {
-	return r == o || r != nil && o != nil && r.Metric == o.Metric && r.Protocol == o.Protocol && slices.Equal(r.Hops, o.Hops)
+	return r == o || r != nil && o != nil && r.Metric == o.Metric && r.Protocol == o.Protocol && r.Drops == o.Drops && slices.Equal(r.Hops, o.Hops)
 }
 
 func (i *Interface) equal(o *Interface) bool {

@@ -41,12 +41,14 @@ type Linux struct {
 	look       bool   // interfaces may have changed
 }
 
-// notice is one notification; all says that all is to be read.
+// notice is one notification: of a route, of an interface, or that all is to be read.
 type notice struct {
 	route rtnl.Route
 	gone  bool
 	flags uint16
 	all   bool
+	look  bool // at the interfaces
+	lost  int  // an interface that went, or went down: the kernel drops routes with it, and does not tell of each
 }
 
 const noticesWaiting = 4096
@@ -100,10 +102,9 @@ func (l *Linux) serve(ctx context.Context, heard <-chan error) error {
 		case err := <-heard:
 			return err
 		case n := <-l.notices:
-			if n.all && reading == nil {
+			if l.note(n) && reading == nil {
 				reading = time.After(max(settle, calm-time.Since(last)))
 			}
-			l.note(n)
 			if telling == nil {
 				telling = time.After(settle)
 			}
@@ -123,15 +124,18 @@ func (l *Linux) serve(ctx context.Context, heard <-chan error) error {
 	}
 }
 
-func (l *Linux) note(n notice) {
+// note takes a notice, and says whether all routes are to be read.
+func (l *Linux) note(n notice) (all bool) {
 	switch {
-	case n.all:
+	case n.all, n.look:
 		l.look = true
+		return n.all || n.lost != 0 && l.rib.uses(n.lost)
 	case n.gone:
 		l.rib.gone(n.route)
 	default:
 		l.rib.changed(n.route, n.flags)
 	}
+	return false
 }
 
 // collect adds what has changed to what is to be told. Nothing is while the routes are not all there.
@@ -183,14 +187,22 @@ func (l *Linux) listen(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
+	links := map[int]rtnl.Link{}
 	for ctx.Err() == nil {
 		err := l.watch.Receive(func(m rtnl.Message) {
-			if m.Type != unix.RTM_NEWROUTE && m.Type != unix.RTM_DELROUTE {
-				hand(notice{all: true}) // the kernel drops routes with links and addresses, and does not tell of each
-				return
-			}
-			if r, err := rtnl.ParseRoute(m.Data); err == nil && l.rib.concerns(&r) {
-				hand(notice{route: r, gone: m.Type == unix.RTM_DELROUTE, flags: m.Flags})
+			switch m.Type {
+			case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+				if r, err := rtnl.ParseRoute(m.Data); err == nil && l.rib.concerns(&r) {
+					hand(notice{route: r, gone: m.Type == unix.RTM_DELROUTE, flags: m.Flags})
+				}
+			case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+				if n := ofLink(links, m); n.look {
+					hand(n)
+				}
+			case unix.RTM_NEWADDR:
+				hand(notice{look: true})
+			default:
+				hand(notice{all: true}) // the kernel drops routes with addresses, and does not tell of each
 			}
 		})
 		switch {
@@ -201,6 +213,27 @@ func (l *Linux) listen(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// ofLink makes a notice of what is told of a link; links are as told last.
+func ofLink(links map[int]rtnl.Link, m rtnl.Message) notice {
+	const runs = unix.IFF_UP | unix.IFF_RUNNING
+	now, err := rtnl.ParseLink(m.Data)
+	if err != nil {
+		return notice{all: true, look: true}
+	}
+	now.Flags &= runs
+	before, known := links[now.Index]
+	if m.Type == unix.RTM_DELLINK {
+		delete(links, now.Index)
+		return notice{look: true, lost: now.Index}
+	}
+	links[now.Index] = now
+	n := notice{look: !known || now != before}
+	if n.look && now.Flags != runs {
+		n.lost = now.Index
+	}
+	return n
 }
 
 // lookAtInterfaces writes those that are others than before.

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"maps"
 	"net/netip"
 	"time"
 
@@ -14,8 +15,8 @@ import (
 // whom it holds from then on.
 type batch struct {
 	changed   map[netip.Prefix]bool
-	bound     map[netip.Prefix]wire.Label
-	unbound   map[netip.Prefix]bool
+	bound     map[netip.Prefix]wire.Label // for the journal
+	freed     map[netip.Prefix]wire.Label
 	says      []labels.Say
 	recovered bool
 }
@@ -31,7 +32,7 @@ func (b *batch) change(p netip.Prefix) {
 func (s *Service) distribute(now time.Time, actions []labels.Action) {
 	b := &s.pending
 	if b.bound == nil {
-		b.bound, b.unbound = map[netip.Prefix]wire.Label{}, map[netip.Prefix]bool{}
+		b.bound, b.freed = map[netip.Prefix]wire.Label{}, map[netip.Prefix]wire.Label{}
 	}
 	for _, a := range actions {
 		switch a := a.(type) {
@@ -42,7 +43,12 @@ func (s *Service) distribute(now time.Time, actions []labels.Action) {
 		case labels.Say:
 			b.says = append(b.says, a)
 		case labels.Event:
-			s.noted(now, a)
+			if a.What == labels.Bound && a.Label >= wire.LabelFirst {
+				b.bound[a.FEC] = a.Label
+			}
+			s.publish(Event{Time: now, What: whatOf(a.What), Peer: a.Peer, FEC: a.FEC, Label: a.Label})
+		case labels.Freed:
+			b.free(a)
 		case labels.Warn:
 			s.Log.Warn(a.Text, "peer", a.Peer)
 		case labels.Recovered:
@@ -51,32 +57,36 @@ func (s *Service) distribute(now time.Time, actions []labels.Action) {
 	}
 }
 
-// noted takes an event for the journal and for others.
-func (s *Service) noted(now time.Time, e labels.Event) {
-	switch e.What {
-	case labels.Bound:
-		s.pending.bound[e.FEC] = e.Label
-		delete(s.pending.unbound, e.FEC)
-	case labels.Unbound:
-		delete(s.pending.bound, e.FEC)
-		s.pending.unbound[e.FEC] = true
+// free is for the journal: until then a peer may send packets with the label, and who comes after this process must not give it to
+// another FEC.
+func (b *batch) free(f labels.Freed) {
+	if b.bound[f.FEC] == f.Label {
+		delete(b.bound, f.FEC)
 	}
-	s.publish(Event{Time: now, What: whatOf(e.What), Peer: e.Peer, FEC: e.FEC, Label: e.Label})
+	b.freed[f.FEC] = f.Label
+}
+
+// keep writes the journal.
+func (s *Service) keep(now time.Time, b batch) {
+	if len(b.bound)+len(b.freed) == 0 {
+		return
+	}
+	var freed []netip.Prefix
+	for p, label := range b.freed {
+		if s.Journal.Labels()[p] == label {
+			freed = append(freed, p)
+		}
+	}
+	if err := s.Journal.Set(b.bound, freed); err != nil {
+		s.kernel.warn(s.Log, now, err)
+	}
 }
 
 // flush carries out what was collected.
 func (s *Service) flush(now time.Time) {
 	b := s.pending
 	s.pending = batch{}
-	if len(b.bound)+len(b.unbound) > 0 {
-		unbound := make([]netip.Prefix, 0, len(b.unbound))
-		for p := range b.unbound {
-			unbound = append(unbound, p)
-		}
-		if err := s.Journal.Set(b.bound, unbound); err != nil {
-			s.kernel.warn(s.Log, now, err)
-		}
-	}
+	s.keep(now, b)
 	s.install(now, b)
 	if len(b.says) > 0 {
 		s.boundQueues()
@@ -85,6 +95,9 @@ func (s *Service) flush(now time.Time) {
 		if p := s.peers[say.Peer]; p != nil {
 			s.act(now, p, p.session.Say(now, say.Message))
 		}
+	}
+	if len(s.pending.changed) > 0 { // labels turned out to be taken
+		s.flush(now)
 	}
 }
 
@@ -110,7 +123,8 @@ func (s *Service) setServers(now time.Time, all []netip.Addr) {
 
 // interfacesChanged tells everybody of interfaces and addresses.
 func (s *Service) interfacesChanged(now time.Time) {
-	s.links = nil
+	inputs := s.inputs
+	s.links, s.inputs = nil, map[string]int{}
 	var addresses []netip.Addr
 	for _, i := range s.fecs.Table().Interfaces {
 		for _, p := range i.Addresses {
@@ -121,15 +135,20 @@ func (s *Service) interfacesChanged(now time.Time) {
 	}
 	for _, name := range s.Config.Interfaces {
 		for _, i := range s.fecs.Table().Interfaces {
-			if i.Name == name && i.Up {
-				s.links = append(s.links, linkOf(i))
+			if i.Name == name {
+				s.inputs[name] = i.Index
+				if i.Up {
+					s.links = append(s.links, linkOf(i))
+				}
 			}
 		}
 	}
 	if err := s.Network.SetInterfaces(s.links); err != nil {
 		s.Log.Error("interfaces", "err", err)
 	}
-	s.kernel.wrong = s.kernel.synced // the interfaces that take labelled packets are part of the whole
+	if !maps.Equal(inputs, s.inputs) {
+		s.kernel.wrong = s.kernel.synced // the interfaces that take labelled packets are part of the whole
+	}
 	s.discovered(now, s.discovery.SetInterfaces(now, s.links))
 	s.distribute(now, s.labels.Addresses(now, addresses))
 }

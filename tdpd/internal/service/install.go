@@ -20,12 +20,11 @@ const (
 
 // kernelState is how the kernel's tables stand to what is wanted.
 type kernelState struct {
-	left      kernel.State          // of the process before, until its FECs have had time to claim it
-	recovered time.Time             // when that is; zero: nothing is left
-	held      map[netip.Prefix]bool // FECs that go on as left, until their peers are back
-	synced    bool                  // the first routes have come
-	wrong     bool                  // the tables have to be looked at as a whole
-	retry     time.Time             // and when, after a failure; zero: at once
+	left      left      // of the process before, until its FECs have had time to claim it
+	recovered time.Time // when that is; zero: nothing is left
+	synced    bool      // the first routes have come
+	wrong     bool      // the tables have to be looked at as a whole
+	retry     time.Time // and when, after a failure; zero: at once
 	backoff   time.Duration
 	warned    time.Time
 	bare      time.Time                 // when routes that outdo labels were warned of
@@ -66,33 +65,56 @@ func (k *kernelState) warn(log *slog.Logger, now time.Time, err error) {
 	}
 }
 
-// restore takes over what a process before has left in the kernel (RFC 3478).
+// restore takes over what a process before has left in the kernel (RFC 3478), and the labels that peers may still have of it.
 func (s *Service) restore(now time.Time) error {
-	left, err := s.Kernel.Entries()
+	entries, err := s.Kernel.Entries()
 	if err != nil {
 		return err
 	}
-	had := maps.Clone(s.Journal.Labels())
-	maps.DeleteFunc(had, func(_ netip.Prefix, l wire.Label) bool { _, there := left.Labels[uint32(l)]; return !there })
-	if len(left.Labels)+len(left.Prefixes) == 0 || s.Config.Restart.Recovery == 0 {
-		return nil
+	if err := s.avoid(now); err != nil {
+		return err
 	}
-	s.kernel.left, s.kernel.recovered, s.kernel.held = left, now.Add(s.Config.Restart.Recovery), map[netip.Prefix]bool{}
-	s.Log.Info("labels of the last run are kept", "labels", len(left.Labels), "of_fecs", len(had), "prefixes", len(left.Prefixes), "for", s.Config.Restart.Recovery)
-	s.distribute(now, s.labels.Restore(now, had, s.Config.Restart.Recovery))
+	left, recovery := newLeft(entries, s.Journal.Labels()), s.Config.Restart.Recovery
+	if recovery > 0 && len(entries.Labels)+len(entries.Prefixes) > 0 {
+		s.kernel.left, s.kernel.recovered = left, now.Add(recovery)
+		s.Log.Info("labels of the last run are kept", "labels", len(entries.Labels), "of_fecs", len(left.label), "prefixes", len(entries.Prefixes), "for", recovery)
+	}
+	s.distribute(now, s.labels.Restore(now, left.label, left.others(), recovery))
 	return nil
+}
+
+// avoid has no FEC have a label that somebody else has an entry for.
+func (s *Service) avoid(now time.Time) error {
+	others, err := s.Kernel.Others()
+	if err != nil {
+		return err
+	}
+	all := make([]wire.Label, len(others))
+	for i, label := range others {
+		all[i] = wire.Label(label)
+	}
+	s.distribute(now, s.labels.Reserve(now, all))
+	return nil
+}
+
+// meddled follows changes that others have made to the kernel's tables.
+func (s *Service) meddled(now time.Time) {
+	s.kernel.wrong, s.kernel.retry = true, time.Time{} // what failed may not any more
+	if err := s.avoid(now); err != nil {
+		s.kernel.warn(s.Log, now, err)
+	}
 }
 
 // install brings the change into the kernel, or all of it where that is due.
 func (s *Service) install(now time.Time, b batch) {
 	k := &s.kernel
 	if b.recovered {
-		for p := range k.held {
+		for _, p := range k.left.waiting() {
 			b.change(p)
 		}
-		k.left, k.recovered, k.held, k.wrong = kernel.State{}, time.Time{}, nil, true
+		k.left, k.recovered, k.wrong = left{}, time.Time{}, true
 	}
-	changes := s.tables.Update(s.look(b.changed))
+	changes := s.change(b.changed)
 	s.noteOutdone(now, b.changed)
 	var err error
 	switch {
@@ -109,50 +131,53 @@ func (s *Service) install(now time.Time, b batch) {
 	s.installed(now, err)
 }
 
-// look returns what is to be known of FECs that have changed, and those that are none any more. Those that a process before had
-// forwarded, and whose peers are not back with their labels, go on as they were.
-func (s *Service) look(changed map[netip.Prefix]bool) (views []labels.View, gone []netip.Prefix) {
+// change computes anew what FECs want in the kernel, and returns what is to be changed there.
+func (s *Service) change(changed map[netip.Prefix]bool) kernel.Changes {
+	var views []labels.View
+	var none []netip.Prefix
+	gone := kernel.Changes{Labels: map[uint32][]kernel.Hop{}, Prefixes: map[netip.Prefix][]kernel.Hop{}}
 	for p := range changed {
 		v, ok := s.labels.View(p)
-		switch {
-		case !ok:
-			gone = append(gone, p)
-		case s.kernel.hasLeft(v) && !complete(v):
-			s.kernel.held[p] = true
-			continue
-		default:
-			v.Plain = s.plain[p]
-			views = append(views, v)
+		if !ok && !s.kernel.synced {
+			continue // nothing is known of routes yet
 		}
-		delete(s.kernel.held, p)
+		s.kernel.left.claim(p, &gone)
+		if !ok {
+			s.kernel.left.forget(p)
+			none = append(none, p)
+			continue
+		}
+		s.kernel.left.fill(&v)
+		v.Plain = s.plain[p]
+		views = append(views, v)
 	}
-	return views, gone
-}
-
-func (k *kernelState) hasLeft(v labels.View) bool {
-	_, label := k.left.Labels[uint32(v.Local)]
-	_, prefix := k.left.Prefixes[v.FEC]
-	return label || prefix
-}
-
-// complete says that each next hop has told its label.
-func complete(v labels.View) bool {
-	return !slices.ContainsFunc(v.Hops, func(h labels.Hop) bool { return h.Label == labels.NoLabel }) || v.Kind != labels.Transit
+	changes := s.tables.Update(views, none)
+	maps.Copy(gone.Labels, changes.Labels) // these were not in the tables: what they have of them now is new
+	maps.Copy(gone.Prefixes, changes.Prefixes)
+	return gone
 }
 
 func (s *Service) installed(now time.Time, err error) {
 	k := &s.kernel
 	if err != nil {
-		k.backoff = min(max(2*k.backoff, retrySoon), retryLater)
-		k.wrong, k.retry = true, now.Add(k.backoff)
+		if k.wrong = true; !k.retry.After(now) { // what was to be tried again is not put off
+			k.backoff = min(max(2*k.backoff, retrySoon), retryLater)
+			k.retry = now.Add(k.backoff)
+		}
 		k.fail(err)
 		k.warn(s.Log, now, err)
+		if kernel.LabelsTaken(err) {
+			if err := s.avoid(now); err != nil {
+				k.warn(s.Log, now, err)
+			}
+		}
 		return
 	}
-	k.backoff = 0
-	if !k.wrong {
-		k.fail(nil)
+	if k.wrong {
+		return // it was only some of what is to be done
 	}
+	k.backoff = 0
+	k.fail(nil)
 	select {
 	case <-s.ready:
 	default:
@@ -163,22 +188,7 @@ func (s *Service) installed(now time.Time, err error) {
 // wanted is all that the kernel is to have. What is left from before stays where nobody has said otherwise yet.
 func (s *Service) wanted() kernel.State {
 	state := s.tables.State()
-	for _, l := range s.links {
-		state.Interfaces = append(state.Interfaces, l.Name)
-	}
-	if len(s.kernel.left.Labels)+len(s.kernel.left.Prefixes) == 0 {
-		return state
-	}
-	state.Labels, state.Prefixes = maps.Clone(state.Labels), maps.Clone(state.Prefixes)
-	for label, hops := range s.kernel.left.Labels {
-		if _, ok := state.Labels[label]; !ok {
-			state.Labels[label] = hops
-		}
-	}
-	for p, hops := range s.kernel.left.Prefixes {
-		if _, ok := state.Prefixes[p]; !ok {
-			state.Prefixes[p] = hops
-		}
-	}
+	state.Interfaces = slices.Sorted(maps.Keys(s.inputs))
+	s.kernel.left.into(&state)
 	return state
 }

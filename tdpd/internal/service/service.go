@@ -73,6 +73,7 @@ type Service struct {
 	labels    *labels.Labels
 	tables    *forwarding.Tables
 	links     []discovery.Interface // that LDP runs on now
+	inputs    map[string]int        // interfaces of the configuration that exist, with their index, up or not
 	plain     map[netip.Prefix]bool // see settlePlain
 	outdoing  map[netip.Prefix]bool // routes that outdo their labels
 	pending   batch
@@ -132,7 +133,7 @@ func (s *Service) Run(ctx context.Context) error {
 		case all := <-s.Servers:
 			s.setServers(time.Now(), all)
 		case <-s.Kernel.Changed():
-			s.kernel.wrong = true
+			s.meddled(time.Now())
 		case f := <-s.asks:
 			f()
 		case <-s.turns:

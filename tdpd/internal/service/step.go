@@ -44,6 +44,10 @@ func (s *Service) askStep(r *tdpdv1.StepRequest, answer *tdpdv1.Answer) (func(ti
 
 func (s *Service) stepByLabel(step *tdpdv1.Step, in wire.Label) {
 	m, ok := s.tables.Incoming(in)
+	if !ok && s.kernel.left.Labels[uint32(in)] != nil {
+		step.Action, step.Why = forwarding.Swap.String(), "as before the restart: what it is of is not known again"
+		return
+	}
 	if !ok {
 		step.Action, step.Why = actDrop, "nobody was given this label"
 		return
@@ -70,8 +74,12 @@ func (s *Service) stepByAddress(step *tdpdv1.Step, to netip.Addr) {
 		step.Action, step.Hops = actOf(m), nhlfes(m.NHLFEs)
 		return
 	}
-	if r == nil {
+	switch {
+	case r == nil:
 		step.Action, step.Why = actDrop, "no route"
+		return
+	case r.Drops:
+		step.Action, step.Why = actDrop, "its route drops packets (blackhole or unreachable)"
 		return
 	}
 	step.Action = actForward

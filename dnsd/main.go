@@ -4,22 +4,16 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/manycast/manycast/dnsd/internal/config"
 	"github.com/manycast/manycast/dnsd/internal/server"
 	"github.com/manycast/manycast/dnsd/internal/zone"
 	"github.com/manycast/manycast/internal/daemon"
+	"github.com/manycast/manycast/internal/daemon/metrics"
 	"github.com/manycast/manycast/internal/keyfile"
 )
 
@@ -61,11 +55,11 @@ func run(path string, check bool) error {
 	}
 	tasks := []daemon.Task{dns, daemon.Func("zones", store.Run, store.Turns()...)}
 	if cfg.Metrics.Listen != "" {
-		metrics, err := metricsTask(cfg.Metrics.Listen, dns.Metrics(), log)
+		m, err := metrics.Listen(cfg.Metrics.Listen, dns.Metrics())
 		if err != nil {
 			return err
 		}
-		tasks = append(tasks, metrics)
+		tasks = append(tasks, m)
 	}
 	return daemon.Run(context.Background(), log, tasks...)
 }
@@ -94,26 +88,4 @@ func serverConfig(cfg config.Config) (server.Config, error) {
 		out.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"dot"}}
 	}
 	return out, nil
-}
-
-func metricsTask(address string, collector prometheus.Collector, log *slog.Logger) (daemon.Task, error) {
-	registry := prometheus.NewRegistry()
-	if err := registry.Register(collector); err != nil {
-		return nil, fmt.Errorf("metrics: %w", err)
-	}
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("metrics.listen: %w", err)
-	}
-	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	return daemon.Func("metrics", func(ctx context.Context) error {
-		defer context.AfterFunc(ctx, func() { _ = srv.Close() })()
-		log.Info("metrics", "address", l.Addr())
-		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	}), nil
 }

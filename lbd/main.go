@@ -14,9 +14,9 @@ import (
 
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/daemon"
+	"github.com/manycast/manycast/internal/daemon/metrics"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/config"
-	"github.com/manycast/manycast/lbd/internal/metrics"
 	"github.com/manycast/manycast/lbd/internal/store"
 )
 

@@ -8,18 +8,17 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/daemon"
+	"github.com/manycast/manycast/internal/daemon/metrics"
 	igmpdv1 "github.com/manycast/manycast/proto/igmpd/v1"
 )
 
@@ -100,21 +99,5 @@ func ServeBus(ctx context.Context, c *bus.Conn, name string, r Reporter) error {
 
 // ListenMetrics makes the task that serves Prometheus metrics on addr, which takes connections when ListenMetrics returns.
 func ListenMetrics(addr string, r Reporter, more ...prometheus.Collector) (daemon.Task, error) {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{r})
-	registry.MustRegister(more...)
-	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("metrics.listen: %w", err)
-	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: statusTimeout}
-	return daemon.Func("metrics", func(ctx context.Context) error {
-		defer context.AfterFunc(ctx, func() { server.Close() })()
-		if err := server.Serve(l); ctx.Err() == nil {
-			return err
-		}
-		return nil
-	}), nil
+	return metrics.Listen(addr, append(more, collector{r})...)
 }

@@ -2,35 +2,17 @@ package edge
 
 import (
 	"context"
-	"fmt"
-	"net"
-	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/manycast/manycast/internal/daemon"
+	"github.com/manycast/manycast/internal/daemon/metrics"
 	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 )
 
 // ListenMetrics makes the task that serves Prometheus metrics on addr, which takes connections when ListenMetrics returns.
 func ListenMetrics(addr string, a Asker) (daemon.Task, error) {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{a})
-	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("metrics.listen: %w", err)
-	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: askTimeout}
-	return daemon.Func("metrics", func(ctx context.Context) error {
-		defer context.AfterFunc(ctx, func() { server.Close() })()
-		if err := server.Serve(l); ctx.Err() == nil {
-			return err
-		}
-		return nil
-	}), nil
+	return metrics.Listen(addr, collector{a})
 }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -53,7 +35,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		return
 	}
 	st := answer.GetStatus()
-	m := metrics{out}
+	m := writer{out}
 	m.count("sessions_up_total", "Sessions that became operational.", st.GetSessionsUp())
 	m.count("sessions_down_total", "Operational sessions that ended.", st.GetSessionsDown())
 	m.count("strangers_total", "Connections refused: of nobody whose hellos are heard, or begun otherwise than a session.", st.GetStrangers())
@@ -70,19 +52,19 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// metrics writes them.
-type metrics struct{ out chan<- prometheus.Metric }
+// writer writes them.
+type writer struct{ out chan<- prometheus.Metric }
 
 // count writes a counter; with are names and values of its labels in turn.
-func (m metrics) count(name, help string, v uint64, with ...string) {
+func (m writer) count(name, help string, v uint64, with ...string) {
 	m.write(prometheus.CounterValue, name, help, v, with)
 }
 
-func (m metrics) gauge(name, help string, v uint64, with ...string) {
+func (m writer) gauge(name, help string, v uint64, with ...string) {
 	m.write(prometheus.GaugeValue, name, help, v, with)
 }
 
-func (m metrics) write(kind prometheus.ValueType, name, help string, v uint64, with []string) {
+func (m writer) write(kind prometheus.ValueType, name, help string, v uint64, with []string) {
 	var names, values []string
 	for i := 0; i+1 < len(with); i += 2 {
 		names, values = append(names, with[i]), append(values, with[i+1])
@@ -90,7 +72,7 @@ func (m metrics) write(kind prometheus.ValueType, name, help string, v uint64, w
 	m.out <- prometheus.MustNewConstMetric(desc(name, help, names...), kind, float64(v), values...)
 }
 
-func (m metrics) labels(l *tdpdv1.Labels) {
+func (m writer) labels(l *tdpdv1.Labels) {
 	m.gauge("fecs", "FECs with a route.", uint64(l.GetFecs()))
 	m.gauge("labels_used", "Labels given out, with those that neighbors have yet to release.", uint64(l.GetUsed()))
 	m.gauge("labels_free", "Labels that can be given out.", uint64(l.GetFree()))
@@ -100,7 +82,7 @@ func (m metrics) labels(l *tdpdv1.Labels) {
 	m.count("ignored_total", "Messages, and parts of them, that make no sense here.", l.GetIgnored())
 }
 
-func (m metrics) neighbor(n *tdpdv1.Neighbor) {
+func (m writer) neighbor(n *tdpdv1.Neighbor) {
 	m.gauge("session_operational", "1: the session with the neighbor is operational.", flag(n.GetAgreed() != nil), "neighbor", n.GetId())
 	m.gauge("adjacencies", "Ways by which the neighbor's hellos come.", uint64(len(n.GetAdjacencies())), "neighbor", n.GetId())
 	m.gauge("bindings", "The neighbor's bindings that are kept.", uint64(n.GetBindings()), "neighbor", n.GetId())

@@ -1,0 +1,120 @@
+// Package steering decides which bindings of users to servers hold at this router. Directors' routers vouch for them, routers pass them on
+// to those upstream; here they come in, and out comes what each service's users are steered by, and what is to be told on. It is pure: no
+// sockets, no clock, no log. Not safe for concurrent use.
+package steering
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/manycast/manycast/internal/alloc"
+)
+
+// Router is a router's LDP identifier, as an IPv4 address.
+type Router = netip.Addr
+
+// Binding is what a director's router says of a service: whose users are to be sent along which server's tree (claim 15). It is a whole, and
+// replaces what the same voucher said before.
+type Binding struct {
+	Service    string           // 1 to 63 bytes
+	VIPs       []netip.Addr     // unicast, 1 to MaxVIPs, sorted
+	Voucher    Router           // the director's router
+	Sequence   uint64           // of the voucher's; a higher one replaces a lower one
+	Allocation alloc.Allocation // with the servers' addresses; the zero one withdraws
+	Users      []User           // exceptions, sorted by address
+	Lifetime   time.Duration    // MinLifetime to MaxLifetime: until then it holds without another word
+	Hold       time.Duration    // 0 to MaxLifetime: for so long it holds when the voucher is gone
+	Path       []Router         // who passed it on, the voucher first; at most MaxPath
+}
+
+// User is an exception: the one user goes to a server, whatever the allocation says.
+type User struct {
+	Address netip.Addr
+	Server  string // of the allocation's
+}
+
+// Bounds of a binding.
+const (
+	MaxVIPs     = 16
+	MaxPath     = 8
+	MaxUsers    = 1 << 20
+	MinLifetime = time.Second
+	MaxLifetime = 24 * time.Hour
+	maxName     = 63
+)
+
+// Withdraws says whether the voucher vouches for the service no more.
+func (b Binding) Withdraws() bool { return b.Allocation.Zero() }
+
+// check returns an error for what nobody may say.
+func (b Binding) check() error {
+	switch {
+	case b.Service == "" || len(b.Service) > maxName:
+		return fmt.Errorf("a service's name has 1 to %d bytes, not %d", maxName, len(b.Service))
+	case !b.Voucher.Is4():
+		return fmt.Errorf("voucher %v is no router's identifier", b.Voucher)
+	case len(b.Path) == 0 || len(b.Path) > MaxPath || b.Path[0] != b.Voucher:
+		return fmt.Errorf("path %v: want 1 to %d routers, the voucher first", b.Path, MaxPath)
+	}
+	if b.Withdraws() {
+		return nil
+	}
+	if b.Lifetime < MinLifetime || b.Lifetime > MaxLifetime || b.Hold < 0 || b.Hold > MaxLifetime {
+		return fmt.Errorf("lifetime %v and hold %v: want %v to %v, and at most as much", b.Lifetime, b.Hold, MinLifetime, MaxLifetime)
+	}
+	return errors.Join(b.checkVIPs(), b.checkServers(), b.checkUsers())
+}
+
+func (b Binding) checkVIPs() error {
+	if len(b.VIPs) == 0 || len(b.VIPs) > MaxVIPs {
+		return fmt.Errorf("%d VIPs, want 1 to %d", len(b.VIPs), MaxVIPs)
+	}
+	for i, v := range b.VIPs {
+		if !v.IsValid() || v.Is4In6() || v.Zone() != "" || v.IsMulticast() || v.IsUnspecified() || v.IsLoopback() {
+			return fmt.Errorf("VIP %v is no unicast address of a service", v)
+		}
+		if i > 0 && v.Compare(b.VIPs[i-1]) <= 0 {
+			return fmt.Errorf("VIPs are not sorted and distinct at %v", v)
+		}
+	}
+	return nil
+}
+
+func (b Binding) checkServers() error {
+	if err := b.Allocation.Check(); err != nil {
+		return err
+	}
+	for _, name := range b.Allocation.Used() {
+		if !b.Allocation.Address(name).IsValid() {
+			return fmt.Errorf("server %s has no address, and so no tree", name)
+		}
+	}
+	return nil
+}
+
+func (b Binding) checkUsers() error {
+	if len(b.Users) > MaxUsers {
+		return fmt.Errorf("%d users, at most %d", len(b.Users), MaxUsers)
+	}
+	for i, u := range b.Users {
+		if i > 0 && u.Address.Compare(b.Users[i-1].Address) <= 0 {
+			return fmt.Errorf("users are not sorted and distinct at %v", u.Address)
+		}
+		if !u.Address.Is4() {
+			return fmt.Errorf("user %v: exceptions are of IPv4", u.Address)
+		}
+		if !b.Allocation.Address(u.Server).IsValid() {
+			return fmt.Errorf("user %v goes to %q, which is no server with an address", u.Address, u.Server)
+		}
+	}
+	return nil
+}
+
+// says tells whether two bindings steer alike.
+func (b Binding) says(o Binding) bool {
+	return b.Allocation.Epoch == o.Allocation.Epoch && b.Allocation.Same(o.Allocation) && slices.Equal(b.Allocation.Addresses, o.Allocation.Addresses) &&
+		slices.Equal(b.VIPs, o.VIPs) && slices.Equal(b.Users, o.Users)
+}

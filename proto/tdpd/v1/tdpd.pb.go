@@ -2,7 +2,7 @@
 // versions:
 // 	protoc-gen-go v1.36.12
 // 	protoc        v3.21.12
-// source: tdpd.proto
+// source: proto/tdpd/v1/tdpd.proto
 
 // What a label switching router tells about itself, and does for the operator. A Request goes to subject "tdpd.ask.<router>" for one
 // router (dots in its name are dashes there), or to "tdpd.ask" for all of them, and is answered by an Answer of the same kind. The unix
@@ -42,7 +42,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_tdpd_proto_msgTypes[0]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -54,7 +54,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[0]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -67,7 +67,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{0}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *Request) GetAbout() isRequest_About {
@@ -173,7 +173,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_tdpd_proto_msgTypes[1]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -185,7 +185,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[1]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -198,7 +198,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{1}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *Answer) GetRouter() string {
@@ -302,7 +302,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_tdpd_proto_msgTypes[2]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -314,7 +314,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[2]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -327,7 +327,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{2}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{2}
 }
 
 type Status struct {
@@ -351,7 +351,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_tdpd_proto_msgTypes[3]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -363,7 +363,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[3]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -376,7 +376,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{3}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Status) GetRouterId() string {
@@ -481,7 +481,7 @@ type Interface struct {
 
 func (x *Interface) Reset() {
 	*x = Interface{}
-	mi := &file_tdpd_proto_msgTypes[4]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -493,7 +493,7 @@ func (x *Interface) String() string {
 func (*Interface) ProtoMessage() {}
 
 func (x *Interface) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[4]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -506,7 +506,7 @@ func (x *Interface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interface.ProtoReflect.Descriptor instead.
 func (*Interface) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{4}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Interface) GetName() string {
@@ -547,7 +547,7 @@ type Adjacency struct {
 
 func (x *Adjacency) Reset() {
 	*x = Adjacency{}
-	mi := &file_tdpd_proto_msgTypes[5]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -559,7 +559,7 @@ func (x *Adjacency) String() string {
 func (*Adjacency) ProtoMessage() {}
 
 func (x *Adjacency) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[5]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -572,7 +572,7 @@ func (x *Adjacency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Adjacency.ProtoReflect.Descriptor instead.
 func (*Adjacency) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{5}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Adjacency) GetInterface() string {
@@ -660,7 +660,7 @@ type Neighbor struct {
 
 func (x *Neighbor) Reset() {
 	*x = Neighbor{}
-	mi := &file_tdpd_proto_msgTypes[6]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -672,7 +672,7 @@ func (x *Neighbor) String() string {
 func (*Neighbor) ProtoMessage() {}
 
 func (x *Neighbor) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[6]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -685,7 +685,7 @@ func (x *Neighbor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbor.ProtoReflect.Descriptor instead.
 func (*Neighbor) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{6}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Neighbor) GetId() string {
@@ -843,7 +843,7 @@ type Agreed struct {
 
 func (x *Agreed) Reset() {
 	*x = Agreed{}
-	mi := &file_tdpd_proto_msgTypes[7]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -855,7 +855,7 @@ func (x *Agreed) String() string {
 func (*Agreed) ProtoMessage() {}
 
 func (x *Agreed) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[7]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -868,7 +868,7 @@ func (x *Agreed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agreed.ProtoReflect.Descriptor instead.
 func (*Agreed) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{7}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Agreed) GetKeepaliveMs() int64 {
@@ -928,7 +928,7 @@ type Labels struct {
 
 func (x *Labels) Reset() {
 	*x = Labels{}
-	mi := &file_tdpd_proto_msgTypes[8]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +940,7 @@ func (x *Labels) String() string {
 func (*Labels) ProtoMessage() {}
 
 func (x *Labels) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[8]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +953,7 @@ func (x *Labels) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Labels.ProtoReflect.Descriptor instead.
 func (*Labels) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{8}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Labels) GetFecs() uint32 {
@@ -1017,7 +1017,7 @@ type Forwarding struct {
 
 func (x *Forwarding) Reset() {
 	*x = Forwarding{}
-	mi := &file_tdpd_proto_msgTypes[9]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1029,7 +1029,7 @@ func (x *Forwarding) String() string {
 func (*Forwarding) ProtoMessage() {}
 
 func (x *Forwarding) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[9]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1042,7 +1042,7 @@ func (x *Forwarding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forwarding.ProtoReflect.Descriptor instead.
 func (*Forwarding) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{9}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Forwarding) GetError() string {
@@ -1087,7 +1087,7 @@ type FECsRequest struct {
 
 func (x *FECsRequest) Reset() {
 	*x = FECsRequest{}
-	mi := &file_tdpd_proto_msgTypes[10]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1099,7 @@ func (x *FECsRequest) String() string {
 func (*FECsRequest) ProtoMessage() {}
 
 func (x *FECsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[10]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1112,7 @@ func (x *FECsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FECsRequest.ProtoReflect.Descriptor instead.
 func (*FECsRequest) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{10}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FECsRequest) GetAfter() string {
@@ -1160,7 +1160,7 @@ type FECs struct {
 
 func (x *FECs) Reset() {
 	*x = FECs{}
-	mi := &file_tdpd_proto_msgTypes[11]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1172,7 +1172,7 @@ func (x *FECs) String() string {
 func (*FECs) ProtoMessage() {}
 
 func (x *FECs) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[11]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1185,7 +1185,7 @@ func (x *FECs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FECs.ProtoReflect.Descriptor instead.
 func (*FECs) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{11}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FECs) GetFecs() []*FEC {
@@ -1221,7 +1221,7 @@ type FEC struct {
 
 func (x *FEC) Reset() {
 	*x = FEC{}
-	mi := &file_tdpd_proto_msgTypes[12]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1233,7 +1233,7 @@ func (x *FEC) String() string {
 func (*FEC) ProtoMessage() {}
 
 func (x *FEC) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[12]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1246,7 +1246,7 @@ func (x *FEC) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FEC.ProtoReflect.Descriptor instead.
 func (*FEC) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{12}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FEC) GetPrefix() string {
@@ -1332,7 +1332,7 @@ type Binding struct {
 
 func (x *Binding) Reset() {
 	*x = Binding{}
-	mi := &file_tdpd_proto_msgTypes[13]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1344,7 @@ func (x *Binding) String() string {
 func (*Binding) ProtoMessage() {}
 
 func (x *Binding) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[13]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1357,7 @@ func (x *Binding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Binding.ProtoReflect.Descriptor instead.
 func (*Binding) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{13}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Binding) GetNeighbor() string {
@@ -1409,7 +1409,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_tdpd_proto_msgTypes[14]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1421,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[14]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1434,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{14}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *NextHop) GetOperation() string {
@@ -1484,7 +1484,7 @@ type TableRequest struct {
 
 func (x *TableRequest) Reset() {
 	*x = TableRequest{}
-	mi := &file_tdpd_proto_msgTypes[15]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1496,7 +1496,7 @@ func (x *TableRequest) String() string {
 func (*TableRequest) ProtoMessage() {}
 
 func (x *TableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[15]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1509,7 +1509,7 @@ func (x *TableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableRequest.ProtoReflect.Descriptor instead.
 func (*TableRequest) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{15}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TableRequest) GetFtn() bool {
@@ -1543,7 +1543,7 @@ type Table struct {
 
 func (x *Table) Reset() {
 	*x = Table{}
-	mi := &file_tdpd_proto_msgTypes[16]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +1555,7 @@ func (x *Table) String() string {
 func (*Table) ProtoMessage() {}
 
 func (x *Table) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[16]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +1568,7 @@ func (x *Table) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Table.ProtoReflect.Descriptor instead.
 func (*Table) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{16}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Table) GetEntries() []*Entry {
@@ -1597,7 +1597,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_tdpd_proto_msgTypes[17]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1609,7 +1609,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[17]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1622,7 +1622,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{17}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Entry) GetLabel() uint32 {
@@ -1664,7 +1664,7 @@ type StepRequest struct {
 
 func (x *StepRequest) Reset() {
 	*x = StepRequest{}
-	mi := &file_tdpd_proto_msgTypes[18]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1676,7 +1676,7 @@ func (x *StepRequest) String() string {
 func (*StepRequest) ProtoMessage() {}
 
 func (x *StepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[18]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1689,7 +1689,7 @@ func (x *StepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepRequest.ProtoReflect.Descriptor instead.
 func (*StepRequest) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{18}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StepRequest) GetLabel() uint32 {
@@ -1720,7 +1720,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_tdpd_proto_msgTypes[19]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1732,7 +1732,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[19]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1745,7 +1745,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{19}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Step) GetRouterId() string {
@@ -1800,7 +1800,7 @@ type ClearRequest struct {
 
 func (x *ClearRequest) Reset() {
 	*x = ClearRequest{}
-	mi := &file_tdpd_proto_msgTypes[20]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1812,7 +1812,7 @@ func (x *ClearRequest) String() string {
 func (*ClearRequest) ProtoMessage() {}
 
 func (x *ClearRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[20]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1825,7 +1825,7 @@ func (x *ClearRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearRequest.ProtoReflect.Descriptor instead.
 func (*ClearRequest) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{20}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ClearRequest) GetNeighbor() string {
@@ -1844,7 +1844,7 @@ type Cleared struct {
 
 func (x *Cleared) Reset() {
 	*x = Cleared{}
-	mi := &file_tdpd_proto_msgTypes[21]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1856,7 +1856,7 @@ func (x *Cleared) String() string {
 func (*Cleared) ProtoMessage() {}
 
 func (x *Cleared) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[21]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1869,7 +1869,7 @@ func (x *Cleared) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cleared.ProtoReflect.Descriptor instead.
 func (*Cleared) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{21}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Cleared) GetNeighbor() string {
@@ -1894,7 +1894,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_tdpd_proto_msgTypes[22]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1906,7 +1906,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[22]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1919,7 +1919,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{22}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Event) GetTime() string {
@@ -1976,7 +1976,7 @@ type Events struct {
 
 func (x *Events) Reset() {
 	*x = Events{}
-	mi := &file_tdpd_proto_msgTypes[23]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1988,7 +1988,7 @@ func (x *Events) String() string {
 func (*Events) ProtoMessage() {}
 
 func (x *Events) ProtoReflect() protoreflect.Message {
-	mi := &file_tdpd_proto_msgTypes[23]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2001,7 +2001,7 @@ func (x *Events) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Events.ProtoReflect.Descriptor instead.
 func (*Events) Descriptor() ([]byte, []int) {
-	return file_tdpd_proto_rawDescGZIP(), []int{23}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Events) GetRouter() string {
@@ -2025,12 +2025,11 @@ func (x *Events) GetMissed() uint64 {
 	return 0
 }
 
-var File_tdpd_proto protoreflect.FileDescriptor
+var File_proto_tdpd_v1_tdpd_proto protoreflect.FileDescriptor
 
-const file_tdpd_proto_rawDesc = "" +
+const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\n" +
-	"\n" +
-	"tdpd.proto\x12\x10manycast.tdpd.v1\"\xa7\x02\n" +
+	"\x18proto/tdpd/v1/tdpd.proto\x12\x10manycast.tdpd.v1\"\xa7\x02\n" +
 	"\aRequest\x129\n" +
 	"\x06status\x18\x01 \x01(\v2\x1f.manycast.tdpd.v1.StatusRequestH\x00R\x06status\x123\n" +
 	"\x04fecs\x18\x02 \x01(\v2\x1d.manycast.tdpd.v1.FECsRequestH\x00R\x04fecs\x126\n" +
@@ -2216,19 +2215,19 @@ const file_tdpd_proto_rawDesc = "" +
 	"\x06missed\x18\x03 \x01(\x04R\x06missedB3Z1github.com/manycast/manycast/proto/tdpd/v1;tdpdv1b\x06proto3"
 
 var (
-	file_tdpd_proto_rawDescOnce sync.Once
-	file_tdpd_proto_rawDescData []byte
+	file_proto_tdpd_v1_tdpd_proto_rawDescOnce sync.Once
+	file_proto_tdpd_v1_tdpd_proto_rawDescData []byte
 )
 
-func file_tdpd_proto_rawDescGZIP() []byte {
-	file_tdpd_proto_rawDescOnce.Do(func() {
-		file_tdpd_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_tdpd_proto_rawDesc), len(file_tdpd_proto_rawDesc)))
+func file_proto_tdpd_v1_tdpd_proto_rawDescGZIP() []byte {
+	file_proto_tdpd_v1_tdpd_proto_rawDescOnce.Do(func() {
+		file_proto_tdpd_v1_tdpd_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_proto_tdpd_v1_tdpd_proto_rawDesc), len(file_proto_tdpd_v1_tdpd_proto_rawDesc)))
 	})
-	return file_tdpd_proto_rawDescData
+	return file_proto_tdpd_v1_tdpd_proto_rawDescData
 }
 
-var file_tdpd_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
-var file_tdpd_proto_goTypes = []any{
+var file_proto_tdpd_v1_tdpd_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_proto_tdpd_v1_tdpd_proto_goTypes = []any{
 	(*Request)(nil),       // 0: manycast.tdpd.v1.Request
 	(*Answer)(nil),        // 1: manycast.tdpd.v1.Answer
 	(*StatusRequest)(nil), // 2: manycast.tdpd.v1.StatusRequest
@@ -2257,7 +2256,7 @@ var file_tdpd_proto_goTypes = []any{
 	nil,                   // 25: manycast.tdpd.v1.Neighbor.SentEntry
 	nil,                   // 26: manycast.tdpd.v1.Neighbor.ReceivedEntry
 }
-var file_tdpd_proto_depIdxs = []int32{
+var file_proto_tdpd_v1_tdpd_proto_depIdxs = []int32{
 	2,  // 0: manycast.tdpd.v1.Request.status:type_name -> manycast.tdpd.v1.StatusRequest
 	10, // 1: manycast.tdpd.v1.Request.fecs:type_name -> manycast.tdpd.v1.FECsRequest
 	15, // 2: manycast.tdpd.v1.Request.table:type_name -> manycast.tdpd.v1.TableRequest
@@ -2292,44 +2291,44 @@ var file_tdpd_proto_depIdxs = []int32{
 	0,  // [0:27] is the sub-list for field type_name
 }
 
-func init() { file_tdpd_proto_init() }
-func file_tdpd_proto_init() {
-	if File_tdpd_proto != nil {
+func init() { file_proto_tdpd_v1_tdpd_proto_init() }
+func file_proto_tdpd_v1_tdpd_proto_init() {
+	if File_proto_tdpd_v1_tdpd_proto != nil {
 		return
 	}
-	file_tdpd_proto_msgTypes[0].OneofWrappers = []any{
+	file_proto_tdpd_v1_tdpd_proto_msgTypes[0].OneofWrappers = []any{
 		(*Request_Status)(nil),
 		(*Request_Fecs)(nil),
 		(*Request_Table)(nil),
 		(*Request_Step)(nil),
 		(*Request_Clear)(nil),
 	}
-	file_tdpd_proto_msgTypes[1].OneofWrappers = []any{
+	file_proto_tdpd_v1_tdpd_proto_msgTypes[1].OneofWrappers = []any{
 		(*Answer_Status)(nil),
 		(*Answer_Fecs)(nil),
 		(*Answer_Table)(nil),
 		(*Answer_Step)(nil),
 		(*Answer_Clear)(nil),
 	}
-	file_tdpd_proto_msgTypes[12].OneofWrappers = []any{}
-	file_tdpd_proto_msgTypes[14].OneofWrappers = []any{}
-	file_tdpd_proto_msgTypes[17].OneofWrappers = []any{}
-	file_tdpd_proto_msgTypes[18].OneofWrappers = []any{}
+	file_proto_tdpd_v1_tdpd_proto_msgTypes[12].OneofWrappers = []any{}
+	file_proto_tdpd_v1_tdpd_proto_msgTypes[14].OneofWrappers = []any{}
+	file_proto_tdpd_v1_tdpd_proto_msgTypes[17].OneofWrappers = []any{}
+	file_proto_tdpd_v1_tdpd_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
-			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tdpd_proto_rawDesc), len(file_tdpd_proto_rawDesc)),
+			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_tdpd_v1_tdpd_proto_rawDesc), len(file_proto_tdpd_v1_tdpd_proto_rawDesc)),
 			NumEnums:      0,
 			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
-		GoTypes:           file_tdpd_proto_goTypes,
-		DependencyIndexes: file_tdpd_proto_depIdxs,
-		MessageInfos:      file_tdpd_proto_msgTypes,
+		GoTypes:           file_proto_tdpd_v1_tdpd_proto_goTypes,
+		DependencyIndexes: file_proto_tdpd_v1_tdpd_proto_depIdxs,
+		MessageInfos:      file_proto_tdpd_v1_tdpd_proto_msgTypes,
 	}.Build()
-	File_tdpd_proto = out.File
-	file_tdpd_proto_goTypes = nil
-	file_tdpd_proto_depIdxs = nil
+	File_proto_tdpd_v1_tdpd_proto = out.File
+	file_proto_tdpd_v1_tdpd_proto_goTypes = nil
+	file_proto_tdpd_v1_tdpd_proto_depIdxs = nil
 }

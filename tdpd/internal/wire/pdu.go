@@ -27,6 +27,11 @@ const (
 	leastMaxPDULength = 256                // RFC 5036 section 3.5.3: less stands for the default
 )
 
+// VendorData is how many bytes of Data a vendor-private message may have, so that it fits into a PDU of that PDU Length.
+func VendorData(maxPDULength int) int {
+	return maxPDULength - (pduHeaderSize - pduUncounted) - messageHeaderSize - vendorIDSize
+}
+
 // PDU is one LDP PDU as it was received. Body are its messages, still encoded: a part of the bytes that it was decoded from.
 type PDU struct {
 	ID   Identifier // who sent it, and for which label space

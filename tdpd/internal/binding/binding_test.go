@@ -83,7 +83,7 @@ func throughWire(t *testing.T, maxPDU uint16, messages []wire.VendorPrivate) (ou
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.Write(stream) //nolint:errcheck // it never fails
+		f.Write(stream)
 		for pdu, ok, err := f.Next(); ok || err != nil; pdu, ok, err = f.Next() {
 			if err != nil {
 				t.Fatal(err)

@@ -41,8 +41,27 @@ func (c Config) Check() error {
 	if l := c.Servers.Linger; l < 0 || l > 24*time.Hour {
 		bad("servers.linger is %v: want 0s to 24h", l)
 	}
+	c.checkUsers(bad)
 	errs = append(errs, daemon.CheckRouterName(c.Name), c.Bus.Check("tdpd"), c.Metrics.Check())
 	return errors.Join(errs...)
+}
+
+func (c Config) checkUsers(bad func(string, ...any)) {
+	for i, r := range c.Users.Upstream {
+		if !r.Is4() || !unicast(r) || r == c.RouterID || slices.Contains(c.Users.Upstream[:i], r) {
+			bad("users.upstream: %v: want router ids of neighbors, each once", r)
+		}
+	}
+	for _, a := range c.Users.Accept {
+		if !a.From.Is4() || !unicast(a.From) || a.From == c.RouterID {
+			bad("users.accept: from %v: want a neighbor's router id", a.From)
+		}
+		for _, p := range a.VIPs {
+			if !p.IsValid() || p != p.Masked() {
+				bad("users.accept: from %v: vips: %v is no prefix", a.From, p)
+			}
+		}
+	}
 }
 
 func unicast(a netip.Addr) bool {

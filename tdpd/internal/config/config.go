@@ -10,6 +10,7 @@ import (
 	"github.com/manycast/manycast/internal/keyfile"
 	"github.com/manycast/manycast/tdpd/internal/discovery"
 	"github.com/manycast/manycast/tdpd/internal/labels"
+	"github.com/manycast/manycast/tdpd/internal/steering"
 	"github.com/manycast/manycast/tdpd/internal/wire"
 )
 
@@ -31,6 +32,7 @@ type Config struct {
 	Labels     Labels                `toml:"labels"`
 	Servers    Servers               `toml:"servers"`
 	Restart    Restart               `toml:"restart"`
+	Users      Users                 `toml:"users"`
 	Bus        daemon.BusSection     `toml:"bus"`
 	Metrics    daemon.MetricsSection `toml:"metrics"`
 }
@@ -93,6 +95,30 @@ type Restart struct {
 	MaxReconnect time.Duration `toml:"max_reconnect"`
 	MaxRecovery  time.Duration `toml:"max_recovery"`
 }
+
+// Users is [users]: bindings of users to servers.
+type Users struct {
+	Upstream []netip.Addr    `toml:"upstream"`
+	Accept   []UsersAccepted `toml:"accept"`
+}
+
+// UsersAccepted is one [[users.accept]].
+type UsersAccepted struct {
+	From netip.Addr     `toml:"from"`
+	VIPs []netip.Prefix `toml:"vips"`
+}
+
+// Trust is from whom bindings of users are taken.
+func (u Users) Trust() steering.Trust {
+	var t steering.Trust
+	for _, a := range u.Accept {
+		t = append(t, steering.Rule{From: a.From, VIPs: a.VIPs})
+	}
+	return t
+}
+
+// Used says whether this router takes part in bindings of users at all.
+func (u Users) Used() bool { return len(u.Upstream)+len(u.Accept) > 0 }
 
 // Default is what holds where the file says nothing.
 func Default() Config {

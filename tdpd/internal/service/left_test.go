@@ -124,6 +124,15 @@ func TestRoutesChangeInTheRecovery(t *testing.T) {
 	})
 }
 
+// kept is the label that the journal has for a FEC.
+func (r *router) kept(t *testing.T, fec netip.Prefix) (label wire.Label, ok bool) {
+	t.Helper()
+	if err := r.Do(t.Context(), func(time.Time) { label, ok = r.Journal.Labels()[fec] }); err != nil {
+		t.Fatal(err)
+	}
+	return label, ok
+}
+
 // TestLabelsOutliveTheProcess: those of FECs without an entry, too, and those that peers have yet to release.
 func TestLabelsOutliveTheProcess(t *testing.T) {
 	const p, q = "10.8.0.0/16", "10.7.0.0/16"
@@ -141,17 +150,17 @@ func TestLabelsOutliveTheProcess(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
 		fec := prefix("10.9.0.0/24")
-		label := r2.Journal.Labels()[fec]
+		label, _ := r2.kept(t, fec)
 		r1.net.Break()
 		r1.Keep = true
 		r1.end(t) // and does not come back
 		r2.settled(routes.Change{Routes: map[netip.Prefix]*routes.Route{fec: nil}})
-		if got, ok := r2.Journal.Labels()[fec]; !ok || got != label || label < wire.LabelFirst {
+		if got, ok := r2.kept(t, fec); !ok || got != label || label < wire.LabelFirst {
 			t.Errorf("the journal has label %v, %v; want %v, which a peer has", got, ok, label)
 		}
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
-		if got, ok := r2.Journal.Labels()[fec]; ok {
+		if got, ok := r2.kept(t, fec); ok {
 			t.Errorf("the journal still has label %v", got)
 		}
 		r2.end(t)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/manycast/manycast/tdpd/internal/binding"
 	"github.com/manycast/manycast/tdpd/internal/discovery"
 	"github.com/manycast/manycast/tdpd/internal/labels"
 	"github.com/manycast/manycast/tdpd/internal/session"
@@ -25,6 +26,9 @@ type peer struct {
 	sent, received tally
 	ups, downs     uint64
 	last           string // why a session ended, or could not begin
+
+	takesUsers bool // it offered to take bindings of users
+	users      binding.Assembler
 }
 
 // way is what a session is made over.
@@ -182,6 +186,10 @@ func (s *Service) meet(now time.Time, id wire.Identifier, w way) {
 	if c.LoopDetection {
 		limit = uint8(c.PathLimit)
 	}
+	var offers []wire.TLV
+	if s.Config.Users.Used() {
+		offers = append(offers, binding.Capability())
+	}
 	p := &peer{id: id, way: w, sent: tally{}, received: tally{}, session: session.New(now, session.Config{
 		Local: s.Config.ID(), Peer: id, Role: session.RoleOf(w.local, w.remote),
 		KeepAlive: c.KeepAlive, MaxPDU: uint16(c.MaxPDU), LoopDetection: c.LoopDetection, PathVector: limit,
@@ -189,6 +197,7 @@ func (s *Service) meet(now time.Time, id wire.Identifier, w way) {
 			{Type: wire.TLVDynamicCapability, Enabled: true}, {Type: wire.TLVTypedWildcardCapability, Enabled: true},
 			{Type: wire.TLVUnrecognizedNotification, Enabled: true},
 		},
+		Others: offers, Takes: func(m wire.VendorPrivate) bool { return s.Config.Users.Used() && binding.Ours(m) },
 		Restart: func(now time.Time) *wire.FTSession { return s.Config.Restart.FTSession(s.preserved(now, id)) },
 	})}
 	s.peers[id] = p
@@ -245,6 +254,10 @@ func (s *Service) act(now time.Time, p *peer, actions []session.Action) {
 				p.conn = nil
 			}
 		case session.Deliver:
+			if m, ok := a.Message.(wire.VendorPrivate); ok {
+				s.usersTold(now, p, m)
+				continue
+			}
 			s.distribute(now, s.labels.Message(now, p.id, a.Message))
 		case session.Up:
 			s.up(now, p, a.Parameters)
@@ -264,6 +277,7 @@ func (s *Service) up(now time.Time, p *peer, agreed session.Parameters) {
 	s.Log.Info("session is up", "peer", p.id, "address", p.way.remote, "role", p.session.Role(), "keepalive", agreed.KeepAlive)
 	s.publish(Event{Time: now, What: SessionUp, Peer: p.id})
 	s.distribute(now, s.labels.Up(now, labels.Peer{ID: p.id, Agreed: agreed, Adjacencies: s.discovery.Of(p.id)}))
+	s.usersUp(now, p, agreed.Others)
 }
 
 func (s *Service) down(now time.Time, p *peer, d session.Down) {
@@ -273,6 +287,7 @@ func (s *Service) down(now time.Time, p *peer, d session.Down) {
 	s.Log.Warn("session is down", "peer", p.id, "why", d.Why, "labels_kept", d.Restart != nil)
 	s.publish(Event{Time: now, What: SessionDown, Peer: p.id, Why: d.Why.Error()})
 	s.distribute(now, s.labels.Down(now, p.id, d.Restart))
+	s.usersDown(now, p)
 	s.agreeGTSM(p)
 }
 

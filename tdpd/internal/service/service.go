@@ -78,6 +78,7 @@ type Service struct {
 	outdoing  map[netip.Prefix]bool // routes that outdo their labels
 	pending   batch
 	kernel    kernelState
+	users     userState
 	counters  Counters
 	unfit     time.Time // when a message that was not sent was told of
 }
@@ -100,6 +101,7 @@ func New(o Options) (*Service, error) {
 		discovery: discovery.New(o.Config.Discovery()), peers: map[wire.Identifier]*peer{}, strangers: map[transport.Conn]*stranger{},
 		labels: l, tables: forwarding.New(), outdoing: map[netip.Prefix]bool{},
 	}
+	s.users = newUserState(s)
 	s.fecs = fec.New(func(iface string) bool { return slices.Contains(o.Config.Interfaces, iface) })
 	return s, nil
 }
@@ -193,6 +195,7 @@ func (s *Service) next(now time.Time) time.Time {
 	sooner(s.discovery.Next())
 	sooner(s.labels.Next())
 	sooner(s.kernel.retry)
+	sooner(s.users.book.Next())
 	for _, p := range s.peers {
 		sooner(p.session.Next())
 	}
@@ -209,6 +212,7 @@ func (s *Service) tick(now time.Time) {
 	}
 	s.turnAway(now)
 	s.distribute(now, s.labels.Tick(now))
+	s.steer(now, s.users.book.Tick(now))
 }
 
 // Do runs f in the loop.

@@ -79,6 +79,7 @@ type Config struct {
 	PathVector    uint8 // limit, with LoopDetection
 	Capabilities  []wire.CapabilityParameter
 	Others        []wire.TLV                      // capabilities of our own
+	Takes         func(wire.VendorPrivate) bool   // which vendor-private messages are delivered, once operational; nil: none
 	Restart       func(time.Time) *wire.FTSession // asked as each session begins; nil, or returns nil: no graceful restart
 }
 

@@ -51,7 +51,10 @@ func text(actions []Action) string {
 // inState is a session of that role brought to that state by the shortest way.
 func inState(t *testing.T, role Role, state State) *Session {
 	t.Helper()
-	s := New(start, Config{Local: local, Peer: peer, Role: role, KeepAlive: 60 * time.Second})
+	s := New(start, Config{
+		Local: local, Peer: peer, Role: role, KeepAlive: 60 * time.Second,
+		Takes: func(m wire.VendorPrivate) bool { return m.Vendor == 7 },
+	})
 	if role == Active {
 		if got := text(s.Tick(start)); got != "connect" {
 			t.Fatalf("an active session began with %q", got)
@@ -111,6 +114,7 @@ func TestTransitions(t *testing.T) {
 		{Active, OpenReceived, "a vendor's", message(wire.VendorPrivate{MessageType: 0x3e01}), NonExistent, "send Shutdown, " + gone},
 		{Active, Operational, "unknown, to be ignored", message(unknown), Operational, ""},
 		{Active, Operational, "a vendor's, to be ignored", message(vendors), Operational, ""},
+		{Active, Operational, "a vendor's that is taken", message(wire.VendorPrivate{MessageType: 0x3e02, Unknown: true, Vendor: 7}), Operational, "deliver 0x3e02"},
 		{Active, Operational, "a vendor's", message(wire.VendorPrivate{MessageType: 0x3e01}), Operational, "send Unknown Message Type"},
 		{Active, Operational, "Hello", message(wire.Hello{}), Operational, "send Unknown Message Type"},
 		{Active, OpenSent, "Hello", message(wire.Hello{}), NonExistent, "send Shutdown, " + gone},

@@ -40,7 +40,7 @@ func (s *Session) Message(now time.Time, m wire.Message) []Action {
 	s.heard = now
 	notification, isNotification := m.(wire.Notification)
 	switch {
-	case Ignored(m):
+	case Ignored(m) && (s.state != Operational || !s.takes(m)):
 	case isNotification && notification.Status.Fatal:
 		s.refusedBy(now, notification)
 	case s.state == Initialized || s.state == OpenSent:
@@ -63,6 +63,11 @@ func Ignored(m wire.Message) bool {
 		return m.Unknown
 	}
 	return false
+}
+
+func (s *Session) takes(m wire.Message) bool {
+	v, ok := m.(wire.VendorPrivate)
+	return ok && s.cfg.Takes != nil && s.cfg.Takes(v)
 }
 
 // opening expects an Initialization.
@@ -103,7 +108,9 @@ func (s *Session) operating(now time.Time, m wire.Message) {
 		s.unexpected(now, m)
 	case wire.VendorPrivate:
 		var err *wire.Error
-		if errors.As(m.NotKnown(), &err) {
+		if s.takes(m) {
+			s.actions = append(s.actions, Deliver{m})
+		} else if errors.As(m.NotKnown(), &err) {
 			s.send(now, err.Notification(0))
 		}
 	case wire.Hello: // those come in datagrams; here it is no message

@@ -1,0 +1,162 @@
+package service
+
+import (
+	"errors"
+	"net/netip"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/tdpd/internal/config"
+	"github.com/manycast/manycast/tdpd/internal/kernel"
+	"github.com/manycast/manycast/tdpd/internal/steering"
+	"github.com/manycast/manycast/tdpd/internal/transport"
+)
+
+// usersChain is r1 - r2 - r3: r3 has the director, r2 takes bindings of it and tells r1, who takes them of r2.
+func usersChain(t *testing.T, change ...func(name string, u *config.Users)) (r1, r2, r3 *router) {
+	dir, f := t.TempDir(), transport.NewFabric()
+	make := func(name, id string, u config.Users) *router {
+		for _, c := range change {
+			c(name, &u)
+		}
+		return begin(t, f, name, id, filepath.Join(dir, name), kernel.State{}, func(o *Options) { o.Config.Users = u })
+	}
+	r1 = make("r1", "1.1.1.1", config.Users{Accept: []config.UsersAccepted{{From: addr("2.2.2.2")}}})
+	r2 = make("r2", "2.2.2.2", config.Users{Accept: []config.UsersAccepted{{From: addr("3.3.3.3")}}, Upstream: []netip.Addr{addr("1.1.1.1")}})
+	r3 = make("r3", "3.3.3.3", config.Users{Upstream: []netip.Addr{addr("2.2.2.2")}})
+	f.Link(r1.net, "a", addr("10.0.12.1"), r2.net, "a", addr("10.0.12.2"))
+	f.Link(r2.net, "b", addr("10.0.23.2"), r3.net, "a", addr("10.0.23.3"))
+	tell(r1, r2, r3)
+	time.Sleep(20 * time.Second)
+	synctest.Wait()
+	return r1, r2, r3
+}
+
+// said is a director's word, with more parts than one PDU takes.
+func said(sequence, number uint64) steering.Binding {
+	a := alloc.Allocation{
+		Epoch: epoch.Epoch{Term: 1, Number: number}, Slots: alloc.Slots{By: alloc.Suffix, Bits: 14}, Servers: []string{"s1", "s2"},
+		Addresses: []netip.Addr{server, addr("10.9.0.81")},
+	}
+	for cell := range a.Cells() {
+		a.Owner, a.Standby = append(a.Owner, uint16(cell%2)), append(a.Standby, uint16((cell+1)%2))
+	}
+	return steering.Binding{
+		Service: "web", VIPs: []netip.Addr{addr("192.0.2.80")}, Sequence: sequence, Allocation: a, Lifetime: 30 * time.Second, Hold: time.Minute,
+	}
+}
+
+func (r *router) say(t *testing.T, b steering.Binding, again bool) {
+	t.Helper()
+	err := errors.New("not asked")
+	if doErr := r.Do(t.Context(), func(now time.Time) { err = r.Bind(now, b, again) }); doErr != nil || err != nil {
+		t.Fatalf("%s: %v, %v", r.name, doErr, err)
+	}
+	synctest.Wait()
+}
+
+// steers checks by what epoch users are steered; 0: by none.
+func steers(t *testing.T, when string, number uint64, routers ...*router) {
+	t.Helper()
+	for _, r := range routers {
+		var got uint64
+		if err := r.Do(t.Context(), func(time.Time) {
+			b, _ := r.Steered("web")
+			got = b.Allocation.Epoch.Number
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if got != number {
+			t.Errorf("%s: %s steers by %d, want %d", when, r.name, got, number)
+		}
+	}
+}
+
+func stopAll(t *testing.T, routers ...*router) {
+	for _, r := range routers {
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A director's word goes upstream, router by router; it is refreshed, replaced and withdrawn the same way.
+func TestUsersAreBoundUpstream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r1, r2, r3 := usersChain(t)
+		r3.say(t, said(1, 1), false)
+		steers(t, "said", 1, r1, r2, r3)
+		for range 10 {
+			time.Sleep(20 * time.Second)
+			r3.say(t, said(1, 1), true)
+		}
+		steers(t, "refreshed", 1, r1, r2, r3)
+		r3.say(t, said(2, 2), false)
+		steers(t, "replaced", 2, r1, r2, r3)
+		r3.say(t, steering.Binding{Service: "web", Sequence: 3}, false)
+		steers(t, "withdrawn", 0, r1, r2, r3)
+		stopAll(t, r1, r2, r3)
+	})
+}
+
+// A director that says nothing any more has its word held, everywhere for the same time.
+func TestUsersOfASilentDirectorAreHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r1, r2, r3 := usersChain(t)
+		r3.say(t, said(1, 1), false)
+		time.Sleep(89 * time.Second)
+		synctest.Wait()
+		steers(t, "held", 1, r1, r2, r3)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		steers(t, "held for long enough", 0, r1, r2, r3)
+		stopAll(t, r1, r2, r3)
+	})
+}
+
+// A session that breaks and comes back loses nothing; the neighbor is told all there is, and a router that comes anew as well.
+func TestUsersOverABrokenSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r1, r2, r3 := usersChain(t)
+		r3.say(t, said(1, 1), false)
+		r2.net.Break()
+		time.Sleep(25 * time.Second)
+		r3.say(t, said(1, 1), true)
+		time.Sleep(25 * time.Second)
+		r3.say(t, said(1, 1), true)
+		time.Sleep(25 * time.Second)
+		r3.say(t, said(2, 2), false)
+		steers(t, "back", 2, r1, r2, r3)
+		stopAll(t, r1, r2, r3)
+	})
+}
+
+// Who is not in the access list binds nothing; who does not take part is not told, and its session goes on.
+func TestUsersOfStrangers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r1, r2, r3 := usersChain(t, func(name string, u *config.Users) {
+			switch name {
+			case "r1":
+				*u = config.Users{}
+			case "r2":
+				u.Accept[0].VIPs = []netip.Prefix{prefix("198.51.100.0/24")}
+			}
+		})
+		r3.say(t, said(1, 1), false)
+		steers(t, "not its VIP", 0, r2)
+		other := said(2, 2)
+		other.VIPs = []netip.Addr{addr("198.51.100.80")}
+		r3.say(t, other, false)
+		steers(t, "its VIP", 2, r2)
+		steers(t, "without the capability", 0, r1)
+		if r2.users.refused != 1 {
+			t.Errorf("%d are counted as refused, want 1", r2.users.refused)
+		}
+		tree(t, "all the time", r1, r2, r3)
+		stopAll(t, r1, r2, r3)
+	})
+}

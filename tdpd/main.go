@@ -119,7 +119,7 @@ func open(o *service.Options, log *slog.Logger) (routes.Watcher, error) {
 	if err := os.MkdirAll(cfg.RuntimeDir, 0o700); err != nil {
 		return nil, fmt.Errorf("runtime directory: %w", err)
 	}
-	if o.Kernel, err = kernel.Open(kernel.Config{PlatformLabels: uint32(cfg.Labels.Last) + 1, Former: filepath.Join(cfg.RuntimeDir, "settings")}, log); err != nil {
+	if o.Kernel, err = kernel.Open(kernel.Config{PlatformLabels: uint32(cfg.Labels.Last) + 1, RouteProtocol: uint8(cfg.Labels.RouteProtocol), Former: filepath.Join(cfg.RuntimeDir, "settings")}, log); err != nil {
 		return nil, err
 	}
 	if o.Journal, err = journal.Open(filepath.Join(cfg.StateDir, "labels"), strings.TrimSpace(string(boot))); err != nil {
@@ -128,7 +128,7 @@ func open(o *service.Options, log *slog.Logger) (routes.Watcher, error) {
 	if o.Network, err = transport.Open(transport.Config{ID: cfg.ID(), Transport4: cfg.Transport4, Transport6: cfg.Transport6}, log); err != nil {
 		return nil, err
 	}
-	watcher, err := routes.Open(kernel.Protocol, log)
+	watcher, err := routes.Open(uint8(cfg.Labels.RouteProtocol), log)
 	if err != nil {
 		return nil, err
 	}

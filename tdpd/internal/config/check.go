@@ -166,6 +166,9 @@ func (c Config) checkLabels(bad func(string, ...any)) {
 	if l.Control != controlIndependent && l.Control != controlOrdered {
 		bad("labels.control %q: want %q or %q", l.Control, controlIndependent, controlOrdered)
 	}
+	if l.RouteProtocol < 1 || l.RouteProtocol > 255 {
+		bad("labels.route_protocol %d: want 1 to 255, and a number that nobody else's routes have", l.RouteProtocol)
+	}
 	for name, rules := range map[string][]Rule{"allocate": l.Allocate, "advertise": l.Advertise, "accept": l.Accept} {
 		for i, r := range rules {
 			switch {

@@ -71,13 +71,14 @@ type Neighbor struct {
 
 // Labels is [labels].
 type Labels struct {
-	First        int    `toml:"first"`
-	Last         int    `toml:"last"`
-	Control      string `toml:"control"`
-	ExplicitNull bool   `toml:"explicit_null"`
-	Allocate     []Rule `toml:"allocate"`
-	Advertise    []Rule `toml:"advertise"`
-	Accept       []Rule `toml:"accept"`
+	First         int    `toml:"first"`
+	Last          int    `toml:"last"`
+	Control       string `toml:"control"`
+	ExplicitNull  bool   `toml:"explicit_null"`
+	RouteProtocol int    `toml:"route_protocol"`
+	Allocate      []Rule `toml:"allocate"`
+	Advertise     []Rule `toml:"advertise"`
+	Accept        []Rule `toml:"accept"`
 }
 
 // Servers is [servers].
@@ -131,7 +132,7 @@ func Default() Config {
 		Session: Session{KeepAlive: 180 * time.Second, MaxPDU: wire.DefaultMaxPDULength, PathLimit: 32, HopLimit: 64},
 		Limits:  Limits{Bindings: 100_000, AllBindings: 1_000_000, Addresses: 1024, Adjacencies: 1024},
 		Labels: Labels{
-			First: 16, Last: 1_048_574, Control: controlIndependent, Allocate: []Rule{{Prefix: anyV4, Least: 1}, {Prefix: anyV6, Least: 1}},
+			First: 16, Last: 1_048_574, Control: controlIndependent, RouteProtocol: 1, Allocate: []Rule{{Prefix: anyV4, Least: 1}, {Prefix: anyV6, Least: 1}},
 		},
 		Servers: Servers{FromBus: true, Linger: 5 * time.Minute},
 		Restart: Restart{

@@ -109,6 +109,7 @@ func TestWhatCannotWork(t *testing.T) {
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[hello]\nlink_hold = \"1500ms\"":                                   "whole seconds",
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[labels]\nfirst = 3":                                               "choose a range within 16",
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[labels]\ncontrol = \"loose\"":                                     `want "independent" or "ordered"`,
+		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[labels]\nroute_protocol = 0":                                      "want 1 to 255",
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[[neighbor]]\nmd5_secret_file = \"/x\"":                            "whose secret",
 		"router_id = \"10.0.0.1\"\ntransport_ipv6 = \"fe80::1\"\ninterfaces = [\"a\"]":                                      "global IPv6",
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[labels]\nallocate = [{prefix = \"10.0.0.1/8\"}]":                  "without bits behind",

@@ -20,7 +20,7 @@ func changing(t *testing.T) (l *line, o *ours, f *frr, settled func(when, ours, 
 		t.Helper()
 		l.eventually(func() bool {
 			label := o.remote(1, behind)
-			return label != "" && l.labelled(0, behind) == label && strings.Contains(l.run(0, "ip", "route", "show", behind.String(), "proto", "77"), "via "+ours+" ")
+			return label != "" && l.labelled(0, behind) == label && strings.Contains(l.run(0, "ip", "route", "show", behind.String(), "proto", "1"), "via "+ours+" ")
 		}, when, ": our packets take FRR's label by ", ours)
 		l.eventually(func() bool {
 			local, remote := f.bindings(0, l.host4(0))

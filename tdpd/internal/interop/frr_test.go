@@ -71,16 +71,8 @@ func (l *line) frr(at int, c frrConfig) *frr {
 	f := &frr{line: l, at: at, dir: filepath.Join("/run/frr", l.nodes[at].Name())}
 	own(l.t, f.dir)
 	l.t.Cleanup(func() { os.RemoveAll(f.dir) })
-	if err := os.WriteFile(f.file("zebra.conf"), []byte("log stdout\n"), 0o644); err != nil {
-		l.t.Fatal(err)
-	}
-	if err := os.WriteFile(f.file("ldpd.conf"), []byte(c.text(l, at)), 0o644); err != nil {
-		l.t.Fatal(err)
-	}
-	f.start("zebra")
-	l.eventually(func() bool { _, err := os.Stat(f.file("zserv.api")); return err == nil }, "zebra listens")
-	f.ldpd = f.start("ldpd")
-	l.eventually(func() bool { _, err := os.Stat(f.file("ldpd.vty")); return err == nil }, "ldpd listens")
+	f.start("zebra", "log stdout\n")
+	f.ldpd = f.start("ldpd", c.text(l, at))
 	return f
 }
 
@@ -103,16 +95,27 @@ func own(t testing.TB, dir string) {
 
 func (f *frr) file(name string) string { return filepath.Join(f.dir, name) }
 
-func (f *frr) start(daemon string) *testnet.Process {
-	node := f.line.nodes[f.at]
-	return node.Start(filepath.Join(frrDir, daemon), "-N", node.Name(), "-f", f.file(daemon+".conf"), "-i", f.file(daemon+".pid"), "--vty_socket", f.dir)
+// start starts a daemon with its configuration, and waits until it listens.
+func (f *frr) start(daemon, config string) *testnet.Process {
+	f.line.t.Helper()
+	if err := os.WriteFile(f.file(daemon+".conf"), []byte(config), 0o644); err != nil {
+		f.line.t.Fatal(err)
+	}
+	node, listens := f.line.nodes[f.at], f.file(daemon+".vty")
+	if daemon == "zebra" {
+		listens = f.file("zserv.api")
+	}
+	_ = os.Remove(listens) // of a process before
+	p := node.Start(filepath.Join(frrDir, daemon), "-N", node.Name(), "-f", f.file(daemon+".conf"), "-i", f.file(daemon+".pid"), "--vty_socket", f.dir)
+	f.line.eventually(func() bool { _, err := os.Stat(listens); return err == nil }, daemon, " listens")
+	return p
 }
 
-// vty has ldpd execute commands, and returns its answer to the last one and its status, 0 if there was nothing to complain of: each
+// vty has a daemon execute commands, and returns its answer to the last one and its status, 0 if there was nothing to complain of: each
 // command ends by a zero byte, each answer by three and the status.
-func (f *frr) vty(commands ...string) (answer string, status byte) {
+func (f *frr) vty(daemon string, commands ...string) (answer string, status byte) {
 	f.line.t.Helper()
-	c, err := net.Dial("unix", f.file("ldpd.vty"))
+	c, err := net.Dial("unix", f.file(daemon+".vty"))
 	if err != nil {
 		f.line.t.Fatal(err)
 	}
@@ -139,7 +142,7 @@ func (f *frr) vty(commands ...string) (answer string, status byte) {
 // show asks ldpd and decodes its answer, if there is one: it has none before all of it has started, and about no neighbour.
 func (f *frr) show(command string, into any) {
 	f.line.t.Helper()
-	text, status := f.vty(command)
+	text, status := f.vty("ldpd", command)
 	if text == "" || status != 0 {
 		return
 	}
@@ -151,7 +154,7 @@ func (f *frr) show(command string, into any) {
 // configure enters lines below "mpls ldp".
 func (f *frr) configure(lines ...string) {
 	f.line.t.Helper()
-	if text, status := f.vty(append([]string{"configure terminal", "mpls ldp"}, lines...)...); status != 0 {
+	if text, status := f.vty("ldpd", append([]string{"configure terminal", "mpls ldp"}, lines...)...); status != 0 {
 		f.line.t.Fatalf("%q: %s", lines, text)
 	}
 }

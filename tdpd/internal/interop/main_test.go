@@ -59,12 +59,12 @@ func (r role) play() error {
 	for id, secret := range r.Secrets {
 		o.Secrets[netip.MustParseAddr(id)] = secret
 	}
-	watcher, err := routes.Open(kernel.Protocol, log)
+	watcher, err := routes.Open(uint8(cfg.Labels.RouteProtocol), log)
 	if err != nil {
 		return err
 	}
 	o.Routes = watcher.Changes()
-	if o.Kernel, err = kernel.Open(kernel.Config{PlatformLabels: uint32(cfg.Labels.Last) + 1, Former: filepath.Join(cfg.StateDir, "settings")}, log); err != nil {
+	if o.Kernel, err = kernel.Open(kernel.Config{PlatformLabels: uint32(cfg.Labels.Last) + 1, RouteProtocol: uint8(cfg.Labels.RouteProtocol), Former: filepath.Join(cfg.StateDir, "settings")}, log); err != nil {
 		return err
 	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")

@@ -17,7 +17,7 @@ func restarts(r *role) {
 // entries are a router's own in the kernel, as ip shows them.
 func (o *ours) entries() string {
 	o.line.t.Helper()
-	return o.line.run(o.at, "sh", "-c", "ip -f mpls route show proto 77; ip -4 route show proto 77; ip -6 route show proto 77")
+	return o.line.run(o.at, "sh", "-c", "ip -f mpls route show proto 77; ip -4 route show proto 1; ip -6 route show proto 1")
 }
 
 // restart kills the process, lets time pass, does what else is to happen meanwhile, and starts it again.

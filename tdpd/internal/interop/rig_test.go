@@ -153,7 +153,7 @@ func (l *line) labelled(at int, p netip.Prefix) string {
 		family = "-6"
 	}
 	var found []string
-	for _, m := range regexp.MustCompile(`encap mpls +([0-9/]+)`).FindAllStringSubmatch(l.run(at, "ip", family, "route", "show", p.String(), "proto", "77"), -1) {
+	for _, m := range regexp.MustCompile(`encap mpls +([0-9/]+)`).FindAllStringSubmatch(l.run(at, "ip", family, "route", "show", p.String(), "proto", "1"), -1) {
 		found = append(found, m[1])
 	}
 	return strings.Join(found, " ")

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,6 +19,9 @@ import (
 type Config struct {
 	// PlatformLabels is what net.mpls.platform_labels is raised to: labels in use are below it. At most 1,048,575.
 	PlatformLabels uint32
+	// RouteProtocol is the route protocol (rtm_protocol) of IP routes with labels; 0: RTPROT_REDIRECT. Routing daemons must let them be, and
+	// whoever reads FECs from the routing table has to pass over them.
+	RouteProtocol uint8
 	// Former is a file below /run that keeps what settings were before, so that a clean stop after a kill can put them back. Empty: none.
 	Former string
 }
@@ -49,8 +53,13 @@ type Linux struct {
 	closed     bool
 }
 
+// routeProtocol is the one number that FRR's zebra passes over. Of others it takes a route for a better one than its own, and removes its
+// own; or, of those that it has itself, it sees its own route go when ours goes, and two of its own when it starts, of which version 8.4 dies.
+const routeProtocol = unix.RTPROT_REDIRECT
+
 // Open changes nothing before the first Set.
 func Open(config Config, log *slog.Logger) (*Linux, error) {
+	config.RouteProtocol = cmp.Or(config.RouteProtocol, routeProtocol)
 	if config.PlatformLabels > platformMax {
 		return nil, fmt.Errorf("platform labels %d: at most %d", config.PlatformLabels, platformMax)
 	}
@@ -63,20 +72,20 @@ func Open(config Config, log *slog.Logger) (*Linux, error) {
 		return nil, err
 	}
 	watch, err := rtnl.Listen([]int{unix.RTNLGRP_LINK, unix.RTNLGRP_MPLS_ROUTE, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE},
-		noticesBuffer, concerns(conn.Port()))
+		noticesBuffer, concerns(conn.Port(), config.RouteProtocol))
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	l := &Linux{config: config, log: log, watch: watch, changed: make(chan struct{}, 1), ending: make(chan struct{}),
-		links: links{}, routes: &routes{conn: conn}, sysctls: sysctls}
+		links: links{}, routes: &routes{conn: conn, protocol: config.RouteProtocol}, sysctls: sysctls}
 	l.entries.tables = l.routes
 	l.watcher.Go(l.listen)
 	return l, nil
 }
 
-// concerns accepts what others do to links, to labels and to routes of our protocol. The kernel tells nothing of routes that it drops
+// concerns accepts what others do to links, to labels and to IP routes of our protocol. The kernel tells nothing of routes that it drops
 // with their link: hence the links.
-func concerns(port uint32) []bpf.Instruction {
+func concerns(port uint32, protocol uint8) []bpf.Instruction {
 	const accept, drop = 1 << 18, 0
 	return []bpf.Instruction{
 		bpf.LoadAbsolute{Off: rtnl.OffsetType, Size: 2},
@@ -87,7 +96,7 @@ func concerns(port uint32) []bpf.Instruction {
 		bpf.LoadAbsolute{Off: rtnl.OffsetFamily, Size: 1},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_MPLS, SkipTrue: 2},
 		bpf.LoadAbsolute{Off: rtnl.OffsetProtocol, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: Protocol, SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(protocol), SkipTrue: 1},
 		bpf.RetConstant{Val: accept},
 		bpf.RetConstant{Val: drop},
 	}

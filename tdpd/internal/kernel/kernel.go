@@ -2,16 +2,15 @@
 // for prefixes whose packets get labels (FTN). Callers say all that they want with Set, or what is to change with Update; the
 // package finds and makes the difference, and leaves alone what is not its own.
 //
-// Linux's tables are the first Backend: AF_MPLS routes, and routes with `encap mpls` in the main table, of protocol Protocol and
-// metric Metric. The kernel goes on forwarding when the process is killed, and the next one takes over without a change.
+// Linux's tables are the first Backend: AF_MPLS routes of protocol Protocol, and routes with `encap mpls` in the main table, of
+// Config.RouteProtocol and metric Metric. The kernel goes on forwarding when the process is killed, and the next one takes over without a change.
 package kernel
 
 import (
 	"net/netip"
 )
 
-// Protocol is the route protocol (rtm_protocol) of all routes that are ours: the suite's number, which igmpd's rules have, too.
-// Whoever reads FECs from the routing table has to pass over it.
+// Protocol is the route protocol (rtm_protocol) of labels that are ours: the suite's number, which igmpd's rules have, too.
 const Protocol = 77
 
 // Metric is that of our IP routes. It is below those that routing daemons choose (FRR 20, BIRD 32, IPv6 without a metric 1024), so

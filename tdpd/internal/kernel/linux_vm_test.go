@@ -138,7 +138,7 @@ func TestVMKilledProcessIsTakenOver(t *testing.T) {
 // nothing checks that the node is as if nobody had ever set entries.
 func (r *rig) nothing(node *testnet.Node) {
 	r.t.Helper()
-	out := r.run(node, "ip -f mpls route; ip route show proto 77; ip -6 route show proto 77; cat /proc/sys/net/mpls/platform_labels; cat /proc/sys/net/mpls/conf/*/input | sort -u")
+	out := r.run(node, "ip -f mpls route; ip route show proto 1; ip -6 route show proto 1; cat /proc/sys/net/mpls/platform_labels; cat /proc/sys/net/mpls/conf/*/input | sort -u")
 	if out != "0\n0" {
 		r.t.Errorf("left: %s", out)
 	}
@@ -222,7 +222,7 @@ func TestVMChangesByOthersAreNoticed(t *testing.T) {
 		}
 	}
 	noticed(a, "ip link set ab down; ip link set ab up", r.a)
-	if out := r.run(r.a, "ip route show proto 77"); out != "" {
+	if out := r.run(r.a, "ip route show proto 1"); out != "" {
 		t.Fatalf("the kernel kept the route: %s", out)
 	}
 	r.a.Address("ab", "fd00:0::1/64") // it went with the link
@@ -233,7 +233,7 @@ func TestVMChangesByOthersAreNoticed(t *testing.T) {
 	noticed(c, "sysctl -qw net.mpls.platform_labels=100", r.c)
 	r.set(r.c, c, popState)
 	r.ping()
-	noticed(a, "ip route del 192.0.2.80 proto 77", r.a)
+	noticed(a, "ip route del 192.0.2.80 proto 1", r.a)
 	r.set(r.a, a, push)
 	r.ping()
 

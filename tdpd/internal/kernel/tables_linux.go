@@ -10,8 +10,9 @@ import (
 
 // routes are the tables of the Linux kernel.
 type routes struct {
-	conn *rtnl.Conn
-	sent int // changes asked for so far
+	conn     *rtnl.Conn
+	protocol uint8 // of IP routes
+	sent     int   // changes asked for so far
 }
 
 const interruptionsMax = 10
@@ -19,12 +20,12 @@ const interruptionsMax = 10
 func (r *routes) read() (have map[id][]Hop, others []uint32, err error) {
 	have = map[id][]Hop{}
 	for _, family := range []uint8{unix.AF_MPLS, unix.AF_INET, unix.AF_INET6} {
-		protocol := uint8(Protocol)
+		number := r.protocol
 		if family == unix.AF_MPLS {
-			protocol = 0 // others' labels, too
+			number = 0 // others' labels, too
 		}
-		err := r.dump(family, protocol, func(route rtnl.Route) {
-			if route.Protocol == Protocol {
+		err := r.dump(family, number, func(route rtnl.Route) {
+			if route.Protocol == r.number(family) {
 				have[id{route.Prefix, route.Label, route.Metric}] = canonical(fromRoute(route.Hops))
 			} else {
 				others = append(others, route.Label)
@@ -35,6 +36,14 @@ func (r *routes) read() (have map[id][]Hop, others []uint32, err error) {
 		}
 	}
 	return have, others, nil
+}
+
+// number is the protocol of our routes of an address family.
+func (r *routes) number(family uint8) uint8 {
+	if family == unix.AF_MPLS {
+		return Protocol
+	}
+	return r.protocol
 }
 
 func (r *routes) dump(family, protocol uint8, do func(rtnl.Route)) (err error) {
@@ -55,7 +64,7 @@ func (r *routes) used() (above uint32, err error) {
 func (r *routes) apply(changes []change) (map[int]error, error) {
 	requests := make([]rtnl.Request, len(changes))
 	for n, c := range changes {
-		requests[n] = request(c)
+		requests[n] = r.request(c)
 	}
 	r.sent += len(requests)
 	failed, err := r.conn.Do(requests)
@@ -74,18 +83,19 @@ func gone(err error) bool {
 	return errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT)
 }
 
-func request(c change) rtnl.Request {
-	r := rtnl.Request{Type: unix.RTM_NEWROUTE, Route: rtnl.Route{Prefix: c.id.prefix, Label: c.id.label, Metric: c.id.metric,
-		Protocol: Protocol, Type: unix.RTN_UNICAST, Table: unix.RT_TABLE_MAIN, Hops: toRoute(c.hops)}}
+func (r *routes) request(c change) rtnl.Request {
+	q := rtnl.Request{Type: unix.RTM_NEWROUTE, Route: rtnl.Route{Prefix: c.id.prefix, Label: c.id.label, Metric: c.id.metric,
+		Type: unix.RTN_UNICAST, Table: unix.RT_TABLE_MAIN, Hops: toRoute(c.hops)}}
+	q.Route.Protocol = r.number(q.Route.Family())
 	switch c.verb {
 	case add:
-		r.Flags = unix.NLM_F_CREATE | unix.NLM_F_EXCL
+		q.Flags = unix.NLM_F_CREATE | unix.NLM_F_EXCL
 	case replace:
-		r.Flags = unix.NLM_F_CREATE | unix.NLM_F_REPLACE
+		q.Flags = unix.NLM_F_CREATE | unix.NLM_F_REPLACE
 	case remove:
-		r.Type = unix.RTM_DELROUTE
+		q.Type = unix.RTM_DELROUTE
 	}
-	return r
+	return q
 }
 
 func toRoute(hops []Hop) []rtnl.Hop {

@@ -109,6 +109,7 @@ func (s *Service) routesChanged(now time.Time, c routes.Change) {
 	}
 	s.distribute(now, s.labels.Routes(now, changed, gone))
 	s.bareChanged(c)
+	s.noteBIRD(now, c)
 	s.settlePlain()
 	if !s.kernel.synced {
 		s.kernel.synced, s.kernel.wrong = true, true

@@ -28,6 +28,7 @@ type kernelState struct {
 	backoff   time.Duration
 	warned    time.Time
 	bare      time.Time                 // when routes that outdo labels were warned of
+	bird      time.Time                 // when routes that will go were warned of
 	failure   atomic.Pointer[wrongness] // of the last attempt to bring all in; nil: none
 }
 

@@ -21,7 +21,7 @@ type entryRow struct {
 func newTable(o *options) *cobra.Command {
 	cmd := o.verb("table", "Show what is done to packets: by label (ILM), and by prefix where they have none (FTN)", showTable)
 	cmd.Long = `Show what is done to packets, in the terms of RFC 3031: of those that come in with a label (ILM: swap or pop), and of those that come in
-without one to a prefix (FTN: push, or keep where the next hop wants none). The kernel has the same: ip -f mpls route; ip route show proto 77.`
+without one to a prefix (FTN: push, or keep where the next hop wants none). The kernel has the same: ip -f mpls route; ip route show proto redirect.`
 	return cmd
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 
 	"github.com/manycast/manycast/internal/steer"
 )
@@ -20,6 +21,8 @@ type Fastpath struct {
 	vips6   map[netip.Addr]netip.Addr // VIP of IPv6 -> its group in the plans
 	trees   paths[steer.Owner]
 	labels  paths[uint32]
+
+	attached map[int]link.Link // by the interface's index
 }
 
 // Sizes are how much there is room for; 0 is the most.
@@ -42,7 +45,7 @@ func Open(sizes Sizes) (*Fastpath, error) {
 	spec.Maps["fast_owners"].MaxEntries = owners
 	spec.Maps["fast_labels"].MaxEntries = labels
 	spec.Maps["fast_hops"].MaxEntries = hops
-	f := &Fastpath{vips6: map[netip.Addr]netip.Addr{}}
+	f := &Fastpath{vips6: map[netip.Addr]netip.Addr{}, attached: map[int]link.Link{}}
 	if err := spec.LoadAndAssign(&f.objects, nil); err != nil {
 		return nil, fmt.Errorf("load tdpd's fast path (needs CAP_BPF, CAP_NET_ADMIN and Linux 6.1): %w", err)
 	}
@@ -60,8 +63,14 @@ func Open(sizes Sizes) (*Fastpath, error) {
 	return f, nil
 }
 
-// Close removes the maps and the programs; who has attached them takes them off before.
-func (f *Fastpath) Close() error { return f.objects.Close() }
+// Close takes the programs off all interfaces, and removes them and their maps.
+func (f *Fastpath) Close() error {
+	var errs []error
+	for ifindex := range f.attached {
+		errs = append(errs, f.Detach(ifindex))
+	}
+	return errors.Join(append(errs, f.objects.Close())...)
+}
 
 // Set makes s the state. Trees and labels are there before a plan names them, and go after it; a path is changed in one step, a VIP's
 // users are in another. What can be done is done even where a part fails.

@@ -3,9 +3,17 @@ package fastpath
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+
+	"github.com/manycast/manycast/internal/bpfnet"
 )
 
 // Side is what is behind an interface.
@@ -17,29 +25,73 @@ const (
 	Core             // other routers of the domain
 )
 
+// pinPrefix is how the pin of an attachment begins; the interface's index follows, for names may hold dots.
+const pinPrefix = "xdp-"
+
 // Attach puts the programs on an interface, by its index, until Detach or Close: in the driver (native XDP), and where that has none in
-// front of the stack (generic XDP), slowly. The calling thread has to be in the interface's network namespace.
-func (f *Fastpath) Attach(ifindex int, side Side) (native bool, err error) {
+// front of the stack (generic XDP), slowly. What a process before has left there is replaced in one step. The calling thread has to be in the
+// interface's network namespace.
+func (f *Fastpath) Attach(ifindex int, side Side) error {
 	prog := f.objects.FastEdge
 	if side == Core {
 		prog = f.objects.FastCore
 	}
-	if l := f.attached[ifindex]; l != nil {
-		return true, l.Update(prog)
+	l := f.attached[ifindex]
+	if l == nil {
+		l = f.left(ifindex)
+	}
+	if l != nil {
+		f.attached[ifindex] = l
+		if err := l.Update(prog); err != nil {
+			return fmt.Errorf("replace the fast path on interface %d: %w", ifindex, err)
+		}
+		return nil
 	}
 	l, err := attachXDP(prog, ifindex, link.XDPDriverMode)
-	if native = err == nil; errors.Is(err, ebpf.ErrNotSupported) {
+	if errors.Is(err, ebpf.ErrNotSupported) {
 		l, err = attachXDP(prog, ifindex, link.XDPGenericMode)
 	}
+	if err == nil && f.pins != "" {
+		if err = l.Pin(f.pin(ifindex)); err != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}
 	if err != nil {
-		return false, fmt.Errorf("attach the fast path to interface %d: %w", ifindex, err)
+		return fmt.Errorf("attach the fast path to interface %d: %w", ifindex, err)
 	}
 	f.attached[ifindex] = l
-	return native, nil
+	return nil
+}
+
+// IsNative says whether an interface runs XDP in its driver.
+func IsNative(ifindex int) bool {
+	l, err := netlink.LinkByIndex(ifindex)
+	return err == nil && l.Attrs().Xdp != nil && l.Attrs().Xdp.AttachMode == nl.XDP_ATTACHED_DRV
 }
 
 func attachXDP(prog *ebpf.Program, ifindex int, mode link.XDPAttachFlags) (link.Link, error) {
 	return link.AttachXDP(link.XDPOptions{Program: prog, Interface: ifindex, Flags: mode})
+}
+
+// left is what a process before has left on an interface; nil: nothing, or of one that is gone.
+func (f *Fastpath) left(ifindex int) link.Link {
+	if f.pins == "" {
+		return nil
+	}
+	l, err := link.LoadPinnedLink(f.pin(ifindex), nil)
+	if err != nil {
+		return nil
+	}
+	if info, err := l.Info(); err != nil || info.XDP() == nil || int(info.XDP().Ifindex) != ifindex {
+		l.Unpin() //nolint:errcheck // one that stays is in nobody's way but its successor's, who says so
+		l.Close()
+		return nil
+	}
+	return l
+}
+
+func (f *Fastpath) pin(ifindex int) string {
+	return filepath.Join(f.pins, pinPrefix+strconv.Itoa(ifindex))
 }
 
 // Detach takes the programs off an interface.
@@ -49,5 +101,38 @@ func (f *Fastpath) Detach(ifindex int) error {
 		return nil
 	}
 	delete(f.attached, ifindex)
-	return l.Close()
+	var err error
+	if f.pins != "" {
+		err = l.Unpin()
+	}
+	return errors.Join(err, l.Close())
+}
+
+// Remove takes off and removes what a process has left under pins.
+func Remove(pins string) error {
+	all, err := filepath.Glob(filepath.Join(pins, pinPrefix+"*"))
+	errs := []error{err}
+	for _, pin := range all {
+		errs = append(errs, remove(pin)) // with its last reference the link goes
+	}
+	return errors.Join(append(errs, removeMaps(pins), bpfnet.RemovePinDir(pins))...)
+}
+
+func removeMaps(pins string) error {
+	spec, err := loadFastpath()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for name := range spec.Maps {
+		errs = append(errs, remove(filepath.Join(pins, name)))
+	}
+	return errors.Join(errs...)
+}
+
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }

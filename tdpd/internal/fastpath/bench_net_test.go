@@ -29,12 +29,12 @@ type rig struct {
 }
 
 func newRig(b *testing.B) *rig {
-	f, err := Open(Sizes{Owners: 1 << 12, Labels: 1 << 10, Hops: 1 << 12})
+	f, err := Open(Options{Owners: 1 << 12, Labels: 1 << 10, Hops: 1 << 12})
 	if err != nil {
 		b.Fatal(err)
 	}
 	r := &rig{Fastpath: f}
-	b.Cleanup(func() { r.Close() })
+	b.Cleanup(func() { r.Close(false) })
 	o := f.objects.fastpathMaps
 	spec, err := loadBench()
 	if err != nil {
@@ -193,11 +193,11 @@ func BenchmarkNetSteering(b *testing.B) {
 // BenchmarkNetMillionOverrides measures how long it takes until a million overrides hold, beside writing as many into a BPF hash at once.
 func BenchmarkNetMillionOverrides(b *testing.B) {
 	base, users := slotPlan(b), overrides(1_000_000)
-	f, err := Open(Sizes{Owners: 1 << 12, Labels: 1 << 10, Hops: 1 << 12})
+	f, err := Open(Options{Owners: 1 << 12, Labels: 1 << 10, Hops: 1 << 12})
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer f.Close()
+	defer f.Close(false)
 	var load, hash time.Duration
 	for b.Loop() {
 		if err := f.Set(benchState(b, base)); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -85,11 +86,13 @@ func (c *chain) fast(n *testnet.Node, side Side, s State) {
 		if err != nil {
 			return err
 		}
-		native, err := f.Attach(i.Index, side)
-		if err == nil && !native {
-			err = fmt.Errorf("veth has native XDP, but it was not used")
+		if err := f.Attach(i.Index, side); err != nil {
+			return err
 		}
-		return err
+		if !IsNative(i.Index) {
+			return errors.New("veth has native XDP, but it was not used")
+		}
+		return nil
 	})
 }
 

@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
+	"github.com/manycast/manycast/internal/bpfnet"
 	"github.com/manycast/manycast/internal/steer"
 )
 
@@ -22,54 +24,110 @@ type Fastpath struct {
 	trees   paths[steer.Owner]
 	labels  paths[uint32]
 
+	pins     string
 	attached map[int]link.Link // by the interface's index
 }
 
-// Sizes are how much there is room for; 0 is the most.
-type Sizes struct{ Owners, Labels, Hops uint32 }
+// Options of a Fastpath. Sizes are how much there is room for; 0 is the most.
+type Options struct {
+	Owners, Labels, Hops uint32
+	// Pins is a directory on a bpffs that keeps maps and attachments beyond the process: the next one takes them over; empty: they
+	// end with it.
+	Pins string
+}
 
-// Open loads the programs. It needs CAP_BPF and CAP_NET_ADMIN.
-func Open(sizes Sizes) (*Fastpath, error) {
-	spec, err := loadFastpath()
-	if err != nil {
-		return nil, fmt.Errorf("tdpd's fast path: %w", err)
+// Open loads the programs, over the maps that a process before has pinned, if any: what is in them is the state until the first Set. It
+// needs CAP_BPF and CAP_NET_ADMIN.
+func Open(o Options) (*Fastpath, error) {
+	f := &Fastpath{pins: o.Pins, vips6: map[netip.Addr]netip.Addr{}, attached: map[int]link.Link{}}
+	if err := f.load(o); err != nil {
+		return nil, err
 	}
-	or := func(n, most uint32) uint32 {
-		if n == 0 {
-			return most
-		}
-		return n
-	}
-	owners, labels, hops := or(sizes.Owners, MaxOwners), or(sizes.Labels, MaxLabels), or(sizes.Hops, MaxHops)
-	spec.Maps["fast_trees"].MaxEntries = owners
-	spec.Maps["fast_owners"].MaxEntries = owners
-	spec.Maps["fast_labels"].MaxEntries = labels
-	spec.Maps["fast_hops"].MaxEntries = hops
-	f := &Fastpath{vips6: map[netip.Addr]netip.Addr{}, attached: map[int]link.Link{}}
-	if err := spec.LoadAndAssign(&f.objects, nil); err != nil {
-		return nil, fmt.Errorf("load tdpd's fast path (needs CAP_BPF, CAP_NET_ADMIN and Linux 6.1): %w", err)
-	}
-	o := f.objects.fastpathMaps
+	m := f.objects.fastpathMaps
+	var err error
 	if f.plans, err = steer.NewMaps(map[string]*ebpf.Map{
-		"steer_groups": o.SteerGroups, "steer_current": o.SteerCurrent, "steer_plans": o.SteerPlans,
-		"steer_slots": o.SteerSlots, "steer_entries": o.SteerEntries, "steer_users": o.SteerUsers,
-	}); err != nil {
+		"steer_groups": m.SteerGroups, "steer_current": m.SteerCurrent, "steer_plans": m.SteerPlans,
+		"steer_slots": m.SteerSlots, "steer_entries": m.SteerEntries, "steer_users": m.SteerUsers,
+	}); err == nil {
+		f.hops = newHopTable(m.FastHops.MaxEntries(), f.putHops)
+		f.trees = paths[steer.Owner]{kind: "tree of owner", hops: f.hops, has: map[steer.Owner][]fastpathFastHop{}, put: f.putTree, drop: f.dropTree}
+		f.labels = paths[uint32]{kind: "label", hops: f.hops, has: map[uint32][]fastpathFastHop{}, put: f.putLabel, drop: f.dropLabel}
+		err = f.takeOver()
+	}
+	if err != nil {
 		f.objects.Close()
 		return nil, err
 	}
-	f.hops = newHopTable(hops, f.putHops)
-	f.trees = paths[steer.Owner]{kind: "tree of owner", hops: f.hops, has: map[steer.Owner][]fastpathFastHop{}, put: f.putTree, drop: f.dropTree}
-	f.labels = paths[uint32]{kind: "label", hops: f.hops, has: map[uint32][]fastpathFastHop{}, put: f.putLabel, drop: f.dropLabel}
 	return f, nil
 }
 
-// Close takes the programs off all interfaces, and removes them and their maps.
-func (f *Fastpath) Close() error {
-	var errs []error
-	for ifindex := range f.attached {
-		errs = append(errs, f.Detach(ifindex))
+func (f *Fastpath) load(o Options) error {
+	spec, err := loadFastpath()
+	if err != nil {
+		return fmt.Errorf("tdpd's fast path: %w", err)
 	}
-	return errors.Join(append(errs, f.objects.Close())...)
+	owners := cmp.Or(o.Owners, MaxOwners)
+	for name, n := range map[string]uint32{
+		"fast_trees": owners, "fast_owners": owners, "fast_labels": cmp.Or(o.Labels, MaxLabels), "fast_hops": cmp.Or(o.Hops, MaxHops),
+	} {
+		spec.Maps[name].MaxEntries = n
+	}
+	options := &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: o.Pins}}
+	if o.Pins != "" {
+		if err := bpfnet.PinDir(o.Pins); err != nil {
+			return err
+		}
+		for _, m := range spec.Maps {
+			m.Pinning = ebpf.PinByName
+		}
+	}
+	err = spec.LoadAndAssign(&f.objects, options)
+	if errors.Is(err, ebpf.ErrMapIncompatible) { // of another version or size: it is made anew, and the programs before go on until they are replaced
+		if err = removeMaps(o.Pins); err == nil {
+			err = spec.LoadAndAssign(&f.objects, options)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("load tdpd's fast path (needs CAP_BPF, CAP_NET_ADMIN and Linux 6.1): %w", err)
+	}
+	return nil
+}
+
+// takeOver learns what a process before has left in the maps.
+func (f *Fastpath) takeOver() error {
+	var vip [16]byte
+	var g [4]byte
+	for it := f.objects.FastVips6.Iterate(); ; {
+		if !it.Next(&vip, &g) {
+			if err := it.Err(); err != nil {
+				return fmt.Errorf("take over VIPs: %w", err)
+			}
+			break
+		}
+		f.vips6[netip.AddrFrom16(vip)] = netip.AddrFrom4(g)
+	}
+	hop := func(at uint32) (h fastpathFastHop, err error) { return h, f.objects.FastHops.Lookup(at, &h) }
+	if err := f.trees.takeOver(f.objects.FastTrees, hop); err != nil {
+		return err
+	}
+	return f.labels.takeOver(f.objects.FastLabels, hop)
+}
+
+// Close takes the programs off all interfaces, and removes them and their maps. With keep, what is pinned stays and goes on.
+func (f *Fastpath) Close(keep bool) error {
+	var errs []error
+	for ifindex, l := range f.attached {
+		if keep {
+			errs = append(errs, l.Close())
+		} else {
+			errs = append(errs, f.Detach(ifindex))
+		}
+	}
+	errs = append(errs, f.objects.Close())
+	if !keep && f.pins != "" {
+		errs = append(errs, Remove(f.pins))
+	}
+	return errors.Join(errs...)
 }
 
 // Set makes s the state. Trees and labels are there before a plan names them, and go after it; a path is changed in one step, a VIP's
@@ -134,6 +192,31 @@ func (p *paths[K]) add(want map[K][]Hop) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// takeOver learns what a map holds. An owner without hops has no tree, whether it had one or not.
+func (p *paths[K]) takeOver(m *ebpf.Map, hop func(at uint32) (fastpathFastHop, error)) error {
+	var key K
+	var path fastpathFastPath
+	it := m.Iterate()
+	for it.Next(&key, &path) {
+		hops := make([]fastpathFastHop, path.Count)
+		for i := range hops {
+			var err error
+			if hops[i], err = hop(path.First + uint32(i)); err != nil {
+				return fmt.Errorf("take over %s %d: hop %d: %w", p.kind, key, path.First+uint32(i), err)
+			}
+		}
+		if m.Type() == ebpf.Array && len(hops) == 0 {
+			continue
+		}
+		p.has[key] = hops
+		p.hops.adopt(path.First, hops)
+	}
+	if err := it.Err(); err != nil {
+		return fmt.Errorf("take over %ss: %w", p.kind, err)
+	}
+	return nil
 }
 
 func (p *paths[K]) set(key K, list []Hop) error {

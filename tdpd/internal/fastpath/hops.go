@@ -41,6 +41,20 @@ func (t *hopTable) take(hops []fastpathFastHop) (fastpathFastPath, error) {
 	return fastpathFastPath{First: r.first, Count: uint32(r.length)}, nil
 }
 
+// adopt says that a path of a process before has hops at a place. Where another place has the same, each keeps its own.
+func (t *hopTable) adopt(first uint32, hops []fastpathFastHop) {
+	if len(hops) == 0 {
+		return
+	}
+	t.next = max(t.next, first+uint32(len(hops)))
+	key := keyOf(hops)
+	if r := t.runs[key]; r == nil {
+		t.runs[key] = &run{first: first, length: len(hops), uses: 1}
+	} else {
+		r.uses++
+	}
+}
+
 // give says that no path of the program has the hops any more. Their place is used again after the next settle.
 func (t *hopTable) give(hops []fastpathFastHop) {
 	key := keyOf(hops)

@@ -37,7 +37,7 @@ func open(t testing.TB) *Fastpath {
 	t.Helper()
 	var f *Fastpath
 	if err := testnet.WithCapabilities(func() (err error) {
-		f, err = Open(Sizes{Owners: 1 << 12, Labels: 1 << 10, Hops: 1 << 12})
+		f, err = Open(Options{Owners: 1 << 12, Labels: 1 << 10, Hops: 1 << 12})
 		return err
 	}, unix.CAP_BPF, unix.CAP_NET_ADMIN); err != nil {
 		if refused := (*ebpf.VerifierError)(nil); errors.As(err, &refused) {
@@ -45,7 +45,7 @@ func open(t testing.TB) *Fastpath {
 		}
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { f.Close() })
+	t.Cleanup(func() { f.Close(false) })
 	return f
 }
 

@@ -114,6 +114,18 @@ func (t *Tables) Outgoing(p netip.Prefix) (FTN, bool) {
 	return FTN{p, bound(v, Push, Keep)}, true
 }
 
+// Tree is how packets enter the tag-switched tree of a FEC at this router; nil: it has none here. At the last router that is the FEC itself.
+func (t *Tables) Tree(p netip.Prefix) []kernel.Hop {
+	if m, ok := t.Outgoing(p); ok {
+		return hops(m.NHLFEs)
+	}
+	if v := t.views[p]; v.Kind == labels.Server || v.Kind == labels.Attached {
+		m, _ := t.Incoming(v.Local)
+		return hops(m.NHLFEs)
+	}
+	return nil
+}
+
 // bound is the next hops that have bindings, others are left out as long as there are any: what has a label keeps one. A binding to
 // implicit null means that no label is to leave (RFC 3032 section 2.1).
 func bound(v labels.View, label, none Operation) (out []NHLFE) {

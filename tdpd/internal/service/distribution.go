@@ -88,6 +88,8 @@ func (s *Service) flush(now time.Time) {
 	s.pending = batch{}
 	s.keep(now, b)
 	s.install(now, b)
+	s.users.note(b.changed)
+	s.bringUsers(now)
 	if len(b.says) > 0 {
 		s.boundQueues()
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/tdpd/internal/config"
 	"github.com/manycast/manycast/tdpd/internal/discovery"
+	"github.com/manycast/manycast/tdpd/internal/fastpath"
 	"github.com/manycast/manycast/tdpd/internal/fec"
 	"github.com/manycast/manycast/tdpd/internal/forwarding"
 	"github.com/manycast/manycast/tdpd/internal/kernel"
@@ -55,6 +56,8 @@ type Options struct {
 	Journal Journal
 	Log     *slog.Logger
 	Keep    bool // a clean stop leaves the kernel's entries
+	// Steer brings users into the fast path, which has Kernel behind it; nil: there is none.
+	Steer func(fastpath.Users) error
 	// Publish is called by the loop for each event that others may want to know of, and does not wait; nil: nobody does.
 	Publish func(Event)
 }
@@ -196,6 +199,7 @@ func (s *Service) next(now time.Time) time.Time {
 	sooner(s.labels.Next())
 	sooner(s.kernel.retry)
 	sooner(s.users.book.Next())
+	sooner(s.users.retry)
 	for _, p := range s.peers {
 		sooner(p.session.Next())
 	}

@@ -1,12 +1,16 @@
 package service
 
 import (
+	"errors"
 	"maps"
 	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/manycast/manycast/internal/steer"
 	"github.com/manycast/manycast/tdpd/internal/binding"
+	"github.com/manycast/manycast/tdpd/internal/fastpath"
+	"github.com/manycast/manycast/tdpd/internal/kernel"
 	"github.com/manycast/manycast/tdpd/internal/steering"
 	"github.com/manycast/manycast/tdpd/internal/wire"
 )
@@ -17,10 +21,14 @@ type userState struct {
 	steered map[string]steering.Binding // by service: what holds
 	refused uint64                      // bindings that were not taken
 	told    time.Time                   // when one that was refused was logged last
+
+	owners map[netip.Addr]steer.Owner // servers' numbers in plans, by their addresses, while any binding that holds names them
+	dirty  bool                       // what is in the fast path is not what holds
+	retry  time.Time                  // when it is tried again, after a failure
 }
 
 func newUserState(s *Service) userState {
-	return userState{book: steering.New(s.Config.RouterID, s.Config.Users.Trust(), steering.Limits{}), steered: map[string]steering.Binding{}}
+	return userState{book: steering.New(s.Config.RouterID, s.Config.Users.Trust(), steering.Limits{}), steered: map[string]steering.Binding{}, owners: map[netip.Addr]steer.Owner{}}
 }
 
 // Bind takes what a director at this router says of a service; again: that what it said holds for longer. The error says why not.
@@ -44,6 +52,7 @@ func (s *Service) steer(now time.Time, actions []steering.Action) {
 	for _, a := range actions {
 		switch a := a.(type) {
 		case steering.Steer:
+			s.users.dirty = true
 			if a.Withdraws() {
 				delete(s.users.steered, a.Service)
 				s.Log.Info("users are steered no more", "service", a.Service)
@@ -112,6 +121,86 @@ func (s *Service) usersTold(now time.Time, p *peer, m wire.VendorPrivate) {
 	if now.Sub(s.users.told) >= time.Minute {
 		s.users.told = now
 		s.Log.Warn("a binding of users is refused", "peer", p.id, "err", err, "refused_so_far", s.users.refused)
+	}
+}
+
+// note looks for trees among FECs that have changed.
+func (u *userState) note(changed map[netip.Prefix]bool) {
+	for server := range u.owners {
+		u.dirty = u.dirty || changed[host(server)]
+	}
+}
+
+func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+
+// bringUsers brings what holds into the fast path, where it is not there yet.
+func (s *Service) bringUsers(now time.Time) {
+	u := &s.users
+	if !u.dirty || s.Steer == nil || now.Before(u.retry) {
+		return
+	}
+	all, err := s.allUsers()
+	if err = errors.Join(err, s.Steer(all)); err != nil {
+		u.retry = now.Add(retrySoon)
+		s.kernel.warn(s.Log, now, err)
+		return
+	}
+	u.dirty, u.retry = false, time.Time{}
+}
+
+// allUsers is what all users are steered by. What cannot be is left out, and in the error.
+func (s *Service) allUsers() (fastpath.Users, error) {
+	s.users.number()
+	all := fastpath.Users{VIPs: map[netip.Addr]*steer.Plan{}, Trees: map[steer.Owner][]kernel.Hop{}}
+	for server, owner := range s.users.owners {
+		if all.Trees[owner] = s.tables.Tree(host(server)); all.Trees[owner] == nil {
+			all.Trees[owner] = []kernel.Hop{{}} // as the route says, to a director
+		}
+	}
+	var errs []error
+	for _, name := range s.Services() {
+		b := s.users.steered[name]
+		well := func(string) steering.Health { return steering.Available }
+		owner := func(server string) steer.Owner { return s.users.owners[b.Allocation.Address(server)] }
+		four, err := steering.Plan(b, well, owner)
+		six, err6 := steering.Plan6(b, well, owner)
+		if err := errors.Join(err, err6); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for _, vip := range b.VIPs {
+			all.VIPs[vip] = four
+			if vip.Is6() {
+				all.VIPs[vip] = six
+			}
+		}
+	}
+	return all, errors.Join(errs...)
+}
+
+// number gives servers numbers, which they keep, and takes back those of servers that no binding names.
+func (u *userState) number() {
+	named, used := map[netip.Addr]bool{}, map[steer.Owner]bool{}
+	for _, b := range u.steered {
+		for _, name := range b.Allocation.Servers {
+			if a := b.Allocation.Address(name); a.IsValid() {
+				named[a] = true
+			}
+		}
+	}
+	maps.DeleteFunc(u.owners, func(a netip.Addr, _ steer.Owner) bool { return !named[a] })
+	for _, o := range u.owners {
+		used[o] = true
+	}
+	next := steer.Owner(1)
+	for _, a := range slices.SortedFunc(maps.Keys(named), netip.Addr.Compare) {
+		if u.owners[a] != 0 {
+			continue
+		}
+		for used[next] {
+			next++
+		}
+		u.owners[a], used[next] = next, true
 	}
 }
 

@@ -2,6 +2,7 @@ package service
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"path/filepath"
 	"testing"
@@ -10,8 +11,11 @@ import (
 
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/internal/steer"
 	"github.com/manycast/manycast/tdpd/internal/config"
+	"github.com/manycast/manycast/tdpd/internal/fastpath"
 	"github.com/manycast/manycast/tdpd/internal/kernel"
+	"github.com/manycast/manycast/tdpd/internal/routes"
 	"github.com/manycast/manycast/tdpd/internal/steering"
 	"github.com/manycast/manycast/tdpd/internal/transport"
 )
@@ -157,6 +161,77 @@ func TestUsersOfStrangers(t *testing.T) {
 			t.Errorf("%d are counted as refused, want 1", r2.users.refused)
 		}
 		tree(t, "all the time", r1, r2, r3)
+		stopAll(t, r1, r2, r3)
+	})
+}
+
+// TestUsersGoAlongTrees: what holds is in the fast path, along the labels that there are, and follows them.
+func TestUsersGoAlongTrees(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := map[string]fastpath.Users{}
+		failure := error(nil)
+		r1, r2, r3 := usersChain(t, func(name string, u *config.Users) {})
+		for _, r := range []*router{r1, r2, r3} {
+			if err := r.Do(t.Context(), func(time.Time) {
+				r.Steer = func(u fastpath.Users) error {
+					if failure == nil {
+						in[r.name] = u
+					}
+					return failure
+				}
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// leaves is where a user's packets leave: the label, and the neighbor.
+		leaves := func(r *router, vip, user string) string {
+			p := in[r.name].VIPs[addr(vip)]
+			if p == nil {
+				return "nothing"
+			}
+			hops := in[r.name].Trees[p.Lookup(addr(user))]
+			if len(hops) != 1 {
+				return fmt.Sprint(hops)
+			}
+			return fmt.Sprintf("%v to %v", hops[0].Labels, hops[0].Via)
+		}
+		both := said(1, 1)
+		both.VIPs = append(both.VIPs, addr("2001:db8::80"))
+		both.Users = []steering.User{{Address: addr("10.1.0.2"), Server: "s2"}}
+		r3.say(t, both, false)
+		label := tree(t, "converged", r1, r2, r3)
+		for _, c := range []struct {
+			at         *router
+			user, want string
+		}{
+			{r1, "10.1.0.0", fmt.Sprintf("[%d] to 10.0.12.2", label[0])}, {r2, "10.1.0.0", fmt.Sprintf("[%d] to 10.0.23.3", label[1])},
+			{r3, "10.1.0.0", "[] to 10.9.0.80"}, {r3, "10.1.0.1", "[] to invalid IP"}, // s2 is no server of theirs: it has no tree
+			{r3, "10.1.0.2", "[] to invalid IP"},
+		} {
+			if got := leaves(c.at, "192.0.2.80", c.user); got != c.want {
+				t.Errorf("%s at %s leaves by %s, want %s", c.user, c.at.name, got, c.want)
+			}
+		}
+		six := addr("2001:db8:7::1")
+		want := in["r1"].VIPs[addr("192.0.2.80")].Lookup(steer.Standin(six))
+		if got := in["r1"].VIPs[addr("2001:db8::80")].Lookup(steer.Standin(six)); got != want || got == 0 {
+			t.Errorf("a user of IPv6 is owner %d's, want %d", got, want)
+		}
+		failure = errors.New("full")
+		r2.net.Break() // its labels are kept
+		r3.routes.Send(routes.Change{Routes: map[netip.Prefix]*routes.Route{prefix("10.9.0.0/24"): nil}})
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		failure = nil
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if got := leaves(r3, "192.0.2.80", "10.1.0.0"); got != "[] to invalid IP" {
+			t.Errorf("the route has gone, and the failure; still %s", got)
+		}
+		r3.say(t, steering.Binding{Service: "web", Sequence: 2}, false)
+		if got := leaves(r3, "192.0.2.80", "10.1.0.0"); got != "nothing" || len(in["r3"].Trees) > 0 {
+			t.Errorf("withdrawn: %s, trees %v", got, in["r3"].Trees)
+		}
 		stopAll(t, r1, r2, r3)
 	})
 }

@@ -60,6 +60,18 @@ func Claims(a alloc.Allocation, health func(server string) Health, owner func(se
 	return out
 }
 
+// Plan6 is what a binding's users of IPv6 are steered by, as stand-ins (steer.Standin): by the slots alone, for fixed portions and exceptions
+// are of IPv4.
+func Plan6(b Binding, health func(server string) Health, owner func(server string) steer.Owner) (*steer.Plan, error) {
+	a := b.Allocation
+	a.Fixed, a.Owner, a.Standby = nil, a.Owner[:a.Slots.Count()], a.Standby[:a.Slots.Count()]
+	p, err := steer.Compile(Claims(a, health, owner))
+	if err != nil {
+		return nil, fmt.Errorf("plan of %q for IPv6: %w", b.Service, err)
+	}
+	return p, nil
+}
+
 // Plan is what a binding's users of IPv4 are steered by.
 func Plan(b Binding, health func(server string) Health, owner func(server string) steer.Owner) (*steer.Plan, error) {
 	p, err := steer.Compile(Claims(b.Allocation, health, owner))

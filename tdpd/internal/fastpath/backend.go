@@ -1,0 +1,161 @@
+package fastpath
+
+import (
+	"errors"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/manycast/manycast/internal/steer"
+	"github.com/manycast/manycast/tdpd/internal/kernel"
+	"github.com/manycast/manycast/tdpd/internal/neighbors"
+)
+
+// Users are what services' users are steered by.
+type Users struct {
+	VIPs  map[netip.Addr]*steer.Plan
+	Trees map[steer.Owner][]kernel.Hop // by the owners of the plans; a hop without labels and Via is the kernel's matter
+}
+
+// programs are a Fastpath's state, and what a test has in its place.
+type programs interface {
+	Set(s State) error
+	Close(keep bool) error
+}
+
+// Backend is a kernel.Backend with a fast path in front of its tables: what comes in with a label, and what is for a VIP, is sent on by the
+// programs where the neighbor's Ethernet address is known, and by the tables where it is not. Its methods may be called from several
+// goroutines.
+type Backend struct {
+	kernel.Backend
+	fast      programs
+	neighbors neighbors.Source
+	log       *slog.Logger
+	done      chan struct{}
+	over      sync.WaitGroup
+
+	mu     sync.Mutex
+	labels map[uint32][]kernel.Hop
+	users  Users
+	table  neighbors.Table
+	ready  bool // the first table has come: until then what a process before has left goes on
+}
+
+// NewBackend puts a fast path in front of tables. It closes all of them.
+func NewBackend(tables kernel.Backend, fast programs, n neighbors.Source, log *slog.Logger) *Backend {
+	b := &Backend{Backend: tables, fast: fast, neighbors: n, log: log, done: make(chan struct{}), labels: map[uint32][]kernel.Hop{}}
+	b.over.Go(b.follow)
+	return b
+}
+
+// follow takes what is new of neighbors.
+func (b *Backend) follow() {
+	for {
+		select {
+		case <-b.done:
+			return
+		case t := <-b.neighbors.Tables():
+			b.mu.Lock()
+			b.table, b.ready = t, true
+			err := b.apply()
+			b.mu.Unlock()
+			if err != nil {
+				b.log.Error("fast path", "err", err)
+			}
+		}
+	}
+}
+
+// Set implements kernel.Backend.
+func (b *Backend) Set(s kernel.State) error {
+	err := b.Backend.Set(s)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.labels = maps.Clone(s.Labels)
+	return errors.Join(err, b.apply())
+}
+
+// Update implements kernel.Backend.
+func (b *Backend) Update(c kernel.Changes) error {
+	err := b.Backend.Update(c)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for label, hops := range c.Labels {
+		if len(hops) == 0 {
+			delete(b.labels, label)
+		} else {
+			b.labels[label] = hops
+		}
+	}
+	if len(c.Labels) == 0 {
+		return err
+	}
+	return errors.Join(err, b.apply())
+}
+
+// Steer makes these what users are steered by.
+func (b *Backend) Steer(u Users) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.users = u
+	return b.apply()
+}
+
+// Close implements kernel.Backend.
+func (b *Backend) Close(keep bool) error {
+	close(b.done)
+	b.over.Wait()
+	return errors.Join(b.fast.Close(keep), b.neighbors.Close(), b.Backend.Close(keep))
+}
+
+// apply brings all of it into the programs, and asks for the neighbors that it needs. The caller holds mu.
+func (b *Backend) apply() error {
+	wanted := map[neighbors.Key]bool{}
+	s := State{VIPs: b.users.VIPs, Trees: make(map[steer.Owner][]Hop, len(b.users.Trees)), Labels: make(map[uint32][]Hop, len(b.labels))}
+	for label, hops := range b.labels {
+		s.Labels[label] = b.hops(hops, wanted)
+	}
+	for owner, hops := range b.users.Trees {
+		s.Trees[owner] = b.hops(hops, wanted)
+	}
+	b.neighbors.Want(slices.SortedFunc(maps.Keys(wanted), func(x, y neighbors.Key) int {
+		if c := x.Interface - y.Interface; c != 0 {
+			return c
+		}
+		return x.Address.Compare(y.Address)
+	}))
+	if !b.ready {
+		return nil
+	}
+	return b.fast.Set(s)
+}
+
+func (b *Backend) hops(list []kernel.Hop, wanted map[neighbors.Key]bool) []Hop {
+	out := make([]Hop, len(list))
+	for i, h := range list {
+		out[i] = b.hop(h, wanted)
+	}
+	return out
+}
+
+// hop is how the programs send what the tables send by h: not at all where that is for this router, has several labels to push, or leaves
+// by what is no Ethernet or to whom is not known yet.
+func (b *Backend) hop(h kernel.Hop, wanted map[neighbors.Key]bool) Hop {
+	l, ok := b.table.Links[h.Interface]
+	if !h.Via.IsValid() || len(h.Labels) > 1 {
+		return Hop{How: Kernel}
+	}
+	key := neighbors.Key{Interface: h.Interface, Address: h.Via}
+	wanted[key] = true
+	to := b.table.Neighbors[key]
+	if !ok || !l.Up || to == nil {
+		return Hop{How: Kernel}
+	}
+	out := Hop{Interface: h.Interface, How: Bare, To: to, From: l.MAC, MTU: min(l.MTU, 65535)}
+	if len(h.Labels) == 1 {
+		out.How, out.Label = Label, h.Labels[0]
+	}
+	return out
+}

@@ -1,0 +1,126 @@
+package fastpath
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/manycast/manycast/internal/steer"
+	"github.com/manycast/manycast/tdpd/internal/kernel"
+	"github.com/manycast/manycast/tdpd/internal/neighbors"
+)
+
+// recorder is programs that keep what they are given.
+type recorder struct {
+	state   State
+	sets    int
+	failure error
+	closed  []bool
+}
+
+func (r *recorder) Set(s State) error {
+	r.state = s
+	r.sets++
+	return r.failure
+}
+
+func (r *recorder) Close(keep bool) error {
+	r.closed = append(r.closed, keep)
+	return nil
+}
+
+var (
+	via4 = netip.MustParseAddr("10.0.1.2")
+	via6 = netip.MustParseAddr("2001:db8::2")
+	eth0 = neighbors.Link{Name: "eth0", MAC: here, MTU: 1500, Up: true}
+)
+
+func known(macs map[netip.Addr]net.HardwareAddr, l neighbors.Link) neighbors.Table {
+	t := neighbors.Table{Links: map[int]neighbors.Link{7: l}, Neighbors: map[neighbors.Key]net.HardwareAddr{}}
+	for a, m := range macs {
+		t.Neighbors[neighbors.Key{Interface: 7, Address: a}] = m
+	}
+	return t
+}
+
+// What is sent on is what the tables send, by whom is known; the rest is the tables' matter until it is.
+func TestBackendFollowsTablesAndNeighbors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fast, n, tables := &recorder{}, neighbors.NewFake(), kernel.NewFake(kernel.State{})
+		b := NewBackend(tables, fast, n, slog.New(slog.NewTextHandler(t.Output(), nil)))
+		var wanted []neighbors.Key
+		ask := func(f func() error) {
+			t.Helper()
+			if err := f(); err != nil {
+				t.Fatal(err)
+			}
+			wanted = n.Wanted()
+		}
+		check := func(when string, labels map[uint32][]Hop, trees map[steer.Owner][]Hop) {
+			t.Helper()
+			synctest.Wait()
+			if diff := cmp.Diff(State{Labels: labels, Trees: trees}, fast.state, cmpopts.EquateEmpty(), cmpopts.IgnoreFields(State{}, "VIPs")); diff != "" {
+				t.Errorf("%s: -want +got:\n%s", when, diff)
+			}
+		}
+		out := func(how How, label uint32) []Hop {
+			return []Hop{{Interface: 7, How: how, Label: label, To: next, From: here, MTU: 1500}}
+		}
+		left := []Hop{{How: Kernel}}
+
+		ask(func() error {
+			return b.Set(kernel.State{Labels: map[uint32][]kernel.Hop{
+				100: {{Labels: []uint32{200}, Via: via4, Interface: 7}}, 101: {{Via: via6, Interface: 7}}, 102: {{Interface: 1}},
+				103: {{Labels: []uint32{1, 2}, Via: via4, Interface: 7}},
+			}})
+		})
+		if want := []neighbors.Key{{Interface: 7, Address: via4}, {Interface: 7, Address: via6}}; !slices.Equal(wanted, want) {
+			t.Errorf("wanted %v, want %v", wanted, want)
+		}
+		if synctest.Wait(); fast.sets != 0 {
+			t.Error("what a process before left was replaced before anything was known of neighbors")
+		}
+		n.Send(known(nil, eth0))
+		check("nobody is known", map[uint32][]Hop{100: left, 101: left, 102: left, 103: left}, nil)
+		n.Wanted()
+		n.Send(known(map[netip.Addr]net.HardwareAddr{via4: next, via6: next}, eth0))
+		check("both are", map[uint32][]Hop{100: out(Label, 200), 101: out(Bare, 0), 102: left, 103: left}, nil)
+		n.Wanted()
+
+		ask(func() error {
+			return b.Update(kernel.Changes{Labels: map[uint32][]kernel.Hop{100: nil, 103: {{Labels: []uint32{300}, Via: via6, Interface: 7}}}})
+		})
+		check("updated", map[uint32][]Hop{101: out(Bare, 0), 102: left, 103: out(Label, 300)}, nil)
+		ask(func() error {
+			return b.Steer(Users{Trees: map[steer.Owner][]kernel.Hop{1: {{Labels: []uint32{400}, Via: via4, Interface: 7}}, 2: nil, 3: {{Interface: 1}}}})
+		})
+		check("steered", map[uint32][]Hop{101: out(Bare, 0), 102: left, 103: out(Label, 300)}, map[steer.Owner][]Hop{1: out(Label, 400), 2: {}, 3: left})
+		down := eth0
+		down.Up = false
+		n.Send(known(map[netip.Addr]net.HardwareAddr{via4: next, via6: next}, down))
+		check("the link is down", map[uint32][]Hop{101: left, 102: left, 103: left}, map[steer.Owner][]Hop{1: left, 2: {}, 3: left})
+		if tables.State().Labels[103][0].Labels[0] != 300 {
+			t.Errorf("the tables have %v", tables.State())
+		}
+		n.Wanted()
+
+		fast.failure = errors.New("full")
+		if err := b.Update(kernel.Changes{Labels: map[uint32][]kernel.Hop{104: {{Via: via4, Interface: 7}}}}); !errors.Is(err, fast.failure) {
+			t.Errorf("a failure of the programs: %v", err)
+		}
+		n.Wanted()
+		if err := b.Close(true); err != nil || !slices.Equal(fast.closed, []bool{true}) {
+			t.Errorf("closed %v, %v", fast.closed, err)
+		}
+		if keep, closed := tables.Closed(); !keep || !closed {
+			t.Error("the tables are not kept")
+		}
+	})
+}

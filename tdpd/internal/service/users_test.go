@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -168,12 +169,25 @@ func TestUsersOfStrangers(t *testing.T) {
 // TestUsersGoAlongTrees: what holds is in the fast path, along the labels that there are, and follows them.
 func TestUsersGoAlongTrees(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		in := map[string]fastpath.Users{}
-		failure := error(nil)
+		var failure error
+		fail := func(err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			failure = err
+		}
+		inside := func(r *router) fastpath.Users {
+			mu.Lock()
+			defer mu.Unlock()
+			return in[r.name]
+		}
 		r1, r2, r3 := usersChain(t, func(name string, u *config.Users) {})
 		for _, r := range []*router{r1, r2, r3} {
 			if err := r.Do(t.Context(), func(time.Time) {
 				r.Steer = func(u fastpath.Users) error {
+					mu.Lock()
+					defer mu.Unlock()
 					if failure == nil {
 						in[r.name] = u
 					}
@@ -185,11 +199,11 @@ func TestUsersGoAlongTrees(t *testing.T) {
 		}
 		// leaves is where a user's packets leave: the label, and the neighbor.
 		leaves := func(r *router, vip, user string) string {
-			p := in[r.name].VIPs[addr(vip)]
+			p := inside(r).VIPs[addr(vip)]
 			if p == nil {
 				return "nothing"
 			}
-			hops := in[r.name].Trees[p.Lookup(addr(user))]
+			hops := inside(r).Trees[p.Lookup(addr(user))]
 			if len(hops) != 1 {
 				return fmt.Sprint(hops)
 			}
@@ -213,24 +227,24 @@ func TestUsersGoAlongTrees(t *testing.T) {
 			}
 		}
 		six := addr("2001:db8:7::1")
-		want := in["r1"].VIPs[addr("192.0.2.80")].Lookup(steer.Standin(six))
-		if got := in["r1"].VIPs[addr("2001:db8::80")].Lookup(steer.Standin(six)); got != want || got == 0 {
+		want := inside(r1).VIPs[addr("192.0.2.80")].Lookup(steer.Standin(six))
+		if got := inside(r1).VIPs[addr("2001:db8::80")].Lookup(steer.Standin(six)); got != want || got == 0 {
 			t.Errorf("a user of IPv6 is owner %d's, want %d", got, want)
 		}
-		failure = errors.New("full")
+		fail(errors.New("full"))
 		r2.net.Break() // its labels are kept
 		r3.routes.Send(routes.Change{Routes: map[netip.Prefix]*routes.Route{prefix("10.9.0.0/24"): nil}})
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		failure = nil
+		fail(nil)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		if got := leaves(r3, "192.0.2.80", "10.1.0.0"); got != "[] to invalid IP" {
 			t.Errorf("the route has gone, and the failure; still %s", got)
 		}
 		r3.say(t, steering.Binding{Service: "web", Sequence: 2}, false)
-		if got := leaves(r3, "192.0.2.80", "10.1.0.0"); got != "nothing" || len(in["r3"].Trees) > 0 {
-			t.Errorf("withdrawn: %s, trees %v", got, in["r3"].Trees)
+		if got := leaves(r3, "192.0.2.80", "10.1.0.0"); got != "nothing" || len(inside(r3).Trees) > 0 {
+			t.Errorf("withdrawn: %s, trees %v", got, inside(r3).Trees)
 		}
 		stopAll(t, r1, r2, r3)
 	})

@@ -79,6 +79,7 @@ failures: ## everything that can fail, in turn, under users at work, as root; fi
 
 bench: build ## table and bench.json, as root
 	@tools/setup test
+	CGO_ENABLED=0 go build -o bin/vmtest ./tools/vmtest
 	go run ./tools/bench
 
 clean: ## what the build made

@@ -46,6 +46,7 @@ type figure struct {
 // A suite is one benchmark of a package.
 type suite struct {
 	pkg, bench, benchtime string
+	vm                    bool // needs a kernel with MPLS
 	figures               []figure
 }
 

@@ -45,5 +45,15 @@ func suites() []suite {
 		{pkg: "./tdpd/internal/fastpath", bench: "NetMillionOverrides", benchtime: "3x", figures: []figure{
 			{name: "1 M overrides loaded", unit: "ms", metric: "ms/load", against: "into a BPF hash", versus: "ms/hash"},
 		}},
+		{pkg: "./tdpd/internal/kernel", bench: "VMInstall", benchtime: "3x", vm: true, figures: []figure{
+			{name: "labels installed", unit: "1/s", metric: "labels/s", against: "ip -batch", versus: "batch-labels/s"},
+			{name: "prefixes with labels installed", unit: "1/s", metric: "prefixes/s", against: "ip -batch", versus: "batch-prefixes/s"},
+		}},
+		{pkg: "./tdpd/internal/labels", bench: "FEC", benchtime: "1x", figures: []figure{
+			{name: "memory of each of 100,000 FECs, two peers", unit: "B", metric: "B/FEC", against: "without ILM and FTN", versus: "B/FEC-without-tables"},
+		}},
+		{pkg: "./tdpd/internal/interop", bench: "VMWithdraw", benchtime: "5x", vm: true, figures: []figure{
+			{name: "withdraw along three routers", unit: "ms", metric: "ms/first", against: "to the one in the middle", versus: "ms/middle"},
+		}},
 	}
 }

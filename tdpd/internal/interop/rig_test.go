@@ -28,7 +28,7 @@ const soon = 30 * time.Second
 // line is routers one behind the other: each has an interface "l" to the one before and "r" to the one behind, of networks
 // 10.0.N.0/24 and fd00:N::/64, and an address on lo that all others have routes to.
 type line struct {
-	t     *testing.T
+	t     testing.TB
 	net   *testnet.Net
 	nodes []*testnet.Node
 	ids   []byte
@@ -36,7 +36,7 @@ type line struct {
 }
 
 // newLine makes routers with these ids, which tell who connects to whom.
-func newLine(t *testing.T, ids ...byte) *line {
+func newLine(t testing.TB, ids ...byte) *line {
 	t.Helper()
 	l := &line{t: t, net: testnet.NewMPLS(t), ids: ids}
 	for i := range ids {

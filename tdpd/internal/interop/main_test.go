@@ -12,7 +12,9 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -32,7 +34,7 @@ const roleEnv = "MANYCAST_TDPD_INTEROP_ROLE"
 type role struct {
 	Config  config.Config
 	Secrets map[string]string // TCP MD5, by router id
-	Quiet   bool              // no events of bindings
+	Quiet   bool              // of bindings how many there are, once in a while
 }
 
 func TestMain(m *testing.M) {
@@ -55,7 +57,8 @@ func TestMain(m *testing.M) {
 func (r role) play() error {
 	cfg := r.Config
 	log := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	o := service.Options{Config: cfg, Secrets: map[netip.Addr]string{}, Log: log, Publish: r.tell}
+	bindings := newBindings()
+	o := service.Options{Config: cfg, Secrets: map[netip.Addr]string{}, Log: log, Publish: func(e service.Event) { r.tell(e, bindings) }}
 	for id, secret := range r.Secrets {
 		o.Secrets[netip.MustParseAddr(id)] = secret
 	}
@@ -86,6 +89,9 @@ func (r role) play() error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return watcher.Run(ctx) })
 	g.Go(func() error { return s.Run(ctx) })
+	if r.Quiet {
+		g.Go(func() error { return bindings.tell(ctx) })
+	}
 	g.Go(func() error {
 		select {
 		case <-s.Ready():
@@ -98,7 +104,7 @@ func (r role) play() error {
 }
 
 // tell writes an event as a line.
-func (r role) tell(e service.Event) {
+func (r role) tell(e service.Event, counts bindings) {
 	switch e.What {
 	case service.SessionUp:
 		fmt.Println("session-up", e.Peer)
@@ -107,6 +113,31 @@ func (r role) tell(e service.Event) {
 	default:
 		if !r.Quiet {
 			fmt.Println(e.What, e.Peer, e.FEC, uint32(e.Label))
+		} else {
+			counts[e.What].Add(1)
+		}
+	}
+}
+
+// bindings counts their changes.
+type bindings map[service.What]*atomic.Int64
+
+func newBindings() bindings {
+	return bindings{service.BindingBound: {}, service.BindingUnbound: {}, service.BindingLearned: {}, service.BindingLost: {}}
+}
+
+// tell writes how many there are, when that has changed.
+func (b bindings) tell(ctx context.Context) error {
+	for last := ""; ; {
+		now := fmt.Sprint(b[service.BindingBound].Load()-b[service.BindingUnbound].Load(), " ", b[service.BindingLearned].Load()-b[service.BindingLost].Load())
+		if now != last {
+			fmt.Println("bindings", now)
+			last = now
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }

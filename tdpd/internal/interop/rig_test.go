@@ -161,9 +161,14 @@ func (l *line) labelled(at int, p netip.Prefix) string {
 
 func (l *line) eventually(cond func() bool, what ...any) {
 	l.t.Helper()
-	for deadline := time.Now().Add(soon); !cond(); time.Sleep(100 * time.Millisecond) {
+	l.within(soon, cond, what...)
+}
+
+func (l *line) within(d time.Duration, cond func() bool, what ...any) {
+	l.t.Helper()
+	for deadline := time.Now().Add(d); !cond(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			l.t.Fatalf("not within %v: %s", soon, fmt.Sprint(what...))
+			l.t.Fatalf("not within %v: %s", d, fmt.Sprint(what...))
 		}
 	}
 }

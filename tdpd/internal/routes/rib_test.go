@@ -97,3 +97,28 @@ func TestWhatIsNotTakenIsMerged(t *testing.T) {
 		t.Error("a host without a route is on a link")
 	}
 }
+
+// TestMuchIsToldInParts: they add up to the same, and all that there is at first is one.
+func TestMuchIsToldInParts(t *testing.T) {
+	c, on := newChange(false), &Route{Hops: []Hop{{Interface: 2}}}
+	c.Interfaces[2] = &Interface{Index: 2}
+	for n := range 2*atOnce + 1 {
+		c.Routes[netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(n >> 16), byte(n >> 8), byte(n)}), 32)] = on
+	}
+	all := maps.Clone(c.Routes)
+	var table Table
+	for _, want := range []int{atOnce, atOnce, 1, 0} {
+		part := c.cut()
+		if len(part.Routes) != want || want == atOnce && len(table.Interfaces)+len(part.Interfaces) != 1 {
+			t.Errorf("%d routes, want %d; %d interfaces", len(part.Routes), want, len(part.Interfaces))
+		}
+		table.Apply(part)
+	}
+	if !maps.Equal(table.Routes, all) || !c.empty() {
+		t.Error("the parts are not the whole")
+	}
+	c = Change{Full: true, Routes: all}
+	if part := c.cut(); len(part.Routes) != len(all) || !part.Full {
+		t.Errorf("at first %d routes of %d", len(part.Routes), len(all))
+	}
+}

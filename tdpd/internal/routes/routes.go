@@ -11,7 +11,7 @@ import (
 // Watcher tells of routes and interfaces.
 type Watcher interface {
 	// Changes has at first a Change that is Full, then what differs. Nobody is held up by a slow reader: what he has not taken
-	// becomes one Change.
+	// becomes one Change, or several with atOnce routes each.
 	Changes() <-chan Change
 	// Run watches until ctx ends. Returns nil then.
 	Run(ctx context.Context) error
@@ -75,6 +75,27 @@ func (c *Change) merge(later Change) {
 		}
 		c.Interfaces[n] = i
 	}
+}
+
+// atOnce is how many routes a Change has at most, unless it is Full: who follows them has other things to do in between.
+const atOnce = 1024
+
+// cut takes a part off that is to be told first; all that there is at first is one.
+func (c *Change) cut() (part Change) {
+	if c.Full || len(c.Routes) <= atOnce {
+		part, *c = *c, Change{}
+		return part
+	}
+	part = newChange(false)
+	part.Interfaces, c.Interfaces = c.Interfaces, map[int]*Interface{}
+	for p, r := range c.Routes {
+		if len(part.Routes) == atOnce {
+			break
+		}
+		part.Routes[p] = r
+		delete(c.Routes, p)
+	}
+	return part
 }
 
 func newChange(full bool) Change {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/manycast/manycast/tdpd/internal/rtnl"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,6 +38,7 @@ type Linux struct {
 	interfaces map[int]*Interface
 	told       bool   // something has been told
 	pending    Change // not yet taken
+	next       Change // likewise, and cut off: it comes first
 	whole      bool   // rib has all there is
 	look       bool   // interfaces may have changed
 }
@@ -64,13 +66,27 @@ func Open(ignore uint8, log *slog.Logger) (*Linux, error) {
 		return nil, errors.Join(fmt.Errorf("netlink: %w", err), conn.Close())
 	}
 	watch, err := rtnl.Listen([]int{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE}, noticesBuffer, nil)
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE}, noticesBuffer, but(ignore))
 	if err != nil {
 		nl.Close()
 		return nil, errors.Join(err, conn.Close())
 	}
 	return &Linux{log: log, conn: conn, nl: nl, watch: watch, out: make(chan Change), notices: make(chan notice, noticesWaiting),
 		rib: newRIB(ignore), interfaces: map[int]*Interface{}}, nil
+}
+
+// but accepts all but routes of a protocol.
+func but(ignore uint8) []bpf.Instruction {
+	const accept, drop = 1 << 18, 0
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: rtnl.OffsetType, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: rtnl.Swap16(unix.RTM_NEWROUTE), SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: rtnl.Swap16(unix.RTM_DELROUTE), SkipTrue: 3},
+		bpf.LoadAbsolute{Off: rtnl.OffsetProtocol, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(ignore), SkipTrue: 1},
+		bpf.RetConstant{Val: drop},
+		bpf.RetConstant{Val: accept},
+	}
 }
 
 // Changes implements Watcher.
@@ -93,7 +109,10 @@ func (l *Linux) serve(ctx context.Context, heard <-chan error) error {
 	last := time.Time{}
 	for {
 		var out chan Change
-		if telling == nil && !l.pending.empty() {
+		if telling == nil && l.next.empty() {
+			l.next = l.pending.cut()
+		}
+		if !l.next.empty() {
 			out = l.out
 		}
 		select {
@@ -102,7 +121,7 @@ func (l *Linux) serve(ctx context.Context, heard <-chan error) error {
 		case err := <-heard:
 			return err
 		case n := <-l.notices:
-			if l.note(n) && reading == nil {
+			if l.notes(n) && reading == nil {
 				reading = time.After(max(settle, calm-time.Since(last)))
 			}
 			if telling == nil {
@@ -118,10 +137,23 @@ func (l *Linux) serve(ctx context.Context, heard <-chan error) error {
 		case <-telling:
 			telling = nil
 			l.collect()
-		case out <- l.pending:
-			l.pending = Change{}
+		case out <- l.next:
+			l.next = Change{}
 		}
 	}
+}
+
+// notes takes a notice and those that wait behind it: to wait for each is slower than to take it.
+func (l *Linux) notes(n notice) (all bool) {
+	for range noticesWaiting {
+		all = l.note(n) || all
+		select {
+		case n = <-l.notices:
+		default:
+			return all
+		}
+	}
+	return l.note(n) || all
 }
 
 // note takes a notice, and says whether all routes are to be read.

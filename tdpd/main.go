@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -17,11 +16,7 @@ import (
 	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/tdpd/internal/config"
 	"github.com/manycast/manycast/tdpd/internal/edge"
-	"github.com/manycast/manycast/tdpd/internal/journal"
-	"github.com/manycast/manycast/tdpd/internal/kernel"
-	"github.com/manycast/manycast/tdpd/internal/routes"
 	"github.com/manycast/manycast/tdpd/internal/service"
-	"github.com/manycast/manycast/tdpd/internal/transport"
 )
 
 func main() {
@@ -58,11 +53,15 @@ func command() *cobra.Command {
 }
 
 // needs are the capabilities that tdpd cannot do without.
-func needs() []daemon.Need {
-	return []daemon.Need{
+func needs(cfg config.Config) []daemon.Need {
+	all := []daemon.Need{
 		{Capability: daemon.NetAdmin, To: "change routes of labels and of IP, and settings of interfaces"},
 		{Capability: daemon.NetBindService, To: "speak LDP at port 646"},
 	}
+	if cfg.Forwarding.Fast {
+		all = append(all, daemon.Need{Capability: daemon.BPF, To: "load the fast path (forwarding.fast_path)"})
+	}
+	return all
 }
 
 func run(ctx context.Context, cfg config.Config, secrets map[netip.Addr]string, keep bool) error {
@@ -70,7 +69,7 @@ func run(ctx context.Context, cfg config.Config, secrets map[netip.Addr]string, 
 	if err != nil {
 		return err
 	}
-	if err := daemon.Require(needs()...); err != nil {
+	if err := daemon.Require(needs(cfg)...); err != nil {
 		return err
 	}
 	lock, err := daemon.Lock(cfg.StateDir)
@@ -106,34 +105,6 @@ func run(ctx context.Context, cfg config.Config, secrets map[netip.Addr]string, 
 		return err
 	}
 	return daemon.Run(ctx, log, append(append(tasks, s), edges...)...)
-}
-
-// open opens what the service works with. What is open stays so where another part fails: the process ends then, and leaves what is in
-// the kernel to the next one.
-func open(o *service.Options, log *slog.Logger) (routes.Watcher, error) {
-	cfg := o.Config
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return nil, fmt.Errorf("which boot this is: %w", err)
-	}
-	if err := os.MkdirAll(cfg.RuntimeDir, 0o700); err != nil {
-		return nil, fmt.Errorf("runtime directory: %w", err)
-	}
-	if o.Kernel, err = kernel.Open(kernel.Config{PlatformLabels: uint32(cfg.Labels.Last) + 1, RouteProtocol: uint8(cfg.Labels.RouteProtocol), Former: filepath.Join(cfg.RuntimeDir, "settings")}, log); err != nil {
-		return nil, err
-	}
-	if o.Journal, err = journal.Open(filepath.Join(cfg.StateDir, "labels"), strings.TrimSpace(string(boot))); err != nil {
-		return nil, err
-	}
-	if o.Network, err = transport.Open(transport.Config{ID: cfg.ID(), Transport4: cfg.Transport4, Transport6: cfg.Transport6}, log); err != nil {
-		return nil, err
-	}
-	watcher, err := routes.Open(uint8(cfg.Labels.RouteProtocol), log)
-	if err != nil {
-		return nil, err
-	}
-	o.Routes = watcher.Changes()
-	return watcher, nil
 }
 
 // useBus has the service hear of servers on the bus, and tell events.

@@ -11,6 +11,12 @@ import (
 	"github.com/manycast/manycast/tdpd/internal/wire"
 )
 
+// Where labels are forwarded.
+const (
+	TablesKernel = "kernel"
+	TablesNone   = "none"
+)
+
 const (
 	controlIndependent = "independent"
 	controlOrdered     = "ordered"
@@ -42,8 +48,30 @@ func (c Config) Check() error {
 		bad("servers.linger is %v: want 0s to 24h", l)
 	}
 	c.checkUsers(bad)
+	c.checkForwarding(bad)
 	errs = append(errs, daemon.CheckRouterName(c.Name), c.Bus.Check("tdpd"), c.Metrics.Check())
 	return errors.Join(errs...)
+}
+
+func (c Config) checkForwarding(bad func(string, ...any)) {
+	f := c.Forwarding
+	if f.Tables != TablesKernel && f.Tables != TablesNone {
+		bad("forwarding.tables %q: want %q or %q", f.Tables, TablesKernel, TablesNone)
+	}
+	if f.Tables == TablesNone && !f.Fast {
+		bad("forwarding: without tables and without fast_path nothing is forwarded")
+	}
+	if len(f.Edge) > 0 && !f.Fast {
+		bad("forwarding.edge: users are steered by the fast path: set fast_path")
+	}
+	for i, name := range f.Edge {
+		if name == "" || slices.Contains(f.Edge[:i], name) || slices.Contains(c.Interfaces, name) {
+			bad("forwarding.edge: %q: want interfaces toward users, each once, none of those that LDP runs on", name)
+		}
+	}
+	if f.Fast && f.BPFFS == "" {
+		bad("forwarding.bpffs is empty: name a directory on a bpffs")
+	}
 }
 
 func (c Config) checkUsers(bad func(string, ...any)) {

@@ -9,6 +9,7 @@ import (
 	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/internal/keyfile"
 	"github.com/manycast/manycast/tdpd/internal/discovery"
+	"github.com/manycast/manycast/tdpd/internal/fastpath"
 	"github.com/manycast/manycast/tdpd/internal/labels"
 	"github.com/manycast/manycast/tdpd/internal/steering"
 	"github.com/manycast/manycast/tdpd/internal/wire"
@@ -33,6 +34,7 @@ type Config struct {
 	Servers    Servers               `toml:"servers"`
 	Restart    Restart               `toml:"restart"`
 	Users      Users                 `toml:"users"`
+	Forwarding Forwarding            `toml:"forwarding"`
 	Bus        daemon.BusSection     `toml:"bus"`
 	Metrics    daemon.MetricsSection `toml:"metrics"`
 }
@@ -97,6 +99,26 @@ type Restart struct {
 	MaxRecovery  time.Duration `toml:"max_recovery"`
 }
 
+// Forwarding is [forwarding].
+type Forwarding struct {
+	Tables string   `toml:"tables"`
+	Fast   bool     `toml:"fast_path"`
+	Edge   []string `toml:"edge"`
+	BPFFS  string   `toml:"bpffs"`
+}
+
+// Sides are the interfaces that the fast path is on.
+func (c Config) Sides() map[string]fastpath.Side {
+	sides := map[string]fastpath.Side{}
+	for _, name := range c.Interfaces {
+		sides[name] = fastpath.Core
+	}
+	for _, name := range c.Forwarding.Edge {
+		sides[name] = fastpath.Edge
+	}
+	return sides
+}
+
 // Users is [users]: bindings of users to servers.
 type Users struct {
 	Upstream []netip.Addr    `toml:"upstream"`
@@ -134,7 +156,8 @@ func Default() Config {
 		Labels: Labels{
 			First: 16, Last: 1_048_574, Control: controlIndependent, RouteProtocol: 1, Allocate: []Rule{{Prefix: anyV4, Least: 1}, {Prefix: anyV6, Least: 1}},
 		},
-		Servers: Servers{FromBus: true, Linger: 5 * time.Minute},
+		Servers:    Servers{FromBus: true, Linger: 5 * time.Minute},
+		Forwarding: Forwarding{Tables: TablesKernel, BPFFS: "/sys/fs/bpf/manycast/tdpd"},
 		Restart: Restart{
 			Reconnect: 2 * time.Minute, Recovery: 2 * time.Minute, Helper: true, MaxReconnect: 2 * time.Minute, MaxRecovery: 2 * time.Minute,
 		},

@@ -108,6 +108,21 @@ func (f *Fastpath) Detach(ifindex int) error {
 	return errors.Join(err, l.Close())
 }
 
+// Prune takes off what a process before has left on interfaces that this one is not on.
+func (f *Fastpath) Prune() error {
+	if f.pins == "" {
+		return nil
+	}
+	all, err := filepath.Glob(filepath.Join(f.pins, pinPrefix+"*"))
+	errs := []error{err}
+	for _, pin := range all {
+		if index, err := strconv.Atoi(filepath.Base(pin)[len(pinPrefix):]); err != nil || f.attached[index] == nil {
+			errs = append(errs, remove(pin))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Remove takes off and removes what a process has left under pins.
 func Remove(pins string) error {
 	all, err := filepath.Glob(filepath.Join(pins, pinPrefix+"*"))

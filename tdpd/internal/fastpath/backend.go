@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -22,6 +23,9 @@ type Users struct {
 // programs are a Fastpath's state, and what a test has in its place.
 type programs interface {
 	Set(s State) error
+	Attach(ifindex int, side Side) error
+	Detach(ifindex int) error
+	Prune() error
 	Close(keep bool) error
 }
 
@@ -32,6 +36,7 @@ type Backend struct {
 	kernel.Backend
 	fast      programs
 	neighbors neighbors.Source
+	sides     map[string]Side // of interfaces, by name
 	log       *slog.Logger
 	done      chan struct{}
 	over      sync.WaitGroup
@@ -41,11 +46,15 @@ type Backend struct {
 	users  Users
 	table  neighbors.Table
 	ready  bool // the first table has come: until then what a process before has left goes on
+	on     map[int]bool
 }
 
-// NewBackend puts a fast path in front of tables. It closes all of them.
-func NewBackend(tables kernel.Backend, fast programs, n neighbors.Source, log *slog.Logger) *Backend {
-	b := &Backend{Backend: tables, fast: fast, neighbors: n, log: log, done: make(chan struct{}), labels: map[uint32][]kernel.Hop{}}
+// NewBackend puts a fast path in front of tables, on interfaces by their names. It closes all of them.
+func NewBackend(tables kernel.Backend, fast programs, n neighbors.Source, sides map[string]Side, log *slog.Logger) *Backend {
+	b := &Backend{
+		Backend: tables, fast: fast, neighbors: n, sides: sides, log: log, done: make(chan struct{}),
+		labels: map[uint32][]kernel.Hop{}, on: map[int]bool{},
+	}
 	b.over.Go(b.follow)
 	return b
 }
@@ -58,14 +67,42 @@ func (b *Backend) follow() {
 			return
 		case t := <-b.neighbors.Tables():
 			b.mu.Lock()
+			first := !b.ready
 			b.table, b.ready = t, true
-			err := b.apply()
+			err := errors.Join(b.apply(), b.attach())
+			if first {
+				err = errors.Join(err, b.fast.Prune())
+			}
 			b.mu.Unlock()
 			if err != nil {
 				b.log.Error("fast path", "err", err)
 			}
 		}
 	}
+}
+
+// attach brings the programs to the interfaces that are there. The caller holds mu.
+func (b *Backend) attach() error {
+	var errs []error
+	for index := range b.on {
+		if _, wanted := b.sides[b.table.Links[index].Name]; !wanted {
+			delete(b.on, index)
+			errs = append(errs, b.fast.Detach(index))
+		}
+	}
+	for index, l := range b.table.Links {
+		side, wanted := b.sides[l.Name]
+		if !wanted || b.on[index] {
+			continue
+		}
+		if err := b.fast.Attach(index, side); err != nil {
+			errs = append(errs, fmt.Errorf("interface %s: %w", l.Name, err))
+			continue
+		}
+		b.on[index] = true
+		b.log.Info("fast path", "interface", l.Name)
+	}
+	return errors.Join(errs...)
 }
 
 // Set implements kernel.Backend.

@@ -23,6 +23,23 @@ type recorder struct {
 	sets    int
 	failure error
 	closed  []bool
+	on      map[int]Side
+	pruned  int
+}
+
+func (r *recorder) Attach(ifindex int, side Side) error {
+	r.on[ifindex] = side
+	return nil
+}
+
+func (r *recorder) Detach(ifindex int) error {
+	delete(r.on, ifindex)
+	return nil
+}
+
+func (r *recorder) Prune() error {
+	r.pruned++
+	return nil
 }
 
 func (r *recorder) Set(s State) error {
@@ -53,8 +70,8 @@ func known(macs map[netip.Addr]net.HardwareAddr, l neighbors.Link) neighbors.Tab
 // What is sent on is what the tables send, by whom is known; the rest is the tables' matter until it is.
 func TestBackendFollowsTablesAndNeighbors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fast, n, tables := &recorder{}, neighbors.NewFake(), kernel.NewFake(kernel.State{})
-		b := NewBackend(tables, fast, n, slog.New(slog.NewTextHandler(t.Output(), nil)))
+		fast, n, tables := &recorder{on: map[int]Side{}}, neighbors.NewFake(), kernel.NewFake(kernel.State{})
+		b := NewBackend(tables, fast, n, map[string]Side{"eth0": Edge, "eth1": Core}, slog.New(slog.NewTextHandler(t.Output(), nil)))
 		var wanted []neighbors.Key
 		ask := func(f func() error) {
 			t.Helper()
@@ -88,6 +105,10 @@ func TestBackendFollowsTablesAndNeighbors(t *testing.T) {
 			t.Error("what a process before left was replaced before anything was known of neighbors")
 		}
 		n.Send(known(nil, eth0))
+		synctest.Wait()
+		if side, on := fast.on[7]; !on || side != Edge || len(fast.on) != 1 || fast.pruned != 1 {
+			t.Errorf("on %v, pruned %d times", fast.on, fast.pruned)
+		}
 		check("nobody is known", map[uint32][]Hop{100: left, 101: left, 102: left, 103: left}, nil)
 		n.Wanted()
 		n.Send(known(map[netip.Addr]net.HardwareAddr{via4: next, via6: next}, eth0))
@@ -106,6 +127,12 @@ func TestBackendFollowsTablesAndNeighbors(t *testing.T) {
 		down.Up = false
 		n.Send(known(map[netip.Addr]net.HardwareAddr{via4: next, via6: next}, down))
 		check("the link is down", map[uint32][]Hop{101: left, 102: left, 103: left}, map[steer.Owner][]Hop{1: left, 2: {}, 3: left})
+		renamed := eth0
+		renamed.Name = "eth9"
+		n.Send(known(nil, renamed))
+		if synctest.Wait(); len(fast.on) != 0 || fast.pruned != 1 {
+			t.Errorf("another name: on %v, pruned %d times", fast.on, fast.pruned)
+		}
 		if tables.State().Labels[103][0].Labels[0] != 300 {
 			t.Errorf("the tables have %v", tables.State())
 		}

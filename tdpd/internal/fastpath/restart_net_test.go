@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -55,6 +56,9 @@ func TestNetTheNextProcessTakesOver(t *testing.T) {
 	if _, got := give(t, f.objects.FastCore, in); !bytes.Equal(got, want) {
 		t.Errorf("before the first Set: %x, want %x", got, want)
 	}
+	if err := f.Prune(); err != nil || !nativeIn(t, node, ifindex) {
+		t.Errorf("what is wanted was pruned: %v", err)
+	}
 	places := f.hops.next
 	f.hops.put = func(at uint32, hops []fastpathFastHop) error {
 		t.Errorf("hops %v are written, at %d", hops, at)
@@ -83,13 +87,53 @@ func TestNetTheNextProcessTakesOver(t *testing.T) {
 	if left, err := os.ReadDir(pins); err == nil {
 		t.Errorf("left: %v", left)
 	}
+	if nativeIn(t, node, ifindex) {
+		t.Error("the program is still on the interface")
+	}
+}
+
+func nativeIn(t *testing.T, node *testnet.Node, ifindex int) (is bool) {
+	t.Helper()
 	if err := node.Do(func() error {
-		if IsNative(ifindex) {
-			t.Error("the program is still on the interface")
-		}
+		is = IsNative(ifindex)
 		return nil
 	}); err != nil {
 		t.Fatal(err)
+	}
+	return is
+}
+
+// What a process before had on an interface that is not wanted any more goes.
+func TestNetPrune(t *testing.T) {
+	n := testnet.New(t)
+	node, peer := n.Node("a"), n.Node("b")
+	n.Link(node, "eth0", "10.0.1.1/24", peer, "eth0", "10.0.1.2/24")
+	o := Options{Owners: 1 << 8, Labels: 1 << 8, Hops: 1 << 8, Pins: filepath.Join(n.BPFFS(), "fastpath")}
+	var ifindex int
+	err := node.Do(func() error {
+		f, err := Open(o)
+		if err != nil {
+			return err
+		}
+		i, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return err
+		}
+		ifindex = i.Index
+		return errors.Join(f.Attach(ifindex, Edge), f.Close(true))
+	})
+	if err != nil || !nativeIn(t, node, ifindex) {
+		t.Fatalf("not on: %v", err)
+	}
+	err = node.Do(func() error {
+		f, err := Open(o)
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Prune(), f.Close(false))
+	})
+	if err != nil || nativeIn(t, node, ifindex) {
+		t.Errorf("still on: %v", err)
 	}
 }
 

@@ -77,12 +77,15 @@ type rig struct {
 	dir     string
 	nodes   map[string]*testnet.Node
 	daemons map[string]*testnet.Process
-	extra   string // of all configurations
+	extra   string            // of all configurations
+	of      map[string]string // of single ones, before it
+	caps    string            // what the daemons have beside their units', "+bpf"
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T) *rig { return newRigIn(t, testnet.NewMPLS(t)) }
+
+func newRigIn(t *testing.T, n *testnet.Net) *rig {
 	t.Helper()
-	n := testnet.NewMPLS(t)
 	r := &rig{t: t, dir: t.TempDir(), nodes: map[string]*testnet.Node{}, daemons: map[string]*testnet.Process{}}
 	for _, name := range append(routers, "s") {
 		node := n.Node(name)
@@ -145,7 +148,7 @@ func (r *rig) run(node string, argv ...string) string {
 // start runs tdpd in a node, with its unit's capabilities alone.
 func (r *rig) start(name string) {
 	r.t.Helper()
-	const caps = "-all,+net_admin,+net_bind_service"
+	caps := "-all,+net_admin,+net_bind_service" + r.caps
 	r.daemons[name] = r.nodes[name].Start("env", daemonEnv+"=1", "setpriv", "--no-new-privs", "--bounding-set", caps, "--inh-caps", caps, "--",
 		os.Args[0], "--config", r.configure(name))
 }
@@ -164,7 +167,7 @@ interfaces = ["a", "b"]
 level = "debug"
 [hello]
 link_hold = "3s"
-%[5]s`, name, number, r.state(name), filepath.Join(r.dir, name+"-run"), r.extra)
+%[5]s`, name, number, r.state(name), filepath.Join(r.dir, name+"-run"), r.of[name]+r.extra)
 	config := filepath.Join(r.dir, name+".toml")
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		r.t.Fatal(err)

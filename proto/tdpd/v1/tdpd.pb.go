@@ -12,6 +12,7 @@
 package tdpdv1
 
 import (
+	v1 "github.com/manycast/manycast/proto/alloc/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -35,6 +36,7 @@ type Request struct {
 	//	*Request_Table
 	//	*Request_Step
 	//	*Request_Clear
+	//	*Request_Bind
 	About         isRequest_About `protobuf_oneof:"about"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -122,6 +124,15 @@ func (x *Request) GetClear() *ClearRequest {
 	return nil
 }
 
+func (x *Request) GetBind() *BindRequest {
+	if x != nil {
+		if x, ok := x.About.(*Request_Bind); ok {
+			return x.Bind
+		}
+	}
+	return nil
+}
+
 type isRequest_About interface {
 	isRequest_About()
 }
@@ -146,6 +157,10 @@ type Request_Clear struct {
 	Clear *ClearRequest `protobuf:"bytes,5,opt,name=clear,proto3,oneof"` // not to all routers at once
 }
 
+type Request_Bind struct {
+	Bind *BindRequest `protobuf:"bytes,6,opt,name=bind,proto3,oneof"` // the same
+}
+
 func (*Request_Status) isRequest_About() {}
 
 func (*Request_Fecs) isRequest_About() {}
@@ -155,6 +170,8 @@ func (*Request_Table) isRequest_About() {}
 func (*Request_Step) isRequest_About() {}
 
 func (*Request_Clear) isRequest_About() {}
+
+func (*Request_Bind) isRequest_About() {}
 
 type Answer struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -166,6 +183,7 @@ type Answer struct {
 	//	*Answer_Table
 	//	*Answer_Step
 	//	*Answer_Clear
+	//	*Answer_Bind
 	About         isAnswer_About `protobuf_oneof:"about"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -260,6 +278,15 @@ func (x *Answer) GetClear() *Cleared {
 	return nil
 }
 
+func (x *Answer) GetBind() *Bound {
+	if x != nil {
+		if x, ok := x.About.(*Answer_Bind); ok {
+			return x.Bind
+		}
+	}
+	return nil
+}
+
 type isAnswer_About interface {
 	isAnswer_About()
 }
@@ -284,6 +311,10 @@ type Answer_Clear struct {
 	Clear *Cleared `protobuf:"bytes,6,opt,name=clear,proto3,oneof"`
 }
 
+type Answer_Bind struct {
+	Bind *Bound `protobuf:"bytes,7,opt,name=bind,proto3,oneof"`
+}
+
 func (*Answer_Status) isAnswer_About() {}
 
 func (*Answer_Fecs) isAnswer_About() {}
@@ -293,6 +324,8 @@ func (*Answer_Table) isAnswer_About() {}
 func (*Answer_Step) isAnswer_About() {}
 
 func (*Answer_Clear) isAnswer_About() {}
+
+func (*Answer_Bind) isAnswer_About() {}
 
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -344,6 +377,7 @@ type Status struct {
 	Servers       uint32                 `protobuf:"varint,10,opt,name=servers,proto3" json:"servers,omitempty"`                         // that trees are made for
 	SessionsUp    uint64                 `protobuf:"varint,12,opt,name=sessions_up,json=sessionsUp,proto3" json:"sessions_up,omitempty"` // sessions that became operational
 	SessionsDown  uint64                 `protobuf:"varint,13,opt,name=sessions_down,json=sessionsDown,proto3" json:"sessions_down,omitempty"`
+	Steered       []*Steered             `protobuf:"bytes,14,rep,name=steered,proto3" json:"steered,omitempty"`       // by service
 	Unlabelled    []string               `protobuf:"bytes,11,rep,name=unlabelled,proto3" json:"unlabelled,omitempty"` // IPv4 routes without a metric, against which labels cannot win; bounded
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -463,11 +497,103 @@ func (x *Status) GetSessionsDown() uint64 {
 	return 0
 }
 
+func (x *Status) GetSteered() []*Steered {
+	if x != nil {
+		return x.Steered
+	}
+	return nil
+}
+
 func (x *Status) GetUnlabelled() []string {
 	if x != nil {
 		return x.Unlabelled
 	}
 	return nil
+}
+
+// Steered is a service whose users this router sends along servers' trees.
+type Steered struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Vips          []string               `protobuf:"bytes,2,rep,name=vips,proto3" json:"vips,omitempty"`
+	Voucher       string                 `protobuf:"bytes,3,opt,name=voucher,proto3" json:"voucher,omitempty"` // the director's router
+	Epoch         *v1.Epoch              `protobuf:"bytes,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Servers       uint32                 `protobuf:"varint,5,opt,name=servers,proto3" json:"servers,omitempty"`
+	Users         uint32                 `protobuf:"varint,6,opt,name=users,proto3" json:"users,omitempty"` // exceptions
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Steered) Reset() {
+	*x = Steered{}
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Steered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Steered) ProtoMessage() {}
+
+func (x *Steered) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Steered.ProtoReflect.Descriptor instead.
+func (*Steered) Descriptor() ([]byte, []int) {
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Steered) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Steered) GetVips() []string {
+	if x != nil {
+		return x.Vips
+	}
+	return nil
+}
+
+func (x *Steered) GetVoucher() string {
+	if x != nil {
+		return x.Voucher
+	}
+	return ""
+}
+
+func (x *Steered) GetEpoch() *v1.Epoch {
+	if x != nil {
+		return x.Epoch
+	}
+	return nil
+}
+
+func (x *Steered) GetServers() uint32 {
+	if x != nil {
+		return x.Servers
+	}
+	return 0
+}
+
+func (x *Steered) GetUsers() uint32 {
+	if x != nil {
+		return x.Users
+	}
+	return 0
 }
 
 type Interface struct {
@@ -481,7 +607,7 @@ type Interface struct {
 
 func (x *Interface) Reset() {
 	*x = Interface{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[4]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -493,7 +619,7 @@ func (x *Interface) String() string {
 func (*Interface) ProtoMessage() {}
 
 func (x *Interface) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[4]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -506,7 +632,7 @@ func (x *Interface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interface.ProtoReflect.Descriptor instead.
 func (*Interface) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{4}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Interface) GetName() string {
@@ -547,7 +673,7 @@ type Adjacency struct {
 
 func (x *Adjacency) Reset() {
 	*x = Adjacency{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[5]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -559,7 +685,7 @@ func (x *Adjacency) String() string {
 func (*Adjacency) ProtoMessage() {}
 
 func (x *Adjacency) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[5]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -572,7 +698,7 @@ func (x *Adjacency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Adjacency.ProtoReflect.Descriptor instead.
 func (*Adjacency) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{5}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Adjacency) GetInterface() string {
@@ -660,7 +786,7 @@ type Neighbor struct {
 
 func (x *Neighbor) Reset() {
 	*x = Neighbor{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[6]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -672,7 +798,7 @@ func (x *Neighbor) String() string {
 func (*Neighbor) ProtoMessage() {}
 
 func (x *Neighbor) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[6]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -685,7 +811,7 @@ func (x *Neighbor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbor.ProtoReflect.Descriptor instead.
 func (*Neighbor) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{6}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Neighbor) GetId() string {
@@ -843,7 +969,7 @@ type Agreed struct {
 
 func (x *Agreed) Reset() {
 	*x = Agreed{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[7]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -855,7 +981,7 @@ func (x *Agreed) String() string {
 func (*Agreed) ProtoMessage() {}
 
 func (x *Agreed) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[7]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -868,7 +994,7 @@ func (x *Agreed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agreed.ProtoReflect.Descriptor instead.
 func (*Agreed) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{7}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Agreed) GetKeepaliveMs() int64 {
@@ -928,7 +1054,7 @@ type Labels struct {
 
 func (x *Labels) Reset() {
 	*x = Labels{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[8]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1066,7 @@ func (x *Labels) String() string {
 func (*Labels) ProtoMessage() {}
 
 func (x *Labels) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[8]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1079,7 @@ func (x *Labels) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Labels.ProtoReflect.Descriptor instead.
 func (*Labels) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{8}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Labels) GetFecs() uint32 {
@@ -1017,7 +1143,7 @@ type Forwarding struct {
 
 func (x *Forwarding) Reset() {
 	*x = Forwarding{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[9]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1029,7 +1155,7 @@ func (x *Forwarding) String() string {
 func (*Forwarding) ProtoMessage() {}
 
 func (x *Forwarding) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[9]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1042,7 +1168,7 @@ func (x *Forwarding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forwarding.ProtoReflect.Descriptor instead.
 func (*Forwarding) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{9}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Forwarding) GetError() string {
@@ -1087,7 +1213,7 @@ type FECsRequest struct {
 
 func (x *FECsRequest) Reset() {
 	*x = FECsRequest{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[10]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1225,7 @@ func (x *FECsRequest) String() string {
 func (*FECsRequest) ProtoMessage() {}
 
 func (x *FECsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[10]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1238,7 @@ func (x *FECsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FECsRequest.ProtoReflect.Descriptor instead.
 func (*FECsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{10}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FECsRequest) GetAfter() string {
@@ -1160,7 +1286,7 @@ type FECs struct {
 
 func (x *FECs) Reset() {
 	*x = FECs{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[11]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1172,7 +1298,7 @@ func (x *FECs) String() string {
 func (*FECs) ProtoMessage() {}
 
 func (x *FECs) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[11]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1185,7 +1311,7 @@ func (x *FECs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FECs.ProtoReflect.Descriptor instead.
 func (*FECs) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{11}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FECs) GetFecs() []*FEC {
@@ -1221,7 +1347,7 @@ type FEC struct {
 
 func (x *FEC) Reset() {
 	*x = FEC{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[12]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1233,7 +1359,7 @@ func (x *FEC) String() string {
 func (*FEC) ProtoMessage() {}
 
 func (x *FEC) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[12]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1246,7 +1372,7 @@ func (x *FEC) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FEC.ProtoReflect.Descriptor instead.
 func (*FEC) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{12}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FEC) GetPrefix() string {
@@ -1332,7 +1458,7 @@ type Binding struct {
 
 func (x *Binding) Reset() {
 	*x = Binding{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[13]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1470,7 @@ func (x *Binding) String() string {
 func (*Binding) ProtoMessage() {}
 
 func (x *Binding) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[13]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1483,7 @@ func (x *Binding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Binding.ProtoReflect.Descriptor instead.
 func (*Binding) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{13}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Binding) GetNeighbor() string {
@@ -1409,7 +1535,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[14]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1547,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[14]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1560,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{14}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *NextHop) GetOperation() string {
@@ -1484,7 +1610,7 @@ type TableRequest struct {
 
 func (x *TableRequest) Reset() {
 	*x = TableRequest{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[15]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1496,7 +1622,7 @@ func (x *TableRequest) String() string {
 func (*TableRequest) ProtoMessage() {}
 
 func (x *TableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[15]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1509,7 +1635,7 @@ func (x *TableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableRequest.ProtoReflect.Descriptor instead.
 func (*TableRequest) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{15}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TableRequest) GetFtn() bool {
@@ -1543,7 +1669,7 @@ type Table struct {
 
 func (x *Table) Reset() {
 	*x = Table{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[16]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +1681,7 @@ func (x *Table) String() string {
 func (*Table) ProtoMessage() {}
 
 func (x *Table) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[16]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +1694,7 @@ func (x *Table) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Table.ProtoReflect.Descriptor instead.
 func (*Table) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{16}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Table) GetEntries() []*Entry {
@@ -1597,7 +1723,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[17]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1609,7 +1735,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[17]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1622,7 +1748,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{17}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Entry) GetLabel() uint32 {
@@ -1664,7 +1790,7 @@ type StepRequest struct {
 
 func (x *StepRequest) Reset() {
 	*x = StepRequest{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[18]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1676,7 +1802,7 @@ func (x *StepRequest) String() string {
 func (*StepRequest) ProtoMessage() {}
 
 func (x *StepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[18]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1689,7 +1815,7 @@ func (x *StepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepRequest.ProtoReflect.Descriptor instead.
 func (*StepRequest) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{18}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StepRequest) GetLabel() uint32 {
@@ -1720,7 +1846,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[19]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1732,7 +1858,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[19]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1745,7 +1871,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{19}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Step) GetRouterId() string {
@@ -1800,7 +1926,7 @@ type ClearRequest struct {
 
 func (x *ClearRequest) Reset() {
 	*x = ClearRequest{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[20]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1812,7 +1938,7 @@ func (x *ClearRequest) String() string {
 func (*ClearRequest) ProtoMessage() {}
 
 func (x *ClearRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[20]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1825,7 +1951,7 @@ func (x *ClearRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearRequest.ProtoReflect.Descriptor instead.
 func (*ClearRequest) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{20}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ClearRequest) GetNeighbor() string {
@@ -1844,7 +1970,7 @@ type Cleared struct {
 
 func (x *Cleared) Reset() {
 	*x = Cleared{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[21]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1856,7 +1982,7 @@ func (x *Cleared) String() string {
 func (*Cleared) ProtoMessage() {}
 
 func (x *Cleared) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[21]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1869,7 +1995,7 @@ func (x *Cleared) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cleared.ProtoReflect.Descriptor instead.
 func (*Cleared) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{21}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Cleared) GetNeighbor() string {
@@ -1877,6 +2003,95 @@ func (x *Cleared) GetNeighbor() string {
 		return x.Neighbor
 	}
 	return ""
+}
+
+// BindRequest is a director's at this router: whose users go to which server. Voucher and path are the router's to fill in.
+type BindRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Binding       *UserBinding           `protobuf:"bytes,1,opt,name=binding,proto3" json:"binding,omitempty"`
+	Again         bool                   `protobuf:"varint,2,opt,name=again,proto3" json:"again,omitempty"` // what was told, of that sequence, holds for longer; the binding has no allocation
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BindRequest) Reset() {
+	*x = BindRequest{}
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BindRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BindRequest) ProtoMessage() {}
+
+func (x *BindRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BindRequest.ProtoReflect.Descriptor instead.
+func (*BindRequest) Descriptor() ([]byte, []int) {
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *BindRequest) GetBinding() *UserBinding {
+	if x != nil {
+		return x.Binding
+	}
+	return nil
+}
+
+func (x *BindRequest) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
+}
+
+type Bound struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Bound) Reset() {
+	*x = Bound{}
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Bound) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Bound) ProtoMessage() {}
+
+func (x *Bound) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Bound.ProtoReflect.Descriptor instead.
+func (*Bound) Descriptor() ([]byte, []int) {
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{24}
 }
 
 // Event tells of a session or a binding that came or went.
@@ -1894,7 +2109,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[22]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1906,7 +2121,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[22]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1919,7 +2134,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{22}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Event) GetTime() string {
@@ -1976,7 +2191,7 @@ type Events struct {
 
 func (x *Events) Reset() {
 	*x = Events{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[23]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1988,7 +2203,7 @@ func (x *Events) String() string {
 func (*Events) ProtoMessage() {}
 
 func (x *Events) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[23]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2001,7 +2216,7 @@ func (x *Events) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Events.ProtoReflect.Descriptor instead.
 func (*Events) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{23}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Events) GetRouter() string {
@@ -2029,23 +2244,25 @@ var File_proto_tdpd_v1_tdpd_proto protoreflect.FileDescriptor
 
 const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\n" +
-	"\x18proto/tdpd/v1/tdpd.proto\x12\x10manycast.tdpd.v1\"\xa7\x02\n" +
+	"\x18proto/tdpd/v1/tdpd.proto\x12\x10manycast.tdpd.v1\x1a\x1aproto/alloc/v1/alloc.proto\x1a\x1bproto/tdpd/v1/binding.proto\"\xdc\x02\n" +
 	"\aRequest\x129\n" +
 	"\x06status\x18\x01 \x01(\v2\x1f.manycast.tdpd.v1.StatusRequestH\x00R\x06status\x123\n" +
 	"\x04fecs\x18\x02 \x01(\v2\x1d.manycast.tdpd.v1.FECsRequestH\x00R\x04fecs\x126\n" +
 	"\x05table\x18\x03 \x01(\v2\x1e.manycast.tdpd.v1.TableRequestH\x00R\x05table\x123\n" +
 	"\x04step\x18\x04 \x01(\v2\x1d.manycast.tdpd.v1.StepRequestH\x00R\x04step\x126\n" +
-	"\x05clear\x18\x05 \x01(\v2\x1e.manycast.tdpd.v1.ClearRequestH\x00R\x05clearB\a\n" +
-	"\x05about\"\x9d\x02\n" +
+	"\x05clear\x18\x05 \x01(\v2\x1e.manycast.tdpd.v1.ClearRequestH\x00R\x05clear\x123\n" +
+	"\x04bind\x18\x06 \x01(\v2\x1d.manycast.tdpd.v1.BindRequestH\x00R\x04bindB\a\n" +
+	"\x05about\"\xcc\x02\n" +
 	"\x06Answer\x12\x16\n" +
 	"\x06router\x18\x01 \x01(\tR\x06router\x122\n" +
 	"\x06status\x18\x02 \x01(\v2\x18.manycast.tdpd.v1.StatusH\x00R\x06status\x12,\n" +
 	"\x04fecs\x18\x03 \x01(\v2\x16.manycast.tdpd.v1.FECsH\x00R\x04fecs\x12/\n" +
 	"\x05table\x18\x04 \x01(\v2\x17.manycast.tdpd.v1.TableH\x00R\x05table\x12,\n" +
 	"\x04step\x18\x05 \x01(\v2\x16.manycast.tdpd.v1.StepH\x00R\x04step\x121\n" +
-	"\x05clear\x18\x06 \x01(\v2\x19.manycast.tdpd.v1.ClearedH\x00R\x05clearB\a\n" +
+	"\x05clear\x18\x06 \x01(\v2\x19.manycast.tdpd.v1.ClearedH\x00R\x05clear\x12-\n" +
+	"\x04bind\x18\a \x01(\v2\x17.manycast.tdpd.v1.BoundH\x00R\x04bindB\a\n" +
 	"\x05about\"\x0f\n" +
-	"\rStatusRequest\"\xf8\x04\n" +
+	"\rStatusRequest\"\xad\x05\n" +
 	"\x06Status\x12\x1b\n" +
 	"\trouter_id\x18\x01 \x01(\tR\brouterId\x12\x18\n" +
 	"\astarted\x18\x02 \x01(\tR\astarted\x12\x1c\n" +
@@ -2064,13 +2281,21 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	" \x01(\rR\aservers\x12\x1f\n" +
 	"\vsessions_up\x18\f \x01(\x04R\n" +
 	"sessionsUp\x12#\n" +
-	"\rsessions_down\x18\r \x01(\x04R\fsessionsDown\x12\x1e\n" +
+	"\rsessions_down\x18\r \x01(\x04R\fsessionsDown\x123\n" +
+	"\asteered\x18\x0e \x03(\v2\x19.manycast.tdpd.v1.SteeredR\asteered\x12\x1e\n" +
 	"\n" +
 	"unlabelled\x18\v \x03(\tR\n" +
 	"unlabelled\x1a@\n" +
 	"\x12HellosRefusedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"G\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xb1\x01\n" +
+	"\aSteered\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
+	"\x04vips\x18\x02 \x03(\tR\x04vips\x12\x18\n" +
+	"\avoucher\x18\x03 \x01(\tR\avoucher\x12.\n" +
+	"\x05epoch\x18\x04 \x01(\v2\x18.manycast.alloc.v1.EpochR\x05epoch\x12\x18\n" +
+	"\aservers\x18\x05 \x01(\rR\aservers\x12\x14\n" +
+	"\x05users\x18\x06 \x01(\rR\x05users\"G\n" +
 	"\tInterface\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04ipv4\x18\x02 \x01(\bR\x04ipv4\x12\x12\n" +
@@ -2201,7 +2426,11 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\fClearRequest\x12\x1a\n" +
 	"\bneighbor\x18\x01 \x01(\tR\bneighbor\"%\n" +
 	"\aCleared\x12\x1a\n" +
-	"\bneighbor\x18\x01 \x01(\tR\bneighbor\"\x85\x01\n" +
+	"\bneighbor\x18\x01 \x01(\tR\bneighbor\"\\\n" +
+	"\vBindRequest\x127\n" +
+	"\abinding\x18\x01 \x01(\v2\x1d.manycast.tdpd.v1.UserBindingR\abinding\x12\x14\n" +
+	"\x05again\x18\x02 \x01(\bR\x05again\"\a\n" +
+	"\x05Bound\"\x85\x01\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04time\x18\x01 \x01(\tR\x04time\x12\x12\n" +
 	"\x04what\x18\x02 \x01(\tR\x04what\x12\x1a\n" +
@@ -2226,69 +2455,79 @@ func file_proto_tdpd_v1_tdpd_proto_rawDescGZIP() []byte {
 	return file_proto_tdpd_v1_tdpd_proto_rawDescData
 }
 
-var file_proto_tdpd_v1_tdpd_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_proto_tdpd_v1_tdpd_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_proto_tdpd_v1_tdpd_proto_goTypes = []any{
 	(*Request)(nil),       // 0: manycast.tdpd.v1.Request
 	(*Answer)(nil),        // 1: manycast.tdpd.v1.Answer
 	(*StatusRequest)(nil), // 2: manycast.tdpd.v1.StatusRequest
 	(*Status)(nil),        // 3: manycast.tdpd.v1.Status
-	(*Interface)(nil),     // 4: manycast.tdpd.v1.Interface
-	(*Adjacency)(nil),     // 5: manycast.tdpd.v1.Adjacency
-	(*Neighbor)(nil),      // 6: manycast.tdpd.v1.Neighbor
-	(*Agreed)(nil),        // 7: manycast.tdpd.v1.Agreed
-	(*Labels)(nil),        // 8: manycast.tdpd.v1.Labels
-	(*Forwarding)(nil),    // 9: manycast.tdpd.v1.Forwarding
-	(*FECsRequest)(nil),   // 10: manycast.tdpd.v1.FECsRequest
-	(*FECs)(nil),          // 11: manycast.tdpd.v1.FECs
-	(*FEC)(nil),           // 12: manycast.tdpd.v1.FEC
-	(*Binding)(nil),       // 13: manycast.tdpd.v1.Binding
-	(*NextHop)(nil),       // 14: manycast.tdpd.v1.NextHop
-	(*TableRequest)(nil),  // 15: manycast.tdpd.v1.TableRequest
-	(*Table)(nil),         // 16: manycast.tdpd.v1.Table
-	(*Entry)(nil),         // 17: manycast.tdpd.v1.Entry
-	(*StepRequest)(nil),   // 18: manycast.tdpd.v1.StepRequest
-	(*Step)(nil),          // 19: manycast.tdpd.v1.Step
-	(*ClearRequest)(nil),  // 20: manycast.tdpd.v1.ClearRequest
-	(*Cleared)(nil),       // 21: manycast.tdpd.v1.Cleared
-	(*Event)(nil),         // 22: manycast.tdpd.v1.Event
-	(*Events)(nil),        // 23: manycast.tdpd.v1.Events
-	nil,                   // 24: manycast.tdpd.v1.Status.HellosRefusedEntry
-	nil,                   // 25: manycast.tdpd.v1.Neighbor.SentEntry
-	nil,                   // 26: manycast.tdpd.v1.Neighbor.ReceivedEntry
+	(*Steered)(nil),       // 4: manycast.tdpd.v1.Steered
+	(*Interface)(nil),     // 5: manycast.tdpd.v1.Interface
+	(*Adjacency)(nil),     // 6: manycast.tdpd.v1.Adjacency
+	(*Neighbor)(nil),      // 7: manycast.tdpd.v1.Neighbor
+	(*Agreed)(nil),        // 8: manycast.tdpd.v1.Agreed
+	(*Labels)(nil),        // 9: manycast.tdpd.v1.Labels
+	(*Forwarding)(nil),    // 10: manycast.tdpd.v1.Forwarding
+	(*FECsRequest)(nil),   // 11: manycast.tdpd.v1.FECsRequest
+	(*FECs)(nil),          // 12: manycast.tdpd.v1.FECs
+	(*FEC)(nil),           // 13: manycast.tdpd.v1.FEC
+	(*Binding)(nil),       // 14: manycast.tdpd.v1.Binding
+	(*NextHop)(nil),       // 15: manycast.tdpd.v1.NextHop
+	(*TableRequest)(nil),  // 16: manycast.tdpd.v1.TableRequest
+	(*Table)(nil),         // 17: manycast.tdpd.v1.Table
+	(*Entry)(nil),         // 18: manycast.tdpd.v1.Entry
+	(*StepRequest)(nil),   // 19: manycast.tdpd.v1.StepRequest
+	(*Step)(nil),          // 20: manycast.tdpd.v1.Step
+	(*ClearRequest)(nil),  // 21: manycast.tdpd.v1.ClearRequest
+	(*Cleared)(nil),       // 22: manycast.tdpd.v1.Cleared
+	(*BindRequest)(nil),   // 23: manycast.tdpd.v1.BindRequest
+	(*Bound)(nil),         // 24: manycast.tdpd.v1.Bound
+	(*Event)(nil),         // 25: manycast.tdpd.v1.Event
+	(*Events)(nil),        // 26: manycast.tdpd.v1.Events
+	nil,                   // 27: manycast.tdpd.v1.Status.HellosRefusedEntry
+	nil,                   // 28: manycast.tdpd.v1.Neighbor.SentEntry
+	nil,                   // 29: manycast.tdpd.v1.Neighbor.ReceivedEntry
+	(*v1.Epoch)(nil),      // 30: manycast.alloc.v1.Epoch
+	(*UserBinding)(nil),   // 31: manycast.tdpd.v1.UserBinding
 }
 var file_proto_tdpd_v1_tdpd_proto_depIdxs = []int32{
 	2,  // 0: manycast.tdpd.v1.Request.status:type_name -> manycast.tdpd.v1.StatusRequest
-	10, // 1: manycast.tdpd.v1.Request.fecs:type_name -> manycast.tdpd.v1.FECsRequest
-	15, // 2: manycast.tdpd.v1.Request.table:type_name -> manycast.tdpd.v1.TableRequest
-	18, // 3: manycast.tdpd.v1.Request.step:type_name -> manycast.tdpd.v1.StepRequest
-	20, // 4: manycast.tdpd.v1.Request.clear:type_name -> manycast.tdpd.v1.ClearRequest
-	3,  // 5: manycast.tdpd.v1.Answer.status:type_name -> manycast.tdpd.v1.Status
-	11, // 6: manycast.tdpd.v1.Answer.fecs:type_name -> manycast.tdpd.v1.FECs
-	16, // 7: manycast.tdpd.v1.Answer.table:type_name -> manycast.tdpd.v1.Table
-	19, // 8: manycast.tdpd.v1.Answer.step:type_name -> manycast.tdpd.v1.Step
-	21, // 9: manycast.tdpd.v1.Answer.clear:type_name -> manycast.tdpd.v1.Cleared
-	4,  // 10: manycast.tdpd.v1.Status.interfaces:type_name -> manycast.tdpd.v1.Interface
-	6,  // 11: manycast.tdpd.v1.Status.neighbors:type_name -> manycast.tdpd.v1.Neighbor
-	24, // 12: manycast.tdpd.v1.Status.hellos_refused:type_name -> manycast.tdpd.v1.Status.HellosRefusedEntry
-	8,  // 13: manycast.tdpd.v1.Status.labels:type_name -> manycast.tdpd.v1.Labels
-	9,  // 14: manycast.tdpd.v1.Status.forwarding:type_name -> manycast.tdpd.v1.Forwarding
-	7,  // 15: manycast.tdpd.v1.Neighbor.agreed:type_name -> manycast.tdpd.v1.Agreed
-	5,  // 16: manycast.tdpd.v1.Neighbor.adjacencies:type_name -> manycast.tdpd.v1.Adjacency
-	25, // 17: manycast.tdpd.v1.Neighbor.sent:type_name -> manycast.tdpd.v1.Neighbor.SentEntry
-	26, // 18: manycast.tdpd.v1.Neighbor.received:type_name -> manycast.tdpd.v1.Neighbor.ReceivedEntry
-	12, // 19: manycast.tdpd.v1.FECs.fecs:type_name -> manycast.tdpd.v1.FEC
-	14, // 20: manycast.tdpd.v1.FEC.hops:type_name -> manycast.tdpd.v1.NextHop
-	13, // 21: manycast.tdpd.v1.FEC.remote:type_name -> manycast.tdpd.v1.Binding
-	13, // 22: manycast.tdpd.v1.FEC.sent:type_name -> manycast.tdpd.v1.Binding
-	17, // 23: manycast.tdpd.v1.Table.entries:type_name -> manycast.tdpd.v1.Entry
-	14, // 24: manycast.tdpd.v1.Entry.hops:type_name -> manycast.tdpd.v1.NextHop
-	14, // 25: manycast.tdpd.v1.Step.hops:type_name -> manycast.tdpd.v1.NextHop
-	22, // 26: manycast.tdpd.v1.Events.events:type_name -> manycast.tdpd.v1.Event
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	11, // 1: manycast.tdpd.v1.Request.fecs:type_name -> manycast.tdpd.v1.FECsRequest
+	16, // 2: manycast.tdpd.v1.Request.table:type_name -> manycast.tdpd.v1.TableRequest
+	19, // 3: manycast.tdpd.v1.Request.step:type_name -> manycast.tdpd.v1.StepRequest
+	21, // 4: manycast.tdpd.v1.Request.clear:type_name -> manycast.tdpd.v1.ClearRequest
+	23, // 5: manycast.tdpd.v1.Request.bind:type_name -> manycast.tdpd.v1.BindRequest
+	3,  // 6: manycast.tdpd.v1.Answer.status:type_name -> manycast.tdpd.v1.Status
+	12, // 7: manycast.tdpd.v1.Answer.fecs:type_name -> manycast.tdpd.v1.FECs
+	17, // 8: manycast.tdpd.v1.Answer.table:type_name -> manycast.tdpd.v1.Table
+	20, // 9: manycast.tdpd.v1.Answer.step:type_name -> manycast.tdpd.v1.Step
+	22, // 10: manycast.tdpd.v1.Answer.clear:type_name -> manycast.tdpd.v1.Cleared
+	24, // 11: manycast.tdpd.v1.Answer.bind:type_name -> manycast.tdpd.v1.Bound
+	5,  // 12: manycast.tdpd.v1.Status.interfaces:type_name -> manycast.tdpd.v1.Interface
+	7,  // 13: manycast.tdpd.v1.Status.neighbors:type_name -> manycast.tdpd.v1.Neighbor
+	27, // 14: manycast.tdpd.v1.Status.hellos_refused:type_name -> manycast.tdpd.v1.Status.HellosRefusedEntry
+	9,  // 15: manycast.tdpd.v1.Status.labels:type_name -> manycast.tdpd.v1.Labels
+	10, // 16: manycast.tdpd.v1.Status.forwarding:type_name -> manycast.tdpd.v1.Forwarding
+	4,  // 17: manycast.tdpd.v1.Status.steered:type_name -> manycast.tdpd.v1.Steered
+	30, // 18: manycast.tdpd.v1.Steered.epoch:type_name -> manycast.alloc.v1.Epoch
+	8,  // 19: manycast.tdpd.v1.Neighbor.agreed:type_name -> manycast.tdpd.v1.Agreed
+	6,  // 20: manycast.tdpd.v1.Neighbor.adjacencies:type_name -> manycast.tdpd.v1.Adjacency
+	28, // 21: manycast.tdpd.v1.Neighbor.sent:type_name -> manycast.tdpd.v1.Neighbor.SentEntry
+	29, // 22: manycast.tdpd.v1.Neighbor.received:type_name -> manycast.tdpd.v1.Neighbor.ReceivedEntry
+	13, // 23: manycast.tdpd.v1.FECs.fecs:type_name -> manycast.tdpd.v1.FEC
+	15, // 24: manycast.tdpd.v1.FEC.hops:type_name -> manycast.tdpd.v1.NextHop
+	14, // 25: manycast.tdpd.v1.FEC.remote:type_name -> manycast.tdpd.v1.Binding
+	14, // 26: manycast.tdpd.v1.FEC.sent:type_name -> manycast.tdpd.v1.Binding
+	18, // 27: manycast.tdpd.v1.Table.entries:type_name -> manycast.tdpd.v1.Entry
+	15, // 28: manycast.tdpd.v1.Entry.hops:type_name -> manycast.tdpd.v1.NextHop
+	15, // 29: manycast.tdpd.v1.Step.hops:type_name -> manycast.tdpd.v1.NextHop
+	31, // 30: manycast.tdpd.v1.BindRequest.binding:type_name -> manycast.tdpd.v1.UserBinding
+	25, // 31: manycast.tdpd.v1.Events.events:type_name -> manycast.tdpd.v1.Event
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_proto_tdpd_v1_tdpd_proto_init() }
@@ -2296,12 +2535,14 @@ func file_proto_tdpd_v1_tdpd_proto_init() {
 	if File_proto_tdpd_v1_tdpd_proto != nil {
 		return
 	}
+	file_proto_tdpd_v1_binding_proto_init()
 	file_proto_tdpd_v1_tdpd_proto_msgTypes[0].OneofWrappers = []any{
 		(*Request_Status)(nil),
 		(*Request_Fecs)(nil),
 		(*Request_Table)(nil),
 		(*Request_Step)(nil),
 		(*Request_Clear)(nil),
+		(*Request_Bind)(nil),
 	}
 	file_proto_tdpd_v1_tdpd_proto_msgTypes[1].OneofWrappers = []any{
 		(*Answer_Status)(nil),
@@ -2309,18 +2550,19 @@ func file_proto_tdpd_v1_tdpd_proto_init() {
 		(*Answer_Table)(nil),
 		(*Answer_Step)(nil),
 		(*Answer_Clear)(nil),
+		(*Answer_Bind)(nil),
 	}
-	file_proto_tdpd_v1_tdpd_proto_msgTypes[12].OneofWrappers = []any{}
-	file_proto_tdpd_v1_tdpd_proto_msgTypes[14].OneofWrappers = []any{}
-	file_proto_tdpd_v1_tdpd_proto_msgTypes[17].OneofWrappers = []any{}
+	file_proto_tdpd_v1_tdpd_proto_msgTypes[13].OneofWrappers = []any{}
+	file_proto_tdpd_v1_tdpd_proto_msgTypes[15].OneofWrappers = []any{}
 	file_proto_tdpd_v1_tdpd_proto_msgTypes[18].OneofWrappers = []any{}
+	file_proto_tdpd_v1_tdpd_proto_msgTypes[19].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_tdpd_v1_tdpd_proto_rawDesc), len(file_proto_tdpd_v1_tdpd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -68,6 +68,11 @@ func Decode(raw []byte) (steering.Binding, error) {
 	if err := proto.Unmarshal(raw, &p); err != nil {
 		return steering.Binding{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
+	return FromProto(&p)
+}
+
+// FromProto converts a binding, as Decode does.
+func FromProto(p *tdpdv1.UserBinding) (steering.Binding, error) {
 	a, err := alloc.FromProto(p.GetAllocation())
 	if err != nil {
 		return steering.Binding{}, fmt.Errorf("%w: %w", ErrInvalid, err)

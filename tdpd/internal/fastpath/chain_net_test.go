@@ -12,7 +12,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -57,14 +56,14 @@ func newChain(t *testing.T) *chain {
 	c.server.Address("lo", vip4.String()+"/32")
 	c.server.Address("lo", vip6.String()+"/128")
 	c.user.Address("down", "2001:db8:1::11/64")
-	c.do(c.user, func() error { return checksumsInSoftware("down") })
+	if err := errors.Join(c.user.WholeChecksums("down"), c.server.TakesXDP("up")); err != nil {
+		t.Fatal(err)
+	}
 
 	p := plan(t, map[steer.Owner]string{1: "0.0.0.0/0.0.0.0"})
 	c.fast(c.edge, Edge, State{VIPs: map[netip.Addr]*steer.Plan{vip4: p, vip6: p}, Trees: map[steer.Owner][]Hop{1: {c.hop(c.edge, c.core, Label, 100)}}})
 	c.fast(c.core, Core, State{Labels: map[uint32][]Hop{100: {c.hop(c.core, c.last, Label, 200)}}})
 	c.fast(c.last, Core, State{Labels: map[uint32][]Hop{200: {c.hop(c.last, c.server, Bare, 0)}}})
-	// What is redirected to a veth arrives only where its other end runs XDP, too.
-	c.fast(c.server, Core, State{})
 	return c
 }
 
@@ -114,23 +113,6 @@ func (c *chain) hop(from, to *testnet.Node, how How, label uint32) (h Hop) {
 		return err
 	})
 	return h
-}
-
-// checksumsInSoftware has a veth send whole checksums: XDP sends frames on as they are, and a card would have put them in.
-func checksumsInSoftware(ifname string) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	value := [2]uint32{0x17, 0} // ETHTOOL_STXCSUM
-	var ifreq [40]byte
-	copy(ifreq[:15], ifname)
-	*(*uintptr)(unsafe.Pointer(&ifreq[16])) = uintptr(unsafe.Pointer(&value))
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&ifreq))); errno != 0 {
-		return fmt.Errorf("checksums of %s in software: %w", ifname, errno)
-	}
-	return nil
 }
 
 // serve answers each connection with the sum of what came, and says from where it was.

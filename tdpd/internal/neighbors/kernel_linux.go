@@ -44,8 +44,12 @@ func Open(log *slog.Logger) (Source, error) {
 	k := &kernel{nl: nl, log: log, tables: make(chan Table), changed: make(chan struct{}, 1), done: make(chan struct{})}
 	neighbors, links := make(chan netlink.NeighUpdate, 64), make(chan netlink.LinkUpdate, 64)
 	failed := func(err error) {
-		k.log.Warn("notifications about neighbors", "err", err)
-		k.change()
+		select {
+		case <-k.done: // the end of the subscription is told so, too
+		default:
+			k.log.Warn("notifications about neighbors", "err", err)
+			k.change()
+		}
 	}
 	if err = netlink.NeighSubscribeWithOptions(neighbors, k.done, netlink.NeighSubscribeOptions{ErrorCallback: failed}); err == nil {
 		err = netlink.LinkSubscribeWithOptions(links, k.done, netlink.LinkSubscribeOptions{ErrorCallback: failed})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
+	"github.com/manycast/manycast/tdpd/internal/binding"
 	"github.com/manycast/manycast/tdpd/internal/wire"
 )
 
@@ -46,6 +47,8 @@ func (s *Service) asked(r *tdpdv1.Request, answer *tdpdv1.Answer) (func(now time
 		return s.askStep(about.Step, answer)
 	case *tdpdv1.Request_Clear:
 		return s.askClear(about.Clear, answer)
+	case *tdpdv1.Request_Bind:
+		return s.askBind(about.Bind, answer)
 	}
 	return nil, errors.New("a request about nothing that this router knows: is it of an older release?")
 }
@@ -61,6 +64,17 @@ func (s *Service) askClear(r *tdpdv1.ClearRequest, answer *tdpdv1.Answer) (func(
 		}
 		answer.About = &tdpdv1.Answer_Clear{Clear: &tdpdv1.Cleared{Neighbor: id.String()}}
 		return nil
+	}, nil
+}
+
+func (s *Service) askBind(r *tdpdv1.BindRequest, answer *tdpdv1.Answer) (func(time.Time) error, error) {
+	b, err := binding.FromProto(r.GetBinding())
+	if err != nil {
+		return nil, err
+	}
+	return func(now time.Time) error {
+		answer.About = &tdpdv1.Answer_Bind{Bind: &tdpdv1.Bound{}}
+		return s.Bind(now, b, r.GetAgain())
 	}, nil
 }
 

@@ -36,6 +36,7 @@ func (s *Service) status(now time.Time) *tdpdv1.Status {
 		}
 		st.Interfaces = append(st.Interfaces, i)
 	}
+	st.Steered = s.steeredStatus()
 	for range s.fecs.Servers {
 		st.Servers++
 	}

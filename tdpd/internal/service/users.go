@@ -7,7 +7,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/steer"
+	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 	"github.com/manycast/manycast/tdpd/internal/binding"
 	"github.com/manycast/manycast/tdpd/internal/fastpath"
 	"github.com/manycast/manycast/tdpd/internal/kernel"
@@ -202,6 +204,21 @@ func (u *userState) number() {
 		}
 		u.owners[a], used[next] = next, true
 	}
+}
+
+func (s *Service) steeredStatus() (out []*tdpdv1.Steered) {
+	for _, name := range s.Services() {
+		b := s.users.steered[name]
+		st := &tdpdv1.Steered{
+			Service: name, Voucher: b.Voucher.String(), Epoch: alloc.EpochToProto(b.Allocation.Epoch),
+			Servers: uint32(len(b.Allocation.Used())), Users: uint32(len(b.Users)),
+		}
+		for _, v := range b.VIPs {
+			st.Vips = append(st.Vips, v.String())
+		}
+		out = append(out, st)
+	}
+	return out
 }
 
 // Steered is what holds of a service; false: nothing.

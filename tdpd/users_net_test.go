@@ -1,0 +1,114 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/internal/testnet"
+	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
+)
+
+// TestNetUsersOfAServer: three routers in kernels without MPLS. A director at the last one says whose users go to which server; the first one,
+// which hears it by way of the second one, sends them along the server's tree, and the server has them though no router has a route to the
+// VIP.
+func TestNetUsersOfAServer(t *testing.T) {
+	n := testnet.New(t)
+	r := newRigIn(t, n)
+	r.nodes["u"] = n.Node("u")
+	n.Link(r.nodes["u"], "eth0", "10.1.0.11/24", r.nodes["r1"], "e", "10.1.0.1/24")
+	r.nodes["u"].Route("0.0.0.0/0", "10.1.0.1")
+	r.nodes["r2"].Route("10.1.0.0/24", "10.0.12.1")
+	r.nodes["r3"].Route("10.1.0.0/24", "10.0.23.2")
+	r.nodes["s"].Address("lo", "192.0.2.80/32")
+	if err := errors.Join(r.nodes["u"].WholeChecksums("eth0"), r.nodes["s"].TakesXDP("eth0")); err != nil {
+		t.Fatal(err)
+	}
+	bpffs := n.BPFFS()
+	fast := func(name, more string) string {
+		return fmt.Sprintf("[forwarding]\ntables = \"none\"\nfast_path = true\nbpffs = %q\n%s", filepath.Join(bpffs, name), more)
+	}
+	r.caps = ",+bpf"
+	r.extra = "[servers]\naddresses = [\"10.9.0.80\"]\n[restart]\nreconnect = \"20s\"\nrecovery = \"10s\"\n"
+	r.of = map[string]string{
+		"r1": fast("r1", "edge = [\"e\"]\n[[users.accept]]\nfrom = \"2.2.2.2\"\nvips = [\"192.0.2.0/24\"]\n"),
+		"r2": fast("r2", "[users]\nupstream = [\"1.1.1.1\"]\n[[users.accept]]\nfrom = \"3.3.3.3\"\n"),
+		"r3": fast("r3", "[users]\nupstream = [\"2.2.2.2\"]\n"),
+	}
+	for _, name := range routers {
+		r.start(name)
+	}
+	r.operational("r2", 2)
+	r.tree()
+	r.bind("r3", 1, false)
+	asks := func(when string) {
+		t.Helper()
+		testnet.Eventually(t, 10*time.Second, func() bool {
+			_, err := r.nodes["u"].Run("ping", "-c", "1", "-W", "1", "192.0.2.80")
+			return err == nil
+		}, when, ": an answer of the VIP")
+	}
+	asks("told")
+	for _, name := range routers {
+		if got := r.steered(name); got != "1.1" {
+			t.Errorf("%s steers by %q", name, got)
+		}
+	}
+	for _, name := range routers {
+		r.daemons[name].Signal(unix.SIGTERM)
+		if err := r.daemons[name].Wait(); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, r.daemons[name].Output())
+		}
+		if out := r.run(name, "ip", "link"); strings.Contains(out, "xdp") {
+			t.Errorf("%s has still\n%s", name, out)
+		}
+	}
+	for _, name := range routers {
+		if left, err := os.ReadDir(filepath.Join(bpffs, name)); err == nil {
+			t.Errorf("%s left %v", name, left)
+		}
+	}
+}
+
+// bind says at a router what a director would: that server s has all users.
+func (r *rig) bind(router string, sequence uint64, again bool) {
+	r.t.Helper()
+	a := alloc.Allocation{
+		Epoch: epoch.Epoch{Term: 1, Number: 1}, Slots: alloc.Slots{By: alloc.Suffix, Bits: 2}, Servers: []string{"s"},
+		Addresses: []netip.Addr{netip.MustParseAddr("10.9.0.80")},
+	}
+	for range a.Cells() {
+		a.Owner, a.Standby = append(a.Owner, 0), append(a.Standby, alloc.None)
+	}
+	request, err := protojson.Marshal(&tdpdv1.Request{About: &tdpdv1.Request_Bind{Bind: &tdpdv1.BindRequest{Again: again, Binding: &tdpdv1.UserBinding{
+		Service: "web", Vips: [][]byte{{192, 0, 2, 80}}, Sequence: sequence, Allocation: alloc.ToProto("web", a), LifetimeMs: 120_000, HoldMs: 60_000,
+	}}}})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	answer, ok := r.ask(router, string(request))
+	if !ok || answer.GetBind() == nil {
+		r.t.Fatalf("%s does not take the binding: %v", router, answer)
+	}
+}
+
+// steered is the epoch that a router steers the users of web by.
+func (r *rig) steered(router string) string {
+	answer, _ := r.ask(router, "")
+	for _, s := range answer.GetStatus().GetSteered() {
+		if s.GetService() == "web" {
+			return fmt.Sprintf("%d.%d", s.GetEpoch().GetTerm(), s.GetEpoch().GetNumber())
+		}
+	}
+	return ""
+}

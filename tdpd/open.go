@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/manycast/manycast/tdpd/internal/binding"
 	"github.com/manycast/manycast/tdpd/internal/config"
 	"github.com/manycast/manycast/tdpd/internal/fastpath"
 	"github.com/manycast/manycast/tdpd/internal/journal"
@@ -34,6 +35,7 @@ func open(o *service.Options, log *slog.Logger) (routes.Watcher, error) {
 	if o.Journal, err = journal.Open(filepath.Join(cfg.StateDir, "labels"), strings.TrimSpace(string(boot))); err != nil {
 		return nil, err
 	}
+	o.Users = binding.File(filepath.Join(cfg.StateDir, "users"))
 	if o.Network, err = transport.Open(transport.Config{ID: cfg.ID(), Transport4: cfg.Transport4, Transport6: cfg.Transport6}, log); err != nil {
 		return nil, err
 	}
@@ -48,23 +50,31 @@ func open(o *service.Options, log *slog.Logger) (routes.Watcher, error) {
 // openTables opens what forwards.
 func openTables(o *service.Options, log *slog.Logger) (err error) {
 	cfg := o.Config
+	var fast *fastpath.Fastpath
+	if cfg.Forwarding.Fast {
+		fast, err = fastpath.Open(fastpath.Options{Pins: cfg.Forwarding.BPFFS})
+	} else {
+		err = fastpath.Remove(cfg.Forwarding.BPFFS)
+	}
+	if err != nil {
+		return err
+	}
 	if cfg.Forwarding.Tables == config.TablesNone {
-		o.Kernel = kernel.NewNone()
+		o.Kernel = kernel.NewNone(fast.Labels())
 	} else if o.Kernel, err = kernel.Open(kernel.Config{PlatformLabels: uint32(cfg.Labels.Last) + 1, RouteProtocol: uint8(cfg.Labels.RouteProtocol), Former: filepath.Join(cfg.RuntimeDir, "settings")}, log); err != nil {
 		return err
 	}
-	if !cfg.Forwarding.Fast {
-		return fastpath.Remove(cfg.Forwarding.BPFFS)
-	}
-	fast, err := fastpath.Open(fastpath.Options{Pins: cfg.Forwarding.BPFFS})
-	if err != nil {
-		return err
+	if fast == nil {
+		return nil
 	}
 	n, err := neighbors.Open(log)
 	if err != nil {
 		return err
 	}
-	backend := fastpath.NewBackend(o.Kernel, fast, n, cfg.Sides(), log)
+	backend, err := fastpath.NewBackend(o.Kernel, fast, n, cfg.Sides(), log)
+	if err != nil {
+		return err
+	}
 	o.Kernel, o.Steer = backend, backend.Steer
 	return nil
 }

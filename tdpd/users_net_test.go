@@ -21,7 +21,7 @@ import (
 
 // TestNetUsersOfAServer: three routers in kernels without MPLS. A director at the last one says whose users go to which server; the first one,
 // which hears it by way of the second one, sends them along the server's tree, and the server has them though no router has a route to the
-// VIP.
+// VIP. All daemons are killed and started again, in turn, while a user asks.
 func TestNetUsersOfAServer(t *testing.T) {
 	n := testnet.New(t)
 	r := newRigIn(t, n)
@@ -59,10 +59,29 @@ func TestNetUsersOfAServer(t *testing.T) {
 		}, when, ": an answer of the VIP")
 	}
 	asks("told")
-	for _, name := range routers {
-		if got := r.steered(name); got != "1.1" {
-			t.Errorf("%s steers by %q", name, got)
+	flood := r.nodes["u"].Start("ping", "-i", "0.01", "-W", "1", "-q", "192.0.2.80")
+	for _, name := range []string{"r1", "r2", "r3"} {
+		r.daemons[name].Signal(unix.SIGKILL)
+		r.daemons[name].Wait()
+		r.operational(map[string]string{"r1": "r2", "r2": "r1", "r3": "r2"}[name], map[string]int{"r1": 1, "r2": 0, "r3": 1}[name])
+		r.start(name)
+		r.operational("r2", 2)
+		r.tree()
+		if name == "r3" { // a director says all of it again when its router has restarted
+			r.bind("r3", 1, false)
 		}
+		testnet.Eventually(t, 10*time.Second, func() bool {
+			return r.steered("r1") == "1.1" && r.steered("r2") == "1.1" && r.steered("r3") == "1.1"
+		}, "what holds after ", name)
+	}
+	testnet.Eventually(t, 30*time.Second, func() bool {
+		answer, ok := r.ask("r3", "")
+		return ok && answer.GetStatus().GetForwarding().GetRecoveryMs() == 0
+	}, "the end of the last restart")
+	flood.Signal(unix.SIGINT)
+	flood.Wait()
+	if out := flood.Output(); !strings.Contains(out, " 0% packet loss") {
+		t.Errorf("while daemons were killed and started:\n%s", out)
 	}
 	for _, name := range routers {
 		r.daemons[name].Signal(unix.SIGTERM)

@@ -142,6 +142,112 @@ func (x *UserBinding) GetPath() []uint32 {
 	return nil
 }
 
+// KeptUsers is what a router keeps on disk of bindings, over its own restarts.
+type KeptUsers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bindings      []*UserBinding         `protobuf:"bytes,1,rep,name=bindings,proto3" json:"bindings,omitempty"`
+	Owners        []*OwnerNumber         `protobuf:"bytes,2,rep,name=owners,proto3" json:"owners,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeptUsers) Reset() {
+	*x = KeptUsers{}
+	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeptUsers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeptUsers) ProtoMessage() {}
+
+func (x *KeptUsers) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeptUsers.ProtoReflect.Descriptor instead.
+func (*KeptUsers) Descriptor() ([]byte, []int) {
+	return file_proto_tdpd_v1_binding_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *KeptUsers) GetBindings() []*UserBinding {
+	if x != nil {
+		return x.Bindings
+	}
+	return nil
+}
+
+func (x *KeptUsers) GetOwners() []*OwnerNumber {
+	if x != nil {
+		return x.Owners
+	}
+	return nil
+}
+
+// OwnerNumber is a server's number in this router's plans.
+type OwnerNumber struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       []byte                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Number        uint32                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OwnerNumber) Reset() {
+	*x = OwnerNumber{}
+	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OwnerNumber) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OwnerNumber) ProtoMessage() {}
+
+func (x *OwnerNumber) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OwnerNumber.ProtoReflect.Descriptor instead.
+func (*OwnerNumber) Descriptor() ([]byte, []int) {
+	return file_proto_tdpd_v1_binding_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *OwnerNumber) GetAddress() []byte {
+	if x != nil {
+		return x.Address
+	}
+	return nil
+}
+
+func (x *OwnerNumber) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
 var File_proto_tdpd_v1_binding_proto protoreflect.FileDescriptor
 
 const file_proto_tdpd_v1_binding_proto_rawDesc = "" +
@@ -161,7 +267,13 @@ const file_proto_tdpd_v1_binding_proto_rawDesc = "" +
 	"lifetimeMs\x12\x17\n" +
 	"\ahold_ms\x18\t \x01(\rR\x06holdMs\x12\x12\n" +
 	"\x04path\x18\n" +
-	" \x03(\aR\x04pathB3Z1github.com/manycast/manycast/proto/tdpd/v1;tdpdv1b\x06proto3"
+	" \x03(\aR\x04path\"}\n" +
+	"\tKeptUsers\x129\n" +
+	"\bbindings\x18\x01 \x03(\v2\x1d.manycast.tdpd.v1.UserBindingR\bbindings\x125\n" +
+	"\x06owners\x18\x02 \x03(\v2\x1d.manycast.tdpd.v1.OwnerNumberR\x06owners\"?\n" +
+	"\vOwnerNumber\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\rR\x06numberB3Z1github.com/manycast/manycast/proto/tdpd/v1;tdpdv1b\x06proto3"
 
 var (
 	file_proto_tdpd_v1_binding_proto_rawDescOnce sync.Once
@@ -175,18 +287,22 @@ func file_proto_tdpd_v1_binding_proto_rawDescGZIP() []byte {
 	return file_proto_tdpd_v1_binding_proto_rawDescData
 }
 
-var file_proto_tdpd_v1_binding_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_proto_tdpd_v1_binding_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_proto_tdpd_v1_binding_proto_goTypes = []any{
 	(*UserBinding)(nil),   // 0: manycast.tdpd.v1.UserBinding
-	(*v1.Allocation)(nil), // 1: manycast.alloc.v1.Allocation
+	(*KeptUsers)(nil),     // 1: manycast.tdpd.v1.KeptUsers
+	(*OwnerNumber)(nil),   // 2: manycast.tdpd.v1.OwnerNumber
+	(*v1.Allocation)(nil), // 3: manycast.alloc.v1.Allocation
 }
 var file_proto_tdpd_v1_binding_proto_depIdxs = []int32{
-	1, // 0: manycast.tdpd.v1.UserBinding.allocation:type_name -> manycast.alloc.v1.Allocation
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	3, // 0: manycast.tdpd.v1.UserBinding.allocation:type_name -> manycast.alloc.v1.Allocation
+	0, // 1: manycast.tdpd.v1.KeptUsers.bindings:type_name -> manycast.tdpd.v1.UserBinding
+	2, // 2: manycast.tdpd.v1.KeptUsers.owners:type_name -> manycast.tdpd.v1.OwnerNumber
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_proto_tdpd_v1_binding_proto_init() }
@@ -200,7 +316,7 @@ func file_proto_tdpd_v1_binding_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_tdpd_v1_binding_proto_rawDesc), len(file_proto_tdpd_v1_binding_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   1,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -26,6 +26,19 @@ var ErrInvalid = errors.New("no user binding")
 
 // Encode encodes a binding. That it says something that may be said is its maker's matter.
 func Encode(b steering.Binding) ([]byte, error) {
+	p, err := ToProto(b)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(p)
+	if err == nil && len(raw) > MaxSize {
+		err = fmt.Errorf("%w: %d bytes, at most %d", ErrInvalid, len(raw), MaxSize)
+	}
+	return raw, err
+}
+
+// ToProto converts a binding, as Encode does.
+func ToProto(b steering.Binding) (*tdpdv1.UserBinding, error) {
 	p := &tdpdv1.UserBinding{
 		Service: b.Service, Sequence: b.Sequence, Allocation: alloc.ToProto(b.Service, b.Allocation),
 		LifetimeMs: milliseconds(b.Lifetime), HoldMs: milliseconds(b.Hold),
@@ -52,11 +65,7 @@ func Encode(b steering.Binding) ([]byte, error) {
 		}
 		p.UserAddresses, p.UserServers = append(p.UserAddresses, n), append(p.UserServers, uint32(at))
 	}
-	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(p)
-	if err == nil && len(raw) > MaxSize {
-		err = fmt.Errorf("%w: %d bytes, at most %d", ErrInvalid, len(raw), MaxSize)
-	}
-	return raw, err
+	return p, nil
 }
 
 // Decode decodes what Encode wrote. What it says is checked by who takes it; the allocation is one partition, though.

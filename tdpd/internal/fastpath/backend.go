@@ -22,7 +22,8 @@ type Users struct {
 
 // programs are a Fastpath's state, and what a test has in its place.
 type programs interface {
-	Set(s State) error
+	SetUsers(vips map[netip.Addr]*steer.Plan, trees map[steer.Owner][]Hop) error
+	SetLabels(labels map[uint32][]Hop) error
 	Attach(ifindex int, side Side) error
 	Detach(ifindex int) error
 	Prune() error
@@ -43,20 +44,24 @@ type Backend struct {
 
 	mu     sync.Mutex
 	labels map[uint32][]kernel.Hop
-	users  Users
+	users  *Users // nil: nobody has said yet, and what a process before has left goes on
 	table  neighbors.Table
 	ready  bool // the first table has come: until then what a process before has left goes on
 	on     map[int]bool
 }
 
-// NewBackend puts a fast path in front of tables, on interfaces by their names. It closes all of them.
-func NewBackend(tables kernel.Backend, fast programs, n neighbors.Source, sides map[string]Side, log *slog.Logger) *Backend {
+// NewBackend puts a fast path in front of tables, on interfaces by their names: labels are what the tables have. It closes all of them.
+func NewBackend(tables kernel.Backend, fast programs, n neighbors.Source, sides map[string]Side, log *slog.Logger) (*Backend, error) {
+	entries, err := tables.Entries()
+	if err != nil {
+		return nil, err
+	}
 	b := &Backend{
 		Backend: tables, fast: fast, neighbors: n, sides: sides, log: log, done: make(chan struct{}),
-		labels: map[uint32][]kernel.Hop{}, on: map[int]bool{},
+		labels: maps.Clone(entries.Labels), on: map[int]bool{},
 	}
 	b.over.Go(b.follow)
-	return b
+	return b, nil
 }
 
 // follow takes what is new of neighbors.
@@ -136,7 +141,7 @@ func (b *Backend) Update(c kernel.Changes) error {
 func (b *Backend) Steer(u Users) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.users = u
+	b.users = &u
 	return b.apply()
 }
 
@@ -150,12 +155,14 @@ func (b *Backend) Close(keep bool) error {
 // apply brings all of it into the programs, and asks for the neighbors that it needs. The caller holds mu.
 func (b *Backend) apply() error {
 	wanted := map[neighbors.Key]bool{}
-	s := State{VIPs: b.users.VIPs, Trees: make(map[steer.Owner][]Hop, len(b.users.Trees)), Labels: make(map[uint32][]Hop, len(b.labels))}
+	labels, trees := make(map[uint32][]Hop, len(b.labels)), map[steer.Owner][]Hop{}
 	for label, hops := range b.labels {
-		s.Labels[label] = b.hops(hops, wanted)
+		labels[label] = b.hops(hops, wanted)
 	}
-	for owner, hops := range b.users.Trees {
-		s.Trees[owner] = b.hops(hops, wanted)
+	if b.users != nil {
+		for owner, hops := range b.users.Trees {
+			trees[owner] = b.hops(hops, wanted)
+		}
 	}
 	b.neighbors.Want(slices.SortedFunc(maps.Keys(wanted), func(x, y neighbors.Key) int {
 		if c := x.Interface - y.Interface; c != 0 {
@@ -166,7 +173,11 @@ func (b *Backend) apply() error {
 	if !b.ready {
 		return nil
 	}
-	return b.fast.Set(s)
+	err := b.fast.SetLabels(labels)
+	if b.users != nil {
+		err = errors.Join(err, b.fast.SetUsers(b.users.VIPs, trees))
+	}
+	return err
 }
 
 func (b *Backend) hops(list []kernel.Hop, wanted map[neighbors.Key]bool) []Hop {
@@ -180,17 +191,17 @@ func (b *Backend) hops(list []kernel.Hop, wanted map[neighbors.Key]bool) []Hop {
 // hop is how the programs send what the tables send by h: not at all where that is for this router, has several labels to push, or leaves
 // by what is no Ethernet or to whom is not known yet.
 func (b *Backend) hop(h kernel.Hop, wanted map[neighbors.Key]bool) Hop {
-	l, ok := b.table.Links[h.Interface]
 	if !h.Via.IsValid() || len(h.Labels) > 1 {
 		return Hop{How: Kernel}
 	}
+	l, ok := b.table.Links[h.Interface]
 	key := neighbors.Key{Interface: h.Interface, Address: h.Via}
 	wanted[key] = true
 	to := b.table.Neighbors[key]
 	if !ok || !l.Up || to == nil {
-		return Hop{How: Kernel}
+		return Hop{How: Kernel, Next: h}
 	}
-	out := Hop{Interface: h.Interface, How: Bare, To: to, From: l.MAC, MTU: min(l.MTU, 65535)}
+	out := Hop{Interface: h.Interface, How: Bare, To: to, From: l.MAC, MTU: min(l.MTU, 65535), Next: h}
 	if len(h.Labels) == 1 {
 		out.How, out.Label = Label, h.Labels[0]
 	}

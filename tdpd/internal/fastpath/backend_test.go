@@ -21,6 +21,7 @@ import (
 type recorder struct {
 	state   State
 	sets    int
+	users   int
 	failure error
 	closed  []bool
 	on      map[int]Side
@@ -42,9 +43,15 @@ func (r *recorder) Prune() error {
 	return nil
 }
 
-func (r *recorder) Set(s State) error {
-	r.state = s
+func (r *recorder) SetLabels(labels map[uint32][]Hop) error {
+	r.state.Labels = labels
 	r.sets++
+	return r.failure
+}
+
+func (r *recorder) SetUsers(vips map[netip.Addr]*steer.Plan, trees map[steer.Owner][]Hop) error {
+	r.state.VIPs, r.state.Trees = vips, trees
+	r.users++
 	return r.failure
 }
 
@@ -71,7 +78,10 @@ func known(macs map[netip.Addr]net.HardwareAddr, l neighbors.Link) neighbors.Tab
 func TestBackendFollowsTablesAndNeighbors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fast, n, tables := &recorder{on: map[int]Side{}}, neighbors.NewFake(), kernel.NewFake(kernel.State{})
-		b := NewBackend(tables, fast, n, map[string]Side{"eth0": Edge, "eth1": Core}, slog.New(slog.NewTextHandler(t.Output(), nil)))
+		b, err := NewBackend(tables, fast, n, map[string]Side{"eth0": Edge, "eth1": Core}, slog.New(slog.NewTextHandler(t.Output(), nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
 		var wanted []neighbors.Key
 		ask := func(f func() error) {
 			t.Helper()
@@ -83,7 +93,7 @@ func TestBackendFollowsTablesAndNeighbors(t *testing.T) {
 		check := func(when string, labels map[uint32][]Hop, trees map[steer.Owner][]Hop) {
 			t.Helper()
 			synctest.Wait()
-			if diff := cmp.Diff(State{Labels: labels, Trees: trees}, fast.state, cmpopts.EquateEmpty(), cmpopts.IgnoreFields(State{}, "VIPs")); diff != "" {
+			if diff := cmp.Diff(State{Labels: labels, Trees: trees}, fast.state, cmpopts.EquateEmpty(), cmpopts.IgnoreFields(State{}, "VIPs"), cmpopts.IgnoreFields(Hop{}, "Next")); diff != "" {
 				t.Errorf("%s: -want +got:\n%s", when, diff)
 			}
 		}
@@ -119,6 +129,9 @@ func TestBackendFollowsTablesAndNeighbors(t *testing.T) {
 			return b.Update(kernel.Changes{Labels: map[uint32][]kernel.Hop{100: nil, 103: {{Labels: []uint32{300}, Via: via6, Interface: 7}}}})
 		})
 		check("updated", map[uint32][]Hop{101: out(Bare, 0), 102: left, 103: out(Label, 300)}, nil)
+		if fast.users != 0 {
+			t.Error("users were touched before anybody said what they are steered by")
+		}
 		ask(func() error {
 			return b.Steer(Users{Trees: map[steer.Owner][]kernel.Hop{1: {{Labels: []uint32{400}, Via: via4, Interface: 7}}, 2: nil, 3: {{Interface: 1}}}})
 		})

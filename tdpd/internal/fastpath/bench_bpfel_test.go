@@ -30,13 +30,14 @@ type benchConnection struct {
 }
 
 type benchFastHop struct {
-	_       structs.HostLayout
-	Ifindex uint32
-	Entry   uint32
-	Macs    [12]uint8
-	Mtu     uint16
-	How     uint8
-	Pad     [9]uint8
+	_        structs.HostLayout
+	Ifindex  uint32
+	Entry    uint32
+	Macs     [12]uint8
+	Mtu      uint16
+	How      uint8
+	Labelled uint8
+	Via      benchIn6Addr
 }
 
 type benchFastPath struct {

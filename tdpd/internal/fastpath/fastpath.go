@@ -10,6 +10,7 @@ import (
 	"net/netip"
 
 	"github.com/manycast/manycast/internal/steer"
+	"github.com/manycast/manycast/tdpd/internal/kernel"
 )
 
 // State is all that is wanted.
@@ -24,9 +25,10 @@ type Hop struct {
 	Interface int              // index
 	How       How              //
 	Label     uint32           // of Label: 0 to 1,048,575
-	To        net.HardwareAddr // the neighbour, 6 bytes; without it the kernel's tables find it
+	To        net.HardwareAddr // the neighbour, 6 bytes
 	From      net.HardwareAddr // the interface
 	MTU       int              // of the link: the longest packet, labels included, 68 to 65,535
+	Next      kernel.Hop       // what it comes of, for the next process: a neighbor, and a label or none; zero: it is nobody's
 }
 
 // How is what is done to a packet's labels.
@@ -85,6 +87,12 @@ func (h Hop) check() error {
 // encode is struct fast_hop.
 func (h Hop) encode() (e fastpathFastHop) {
 	e.How = uint8(h.How)
+	if h.Next.Via.IsValid() {
+		e.Ifindex, e.Via.In6U.U6Addr8 = uint32(h.Next.Interface), h.Next.Via.As16()
+		if len(h.Next.Labels) > 0 {
+			e.Labelled, e.Entry = 1, h.Next.Labels[0]<<12
+		}
+	}
 	if h.How == Kernel {
 		return e
 	}
@@ -92,6 +100,19 @@ func (h Hop) encode() (e fastpathFastHop) {
 	copy(e.Macs[:6], h.To)
 	copy(e.Macs[6:], h.From)
 	return e
+}
+
+// next is what an encoded hop comes of; false: it is nobody's.
+func (e fastpathFastHop) next() (kernel.Hop, bool) {
+	via := netip.AddrFrom16(e.Via.In6U.U6Addr8).Unmap()
+	if via.IsUnspecified() {
+		return kernel.Hop{}, false
+	}
+	h := kernel.Hop{Via: via, Interface: int(e.Ifindex)}
+	if e.Labelled != 0 {
+		h.Labels = []uint32{e.Entry >> 12}
+	}
+	return h, true
 }
 
 // group is what stands for a VIP in the steering maps: itself, or for the n-th of IPv6 an address that is no VIP.

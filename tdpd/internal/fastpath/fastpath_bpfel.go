@@ -14,13 +14,14 @@ import (
 )
 
 type fastpathFastHop struct {
-	_       structs.HostLayout
-	Ifindex uint32
-	Entry   uint32
-	Macs    [12]uint8
-	Mtu     uint16
-	How     uint8
-	Pad     [9]uint8
+	_        structs.HostLayout
+	Ifindex  uint32
+	Entry    uint32
+	Macs     [12]uint8
+	Mtu      uint16
+	How      uint8
+	Labelled uint8
+	Via      fastpathIn6Addr
 }
 
 type fastpathFastPath struct {

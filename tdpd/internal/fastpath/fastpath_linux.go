@@ -13,6 +13,7 @@ import (
 
 	"github.com/manycast/manycast/internal/bpfnet"
 	"github.com/manycast/manycast/internal/steer"
+	"github.com/manycast/manycast/tdpd/internal/kernel"
 )
 
 // Fastpath is the loaded programs with their maps. One goroutine at a time may use it.
@@ -130,12 +131,35 @@ func (f *Fastpath) Close(keep bool) error {
 	return errors.Join(errs...)
 }
 
-// Set makes s the state. Trees and labels are there before a plan names them, and go after it; a path is changed in one step, a VIP's
-// users are in another. What can be done is done even where a part fails.
+// Set makes s the state.
 func (f *Fastpath) Set(s State) error {
+	return errors.Join(f.SetUsers(s.VIPs, s.Trees), f.SetLabels(s.Labels))
+}
+
+// SetUsers makes these the plans and the trees of their owners. Trees are there before a plan names them, and go after it; a tree is changed
+// in one step, a VIP's users are in another. What can be done is done even where a part fails.
+func (f *Fastpath) SetUsers(vips map[netip.Addr]*steer.Plan, trees map[steer.Owner][]Hop) error {
 	f.hops.settle()
-	errs := []error{f.trees.add(s.Trees), f.labels.add(s.Labels), f.setVIPs(s.VIPs)}
-	return errors.Join(append(errs, f.trees.prune(s.Trees), f.labels.prune(s.Labels))...)
+	return errors.Join(f.trees.add(trees), f.setVIPs(vips), f.trees.prune(trees))
+}
+
+// SetLabels makes these what is done to labels, each changed in one step.
+func (f *Fastpath) SetLabels(labels map[uint32][]Hop) error {
+	f.hops.settle()
+	return errors.Join(f.labels.add(labels), f.labels.prune(labels))
+}
+
+// Labels are what a process before, or this one, has put in, of which the neighbors are known.
+func (f *Fastpath) Labels() map[uint32][]kernel.Hop {
+	out := make(map[uint32][]kernel.Hop, len(f.labels.has))
+	for label, hops := range f.labels.has {
+		for _, h := range hops {
+			if next, ok := h.next(); ok {
+				out[label] = append(out[label], next)
+			}
+		}
+	}
+	return out
 }
 
 // setVIPs brings the plans in. A VIP of IPv6 has a group while it is there.

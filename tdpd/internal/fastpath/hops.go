@@ -91,7 +91,7 @@ func (t *hopTable) place(n int) (uint32, error) {
 func keyOf(hops []fastpathFastHop) string {
 	b := make([]byte, 0, 24*len(hops))
 	for _, h := range hops {
-		b = fmt.Appendf(b, "%d %d %d %d %x;", h.How, h.Ifindex, h.Entry, h.Mtu, h.Macs)
+		b = fmt.Appendf(b, "%d %d %d %d %x %d %x;", h.How, h.Ifindex, h.Entry, h.Mtu, h.Macs, h.Labelled, h.Via.In6U.U6Addr8)
 	}
 	return string(b)
 }

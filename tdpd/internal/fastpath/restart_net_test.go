@@ -9,8 +9,12 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"github.com/manycast/manycast/internal/steer"
 	"github.com/manycast/manycast/internal/testnet"
+	"github.com/manycast/manycast/tdpd/internal/kernel"
 )
 
 // A process that dies leaves its programs at work; the next one finds all of it, changes nothing that is wanted as it is, and a clean end
@@ -40,7 +44,9 @@ func TestNetTheNextProcessTakesOver(t *testing.T) {
 	}
 	s := halves(t)
 	s.Trees[1] = append(s.Trees[1], Hop{Interface: 7, How: Label, Label: 101, To: next, From: here, MTU: 1500})
-	s.Labels = map[uint32][]Hop{100: {{Interface: 7, How: Bare, To: next, From: here, MTU: 1500}}, 101: s.Trees[1], 102: nil}
+	s.Labels = map[uint32][]Hop{100: {{Interface: 7, How: Bare, To: next, From: here, MTU: 1500}}, 101: s.Trees[1], 102: nil,
+		103: {{How: Kernel, Next: kernel.Hop{Labels: []uint32{104}, Via: via6, Interface: 7}}, {How: Label, Label: 105, Interface: 7, To: next, From: here, MTU: 1500, Next: kernel.Hop{Labels: []uint32{105}, Via: via4, Interface: 7}}},
+	}
 	f, ifindex := begin()
 	set(t, f, s)
 	in := frame(packet{src: "10.1.0.12", dst: "192.0.2.80", proto: 17, ttl: 64, payload: make([]byte, 20)}.ip())
@@ -59,14 +65,18 @@ func TestNetTheNextProcessTakesOver(t *testing.T) {
 	if err := f.Prune(); err != nil || !nativeIn(t, node, ifindex) {
 		t.Errorf("what is wanted was pruned: %v", err)
 	}
+	left := map[uint32][]kernel.Hop{103: {{Labels: []uint32{104}, Via: via6, Interface: 7}, {Labels: []uint32{105}, Via: via4, Interface: 7}}}
+	if diff := cmp.Diff(left, f.Labels(), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Errorf("labels of the process before: -want +got:\n%s", diff)
+	}
 	places := f.hops.next
 	f.hops.put = func(at uint32, hops []fastpathFastHop) error {
 		t.Errorf("hops %v are written, at %d", hops, at)
 		return nil
 	}
 	set(t, f, s)
-	if f.hops.next != places || places != 4 {
-		t.Errorf("%d places for hops, %d before, want 4", f.hops.next, places)
+	if f.hops.next != places || places != 6 {
+		t.Errorf("%d places for hops, %d before, want 6", f.hops.next, places)
 	}
 	f.hops.put = f.putHops
 	delete(s.VIPs, vip6)

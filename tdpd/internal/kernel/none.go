@@ -13,9 +13,11 @@ type None struct {
 	state State
 }
 
-// NewNone returns an empty one.
-func NewNone() *None {
-	return &None{state: State{Labels: map[uint32][]Hop{}, Prefixes: map[netip.Prefix][]Hop{}}}
+// NewNone returns one that has what a process before has left to those others.
+func NewNone(labels map[uint32][]Hop) *None {
+	n := &None{state: State{Labels: map[uint32][]Hop{}, Prefixes: map[netip.Prefix][]Hop{}}}
+	maps.Copy(n.state.Labels, labels)
+	return n
 }
 
 // Set implements Backend.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/daemon"
+	"github.com/manycast/manycast/tdpd/internal/binding"
 	"github.com/manycast/manycast/tdpd/internal/config"
 	"github.com/manycast/manycast/tdpd/internal/discovery"
 	"github.com/manycast/manycast/tdpd/internal/fastpath"
@@ -45,6 +46,13 @@ type Journal interface {
 	Remove() error
 }
 
+// UserStore keeps bindings of users beyond this process.
+type UserStore interface {
+	Load() (binding.Kept, error)
+	Save(binding.Kept) error
+	Remove() error
+}
+
 // Options are what a Service works with. It closes Network, Kernel and Journal.
 type Options struct {
 	Config  config.Config
@@ -56,6 +64,8 @@ type Options struct {
 	Journal Journal
 	Log     *slog.Logger
 	Keep    bool // a clean stop leaves the kernel's entries
+	// Users keeps bindings of users beyond this process; nil: nothing does.
+	Users UserStore
 	// Steer brings users into the fast path, which has Kernel behind it; nil: there is none.
 	Steer func(fastpath.Users) error
 	// Publish is called by the loop for each event that others may want to know of, and does not wait; nil: nobody does.
@@ -123,6 +133,9 @@ func (s *Service) Run(ctx context.Context) error {
 		return errors.Join(err, s.Kernel.Close(true))
 	}
 	s.setServers(now, nil)
+	if err := s.restoreUsers(now); err != nil {
+		return errors.Join(err, s.Kernel.Close(true))
+	}
 	s.discovered(now, s.discovery.SetTargets(now, s.Config.Targets()))
 	due := now
 	timer := time.NewTimer(0)
@@ -245,5 +258,5 @@ func (s *Service) stop(now time.Time, keep bool) error {
 	if keep {
 		return errors.Join(s.Kernel.Close(true), s.Journal.Close())
 	}
-	return errors.Join(s.Kernel.Close(false), s.Journal.Remove())
+	return errors.Join(s.Kernel.Close(false), s.Journal.Remove(), s.forgetUsers())
 }

@@ -33,6 +33,37 @@ func newUserState(s *Service) userState {
 	return userState{book: steering.New(s.Config.RouterID, s.Config.Users.Trust(), steering.Limits{}), steered: map[string]steering.Binding{}, owners: map[netip.Addr]steer.Owner{}}
 }
 
+// restoreUsers takes over what a process before has kept.
+func (s *Service) restoreUsers(now time.Time) error {
+	if s.Users == nil || !s.Config.Users.Used() {
+		return nil
+	}
+	kept, err := s.Users.Load()
+	if err != nil {
+		return err
+	}
+	s.users.owners = kept.Owners
+	s.steer(now, s.users.book.Restore(now, kept.Bindings))
+	return nil
+}
+
+// keepUsers keeps what was said.
+func (s *Service) keepUsers(now time.Time) {
+	if s.Users == nil {
+		return
+	}
+	if err := s.Users.Save(binding.Kept{Bindings: s.users.book.Words(), Owners: s.users.owners}); err != nil {
+		s.kernel.warn(s.Log, now, err)
+	}
+}
+
+func (s *Service) forgetUsers() error {
+	if s.Users == nil {
+		return nil
+	}
+	return s.Users.Remove()
+}
+
 // Bind takes what a director at this router says of a service; again: that what it said holds for longer. The error says why not.
 func (s *Service) Bind(now time.Time, b steering.Binding, again bool) error {
 	b.Voucher, b.Path = s.Config.RouterID, []steering.Router{s.Config.RouterID}
@@ -138,10 +169,15 @@ func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 // bringUsers brings what holds into the fast path, where it is not there yet.
 func (s *Service) bringUsers(now time.Time) {
 	u := &s.users
-	if !u.dirty || s.Steer == nil || now.Before(u.retry) {
-		return
+	if !u.dirty || !s.kernel.synced || now.Before(u.retry) {
+		return // before there are routes there are no trees: what a process before has left goes on
 	}
 	all, err := s.allUsers()
+	s.keepUsers(now)
+	if s.Steer == nil {
+		u.dirty = false
+		return
+	}
 	if err = errors.Join(err, s.Steer(all)); err != nil {
 		u.retry = now.Add(retrySoon)
 		s.kernel.warn(s.Log, now, err)

@@ -186,6 +186,33 @@ func (b *Book) fits(n Binding, s *service, was *word) error {
 	return nil
 }
 
+// Restore takes what a process before has kept: nobody vouches for it now, so it is held, and replaced by whatever is said. What cannot be
+// taken is left out.
+func (b *Book) Restore(now time.Time, kept []Binding) []Action {
+	var out []Action
+	for _, n := range kept {
+		s := b.services[n.Service]
+		if n.Withdraws() || n.check() != nil || b.fits(n, s, nil) != nil {
+			continue
+		}
+		b.services[n.Service].words[n.Voucher] = &word{Binding: n, from: map[Router]bool{}, expires: now}
+		out = append(out, b.settle(now, n.Service)...)
+	}
+	return out
+}
+
+// Words are all that was said and may hold, to be kept.
+func (b *Book) Words() []Binding {
+	var out []Binding
+	for _, name := range b.names() {
+		s := b.services[name]
+		for _, v := range slices.SortedFunc(maps.Keys(s.words), netip.Addr.Compare) {
+			out = append(out, s.words[v].Binding)
+		}
+	}
+	return out
+}
+
 // Lost says that a neighbor is not there any more. What only it told is held from now on.
 func (b *Book) Lost(now time.Time, from Router) []Action {
 	var out []Action

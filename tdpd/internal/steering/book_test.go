@@ -290,3 +290,28 @@ func TestOwnDirector(t *testing.T) {
 	r.put(self, binding(self, 1, 1), "steer 1.1 of 10.0.0.1, tell 1.1")
 	r.refused(d1, binding(self, 2, 2, d1), ErrLoop)
 }
+
+// What a process before has kept holds for as long as it may without its voucher, who goes on where it stopped.
+func TestRestore(t *testing.T) {
+	r := newRig(t)
+	r.put(d1, binding(d1, 3, 4), "steer 1.4 of 10.0.0.11, tell 1.4")
+	r.put(d2, binding(d2, 1, 4), "tell 1.4")
+	kept := r.Words()
+	wrong := binding(core, 1, 9)
+	wrong.Lifetime = 0
+	r.Book = book()
+	if got := told(r.Restore(r.now, append(kept, wrong))); got != "steer 1.4 of 10.0.0.11" {
+		t.Errorf("restored: %q", got)
+	}
+	if _, err := r.Refresh(r.now, d1, Binding{Service: "web", Voucher: d1, Sequence: 3, Lifetime: 30 * time.Second}); !errors.Is(err, ErrStale) {
+		t.Errorf("who has not told it to this process refreshes it: %v", err)
+	}
+	r.pass(59*time.Second, "")
+	r.put(d1, binding(d1, 3, 4), "tell 1.4 again")
+	r.pass(29*time.Second, "")
+	r.put(d1, binding(d1, 4, 5), "steer 1.5 of 10.0.0.11, tell 1.5")
+	r.pass(91*time.Second, "stop")
+	r.Book = book()
+	r.Restore(r.now, kept)
+	r.pass(61*time.Second, "stop")
+}

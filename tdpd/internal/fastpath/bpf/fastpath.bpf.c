@@ -53,7 +53,8 @@ struct fast_hop {
 	__u8 macs[2 * ETH_ALEN]; /* destination, source */
 	__u16 mtu;	    /* of the link: longest packet, labels included */
 	__u8 how;
-	__u8 pad[9];
+	__u8 labelled;	     /* the next two are the loader's: what it is to be, were the neighbor known */
+	struct in6_addr via; /* the neighbor; of IPv4 as mapped */
 };
 
 /* The next hops of a tree or of a label: several share the flows. */

@@ -1,0 +1,42 @@
+package binding
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/manycast/manycast/internal/steer"
+	"github.com/manycast/manycast/tdpd/internal/steering"
+)
+
+func TestKept(t *testing.T) {
+	f := File(filepath.Join(t.TempDir(), "users"))
+	if k, err := f.Load(); err != nil || len(k.Bindings)+len(k.Owners) > 0 {
+		t.Errorf("of nothing: %+v, %v", k, err)
+	}
+	want := Kept{[]steering.Binding{example(8), example(4)}, map[netip.Addr]steer.Owner{router(7): 3, netip.MustParseAddr("2001:db8::1"): 1}}
+	for range 2 {
+		if err := f.Save(want); err != nil {
+			t.Fatal(err)
+		}
+		got, err := f.Load()
+		if diff := cmp.Diff(want, got, sameAddr...); err != nil || diff != "" {
+			t.Errorf("%v, -want +got:\n%s", err, diff)
+		}
+	}
+	if err := os.WriteFile(string(f), []byte("nothing of the kind"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Load(); err == nil || !strings.Contains(err.Error(), "remove "+string(f)) {
+		t.Errorf("of garbage: %v", err)
+	}
+	for range 2 {
+		if err := f.Remove(); err != nil {
+			t.Error(err)
+		}
+	}
+}

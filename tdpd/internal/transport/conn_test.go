@@ -106,7 +106,9 @@ func TestMessageBeyondAPDU(t *testing.T) {
 			c.Send(m)
 		}
 		var dropped []uint32
+		done := make(chan struct{})
 		go func() {
+			defer close(done)
 			for range 2 {
 				e, is := (<-events).(Dropped)
 				if !is || e.Conn != c || e.Err == nil {
@@ -117,6 +119,7 @@ func TestMessageBeyondAPDU(t *testing.T) {
 			}
 		}()
 		got := ids(t, far, 5)
+		<-done
 		if len(got) != 3 || got[0] != 1 || got[1] != 3 || len(dropped) != 2 || dropped[0] != 2 || dropped[1] != 4 {
 			t.Errorf("came %v, dropped %v", got, dropped)
 		}

@@ -93,6 +93,7 @@ type member struct {
 	spoken   window         // numbers of the messages that were taken
 	via      []hearing
 	work     budgets
+	said     uint64    // number of the report that counts: the latest
 	pause    time.Time // it restarts: not silent before
 	due      time.Time // its place in the queue
 	index    int

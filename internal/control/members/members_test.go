@@ -416,6 +416,33 @@ func TestPauseEndsWithTheRestart(t *testing.T) {
 	}
 }
 
+// TestReportsOvertakeEachOther: the latest one counts, whichever comes last. A report on its way when its sender says that it pauses does
+// not take that back.
+func TestReportsOvertakeEachOther(t *testing.T) {
+	l, s := newListener(t, begin), server(t, "s1", addr1, 1)
+	_, now := run(t, begin, begin.Add(2*time.Second), []*listener{l}, []*speaker{s}, nil)
+	report := func(change func()) [][]byte {
+		t.Helper()
+		change()
+		frames, _, err := s.Tick(now, now)
+		if err != nil || len(frames) == 0 {
+			t.Fatalf("%d frames, %v", len(frames), err)
+		}
+		return frames
+	}
+	first := report(func() { s.SetStatus(now, control.Status{Why: "warming up"}) })
+	second := report(func() { s.SetStatus(now, control.Status{OK: true}); s.Pause(now, 5*time.Second) })
+	for _, f := range append(second, first...) {
+		if err := l.frame(now, s, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(t, now, now.Add(time.Second), []*listener{l}, nil, nil)
+	if m := l.member("s1"); m.Health != control.Available || m.Why != "" {
+		t.Errorf("in its pause: %+v", m)
+	}
+}
+
 func TestRestored(t *testing.T) {
 	l, s := newListener(t, begin), server(t, "s1", addr1, 1)
 	l.Restore(begin, []members.Known{{Name: "s1", Role: control.Server, Address: addr1}, {Name: "s2", Role: control.Server, Address: addr2}})

@@ -54,6 +54,11 @@ func (m *Members) report(now, wall time.Time, iface string, source netip.Addr, o
 	p.anchor(anchors)
 	p.stamp = max(p.stamp, r.GetTimeUnixNano())
 	m.counted.Messages++
+	if o.Number < p.said { // a later one has overtaken it
+		m.alive(now, iface, p)
+		return nil, nil
+	}
+	p.said = o.Number
 	p.say(&r)
 	m.alive(now, iface, p)
 	m.pauses(now, p, min(time.Duration(r.GetPauseMs())*time.Millisecond, MaxPause))
@@ -136,7 +141,7 @@ func (m *Members) enter(now time.Time, p *member, o wire.Origin) error {
 		p.due = now.Add(m.cfg.DeadAfter)
 		heap.Push(&m.queue, p)
 	}
-	p.Boot, p.anchors, p.spoken = o.Boot, nil, window{}
+	p.Boot, p.anchors, p.spoken, p.said = o.Boot, nil, window{}, 0
 	return nil
 }
 

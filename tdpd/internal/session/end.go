@@ -126,8 +126,16 @@ type toldError struct{ status wire.Status }
 
 func (e *toldError) Error() string { return fmt.Sprintf("the peer says: %v", e.status.Code) }
 
-// refuse plans the next try with a peer that does not agree.
+// refuse plans the next try with a peer that does not agree. A connection that breaks without a word is not that, the first time: a process
+// that is killed still takes a connection at its end, and may be back in a moment.
 func (s *Session) refuse(now time.Time, why error) {
+	var told *toldError
+	var found *wire.Error
+	if !s.broke && !errors.As(why, &told) && !errors.As(why, &found) {
+		s.broke = true
+		s.refused(why, now.Add(connectAgain))
+		return
+	}
 	if s.cfg.Role == Active {
 		s.backoff = min(max(2*s.backoff, minBackoff), maxBackoff)
 	}

@@ -143,6 +143,7 @@ type Session struct {
 	said       time.Time     // the last message sent
 	retry      time.Time     // of an active one: when to connect; zero: not now
 	backoff    time.Duration // of the last refusal
+	broke      bool          // a connection broke on the way to a session, since there was one
 	id         uint32        // of the last message that was given one
 	actions    []Action
 }

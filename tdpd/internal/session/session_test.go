@@ -223,6 +223,30 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
+// TestBrokenOpening: a connection that breaks before there is a session may be the last one of a process that is back in a moment; where that
+// goes on, the peer is refusing. An operational session ends it.
+func TestBrokenOpening(t *testing.T) {
+	s, now := New(start, Config{Local: local, Peer: peer, Role: Active}), start
+	for round := range 2 {
+		var waits []time.Duration
+		for range 3 {
+			s.Tick(now)
+			s.Connected(now)
+			s.Failed(now, errors.New("connection reset by peer"))
+			waits = append(waits, s.Next().Sub(now))
+			now = s.Next()
+		}
+		if got := fmt.Sprint(waits); got != "[1s 15s 30s]" {
+			t.Errorf("round %d: waits %s", round, got)
+		}
+		s.Tick(now)
+		s.Connected(now)
+		s.Message(now, proposal())
+		s.Message(now, wire.KeepAlive{})
+		s.Failed(now, nil)
+	}
+}
+
 // TestConnectAgain: a peer that cannot be connected to may be starting, and is tried again and again; what it refused before still counts.
 func TestConnectAgain(t *testing.T) {
 	s, now := New(start, Config{Local: local, Peer: peer, Role: Active}), start

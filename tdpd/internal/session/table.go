@@ -96,7 +96,7 @@ func (s *Session) confirming(now time.Time, m wire.Message) {
 		s.unexpected(now, m)
 		return
 	}
-	s.backoff = 0
+	s.backoff, s.broke = 0, false
 	s.to(now, Operational)
 	s.actions = append(s.actions, Up{s.agreed})
 }

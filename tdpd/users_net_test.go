@@ -39,7 +39,7 @@ func TestNetUsersOfAServer(t *testing.T) {
 		return fmt.Sprintf("[forwarding]\ntables = \"none\"\nfast_path = true\nbpffs = %q\n%s", filepath.Join(bpffs, name), more)
 	}
 	r.caps = ",+bpf"
-	r.extra = "[servers]\naddresses = [\"10.9.0.80\"]\n[restart]\nreconnect = \"20s\"\nrecovery = \"10s\"\n"
+	r.extra = "[servers]\naddresses = [\"10.9.0.80\"]\n[restart]\nreconnect = \"20s\"\nrecovery = \"20s\"\n"
 	r.of = map[string]string{
 		"r1": fast("r1", "edge = [\"e\"]\n[[users.accept]]\nfrom = \"2.2.2.2\"\nvips = [\"192.0.2.0/24\"]\n"),
 		"r2": fast("r2", "[users]\nupstream = [\"1.1.1.1\"]\n[[users.accept]]\nfrom = \"3.3.3.3\"\n"),

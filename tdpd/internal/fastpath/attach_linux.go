@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 
 	"github.com/manycast/manycast/internal/bpfnet"
 )
@@ -101,9 +102,12 @@ func (f *Fastpath) Detach(ifindex int) error {
 		return nil
 	}
 	delete(f.attached, ifindex)
-	var err error
+	err := l.Detach() // at once: with its last reference it would go a little later
+	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOLINK) || errors.Is(err, unix.EINVAL) {
+		err = nil // the interface has gone, and it with it
+	}
 	if f.pins != "" {
-		err = l.Unpin()
+		err = errors.Join(err, l.Unpin())
 	}
 	return errors.Join(err, l.Close())
 }
@@ -117,7 +121,7 @@ func (f *Fastpath) Prune() error {
 	errs := []error{err}
 	for _, pin := range all {
 		if index, err := strconv.Atoi(filepath.Base(pin)[len(pinPrefix):]); err != nil || f.attached[index] == nil {
-			errs = append(errs, remove(pin))
+			errs = append(errs, bpfnet.RemovePin(pin))
 		}
 	}
 	return errors.Join(errs...)
@@ -128,7 +132,7 @@ func Remove(pins string) error {
 	all, err := filepath.Glob(filepath.Join(pins, pinPrefix+"*"))
 	errs := []error{err}
 	for _, pin := range all {
-		errs = append(errs, remove(pin)) // with its last reference the link goes
+		errs = append(errs, bpfnet.RemovePin(pin))
 	}
 	return errors.Join(append(errs, removeMaps(pins), bpfnet.RemovePinDir(pins))...)
 }
@@ -140,7 +144,9 @@ func removeMaps(pins string) error {
 	}
 	var errs []error
 	for name := range spec.Maps {
-		errs = append(errs, remove(filepath.Join(pins, name)))
+		if isShared(name) {
+			errs = append(errs, remove(filepath.Join(pins, name)))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -29,6 +29,13 @@ type benchConnection struct {
 	Proto uint32
 }
 
+type benchFastAnswer struct {
+	_      structs.HostLayout
+	Header [5]uint64
+	Icmp   [7]uint64
+	Pseudo [5]uint64
+}
+
 type benchFastHop struct {
 	_        structs.HostLayout
 	Ifindex  uint32
@@ -89,10 +96,12 @@ const (
 	benchMapBenchConfig       = "bench_config"
 	benchMapBenchLru          = "bench_lru"
 	benchMapBenchPrograms     = "bench_programs"
+	benchMapFastAnswers       = "fast_answers"
 	benchMapFastCounts        = "fast_counts"
 	benchMapFastHops          = "fast_hops"
 	benchMapFastLabels        = "fast_labels"
 	benchMapFastOwners        = "fast_owners"
+	benchMapFastToldAt        = "fast_told_at"
 	benchMapFastTrees         = "fast_trees"
 	benchMapFastVips6         = "fast_vips6"
 	benchMapSteerCurrent      = "steer_current"
@@ -107,6 +116,8 @@ const (
 	benchProgBenchPush        = "bench_push"
 	benchProgFastCore         = "fast_core"
 	benchProgFastEdge         = "fast_edge"
+	benchVarFastSelf4         = "fast_self4"
+	benchVarFastSelf6         = "fast_self6"
 )
 
 // loadBench returns the embedded CollectionSpec for bench.
@@ -166,10 +177,12 @@ type benchMapSpecs struct {
 	BenchConfig   *ebpf.MapSpec `ebpf:"bench_config"`
 	BenchLru      *ebpf.MapSpec `ebpf:"bench_lru"`
 	BenchPrograms *ebpf.MapSpec `ebpf:"bench_programs"`
+	FastAnswers   *ebpf.MapSpec `ebpf:"fast_answers"`
 	FastCounts    *ebpf.MapSpec `ebpf:"fast_counts"`
 	FastHops      *ebpf.MapSpec `ebpf:"fast_hops"`
 	FastLabels    *ebpf.MapSpec `ebpf:"fast_labels"`
 	FastOwners    *ebpf.MapSpec `ebpf:"fast_owners"`
+	FastToldAt    *ebpf.MapSpec `ebpf:"fast_told_at"`
 	FastTrees     *ebpf.MapSpec `ebpf:"fast_trees"`
 	FastVips6     *ebpf.MapSpec `ebpf:"fast_vips6"`
 	SteerCurrent  *ebpf.MapSpec `ebpf:"steer_current"`
@@ -184,6 +197,8 @@ type benchMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type benchVariableSpecs struct {
+	FastSelf4 *ebpf.VariableSpec `ebpf:"fast_self4"`
+	FastSelf6 *ebpf.VariableSpec `ebpf:"fast_self6"`
 }
 
 // benchObjects contains all objects after they have been loaded into the kernel.
@@ -209,10 +224,12 @@ type benchMaps struct {
 	BenchConfig   *ebpf.Map `ebpf:"bench_config"`
 	BenchLru      *ebpf.Map `ebpf:"bench_lru"`
 	BenchPrograms *ebpf.Map `ebpf:"bench_programs"`
+	FastAnswers   *ebpf.Map `ebpf:"fast_answers"`
 	FastCounts    *ebpf.Map `ebpf:"fast_counts"`
 	FastHops      *ebpf.Map `ebpf:"fast_hops"`
 	FastLabels    *ebpf.Map `ebpf:"fast_labels"`
 	FastOwners    *ebpf.Map `ebpf:"fast_owners"`
+	FastToldAt    *ebpf.Map `ebpf:"fast_told_at"`
 	FastTrees     *ebpf.Map `ebpf:"fast_trees"`
 	FastVips6     *ebpf.Map `ebpf:"fast_vips6"`
 	SteerCurrent  *ebpf.Map `ebpf:"steer_current"`
@@ -228,10 +245,12 @@ func (m *benchMaps) Close() error {
 		m.BenchConfig,
 		m.BenchLru,
 		m.BenchPrograms,
+		m.FastAnswers,
 		m.FastCounts,
 		m.FastHops,
 		m.FastLabels,
 		m.FastOwners,
+		m.FastToldAt,
 		m.FastTrees,
 		m.FastVips6,
 		m.SteerCurrent,
@@ -247,6 +266,8 @@ func (m *benchMaps) Close() error {
 //
 // It can be passed to loadBenchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type benchVariables struct {
+	FastSelf4 *ebpf.Variable `ebpf:"fast_self4"`
+	FastSelf6 *ebpf.Variable `ebpf:"fast_self6"`
 }
 
 // benchPrograms contains all programs after they have been loaded into the kernel.

@@ -46,7 +46,9 @@ type Counters struct {
 	Pushed, Swapped, Popped uint64
 	Bare                    uint64 // sent to a next hop that wants no label
 	Kernel                  uint64 // left to the kernel's tables
-	TooLong, Expiring       uint64 // of these: for the link's MTU, for a TTL that ends here
+	Expiring                uint64 // of these: with a TTL that ends here
+	TooLong                 uint64 // for the link's MTU: the sender was told so, or it was left to the kernel's tables
+	Told                    uint64 // of these: told
 	Nobody                  uint64 // dropped: the user has no owner, or the owner no tree
 	Outsider                uint64 // dropped: with a label, on an interface toward users
 	Malformed               uint64 // dropped

@@ -13,6 +13,13 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type fastpathFastAnswer struct {
+	_      structs.HostLayout
+	Header [5]uint64
+	Icmp   [7]uint64
+	Pseudo [5]uint64
+}
+
 type fastpathFastHop struct {
 	_        structs.HostLayout
 	Ifindex  uint32
@@ -70,10 +77,12 @@ type fastpathSteerPlan struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	fastpathMapFastAnswers  = "fast_answers"
 	fastpathMapFastCounts   = "fast_counts"
 	fastpathMapFastHops     = "fast_hops"
 	fastpathMapFastLabels   = "fast_labels"
 	fastpathMapFastOwners   = "fast_owners"
+	fastpathMapFastToldAt   = "fast_told_at"
 	fastpathMapFastTrees    = "fast_trees"
 	fastpathMapFastVips6    = "fast_vips6"
 	fastpathMapSteerCurrent = "steer_current"
@@ -84,6 +93,8 @@ const (
 	fastpathMapSteerUsers   = "steer_users"
 	fastpathProgFastCore    = "fast_core"
 	fastpathProgFastEdge    = "fast_edge"
+	fastpathVarFastSelf4    = "fast_self4"
+	fastpathVarFastSelf6    = "fast_self6"
 )
 
 // loadFastpath returns the embedded CollectionSpec for fastpath.
@@ -136,10 +147,12 @@ type fastpathProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type fastpathMapSpecs struct {
+	FastAnswers  *ebpf.MapSpec `ebpf:"fast_answers"`
 	FastCounts   *ebpf.MapSpec `ebpf:"fast_counts"`
 	FastHops     *ebpf.MapSpec `ebpf:"fast_hops"`
 	FastLabels   *ebpf.MapSpec `ebpf:"fast_labels"`
 	FastOwners   *ebpf.MapSpec `ebpf:"fast_owners"`
+	FastToldAt   *ebpf.MapSpec `ebpf:"fast_told_at"`
 	FastTrees    *ebpf.MapSpec `ebpf:"fast_trees"`
 	FastVips6    *ebpf.MapSpec `ebpf:"fast_vips6"`
 	SteerCurrent *ebpf.MapSpec `ebpf:"steer_current"`
@@ -154,6 +167,8 @@ type fastpathMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type fastpathVariableSpecs struct {
+	FastSelf4 *ebpf.VariableSpec `ebpf:"fast_self4"`
+	FastSelf6 *ebpf.VariableSpec `ebpf:"fast_self6"`
 }
 
 // fastpathObjects contains all objects after they have been loaded into the kernel.
@@ -176,10 +191,12 @@ func (o *fastpathObjects) Close() error {
 //
 // It can be passed to loadFastpathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type fastpathMaps struct {
+	FastAnswers  *ebpf.Map `ebpf:"fast_answers"`
 	FastCounts   *ebpf.Map `ebpf:"fast_counts"`
 	FastHops     *ebpf.Map `ebpf:"fast_hops"`
 	FastLabels   *ebpf.Map `ebpf:"fast_labels"`
 	FastOwners   *ebpf.Map `ebpf:"fast_owners"`
+	FastToldAt   *ebpf.Map `ebpf:"fast_told_at"`
 	FastTrees    *ebpf.Map `ebpf:"fast_trees"`
 	FastVips6    *ebpf.Map `ebpf:"fast_vips6"`
 	SteerCurrent *ebpf.Map `ebpf:"steer_current"`
@@ -192,10 +209,12 @@ type fastpathMaps struct {
 
 func (m *fastpathMaps) Close() error {
 	return _FastpathClose(
+		m.FastAnswers,
 		m.FastCounts,
 		m.FastHops,
 		m.FastLabels,
 		m.FastOwners,
+		m.FastToldAt,
 		m.FastTrees,
 		m.FastVips6,
 		m.SteerCurrent,
@@ -211,6 +230,8 @@ func (m *fastpathMaps) Close() error {
 //
 // It can be passed to loadFastpathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type fastpathVariables struct {
+	FastSelf4 *ebpf.Variable `ebpf:"fast_self4"`
+	FastSelf6 *ebpf.Variable `ebpf:"fast_self6"`
 }
 
 // fastpathPrograms contains all programs after they have been loaded into the kernel.

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -32,6 +33,8 @@ type Fastpath struct {
 // Options of a Fastpath. Sizes are how much there is room for; 0 is the most.
 type Options struct {
 	Owners, Labels, Hops uint32
+	// Self are this router's addresses, by which senders are told what is too long; without one of a family they are not.
+	Self4, Self6 netip.Addr
 	// Pins is a directory on a bpffs that keeps maps and attachments beyond the process: the next one takes them over; empty: they
 	// end with it.
 	Pins string
@@ -73,13 +76,24 @@ func (f *Fastpath) load(o Options) error {
 	} {
 		spec.Maps[name].MaxEntries = n
 	}
+	if o.Self4.Is4() {
+		err = spec.Variables["fast_self4"].Set(o.Self4.As4())
+	}
+	if o.Self6.Is6() && err == nil {
+		err = spec.Variables["fast_self6"].Set(o.Self6.As16())
+	}
+	if err != nil {
+		return fmt.Errorf("tdpd's fast path: its address: %w", err)
+	}
 	options := &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: o.Pins}}
 	if o.Pins != "" {
 		if err := bpfnet.PinDir(o.Pins); err != nil {
 			return err
 		}
-		for _, m := range spec.Maps {
-			m.Pinning = ebpf.PinByName
+		for name, m := range spec.Maps {
+			if isShared(name) {
+				m.Pinning = ebpf.PinByName
+			}
 		}
 	}
 	err = spec.LoadAndAssign(&f.objects, options)
@@ -93,6 +107,9 @@ func (f *Fastpath) load(o Options) error {
 	}
 	return nil
 }
+
+// isShared says whether a map is one process' and the next one's: constants (.rodata) are each process' own.
+func isShared(name string) bool { return !strings.HasPrefix(name, ".") }
 
 // takeOver learns what a process before has left in the maps.
 func (f *Fastpath) takeOver() error {
@@ -324,7 +341,7 @@ func (f *Fastpath) dropLabel(label uint32) error { return f.objects.FastLabels.D
 func (f *Fastpath) Counters() (Counters, error) {
 	var c Counters
 	for i, to := range []*uint64{
-		&c.Pushed, &c.Swapped, &c.Popped, &c.Bare, &c.Kernel, &c.TooLong, &c.Expiring, &c.Nobody, &c.Outsider, &c.Malformed,
+		&c.Pushed, &c.Swapped, &c.Popped, &c.Bare, &c.Kernel, &c.Expiring, &c.TooLong, &c.Told, &c.Nobody, &c.Outsider, &c.Malformed,
 	} {
 		var each []uint64
 		if err := f.objects.FastCounts.Lookup(uint32(i), &each); err != nil {

@@ -26,10 +26,12 @@ const (
 )
 
 var (
-	vip4 = netip.MustParseAddr("192.0.2.80")
-	vip6 = netip.MustParseAddr("2001:db8::80")
-	here = net.HardwareAddr{2, 0, 0, 0, 0, 1}
-	next = net.HardwareAddr{2, 0, 0, 0, 0, 2}
+	vip4  = netip.MustParseAddr("192.0.2.80")
+	vip6  = netip.MustParseAddr("2001:db8::80")
+	self4 = netip.MustParseAddr("10.0.0.7")
+	self6 = netip.MustParseAddr("2001:db8::7")
+	here  = net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	next  = net.HardwareAddr{2, 0, 0, 0, 0, 2}
 )
 
 // open loads the programs with the capabilities that the unit gives.
@@ -37,7 +39,7 @@ func open(t testing.TB) *Fastpath {
 	t.Helper()
 	var f *Fastpath
 	if err := testnet.WithCapabilities(func() (err error) {
-		f, err = Open(Options{Owners: 1 << 12, Labels: 1 << 10, Hops: 1 << 12})
+		f, err = Open(Options{Owners: 1 << 12, Labels: 1 << 10, Hops: 1 << 12, Self4: self4, Self6: self6})
 		return err
 	}, unix.CAP_BPF, unix.CAP_NET_ADMIN); err != nil {
 		if refused := (*ebpf.VerifierError)(nil); errors.As(err, &refused) {

@@ -6,9 +6,9 @@
  *   packet for a VIP ── steer.h: owner ──► fast_trees: the owner's tree ─┐
  *   labelled packet ── fast_labels: what its label stands for ───────────┴─► fast_hops: push, swap or pop, MACs, out
  *
- * What these cannot do alone goes up, untouched, to the kernel's tables, which give the same answer: a TTL that ends here, a packet too
- * long for the link, a label or a neighbour that is not known here. TTL and traffic class follow the uniform model (RFC 3443, RFC 3270),
- * as the kernel's do.
+ * What these cannot do alone goes up, untouched, to the kernel's tables, which give the same answer: a TTL that ends here, a label or a
+ * neighbour that is not known here. TTL and traffic class follow the uniform model (RFC 3443, RFC 3270), as the kernel's do. Who sent a
+ * packet that is too long for the link is told so at once: toolong.h.
  *
  * A user is the packet's source; of an ICMP error the address that the packet inside went to. All of a VIP's packets go by the user
  * alone, so that fragments and any port follow the others.
@@ -75,8 +75,9 @@ enum count {
 	COUNT_POPPED,
 	COUNT_BARE,	/* to a next hop that wants no label */
 	COUNT_KERNEL,	/* left to the tables */
-	COUNT_TOO_LONG, /* of these: for the link's MTU */
 	COUNT_EXPIRING, /* of these: with a TTL that ends here */
+	COUNT_TOO_LONG, /* for the link's MTU: the sender was told, or it was left to the tables */
+	COUNT_TOLD,	/* of these: told */
 	COUNT_NOBODY,	/* dropped: the user has no owner, or the owner no tree */
 	COUNT_OUTSIDER, /* dropped: labelled, on an interface toward users */
 	COUNT_MALFORMED,
@@ -129,10 +130,12 @@ struct {
 	__type(value, __u64);
 } fast_counts SEC(".maps");
 
+/* Keys of fast_counts: each of these on the stack, for each place that counts, is more than there is of it. */
+static volatile const __u32 count_keys[COUNTS] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 };
+
 static __always_inline int done(enum count which, int verdict)
 {
-	ALONE __u32 key = which;
-	__u64 *n = bpf_map_lookup_elem(&fast_counts, &key);
+	__u64 *n = bpf_map_lookup_elem(&fast_counts, (void *)&count_keys[which]);
 
 	if (n)
 		(*n)++;
@@ -144,6 +147,8 @@ static __always_inline int to_kernel(enum count why)
 	done(COUNT_KERNEL, 0);
 	return done(why, XDP_PASS);
 }
+
+#include "toolong.h"
 
 /* hop_of chooses one of a path's hops by the flow. */
 static __always_inline struct fast_hop *hop_of(const struct fast_path *path, __u32 flow)
@@ -254,8 +259,9 @@ static __always_inline int onto_tree(struct xdp_md *ctx, struct ethhdr *eth, str
 		return done(COUNT_KERNEL, XDP_PASS);
 	if (p->ttl <= 1)
 		return to_kernel(COUNT_EXPIRING);
-	if (p->len + (hop->how == HOW_LABEL ? sizeof(__be32) : 0) > hop->mtu)
-		return to_kernel(COUNT_TOO_LONG);
+	__u32 label = hop->how == HOW_LABEL ? sizeof(__be32) : 0;
+	if (p->len + label > hop->mtu)
+		return too_long(ctx, eth->h_proto, ETH_HLEN, hop->mtu - label);
 	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = (void *)(eth + 1);
 		if ((void *)(ip + 1) > end)
@@ -387,7 +393,7 @@ static __always_inline int labelled(struct xdp_md *ctx, struct ethhdr *eth, void
 	entry--;
 	__u32 len = bpf_xdp_get_buff_len(ctx) - ETH_HLEN - (hop->how == HOW_BARE ? sizeof(*label) : 0);
 	if (len > hop->mtu)
-		return to_kernel(COUNT_TOO_LONG);
+		return too_long_inside(ctx, entry, hop->mtu - (hop->how == HOW_BARE ? 0 : sizeof(*label)));
 	if (hop->how == HOW_BARE)
 		return bare(ctx, entry, hop);
 	*label = bpf_htonl(hop->entry | (entry & (ENTRY_TC_MASK | ENTRY_BOTTOM | ENTRY_TTL)));

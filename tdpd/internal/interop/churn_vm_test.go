@@ -122,6 +122,7 @@ func (o *ours) installed(via netip.Addr) (n [2]int) {
 	o.line.t.Helper()
 	conn := o.line.dial(o.at)
 	defer conn.Close()
+	protocols := [2]uint8{kernel.Protocol, uint8(config.Default().Labels.RouteProtocol)}
 	for i, family := range []uint8{unix.AF_MPLS, unix.AF_INET} {
 		count := func(r rtnl.Route) {
 			switch hop := r.Hops[0]; {
@@ -132,7 +133,7 @@ func (o *ours) installed(via netip.Addr) (n [2]int) {
 				n[i]--
 			}
 		}
-		if err := conn.Dump(family, kernel.Protocol, count); err != nil && !errors.Is(err, rtnl.ErrInterrupted) {
+		if err := conn.Dump(family, protocols[i], count); err != nil && !errors.Is(err, rtnl.ErrInterrupted) {
 			o.line.t.Fatal(err)
 		}
 	}

@@ -9,16 +9,8 @@ import (
 	"net"
 	"net/netip"
 
-	"github.com/manycast/manycast/internal/steer"
 	"github.com/manycast/manycast/tdpd/internal/kernel"
 )
-
-// State is all that is wanted.
-type State struct {
-	VIPs   map[netip.Addr]*steer.Plan // of both families; of IPv6 the plan is one of stand-ins (steer.Standin)
-	Trees  map[steer.Owner][]Hop      // several hops share the flows
-	Labels map[uint32][]Hop           // by the label that comes in, 16 to 1,048,575
-}
 
 // Hop is where packets leave, and how.
 type Hop struct {

@@ -40,7 +40,7 @@ type Options struct {
 	Pins string
 }
 
-// Open loads the programs, over the maps that a process before has pinned, if any: what is in them is the state until the first Set. It
+// Open loads the programs, over the maps that a process before has pinned, if any: what is in them holds until others are set. It
 // needs CAP_BPF and CAP_NET_ADMIN.
 func Open(o Options) (*Fastpath, error) {
 	f := &Fastpath{pins: o.Pins, vips6: map[netip.Addr]netip.Addr{}, attached: map[int]link.Link{}}
@@ -148,19 +148,15 @@ func (f *Fastpath) Close(keep bool) error {
 	return errors.Join(errs...)
 }
 
-// Set makes s the state.
-func (f *Fastpath) Set(s State) error {
-	return errors.Join(f.SetUsers(s.VIPs, s.Trees), f.SetLabels(s.Labels))
-}
-
-// SetUsers makes these the plans and the trees of their owners. Trees are there before a plan names them, and go after it; a tree is changed
+// SetUsers makes these the plans and the trees of their owners: by VIPs of both families, those of IPv6 with plans of stand-ins
+// (steer.Standin); several hops of a tree share the flows. Trees are there before a plan names them, and go after it; a tree is changed
 // in one step, a VIP's users are in another. What can be done is done even where a part fails.
 func (f *Fastpath) SetUsers(vips map[netip.Addr]*steer.Plan, trees map[steer.Owner][]Hop) error {
 	f.hops.settle()
 	return errors.Join(f.trees.add(trees), f.setVIPs(vips), f.trees.prune(trees))
 }
 
-// SetLabels makes these what is done to labels, each changed in one step.
+// SetLabels makes these what is done to labels that come in, 16 to 1,048,575, each changed in one step.
 func (f *Fastpath) SetLabels(labels map[uint32][]Hop) error {
 	f.hops.settle()
 	return errors.Join(f.labels.add(labels), f.labels.prune(labels))

@@ -62,12 +62,12 @@ func (f File) Load() (Kept, error) {
 		err = proto.Unmarshal(raw, &p)
 	}
 	if err != nil {
-		return k, fmt.Errorf("kept bindings of users: %w; remove %s", err, string(f))
+		return k, fmt.Errorf("kept bindings of users in %s: %w", string(f), err)
 	}
 	for _, one := range p.GetBindings() {
 		b, err := FromProto(one)
 		if err != nil {
-			return k, fmt.Errorf("kept bindings of users: %w; remove %s", err, string(f))
+			return Kept{}, fmt.Errorf("kept bindings of users in %s: %w", string(f), err)
 		}
 		k.Bindings = append(k.Bindings, b)
 	}

@@ -31,7 +31,7 @@ func TestKept(t *testing.T) {
 	if err := os.WriteFile(string(f), []byte("nothing of the kind"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Load(); err == nil || !strings.Contains(err.Error(), "remove "+string(f)) {
+	if _, err := f.Load(); err == nil || !strings.Contains(err.Error(), "in "+string(f)) {
 		t.Errorf("of garbage: %v", err)
 	}
 	for range 2 {

@@ -133,9 +133,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return errors.Join(err, s.Kernel.Close(true))
 	}
 	s.setServers(now, nil)
-	if err := s.restoreUsers(now); err != nil {
-		return errors.Join(err, s.Kernel.Close(true))
-	}
+	s.restoreUsers(now)
 	s.discovered(now, s.discovery.SetTargets(now, s.Config.Targets()))
 	due := now
 	timer := time.NewTimer(0)

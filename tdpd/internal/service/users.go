@@ -26,6 +26,7 @@ type userState struct {
 
 	owners map[netip.Addr]steer.Owner // servers' numbers in plans, by their addresses, while any binding that holds names them
 	dirty  bool                       // what is in the fast path is not what holds
+	unkept bool                       // what is on disk is not what was said
 	retry  time.Time                  // when it is tried again, after a failure
 }
 
@@ -33,25 +34,26 @@ func newUserState(s *Service) userState {
 	return userState{book: steering.New(s.Config.RouterID, s.Config.Users.Trust(), steering.Limits{}), steered: map[string]steering.Binding{}, owners: map[netip.Addr]steer.Owner{}}
 }
 
-// restoreUsers takes over what a process before has kept.
-func (s *Service) restoreUsers(now time.Time) error {
+// restoreUsers takes over what a process before has kept. Where that cannot be read it is said again by those who said it.
+func (s *Service) restoreUsers(now time.Time) {
 	if s.Users == nil || !s.Config.Users.Used() {
-		return nil
+		return
 	}
 	kept, err := s.Users.Load()
 	if err != nil {
-		return err
+		s.Log.Error("users are steered again when their directors say so", "err", err)
+		return
 	}
 	s.users.owners = kept.Owners
 	s.steer(now, s.users.book.Restore(now, kept.Bindings))
-	return nil
 }
 
-// keepUsers keeps what was said.
+// keepUsers keeps what was said, when that has changed.
 func (s *Service) keepUsers(now time.Time) {
-	if s.Users == nil {
+	if s.Users == nil || !s.users.unkept {
 		return
 	}
+	s.users.unkept = false
 	if err := s.Users.Save(binding.Kept{Bindings: s.users.book.Words(), Owners: s.users.owners}); err != nil {
 		s.kernel.warn(s.Log, now, err)
 	}
@@ -85,7 +87,7 @@ func (s *Service) steer(now time.Time, actions []steering.Action) {
 	for _, a := range actions {
 		switch a := a.(type) {
 		case steering.Steer:
-			s.users.dirty = true
+			s.users.dirty, s.users.unkept = true, true
 			if a.Withdraws() {
 				delete(s.users.steered, a.Service)
 				s.Log.Info("users are steered no more", "service", a.Service)

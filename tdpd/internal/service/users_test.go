@@ -13,6 +13,7 @@ import (
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/internal/steer"
+	"github.com/manycast/manycast/tdpd/internal/binding"
 	"github.com/manycast/manycast/tdpd/internal/config"
 	"github.com/manycast/manycast/tdpd/internal/fastpath"
 	"github.com/manycast/manycast/tdpd/internal/kernel"
@@ -247,5 +248,45 @@ func TestUsersGoAlongTrees(t *testing.T) {
 			t.Errorf("withdrawn: %s, trees %v", got, inside(r3).Trees)
 		}
 		stopAll(t, r1, r2, r3)
+	})
+}
+
+// store keeps bindings of users in memory.
+type store struct {
+	mu    sync.Mutex
+	saves int
+}
+
+func (s *store) Load() (binding.Kept, error) { return binding.Kept{}, errors.New("damaged") }
+func (s *store) Remove() error               { return nil }
+
+func (s *store) Save(binding.Kept) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.saves++
+	return nil
+}
+
+// TestKeptUsers: what cannot be read keeps no router from starting, and what was said is written when it changes, not when labels do.
+func TestKeptUsers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kept := &store{}
+		r := begin(t, transport.NewFabric(), "r3", "3.3.3.3", filepath.Join(t.TempDir(), "3"), kernel.State{}, func(o *Options) {
+			o.Config.Users, o.Users = config.Users{Upstream: []netip.Addr{addr("2.2.2.2")}}, kept
+		})
+		tellLast(r)
+		synctest.Wait()
+		r.say(t, said(1, 1), false)
+		r.routes.Send(routes.Change{Routes: map[netip.Prefix]*routes.Route{prefix("10.9.0.0/24"): nil}})
+		tellLast(r)
+		synctest.Wait()
+		r.say(t, said(1, 1), true)
+		steers(t, "said", 1, r)
+		r.say(t, said(2, 2), false)
+		if kept.mu.Lock(); kept.saves != 2 {
+			t.Errorf("written %d times, want 2", kept.saves)
+		}
+		kept.mu.Unlock()
+		stopAll(t, r)
 	})
 }

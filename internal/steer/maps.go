@@ -34,6 +34,7 @@ type installed struct {
 	number, generation uint32
 	digest             digest
 	hasUsers           bool
+	plan               *Plan // that was given; nil: a former process' one
 }
 
 // NewMaps takes the maps of a loaded collection by their names in bpf/steer.h (Collection.Maps will do). What pinned maps
@@ -122,8 +123,13 @@ func (m *Maps) prepare(plans map[netip.Addr]*Plan) ([]change, error) {
 			return changes, fmt.Errorf("steer group %s: want an IPv4 group and its plan", group)
 		}
 		is, known := m.installed[group]
+		if known && is.plan == plan {
+			continue
+		}
 		d := plan.digest()
 		if known && is.digest == d {
+			is.plan = plan
+			m.installed[group] = is
 			continue
 		}
 		number := is.number
@@ -139,7 +145,7 @@ func (m *Maps) prepare(plans map[netip.Addr]*Plan) ([]change, error) {
 			return changes, fmt.Errorf("steer group %s: %w", group, err)
 		}
 		m.numbers[number], m.generations[g] = true, true
-		changes = append(changes, change{group, plan, installed{number, g, d, plan.Users() > 0}, lines})
+		changes = append(changes, change{group, plan, installed{number, g, d, plan.Users() > 0, plan}, lines})
 	}
 	return changes, nil
 }
@@ -305,7 +311,7 @@ func (m *Maps) takeOver() error {
 		if err := m.plans.Lookup(g, &h); err != nil {
 			return fmt.Errorf("plan %d: %w", g, err)
 		}
-		m.installed[netip.AddrFrom4(group)] = installed{number, g, h.Digest, h.Users.Len > 0}
+		m.installed[netip.AddrFrom4(group)] = installed{number, g, h.Digest, h.Users.Len > 0, nil}
 		m.numbers[number], m.generations[g] = true, true
 	}
 	if err := it.Err(); err != nil {

@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,6 +25,7 @@ type Users struct {
 type programs interface {
 	SetUsers(vips map[netip.Addr]*steer.Plan, trees map[steer.Owner][]Hop) error
 	SetLabels(labels map[uint32][]Hop) error
+	UpdateLabels(labels map[uint32][]Hop) error
 	Attach(ifindex int, side Side) error
 	Detach(ifindex int) error
 	Prune() error
@@ -48,6 +50,8 @@ type Backend struct {
 	table  neighbors.Table
 	ready  bool // the first table has come: until then what a process before has left goes on
 	on     map[int]bool
+	uses   map[neighbors.Key]int // how many hops of labels and trees lead to each neighbor
+	asked  bool                  // for those, and no others
 }
 
 // NewBackend puts a fast path in front of tables, on interfaces by their names: labels are what the tables have. It closes all of them.
@@ -58,8 +62,9 @@ func NewBackend(tables kernel.Backend, fast programs, n neighbors.Source, sides 
 	}
 	b := &Backend{
 		Backend: tables, fast: fast, neighbors: n, sides: sides, log: log, done: make(chan struct{}),
-		labels: maps.Clone(entries.Labels), on: map[int]bool{},
+		on: map[int]bool{}, uses: map[neighbors.Key]int{},
 	}
+	b.setLabels(entries.Labels)
 	b.over.Go(b.follow)
 	return b, nil
 }
@@ -115,34 +120,49 @@ func (b *Backend) Set(s kernel.State) error {
 	err := b.Backend.Set(s)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.labels = maps.Clone(s.Labels)
+	b.setLabels(s.Labels)
 	return errors.Join(err, b.apply())
 }
 
 // Update implements kernel.Backend.
 func (b *Backend) Update(c kernel.Changes) error {
 	err := b.Backend.Update(c)
+	if len(c.Labels) == 0 {
+		return err
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	changed := make(map[uint32][]Hop, len(c.Labels))
 	for label, hops := range c.Labels {
-		if len(hops) == 0 {
+		b.use(b.labels[label], -1)
+		b.use(hops, 1)
+		if changed[label] = b.hops(hops); len(hops) == 0 {
 			delete(b.labels, label)
 		} else {
 			b.labels[label] = hops
 		}
 	}
-	if len(c.Labels) == 0 {
+	b.ask()
+	if !b.ready {
 		return err
 	}
-	return errors.Join(err, b.apply())
+	return errors.Join(err, b.fast.UpdateLabels(changed))
 }
 
-// Steer makes these what users are steered by.
+// Steer makes these what users are steered by. Labels are not looked at: users of a server that fails are not to wait for them.
 func (b *Backend) Steer(u Users) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.users != nil {
+		b.useTrees(*b.users, -1)
+	}
+	b.useTrees(u, 1)
 	b.users = &u
-	return b.apply()
+	b.ask()
+	if !b.ready {
+		return nil
+	}
+	return b.applyUsers()
 }
 
 // Close implements kernel.Backend.
@@ -152,52 +172,97 @@ func (b *Backend) Close(keep bool) error {
 	return errors.Join(b.fast.Close(keep), b.neighbors.Close(), b.Backend.Close(keep))
 }
 
+// setLabels makes these the labels that there are. The caller holds mu.
+func (b *Backend) setLabels(labels map[uint32][]kernel.Hop) {
+	for _, hops := range b.labels {
+		b.use(hops, -1)
+	}
+	b.labels = maps.Clone(labels)
+	if b.labels == nil {
+		b.labels = map[uint32][]kernel.Hop{}
+	}
+	for _, hops := range b.labels {
+		b.use(hops, 1)
+	}
+}
+
 // apply brings all of it into the programs, and asks for the neighbors that it needs. The caller holds mu.
 func (b *Backend) apply() error {
-	wanted := map[neighbors.Key]bool{}
-	labels, trees := make(map[uint32][]Hop, len(b.labels)), map[steer.Owner][]Hop{}
-	for label, hops := range b.labels {
-		labels[label] = b.hops(hops, wanted)
-	}
-	if b.users != nil {
-		for owner, hops := range b.users.Trees {
-			trees[owner] = b.hops(hops, wanted)
-		}
-	}
-	b.neighbors.Want(slices.SortedFunc(maps.Keys(wanted), func(x, y neighbors.Key) int {
-		if c := x.Interface - y.Interface; c != 0 {
-			return c
-		}
-		return x.Address.Compare(y.Address)
-	}))
+	b.ask()
 	if !b.ready {
 		return nil
 	}
+	labels := make(map[uint32][]Hop, len(b.labels))
+	for label, hops := range b.labels {
+		labels[label] = b.hops(hops)
+	}
 	err := b.fast.SetLabels(labels)
 	if b.users != nil {
-		err = errors.Join(err, b.fast.SetUsers(b.users.VIPs, trees))
+		err = errors.Join(err, b.applyUsers())
 	}
 	return err
 }
 
-func (b *Backend) hops(list []kernel.Hop, wanted map[neighbors.Key]bool) []Hop {
+// applyUsers brings in what users are steered by. The caller holds mu.
+func (b *Backend) applyUsers() error {
+	trees := make(map[steer.Owner][]Hop, len(b.users.Trees))
+	for owner, hops := range b.users.Trees {
+		trees[owner] = b.hops(hops)
+	}
+	return b.fast.SetUsers(b.users.VIPs, trees)
+}
+
+// use notes that n more hops lead to these neighbors. The caller holds mu.
+func (b *Backend) use(hops []kernel.Hop, n int) {
+	for _, h := range hops {
+		if !isFast(h) {
+			continue
+		}
+		key := neighbors.Key{Interface: h.Interface, Address: h.Via}
+		was := b.uses[key]
+		if b.uses[key] += n; b.uses[key] == 0 {
+			delete(b.uses, key)
+		}
+		b.asked = b.asked && was != 0 && was+n != 0
+	}
+}
+
+func (b *Backend) useTrees(u Users, n int) {
+	for _, hops := range u.Trees {
+		b.use(hops, n)
+	}
+}
+
+// ask asks for the neighbors that are used, where they are others now. The caller holds mu.
+func (b *Backend) ask() {
+	if b.asked {
+		return
+	}
+	b.asked = true
+	b.neighbors.Want(slices.SortedFunc(maps.Keys(b.uses), func(x, y neighbors.Key) int {
+		return cmp.Or(x.Interface-y.Interface, x.Address.Compare(y.Address))
+	}))
+}
+
+func (b *Backend) hops(list []kernel.Hop) []Hop {
 	out := make([]Hop, len(list))
 	for i, h := range list {
-		out[i] = b.hop(h, wanted)
+		out[i] = b.hop(h)
 	}
 	return out
 }
 
-// hop is how the programs send what the tables send by h: not at all where that is for this router, has several labels to push, or leaves
-// by what is no Ethernet or to whom is not known yet.
-func (b *Backend) hop(h kernel.Hop, wanted map[neighbors.Key]bool) Hop {
-	if !h.Via.IsValid() || len(h.Labels) > 1 {
+// isFast says whether the programs can send what the tables send by h: not where that is for this router, or has several labels to push.
+func isFast(h kernel.Hop) bool { return h.Via.IsValid() && len(h.Labels) <= 1 }
+
+// hop is how the programs send what the tables send by h: not at all where they cannot, or where that leaves by what is no Ethernet or to
+// whom is not known yet.
+func (b *Backend) hop(h kernel.Hop) Hop {
+	if !isFast(h) {
 		return Hop{How: Kernel}
 	}
 	l, ok := b.table.Links[h.Interface]
-	key := neighbors.Key{Interface: h.Interface, Address: h.Via}
-	wanted[key] = true
-	to := b.table.Neighbors[key]
+	to := b.table.Neighbors[neighbors.Key{Interface: h.Interface, Address: h.Via}]
 	if !ok || !l.Up || to == nil {
 		return Hop{How: Kernel, Next: h}
 	}

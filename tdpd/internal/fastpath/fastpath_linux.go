@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -152,14 +153,28 @@ func (f *Fastpath) Close(keep bool) error {
 // (steer.Standin); several hops of a tree share the flows. Trees are there before a plan names them, and go after it; a tree is changed
 // in one step, a VIP's users are in another. What can be done is done even where a part fails.
 func (f *Fastpath) SetUsers(vips map[netip.Addr]*steer.Plan, trees map[steer.Owner][]Hop) error {
-	f.hops.settle()
+	f.hops.settle(time.Now())
 	return errors.Join(f.trees.add(trees), f.setVIPs(vips), f.trees.prune(trees))
 }
 
 // SetLabels makes these what is done to labels that come in, 16 to 1,048,575, each changed in one step.
 func (f *Fastpath) SetLabels(labels map[uint32][]Hop) error {
-	f.hops.settle()
+	f.hops.settle(time.Now())
 	return errors.Join(f.labels.add(labels), f.labels.prune(labels))
+}
+
+// UpdateLabels changes what is done to some labels, each in one step; one without hops goes.
+func (f *Fastpath) UpdateLabels(labels map[uint32][]Hop) error {
+	f.hops.settle(time.Now())
+	var errs []error
+	for label, hops := range labels {
+		if len(hops) > 0 {
+			errs = append(errs, f.labels.set(label, hops))
+		} else {
+			errs = append(errs, f.labels.remove(label))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Labels are what a process before, or this one, has put in, of which the neighbors are known.
@@ -224,9 +239,7 @@ type paths[K steer.Owner | uint32] struct {
 func (p *paths[K]) add(want map[K][]Hop) error {
 	var errs []error
 	for key, list := range want {
-		if err := p.set(key, list); err != nil {
-			errs = append(errs, fmt.Errorf("%s %d: %w", p.kind, key, err))
-		}
+		errs = append(errs, p.set(key, list))
 	}
 	return errors.Join(errs...)
 }
@@ -256,11 +269,12 @@ func (p *paths[K]) takeOver(m *ebpf.Map, hop func(at uint32) (fastpathFastHop, e
 	return nil
 }
 
+// set brings one in, unless it is there as it is.
 func (p *paths[K]) set(key K, list []Hop) error {
 	hops := make([]fastpathFastHop, len(list))
 	for i, h := range list {
 		if err := h.check(); err != nil {
-			return err
+			return p.failed(key, err)
 		}
 		hops[i] = h.encode()
 	}
@@ -272,14 +286,14 @@ func (p *paths[K]) set(key K, list []Hop) error {
 	if len(hops) > 0 {
 		var err error
 		if path, err = p.hops.take(hops); err != nil {
-			return err
+			return p.failed(key, err)
 		}
 	}
 	if err := p.put(key, path); err != nil {
 		if len(hops) > 0 {
 			p.hops.give(hops)
 		}
-		return err
+		return p.failed(key, err)
 	}
 	if len(had) > 0 {
 		p.hops.give(had)
@@ -291,21 +305,31 @@ func (p *paths[K]) set(key K, list []Hop) error {
 // prune removes what is not wanted.
 func (p *paths[K]) prune(want map[K][]Hop) error {
 	var errs []error
-	for key, had := range p.has {
-		if _, wanted := want[key]; wanted {
-			continue
+	for key := range p.has {
+		if _, wanted := want[key]; !wanted {
+			errs = append(errs, p.remove(key))
 		}
-		if err := p.drop(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			errs = append(errs, fmt.Errorf("%s %d: %w", p.kind, key, err))
-			continue
-		}
-		if len(had) > 0 {
-			p.hops.give(had)
-		}
-		delete(p.has, key)
 	}
 	return errors.Join(errs...)
 }
+
+// remove removes one, if it is there.
+func (p *paths[K]) remove(key K) error {
+	had, known := p.has[key]
+	if !known {
+		return nil
+	}
+	if err := p.drop(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return p.failed(key, err)
+	}
+	if len(had) > 0 {
+		p.hops.give(had)
+	}
+	delete(p.has, key)
+	return nil
+}
+
+func (p *paths[K]) failed(key K, err error) error { return fmt.Errorf("%s %d: %w", p.kind, key, err) }
 
 func (f *Fastpath) putHops(at uint32, hops []fastpathFastHop) error {
 	for i, h := range hops {

@@ -1,6 +1,12 @@
 package fastpath
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
+
+// grace is longer than a program runs, and is held up in between.
+const grace = 100 * time.Millisecond
 
 // hopTable gives runs of hops places in fast_hops. Paths with the same hops share a run. Not safe for concurrent use.
 type hopTable struct {
@@ -9,7 +15,10 @@ type hopTable struct {
 	next  uint32           // first place that was never used
 	runs  map[string]*run  // by their hops
 	free  map[int][]uint32 // by length: places that no program looks at any more
-	freed map[int][]uint32 // the same, but one that runs now may yet
+	old   map[int][]uint32 // the same, but one that ran at turned may yet
+	freed map[int][]uint32 // and these since then
+	// turned is when freed began.
+	turned time.Time
 }
 
 type run struct {
@@ -19,7 +28,7 @@ type run struct {
 }
 
 func newHopTable(size uint32, put func(at uint32, hops []fastpathFastHop) error) *hopTable {
-	return &hopTable{put: put, size: size, runs: map[string]*run{}, free: map[int][]uint32{}, freed: map[int][]uint32{}}
+	return &hopTable{put: put, size: size, runs: map[string]*run{}, free: map[int][]uint32{}, old: map[int][]uint32{}, freed: map[int][]uint32{}}
 }
 
 // take returns where the hops are, and writes them if they are not there. Each take is for one give.
@@ -55,7 +64,7 @@ func (t *hopTable) adopt(first uint32, hops []fastpathFastHop) {
 	}
 }
 
-// give says that no path of the program has the hops any more. Their place is used again after the next settle.
+// give says that no path of the program has the hops any more. Their place is used again when programs that run now have ended.
 func (t *hopTable) give(hops []fastpathFastHop) {
 	key := keyOf(hops)
 	r := t.runs[key]
@@ -66,12 +75,15 @@ func (t *hopTable) give(hops []fastpathFastHop) {
 	t.freed[r.length] = append(t.freed[r.length], r.first)
 }
 
-// settle says that all programs that ran when hops were given have ended.
-func (t *hopTable) settle() {
-	for n, places := range t.freed {
-		t.free[n] = append(t.free[n], places...)
-		delete(t.freed, n)
+// settle frees the places of hops that were given long enough ago.
+func (t *hopTable) settle(now time.Time) {
+	if now.Sub(t.turned) < grace {
+		return
 	}
+	for n, places := range t.old {
+		t.free[n] = append(t.free[n], places...)
+	}
+	t.old, t.freed, t.turned = t.freed, map[int][]uint32{}, now
 }
 
 func (t *hopTable) place(n int) (uint32, error) {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -273,7 +274,12 @@ func TestNetHopsShareUsers(t *testing.T) {
 	by := func(label uint32) Hop {
 		return Hop{Interface: 7, How: Label, Label: label, To: next, From: here, MTU: 1500}
 	}
+	later := time.Now()
 	for _, labels := range [][]uint32{{100, 101}, {102}, {103, 104, 105}, {100, 101}} {
+		for range 2 { // programs that ran then have ended
+			later = later.Add(grace)
+			f.hops.settle(later)
+		}
 		s.Trees[1] = nil
 		for _, l := range labels {
 			s.Trees[1] = append(s.Trees[1], by(l))

@@ -364,23 +364,24 @@ func (*StatusRequest) Descriptor() ([]byte, []int) {
 }
 
 type Status struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	RouterId      string                 `protobuf:"bytes,1,opt,name=router_id,json=routerId,proto3" json:"router_id,omitempty"`
-	Started       string                 `protobuf:"bytes,2,opt,name=started,proto3" json:"started,omitempty"`                                                                                                             // RFC 3339
-	Addresses     []string               `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`                                                                                                         // transport addresses: IPv4, IPv6
-	Interfaces    []*Interface           `protobuf:"bytes,4,rep,name=interfaces,proto3" json:"interfaces,omitempty"`                                                                                                       // of the configuration
-	Neighbors     []*Neighbor            `protobuf:"bytes,5,rep,name=neighbors,proto3" json:"neighbors,omitempty"`                                                                                                         // by identifier
-	HellosRefused map[string]uint64      `protobuf:"bytes,6,rep,name=hellos_refused,json=hellosRefused,proto3" json:"hellos_refused,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // by reason
-	Strangers     uint64                 `protobuf:"varint,7,opt,name=strangers,proto3" json:"strangers,omitempty"`                                                                                                        // connections of nobody whose hellos are heard, refused
-	Labels        *Labels                `protobuf:"bytes,8,opt,name=labels,proto3" json:"labels,omitempty"`
-	Forwarding    *Forwarding            `protobuf:"bytes,9,opt,name=forwarding,proto3" json:"forwarding,omitempty"`
-	Servers       uint32                 `protobuf:"varint,10,opt,name=servers,proto3" json:"servers,omitempty"`                         // that trees are made for
-	SessionsUp    uint64                 `protobuf:"varint,12,opt,name=sessions_up,json=sessionsUp,proto3" json:"sessions_up,omitempty"` // sessions that became operational
-	SessionsDown  uint64                 `protobuf:"varint,13,opt,name=sessions_down,json=sessionsDown,proto3" json:"sessions_down,omitempty"`
-	Steered       []*Steered             `protobuf:"bytes,14,rep,name=steered,proto3" json:"steered,omitempty"`       // by service
-	Unlabelled    []string               `protobuf:"bytes,11,rep,name=unlabelled,proto3" json:"unlabelled,omitempty"` // IPv4 routes without a metric, against which labels cannot win; bounded
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	RouterId            string                 `protobuf:"bytes,1,opt,name=router_id,json=routerId,proto3" json:"router_id,omitempty"`
+	Started             string                 `protobuf:"bytes,2,opt,name=started,proto3" json:"started,omitempty"`                                                                                                             // RFC 3339
+	Addresses           []string               `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`                                                                                                         // transport addresses: IPv4, IPv6
+	Interfaces          []*Interface           `protobuf:"bytes,4,rep,name=interfaces,proto3" json:"interfaces,omitempty"`                                                                                                       // of the configuration
+	Neighbors           []*Neighbor            `protobuf:"bytes,5,rep,name=neighbors,proto3" json:"neighbors,omitempty"`                                                                                                         // by identifier
+	HellosRefused       map[string]uint64      `protobuf:"bytes,6,rep,name=hellos_refused,json=hellosRefused,proto3" json:"hellos_refused,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // by reason
+	Strangers           uint64                 `protobuf:"varint,7,opt,name=strangers,proto3" json:"strangers,omitempty"`                                                                                                        // connections of nobody whose hellos are heard, refused
+	Labels              *Labels                `protobuf:"bytes,8,opt,name=labels,proto3" json:"labels,omitempty"`
+	Forwarding          *Forwarding            `protobuf:"bytes,9,opt,name=forwarding,proto3" json:"forwarding,omitempty"`
+	Servers             uint32                 `protobuf:"varint,10,opt,name=servers,proto3" json:"servers,omitempty"`                         // that trees are made for
+	SessionsUp          uint64                 `protobuf:"varint,12,opt,name=sessions_up,json=sessionsUp,proto3" json:"sessions_up,omitempty"` // sessions that became operational
+	SessionsDown        uint64                 `protobuf:"varint,13,opt,name=sessions_down,json=sessionsDown,proto3" json:"sessions_down,omitempty"`
+	Steered             []*Steered             `protobuf:"bytes,14,rep,name=steered,proto3" json:"steered,omitempty"`                                                                                                                                 // by service
+	UserBindingsRefused map[string]uint64      `protobuf:"bytes,16,rep,name=user_bindings_refused,json=userBindingsRefused,proto3" json:"user_bindings_refused,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // neighbors' bindings of users, by reason
+	Unlabelled          []string               `protobuf:"bytes,11,rep,name=unlabelled,proto3" json:"unlabelled,omitempty"`                                                                                                                           // IPv4 routes without a metric, against which labels cannot win; bounded
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Status) Reset() {
@@ -500,6 +501,13 @@ func (x *Status) GetSessionsDown() uint64 {
 func (x *Status) GetSteered() []*Steered {
 	if x != nil {
 		return x.Steered
+	}
+	return nil
+}
+
+func (x *Status) GetUserBindingsRefused() map[string]uint64 {
+	if x != nil {
+		return x.UserBindingsRefused
 	}
 	return nil
 }
@@ -2262,7 +2270,7 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\x05clear\x18\x06 \x01(\v2\x19.manycast.tdpd.v1.ClearedH\x00R\x05clear\x12-\n" +
 	"\x04bind\x18\a \x01(\v2\x17.manycast.tdpd.v1.BoundH\x00R\x04bindB\a\n" +
 	"\x05about\"\x0f\n" +
-	"\rStatusRequest\"\xad\x05\n" +
+	"\rStatusRequest\"\xdc\x06\n" +
 	"\x06Status\x12\x1b\n" +
 	"\trouter_id\x18\x01 \x01(\tR\brouterId\x12\x18\n" +
 	"\astarted\x18\x02 \x01(\tR\astarted\x12\x1c\n" +
@@ -2282,11 +2290,15 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\vsessions_up\x18\f \x01(\x04R\n" +
 	"sessionsUp\x12#\n" +
 	"\rsessions_down\x18\r \x01(\x04R\fsessionsDown\x123\n" +
-	"\asteered\x18\x0e \x03(\v2\x19.manycast.tdpd.v1.SteeredR\asteered\x12\x1e\n" +
+	"\asteered\x18\x0e \x03(\v2\x19.manycast.tdpd.v1.SteeredR\asteered\x12e\n" +
+	"\x15user_bindings_refused\x18\x10 \x03(\v21.manycast.tdpd.v1.Status.UserBindingsRefusedEntryR\x13userBindingsRefused\x12\x1e\n" +
 	"\n" +
 	"unlabelled\x18\v \x03(\tR\n" +
 	"unlabelled\x1a@\n" +
 	"\x12HellosRefusedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1aF\n" +
+	"\x18UserBindingsRefusedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xb1\x01\n" +
 	"\aSteered\x12\x18\n" +
@@ -2455,7 +2467,7 @@ func file_proto_tdpd_v1_tdpd_proto_rawDescGZIP() []byte {
 	return file_proto_tdpd_v1_tdpd_proto_rawDescData
 }
 
-var file_proto_tdpd_v1_tdpd_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_proto_tdpd_v1_tdpd_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_proto_tdpd_v1_tdpd_proto_goTypes = []any{
 	(*Request)(nil),       // 0: manycast.tdpd.v1.Request
 	(*Answer)(nil),        // 1: manycast.tdpd.v1.Answer
@@ -2485,10 +2497,11 @@ var file_proto_tdpd_v1_tdpd_proto_goTypes = []any{
 	(*Event)(nil),         // 25: manycast.tdpd.v1.Event
 	(*Events)(nil),        // 26: manycast.tdpd.v1.Events
 	nil,                   // 27: manycast.tdpd.v1.Status.HellosRefusedEntry
-	nil,                   // 28: manycast.tdpd.v1.Neighbor.SentEntry
-	nil,                   // 29: manycast.tdpd.v1.Neighbor.ReceivedEntry
-	(*v1.Epoch)(nil),      // 30: manycast.alloc.v1.Epoch
-	(*UserBinding)(nil),   // 31: manycast.tdpd.v1.UserBinding
+	nil,                   // 28: manycast.tdpd.v1.Status.UserBindingsRefusedEntry
+	nil,                   // 29: manycast.tdpd.v1.Neighbor.SentEntry
+	nil,                   // 30: manycast.tdpd.v1.Neighbor.ReceivedEntry
+	(*v1.Epoch)(nil),      // 31: manycast.alloc.v1.Epoch
+	(*UserBinding)(nil),   // 32: manycast.tdpd.v1.UserBinding
 }
 var file_proto_tdpd_v1_tdpd_proto_depIdxs = []int32{
 	2,  // 0: manycast.tdpd.v1.Request.status:type_name -> manycast.tdpd.v1.StatusRequest
@@ -2509,25 +2522,26 @@ var file_proto_tdpd_v1_tdpd_proto_depIdxs = []int32{
 	9,  // 15: manycast.tdpd.v1.Status.labels:type_name -> manycast.tdpd.v1.Labels
 	10, // 16: manycast.tdpd.v1.Status.forwarding:type_name -> manycast.tdpd.v1.Forwarding
 	4,  // 17: manycast.tdpd.v1.Status.steered:type_name -> manycast.tdpd.v1.Steered
-	30, // 18: manycast.tdpd.v1.Steered.epoch:type_name -> manycast.alloc.v1.Epoch
-	8,  // 19: manycast.tdpd.v1.Neighbor.agreed:type_name -> manycast.tdpd.v1.Agreed
-	6,  // 20: manycast.tdpd.v1.Neighbor.adjacencies:type_name -> manycast.tdpd.v1.Adjacency
-	28, // 21: manycast.tdpd.v1.Neighbor.sent:type_name -> manycast.tdpd.v1.Neighbor.SentEntry
-	29, // 22: manycast.tdpd.v1.Neighbor.received:type_name -> manycast.tdpd.v1.Neighbor.ReceivedEntry
-	13, // 23: manycast.tdpd.v1.FECs.fecs:type_name -> manycast.tdpd.v1.FEC
-	15, // 24: manycast.tdpd.v1.FEC.hops:type_name -> manycast.tdpd.v1.NextHop
-	14, // 25: manycast.tdpd.v1.FEC.remote:type_name -> manycast.tdpd.v1.Binding
-	14, // 26: manycast.tdpd.v1.FEC.sent:type_name -> manycast.tdpd.v1.Binding
-	18, // 27: manycast.tdpd.v1.Table.entries:type_name -> manycast.tdpd.v1.Entry
-	15, // 28: manycast.tdpd.v1.Entry.hops:type_name -> manycast.tdpd.v1.NextHop
-	15, // 29: manycast.tdpd.v1.Step.hops:type_name -> manycast.tdpd.v1.NextHop
-	31, // 30: manycast.tdpd.v1.BindRequest.binding:type_name -> manycast.tdpd.v1.UserBinding
-	25, // 31: manycast.tdpd.v1.Events.events:type_name -> manycast.tdpd.v1.Event
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	28, // 18: manycast.tdpd.v1.Status.user_bindings_refused:type_name -> manycast.tdpd.v1.Status.UserBindingsRefusedEntry
+	31, // 19: manycast.tdpd.v1.Steered.epoch:type_name -> manycast.alloc.v1.Epoch
+	8,  // 20: manycast.tdpd.v1.Neighbor.agreed:type_name -> manycast.tdpd.v1.Agreed
+	6,  // 21: manycast.tdpd.v1.Neighbor.adjacencies:type_name -> manycast.tdpd.v1.Adjacency
+	29, // 22: manycast.tdpd.v1.Neighbor.sent:type_name -> manycast.tdpd.v1.Neighbor.SentEntry
+	30, // 23: manycast.tdpd.v1.Neighbor.received:type_name -> manycast.tdpd.v1.Neighbor.ReceivedEntry
+	13, // 24: manycast.tdpd.v1.FECs.fecs:type_name -> manycast.tdpd.v1.FEC
+	15, // 25: manycast.tdpd.v1.FEC.hops:type_name -> manycast.tdpd.v1.NextHop
+	14, // 26: manycast.tdpd.v1.FEC.remote:type_name -> manycast.tdpd.v1.Binding
+	14, // 27: manycast.tdpd.v1.FEC.sent:type_name -> manycast.tdpd.v1.Binding
+	18, // 28: manycast.tdpd.v1.Table.entries:type_name -> manycast.tdpd.v1.Entry
+	15, // 29: manycast.tdpd.v1.Entry.hops:type_name -> manycast.tdpd.v1.NextHop
+	15, // 30: manycast.tdpd.v1.Step.hops:type_name -> manycast.tdpd.v1.NextHop
+	32, // 31: manycast.tdpd.v1.BindRequest.binding:type_name -> manycast.tdpd.v1.UserBinding
+	25, // 32: manycast.tdpd.v1.Events.events:type_name -> manycast.tdpd.v1.Event
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_proto_tdpd_v1_tdpd_proto_init() }
@@ -2562,7 +2576,7 @@ func file_proto_tdpd_v1_tdpd_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_tdpd_v1_tdpd_proto_rawDesc), len(file_proto_tdpd_v1_tdpd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

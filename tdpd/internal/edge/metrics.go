@@ -43,6 +43,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		m.count("hellos_refused_total", "Hellos refused.", n, "reason", reason)
 	}
 	m.labels(st.GetLabels())
+	m.users(st)
 	m.gauge("ilm_entries", "Labels that may come in.", uint64(st.GetForwarding().GetLabels()))
 	m.gauge("ftn_entries", "Prefixes whose packets get labels.", uint64(st.GetForwarding().GetPrefixes()))
 	m.gauge("forwarding_failed", "1: the kernel's tables are not as they should be.", flag(st.GetForwarding().GetError() != ""))
@@ -80,6 +81,13 @@ func (m writer) labels(l *tdpdv1.Labels) {
 	m.count("bindings_turned_away_total", "Bindings beyond a neighbor's limit.", l.GetTurnedAway())
 	m.count("loops_total", "Messages refused because of a loop.", l.GetLoops())
 	m.count("ignored_total", "Messages, and parts of them, that make no sense here.", l.GetIgnored())
+}
+
+func (m writer) users(st *tdpdv1.Status) {
+	m.gauge("services_steered", "Services whose users are sent along servers' trees.", uint64(len(st.GetSteered())))
+	for reason, n := range st.GetUserBindingsRefused() {
+		m.count("user_bindings_refused_total", "Neighbors' bindings of users that were not taken, and parts that make none.", n, "reason", reason)
+	}
 }
 
 func (m writer) neighbor(n *tdpdv1.Neighbor) {

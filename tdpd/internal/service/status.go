@@ -36,7 +36,7 @@ func (s *Service) status(now time.Time) *tdpdv1.Status {
 		}
 		st.Interfaces = append(st.Interfaces, i)
 	}
-	st.Steered = s.steeredStatus()
+	st.Steered, st.UserBindingsRefused = s.steeredStatus(), maps.Clone(s.users.refused)
 	for range s.fecs.Servers {
 		st.Servers++
 	}

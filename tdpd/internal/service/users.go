@@ -21,7 +21,7 @@ import (
 type userState struct {
 	book    *steering.Book
 	steered map[string]steering.Binding // by service: what holds
-	refused uint64                      // bindings that were not taken
+	refused map[string]uint64           // by reason: neighbors' bindings that were not taken, and parts that make none
 	told    time.Time                   // when one that was refused was logged last
 
 	owners map[netip.Addr]steer.Owner // servers' numbers in plans, by their addresses, while any binding that holds names them
@@ -31,7 +31,10 @@ type userState struct {
 }
 
 func newUserState(s *Service) userState {
-	return userState{book: steering.New(s.Config.RouterID, s.Config.Users.Trust(), steering.Limits{}), steered: map[string]steering.Binding{}, owners: map[netip.Addr]steer.Owner{}}
+	return userState{
+		book:    steering.New(s.Config.RouterID, s.Config.Users.Trust(), steering.Limits{}),
+		steered: map[string]steering.Binding{}, refused: map[string]uint64{}, owners: map[netip.Addr]steer.Owner{},
+	}
 }
 
 // restoreUsers takes over what a process before has kept. Where that cannot be read it is said again by those who said it.
@@ -139,24 +142,49 @@ func (s *Service) usersDown(now time.Time, p *peer) {
 
 // usersTold takes a part of a binding from a neighbor. What is wrong with it ends nothing else.
 func (s *Service) usersTold(now time.Time, p *peer, m wire.VendorPrivate) {
-	raw, err := p.users.Add(m)
-	if err == nil && raw == nil {
-		return
-	}
-	if err == nil {
-		var b steering.Binding
-		if b, err = binding.Decode(raw); err == nil {
-			err = s.bind(now, netip.AddrFrom4(p.id.LSR), b, m.MessageType == binding.TypeRefreshed)
+	if err := s.takeUsers(now, p, m); err != nil {
+		reason := refusal(err)
+		s.users.refused[reason]++
+		if now.Sub(s.users.told) >= time.Minute {
+			s.users.told = now
+			s.Log.Warn("a binding of users is refused", "peer", p.id, "err", err, "reason", reason, "refused_so_far", s.users.refused[reason])
 		}
 	}
-	if err == nil {
-		return
+}
+
+// errNotOffered: who says such things says in its Initialization message that it knows them (RFC 5561).
+var errNotOffered = errors.New("the neighbor has not offered the capability")
+
+// takeUsers adds a part to those that have come, and takes the binding when it is the last one.
+func (s *Service) takeUsers(now time.Time, p *peer, m wire.VendorPrivate) error {
+	raw, err := p.users.Add(m)
+	if err != nil || raw == nil {
+		return err
 	}
-	s.users.refused++
-	if now.Sub(s.users.told) >= time.Minute {
-		s.users.told = now
-		s.Log.Warn("a binding of users is refused", "peer", p.id, "err", err, "refused_so_far", s.users.refused)
+	if !p.takesUsers {
+		return errNotOffered
 	}
+	b, err := binding.Decode(raw)
+	if err != nil {
+		return err
+	}
+	return s.bind(now, netip.AddrFrom4(p.id.LSR), b, m.MessageType == binding.TypeRefreshed)
+}
+
+// refusal is why a neighbor's binding was not taken, in a word.
+func refusal(err error) string {
+	for _, r := range []struct {
+		is   error
+		word string
+	}{
+		{errNotOffered, "not_offered"}, {steering.ErrNotTrusted, "not_trusted"}, {steering.ErrLoop, "loop"}, {steering.ErrStale, "stale"},
+		{steering.ErrContradicts, "contradicts"}, {steering.ErrTaken, "taken"}, {steering.ErrFull, "full"},
+	} {
+		if errors.Is(err, r.is) {
+			return r.word
+		}
+	}
+	return "malformed"
 }
 
 // note looks for trees among FECs that have changed.

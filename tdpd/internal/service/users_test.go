@@ -13,6 +13,7 @@ import (
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/internal/steer"
+	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 	"github.com/manycast/manycast/tdpd/internal/binding"
 	"github.com/manycast/manycast/tdpd/internal/config"
 	"github.com/manycast/manycast/tdpd/internal/fastpath"
@@ -159,8 +160,42 @@ func TestUsersOfStrangers(t *testing.T) {
 		r3.say(t, other, false)
 		steers(t, "its VIP", 2, r2)
 		steers(t, "without the capability", 0, r1)
-		if r2.users.refused != 1 {
-			t.Errorf("%d are counted as refused, want 1", r2.users.refused)
+		if err := r2.Do(t.Context(), func(time.Time) {
+			if got := r2.users.refused; len(got) != 1 || got["not_trusted"] != 1 {
+				t.Errorf("refused are counted as %v, want one as not trusted", got)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		tree(t, "all the time", r1, r2, r3)
+		stopAll(t, r1, r2, r3)
+	})
+}
+
+// A neighbor that has not offered the capability binds nothing though it is trusted, and of two directors that disagree about an epoch the
+// first one's word holds. Both are counted, by their reasons, and no session ends.
+func TestUsersRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r1, r2, r3 := usersChain(t)
+		r2.say(t, said(1, 1), false)
+		other := said(1, 1)
+		other.Users = []steering.User{{Address: addr("10.1.0.2"), Server: "s2"}}
+		r3.say(t, other, false)
+		steers(t, "contradicted", 1, r1, r2)
+		if err := r2.Do(t.Context(), func(time.Time) {
+			for _, p := range r2.sortedPeers() {
+				p.takesUsers = p.id.LSR == addr("1.1.1.1").As4()
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		r3.say(t, said(2, 2), false)
+		steers(t, "not offered", 1, r1, r2)
+		for r, want := range map[*router]string{r1: "map[]", r2: "map[contradicts:1 not_offered:1]"} {
+			answer, err := r.Ask(t.Context(), &tdpdv1.Request{About: &tdpdv1.Request_Status{}})
+			if got := fmt.Sprint(answer.GetStatus().GetUserBindingsRefused()); err != nil || got != want {
+				t.Errorf("%s: refused %s, want %s (%v)", r.name, got, want, err)
+			}
 		}
 		tree(t, "all the time", r1, r2, r3)
 		stopAll(t, r1, r2, r3)

@@ -31,7 +31,7 @@ func New(f *cmdutil.Factory) *cobra.Command {
 Routers are asked over the bus: one by its name, or all. Without a bus, --socket asks the tdpd of this machine.`,
 	}
 	o.socketFlag(cmd)
-	cmd.AddCommand(newNeighbors(o), newBindings(o), newTable(o), newFEC(o), newTrees(o), newTrace(o), newClear(o))
+	cmd.AddCommand(newNeighbors(o), newBindings(o), newTable(o), newFEC(o), newTrees(o), newTrace(o), newUsers(o), newClear(o))
 	return cmd
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/manycast/manycast/cli/internal/cmdtest"
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/testnet"
+	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
 	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 )
 
@@ -41,11 +42,17 @@ func status(router string) *tdpdv1.Status {
 	switch router {
 	case "r1":
 		st.Neighbors = []*tdpdv1.Neighbor{neighbor("2.2.2.2:0", "a", "10.0.12.2")}
+		st.Steered = []*tdpdv1.Steered{
+			{Service: "mail", Vips: []string{"192.0.2.25"}, Voucher: "3.3.3.3", Epoch: &allocv1.Epoch{Term: 1, Number: 2}, Servers: 2},
+			{Service: "web", Vips: []string{"192.0.2.80", "2001:db8::80"}, Voucher: "2.2.2.2", Epoch: &allocv1.Epoch{Term: 3, Number: 7}, Servers: 40, Users: 9},
+		}
+		st.UserBindingsRefused = map[string]uint64{"stale": 12, "not_trusted": 1}
 	case "r.2":
 		lost := neighbor("4.4.4.4:0", "", "4.4.4.4")
 		lost.State, lost.Agreed, lost.LastDown, lost.Restarting = "NON EXISTENT", nil, "the peer has closed the connection", true
 		st.Neighbors = []*tdpdv1.Neighbor{neighbor("1.1.1.1:0", "a", "10.0.12.1"), neighbor("3.3.3.3:0", "b", "10.0.23.3"), lost}
 		st.Neighbors[1].StateMs = (9*24 + 5) * 3600_000
+		st.UserBindingsRefused = map[string]uint64{"not_offered": 3}
 	case "r3":
 		dual := neighbor("2.2.2.2:0", "a", "fe80::2")
 		dual.Adjacencies = append(dual.Adjacencies, &tdpdv1.Adjacency{Interface: "a", Source: "10.0.23.2", Transport: "2.2.2.2", HoldMs: -1, LeftMs: -1, DualStack: true})
@@ -186,6 +193,7 @@ func TestVerbs(t *testing.T) {
 	for name, args := range map[string]string{
 		"neighbors": "tag neighbors", "neighbors-one": "tag neighbors r.2", "bindings": "tag bindings r.2", "bindings-prefix": "tag bindings --prefix 10.9.0.80/32",
 		"table": "tag table r.2", "fec": "tag fec", "fec-address": "tag fec 10.9.0.80 --router r1", "trees": "tag trees", "trees-one": "tag trees 10.9.0.80",
+		"users": "tag users", "users-one": "tag users r3",
 		"trace": "tag trace 10.9.0.80", "trace-from": "tag trace 10.9.0.80 --from r.2", "trace-foreign": "tag trace 10.4.0.1 --from r1", "trace-drop": "tag trace 10.4.0.1 --from r3",
 		"trace-loop": "tag trace 10.6.0.1", "trace-json": "tag trace 10.9.0.80 --from r1 -o json",
 		"show-neighbor": "show mpls ldp neighbor", "show-binding": "show mpls ldp binding --router r.2", "show-discovery": "show mpls ldp discovery",
@@ -202,7 +210,7 @@ func TestJSON(t *testing.T) {
 	t.Parallel()
 	_, b := serve(t)
 	for _, args := range []string{
-		"tag neighbors", "tag bindings", "tag table", "tag fec", "tag trees", "tag trace 10.9.0.80",
+		"tag neighbors", "tag bindings", "tag table", "tag fec", "tag trees", "tag trace 10.9.0.80", "tag users",
 		"show mpls ldp neighbor", "show mpls ldp neighbor detail", "show mpls ldp discovery detail", "show mpls ldp binding", "show mpls ldp ipv4 discovery", "show mpls ldp ipv4 interface",
 	} {
 		var rows []map[string]any
@@ -244,7 +252,7 @@ func TestCompletions(t *testing.T) {
 	t.Parallel()
 	_, b := serve(t)
 	for args, want := range map[string][]string{
-		"tag neighbors": {"r.2", "r1", "r3"}, "tag clear neighbor": {"4.4.4.4"}, "tag trace": {"10.9.0.80"}, "tag trees": {"10.9.0.80"}, "tag trace x --from": {"r3"},
+		"tag neighbors": {"r.2", "r1", "r3"}, "tag users": {"r.2", "r1", "r3"}, "tag clear neighbor": {"4.4.4.4"}, "tag trace": {"10.9.0.80"}, "tag trees": {"10.9.0.80"}, "tag trace x --from": {"r3"},
 		"show mpls ldp": {"binding", "discovery", "interface", "neighbor", "ipv6"}, "show mpls ldp neighbor": {"detail"},
 	} {
 		out := b.Complete(append(strings.Fields(args), "")...)

@@ -1,0 +1,78 @@
+package tag
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/manycast/manycast/cli/internal/cmdutil"
+	"github.com/manycast/manycast/internal/alloc"
+	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
+)
+
+// usersRow is what a router steers users by.
+type usersRow struct {
+	Router   string            `json:"router"`
+	Services []steeredRow      `json:"services"`
+	Refused  map[string]uint64 `json:"refused"` // neighbors' bindings that were not taken, by reason
+}
+
+type steeredRow struct {
+	Service    string   `json:"service"`
+	VIPs       []string `json:"vips"`
+	Voucher    string   `json:"voucher"` // the director's router
+	Epoch      string   `json:"epoch"`
+	Servers    uint32   `json:"servers"`
+	Exceptions uint32   `json:"exceptions"` // users whose server is not the allocation's
+}
+
+func newUsers(o *options) *cobra.Command {
+	cmd := o.verb("users", "Show the services whose users routers send along servers' trees", showUsers)
+	cmd.Long = `Show the services whose users routers send along servers' trees: by whose word, and of what epoch. REFUSED are all bindings that the router
+has not taken of its neighbors, of any service, with the reasons.`
+	return cmd
+}
+
+func showUsers(_ context.Context, _ way, all []*tdpdv1.Answer) (any, cmdutil.Table, error) {
+	rows := []usersRow{}
+	table := cmdutil.Table{Header: []string{"ROUTER", "SERVICE", "VIPS", "VOUCHER", "EPOCH", "SERVERS", "EXCEPTIONS", "REFUSED"}}
+	for _, answer := range all {
+		r := usersOf(answer)
+		rows = append(rows, r)
+		refused := reasons(r.Refused)
+		for _, s := range r.Services {
+			table.Rows = append(table.Rows, []string{
+				r.Router, s.Service, strings.Join(s.VIPs, ","), s.Voucher, s.Epoch, count(s.Servers), count(s.Exceptions), refused,
+			})
+		}
+		if len(r.Services) == 0 && len(r.Refused) > 0 {
+			table.Rows = append(table.Rows, []string{r.Router, "-", "-", "-", "-", "-", "-", refused})
+		}
+	}
+	return rows, table, nil
+}
+
+func usersOf(answer *tdpdv1.Answer) usersRow {
+	st := answer.GetStatus()
+	r := usersRow{Router: answer.GetRouter(), Services: []steeredRow{}, Refused: map[string]uint64{}}
+	maps.Copy(r.Refused, st.GetUserBindingsRefused())
+	for _, s := range st.GetSteered() {
+		r.Services = append(r.Services, steeredRow{
+			s.GetService(), s.GetVips(), s.GetVoucher(), alloc.EpochFromProto(s.GetEpoch()).String(), s.GetServers(), s.GetUsers(),
+		})
+	}
+	return r
+}
+
+// reasons are counts in one cell.
+func reasons(counts map[string]uint64) string {
+	var out []string
+	for _, reason := range slices.Sorted(maps.Keys(counts)) {
+		out = append(out, fmt.Sprint(counts[reason], " ", reason))
+	}
+	return orDash(strings.Join(out, ", "))
+}

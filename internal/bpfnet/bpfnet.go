@@ -1,4 +1,5 @@
-// Package bpfnet attaches BPF programs to an interface's hooks: tcx where the kernel has it (Linux 6.6), else clsact.
+// Package bpfnet attaches BPF programs to an interface's hooks: tcx where the kernel has it (Linux 6.6), else clsact. It keeps attachments
+// and maps beyond the process, for the next one.
 package bpfnet
 
 import (

@@ -3,11 +3,9 @@ package kernel
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -54,14 +52,9 @@ func newClassifier(config Config, log *slog.Logger) (*classifier, error) {
 		return nil, err
 	}
 	c := &classifier{dir: config.BPFFS, log: log, attached: map[string]attachment{}}
-	options := &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: config.BPFFS}}
-	err = spec.LoadAndAssign(&c.objects, options)
-	if errors.Is(err, ebpf.ErrMapIncompatible) {
-		// The former program goes on with the former maps until the new one takes its place.
+	replaced, err := bpfnet.LoadPinned(spec, config.BPFFS, &c.objects)
+	if replaced {
 		log.Warn("pinned BPF maps have another layout and are replaced", "directory", config.BPFFS)
-		if err = removeMapPins(spec, config.BPFFS); err == nil {
-			err = spec.LoadAndAssign(&c.objects, options)
-		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("load igmpd's BPF program (needs CAP_BPF, CAP_NET_ADMIN and Linux 6.1; mode = \"source\" does without): %w", err)
@@ -89,11 +82,6 @@ func classifierSpec(config Config) (*ebpf.CollectionSpec, error) {
 	for name, value := range constants {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("igmpd's BPF program: %s: %w", name, err)
-		}
-	}
-	for name, m := range spec.Maps {
-		if pinned(name) {
-			m.Pinning = ebpf.PinByName
 		}
 	}
 	owners := uint32(config.OwnersMax()) + 1
@@ -182,17 +170,10 @@ func (c *classifier) options(name string) bpfnet.Options {
 
 // removeStale removes attachments that a process before left on interfaces that are not wanted now.
 func (c *classifier) removeStale() error {
-	pins, err := filepath.Glob(filepath.Join(c.dir, pinPrefix+"*"))
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, pin := range pins {
-		if _, ours := c.attached[strings.TrimPrefix(filepath.Base(pin), pinPrefix)]; !ours {
-			errs = append(errs, bpfnet.RemovePin(pin))
-		}
-	}
-	return errors.Join(errs...)
+	return bpfnet.RemovePins(c.dir, pinPrefix, func(name string) bool {
+		_, ours := c.attached[strings.TrimPrefix(name, pinPrefix)]
+		return ours
+	})
 }
 
 // remove takes the program off and everything that is pinned away.
@@ -211,19 +192,6 @@ func (c *classifier) close() error {
 	return errors.Join(append(errs, c.objects.Close())...)
 }
 
-func removeMapPins(spec *ebpf.CollectionSpec, dir string) error {
-	var errs []error
-	for name := range spec.Maps {
-		if pinned(name) {
-			errs = append(errs, ignoreMissing(os.Remove(filepath.Join(dir, name))))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// pinned says whether a map is: constants (.rodata) are each process' own.
-func pinned(name string) bool { return !strings.HasPrefix(name, ".") }
-
 // removePins removes what a classifier left in dir, and dir.
 func removePins(dir string) error {
 	if dir == "" {
@@ -233,17 +201,5 @@ func removePins(dir string) error {
 	if err != nil {
 		return fmt.Errorf("igmpd's BPF program: %w", err)
 	}
-	errs := []error{removeMapPins(spec, dir)}
-	pins, _ := filepath.Glob(filepath.Join(dir, pinPrefix+"*"))
-	for _, pin := range pins {
-		errs = append(errs, bpfnet.RemovePin(pin))
-	}
-	return errors.Join(append(errs, bpfnet.RemovePinDir(dir))...)
-}
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return errors.Join(bpfnet.RemovePins(dir, pinPrefix, nil), bpfnet.RemoveMaps(spec, dir), bpfnet.RemovePinDir(dir))
 }

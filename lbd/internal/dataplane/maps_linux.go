@@ -6,9 +6,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/cilium/ebpf"
 
@@ -36,24 +33,12 @@ func newPortMapKey(vip netip.Addr, p Port) portMapKey {
 	return k
 }
 
-// loadPinned loads spec with every map pinned in dir; maps that are there already are taken over with what they hold. Maps of
-// another layout (another version's, another size) are replaced: the old program goes on with the old ones until the new one
-// takes its place on the hook. The map named lasting, if it fits still, is not replaced with the others: nobody could write its
-// entries again.
+// loadPinned loads spec with every map pinned in dir; maps that are there already are taken over with what they hold. The map named
+// lasting, if it fits still, is not replaced with others of another layout: nobody could write its entries again.
 func loadPinned(spec *ebpf.CollectionSpec, dir, lasting string, log *slog.Logger) (*ebpf.Collection, error) {
-	for name, m := range spec.Maps {
-		if isPinned(name) {
-			m.Pinning = ebpf.PinByName
-		}
-	}
-	opts := ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: dir}}
-	coll, err := ebpf.NewCollectionWithOptions(spec, opts)
-	if errors.Is(err, ebpf.ErrMapIncompatible) {
-		log.Warn("pinned maps have another layout and are replaced; counters start anew", "dir", dir, "why", err)
-		if err := unpinMaps(spec, dir, fitting(spec, dir, lasting)); err != nil {
-			return nil, err
-		}
-		coll, err = ebpf.NewCollectionWithOptions(spec, opts)
+	coll, replaced, err := bpfnet.NewPinned(spec, dir, lasting)
+	if replaced {
+		log.Warn("pinned maps have another layout and are replaced; counters start anew", "dir", dir)
 	}
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, fmt.Errorf("load BPF objects, pinned in %s: %w: needs CAP_BPF and CAP_NET_ADMIN, and the directory has to be this user's", dir, err)
@@ -64,42 +49,9 @@ func loadPinned(spec *ebpf.CollectionSpec, dir, lasting string, log *slog.Logger
 	return coll, nil
 }
 
-// isPinned: all but a program's own constants, .rodata, which come with each program.
-func isPinned(name string) bool { return !strings.HasPrefix(name, ".") }
-
 // removePins removes the pinned maps and their directory.
 func removePins(spec *ebpf.CollectionSpec, dir string) error {
-	return errors.Join(unpinMaps(spec, dir, ""), bpfnet.RemovePinDir(dir))
-}
-
-// fitting is name if the map pinned under it has the layout of spec, else "".
-func fitting(spec *ebpf.CollectionSpec, dir, name string) string {
-	want := spec.Maps[name]
-	if want == nil {
-		return ""
-	}
-	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
-	if err != nil {
-		return ""
-	}
-	defer m.Close()
-	if want.Compatible(m) != nil {
-		return ""
-	}
-	return name
-}
-
-func unpinMaps(spec *ebpf.CollectionSpec, dir, except string) error {
-	var errs []error
-	for name := range spec.Maps {
-		if !isPinned(name) || name == except {
-			continue
-		}
-		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, fmt.Errorf("remove pinned map: %w", err))
-		}
-	}
-	return errors.Join(errs...)
+	return errors.Join(bpfnet.RemoveMaps(spec, dir), bpfnet.RemovePinDir(dir))
 }
 
 // syncMap makes m hold exactly want. Entries that are right already are not touched; new ones are there before old ones go.

@@ -3,8 +3,6 @@ package fastpath
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
 
@@ -117,43 +115,17 @@ func (f *Fastpath) Prune() error {
 	if f.pins == "" {
 		return nil
 	}
-	all, err := filepath.Glob(filepath.Join(f.pins, pinPrefix+"*"))
-	errs := []error{err}
-	for _, pin := range all {
-		if index, err := strconv.Atoi(filepath.Base(pin)[len(pinPrefix):]); err != nil || f.attached[index] == nil {
-			errs = append(errs, bpfnet.RemovePin(pin))
-		}
-	}
-	return errors.Join(errs...)
+	return bpfnet.RemovePins(f.pins, pinPrefix, func(name string) bool {
+		index, err := strconv.Atoi(name[len(pinPrefix):])
+		return err == nil && f.attached[index] != nil
+	})
 }
 
 // Remove takes off and removes what a process has left under pins.
 func Remove(pins string) error {
-	all, err := filepath.Glob(filepath.Join(pins, pinPrefix+"*"))
-	errs := []error{err}
-	for _, pin := range all {
-		errs = append(errs, bpfnet.RemovePin(pin))
-	}
-	return errors.Join(append(errs, removeMaps(pins), bpfnet.RemovePinDir(pins))...)
-}
-
-func removeMaps(pins string) error {
 	spec, err := loadFastpath()
 	if err != nil {
-		return err
+		return fmt.Errorf("tdpd's fast path: %w", err)
 	}
-	var errs []error
-	for name := range spec.Maps {
-		if isShared(name) {
-			errs = append(errs, remove(filepath.Join(pins, name)))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func remove(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return errors.Join(bpfnet.RemovePins(pins, pinPrefix, nil), bpfnet.RemoveMaps(spec, pins), bpfnet.RemovePinDir(pins))
 }

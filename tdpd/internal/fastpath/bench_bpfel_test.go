@@ -103,13 +103,13 @@ const (
 	benchMapFastOwners        = "fast_owners"
 	benchMapFastToldAt        = "fast_told_at"
 	benchMapFastTrees         = "fast_trees"
-	benchMapFastVips6         = "fast_vips6"
 	benchMapSteerCurrent      = "steer_current"
 	benchMapSteerEntries      = "steer_entries"
 	benchMapSteerGroups       = "steer_groups"
 	benchMapSteerPlans        = "steer_plans"
 	benchMapSteerSlots        = "steer_slots"
 	benchMapSteerUsers        = "steer_users"
+	benchMapVips6             = "vips6"
 	benchProgBenchConnections = "bench_connections"
 	benchProgBenchDrive       = "bench_drive"
 	benchProgBenchNothing     = "bench_nothing"
@@ -184,13 +184,13 @@ type benchMapSpecs struct {
 	FastOwners    *ebpf.MapSpec `ebpf:"fast_owners"`
 	FastToldAt    *ebpf.MapSpec `ebpf:"fast_told_at"`
 	FastTrees     *ebpf.MapSpec `ebpf:"fast_trees"`
-	FastVips6     *ebpf.MapSpec `ebpf:"fast_vips6"`
 	SteerCurrent  *ebpf.MapSpec `ebpf:"steer_current"`
 	SteerEntries  *ebpf.MapSpec `ebpf:"steer_entries"`
 	SteerGroups   *ebpf.MapSpec `ebpf:"steer_groups"`
 	SteerPlans    *ebpf.MapSpec `ebpf:"steer_plans"`
 	SteerSlots    *ebpf.MapSpec `ebpf:"steer_slots"`
 	SteerUsers    *ebpf.MapSpec `ebpf:"steer_users"`
+	Vips6         *ebpf.MapSpec `ebpf:"vips6"`
 }
 
 // benchVariableSpecs contains global variables before they are loaded into the kernel.
@@ -231,13 +231,13 @@ type benchMaps struct {
 	FastOwners    *ebpf.Map `ebpf:"fast_owners"`
 	FastToldAt    *ebpf.Map `ebpf:"fast_told_at"`
 	FastTrees     *ebpf.Map `ebpf:"fast_trees"`
-	FastVips6     *ebpf.Map `ebpf:"fast_vips6"`
 	SteerCurrent  *ebpf.Map `ebpf:"steer_current"`
 	SteerEntries  *ebpf.Map `ebpf:"steer_entries"`
 	SteerGroups   *ebpf.Map `ebpf:"steer_groups"`
 	SteerPlans    *ebpf.Map `ebpf:"steer_plans"`
 	SteerSlots    *ebpf.Map `ebpf:"steer_slots"`
 	SteerUsers    *ebpf.Map `ebpf:"steer_users"`
+	Vips6         *ebpf.Map `ebpf:"vips6"`
 }
 
 func (m *benchMaps) Close() error {
@@ -252,13 +252,13 @@ func (m *benchMaps) Close() error {
 		m.FastOwners,
 		m.FastToldAt,
 		m.FastTrees,
-		m.FastVips6,
 		m.SteerCurrent,
 		m.SteerEntries,
 		m.SteerGroups,
 		m.SteerPlans,
 		m.SteerSlots,
 		m.SteerUsers,
+		m.Vips6,
 	)
 }
 

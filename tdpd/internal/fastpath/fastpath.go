@@ -3,7 +3,6 @@
 package fastpath
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -107,11 +106,4 @@ func (e fastpathFastHop) next() (kernel.Hop, bool) {
 		h.Labels = []uint32{e.Entry >> 12}
 	}
 	return h, true
-}
-
-// group is what stands for a VIP in the steering maps: itself, or for the n-th of IPv6 an address that is no VIP.
-func group(n int) netip.Addr {
-	var a [4]byte
-	binary.BigEndian.PutUint32(a[:], uint32(n+1)) // of 0.0.0.0/8
-	return netip.AddrFrom4(a)
 }

@@ -84,13 +84,13 @@ const (
 	fastpathMapFastOwners   = "fast_owners"
 	fastpathMapFastToldAt   = "fast_told_at"
 	fastpathMapFastTrees    = "fast_trees"
-	fastpathMapFastVips6    = "fast_vips6"
 	fastpathMapSteerCurrent = "steer_current"
 	fastpathMapSteerEntries = "steer_entries"
 	fastpathMapSteerGroups  = "steer_groups"
 	fastpathMapSteerPlans   = "steer_plans"
 	fastpathMapSteerSlots   = "steer_slots"
 	fastpathMapSteerUsers   = "steer_users"
+	fastpathMapVips6        = "vips6"
 	fastpathProgFastCore    = "fast_core"
 	fastpathProgFastEdge    = "fast_edge"
 	fastpathVarFastSelf4    = "fast_self4"
@@ -154,13 +154,13 @@ type fastpathMapSpecs struct {
 	FastOwners   *ebpf.MapSpec `ebpf:"fast_owners"`
 	FastToldAt   *ebpf.MapSpec `ebpf:"fast_told_at"`
 	FastTrees    *ebpf.MapSpec `ebpf:"fast_trees"`
-	FastVips6    *ebpf.MapSpec `ebpf:"fast_vips6"`
 	SteerCurrent *ebpf.MapSpec `ebpf:"steer_current"`
 	SteerEntries *ebpf.MapSpec `ebpf:"steer_entries"`
 	SteerGroups  *ebpf.MapSpec `ebpf:"steer_groups"`
 	SteerPlans   *ebpf.MapSpec `ebpf:"steer_plans"`
 	SteerSlots   *ebpf.MapSpec `ebpf:"steer_slots"`
 	SteerUsers   *ebpf.MapSpec `ebpf:"steer_users"`
+	Vips6        *ebpf.MapSpec `ebpf:"vips6"`
 }
 
 // fastpathVariableSpecs contains global variables before they are loaded into the kernel.
@@ -198,13 +198,13 @@ type fastpathMaps struct {
 	FastOwners   *ebpf.Map `ebpf:"fast_owners"`
 	FastToldAt   *ebpf.Map `ebpf:"fast_told_at"`
 	FastTrees    *ebpf.Map `ebpf:"fast_trees"`
-	FastVips6    *ebpf.Map `ebpf:"fast_vips6"`
 	SteerCurrent *ebpf.Map `ebpf:"steer_current"`
 	SteerEntries *ebpf.Map `ebpf:"steer_entries"`
 	SteerGroups  *ebpf.Map `ebpf:"steer_groups"`
 	SteerPlans   *ebpf.Map `ebpf:"steer_plans"`
 	SteerSlots   *ebpf.Map `ebpf:"steer_slots"`
 	SteerUsers   *ebpf.Map `ebpf:"steer_users"`
+	Vips6        *ebpf.Map `ebpf:"vips6"`
 }
 
 func (m *fastpathMaps) Close() error {
@@ -216,13 +216,13 @@ func (m *fastpathMaps) Close() error {
 		m.FastOwners,
 		m.FastToldAt,
 		m.FastTrees,
-		m.FastVips6,
 		m.SteerCurrent,
 		m.SteerEntries,
 		m.SteerGroups,
 		m.SteerPlans,
 		m.SteerSlots,
 		m.SteerUsers,
+		m.Vips6,
 	)
 }
 

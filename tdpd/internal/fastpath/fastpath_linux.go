@@ -4,10 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -16,14 +14,14 @@ import (
 	"github.com/manycast/manycast/internal/bpfnet"
 	"github.com/manycast/manycast/internal/steer"
 	"github.com/manycast/manycast/tdpd/internal/kernel"
+	"github.com/manycast/manycast/tdpd/internal/vips"
 )
 
 // Fastpath is the loaded programs with their maps. One goroutine at a time may use it.
 type Fastpath struct {
 	objects fastpathObjects
-	plans   *steer.Maps
+	vips    *vips.Maps
 	hops    *hopTable
-	vips6   map[netip.Addr]netip.Addr // VIP of IPv6 -> its group in the plans
 	trees   paths[steer.Owner]
 	labels  paths[uint32]
 
@@ -44,15 +42,15 @@ type Options struct {
 // Open loads the programs, over the maps that a process before has pinned, if any: what is in them holds until others are set. It
 // needs CAP_BPF and CAP_NET_ADMIN.
 func Open(o Options) (*Fastpath, error) {
-	f := &Fastpath{pins: o.Pins, vips6: map[netip.Addr]netip.Addr{}, attached: map[int]link.Link{}}
+	f := &Fastpath{pins: o.Pins, attached: map[int]link.Link{}}
 	if err := f.load(o); err != nil {
 		return nil, err
 	}
 	m := f.objects.fastpathMaps
 	var err error
-	if f.plans, err = steer.NewMaps(map[string]*ebpf.Map{
+	if f.vips, err = vips.New(map[string]*ebpf.Map{
 		"steer_groups": m.SteerGroups, "steer_current": m.SteerCurrent, "steer_plans": m.SteerPlans,
-		"steer_slots": m.SteerSlots, "steer_entries": m.SteerEntries, "steer_users": m.SteerUsers,
+		"steer_slots": m.SteerSlots, "steer_entries": m.SteerEntries, "steer_users": m.SteerUsers, "vips6": m.Vips6,
 	}); err == nil {
 		f.hops = newHopTable(m.FastHops.MaxEntries(), f.putHops)
 		f.trees = paths[steer.Owner]{kind: "tree of owner", hops: f.hops, has: map[steer.Owner][]fastpathFastHop{}, put: f.putTree, drop: f.dropTree}
@@ -86,22 +84,13 @@ func (f *Fastpath) load(o Options) error {
 	if err != nil {
 		return fmt.Errorf("tdpd's fast path: its address: %w", err)
 	}
-	options := &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: o.Pins}}
-	if o.Pins != "" {
+	if o.Pins == "" {
+		err = spec.LoadAndAssign(&f.objects, nil)
+	} else {
 		if err := bpfnet.PinDir(o.Pins); err != nil {
 			return err
 		}
-		for name, m := range spec.Maps {
-			if isShared(name) {
-				m.Pinning = ebpf.PinByName
-			}
-		}
-	}
-	err = spec.LoadAndAssign(&f.objects, options)
-	if errors.Is(err, ebpf.ErrMapIncompatible) { // of another version or size: it is made anew, and the programs before go on until they are replaced
-		if err = removeMaps(o.Pins); err == nil {
-			err = spec.LoadAndAssign(&f.objects, options)
-		}
+		_, err = bpfnet.LoadPinned(spec, o.Pins, &f.objects)
 	}
 	if err != nil {
 		return fmt.Errorf("load tdpd's fast path (needs CAP_BPF, CAP_NET_ADMIN and Linux 6.1): %w", err)
@@ -109,22 +98,8 @@ func (f *Fastpath) load(o Options) error {
 	return nil
 }
 
-// isShared says whether a map is one process' and the next one's: constants (.rodata) are each process' own.
-func isShared(name string) bool { return !strings.HasPrefix(name, ".") }
-
 // takeOver learns what a process before has left in the maps.
 func (f *Fastpath) takeOver() error {
-	var vip [16]byte
-	var g [4]byte
-	for it := f.objects.FastVips6.Iterate(); ; {
-		if !it.Next(&vip, &g) {
-			if err := it.Err(); err != nil {
-				return fmt.Errorf("take over VIPs: %w", err)
-			}
-			break
-		}
-		f.vips6[netip.AddrFrom16(vip)] = netip.AddrFrom4(g)
-	}
 	hop := func(at uint32) (h fastpathFastHop, err error) { return h, f.objects.FastHops.Lookup(at, &h) }
 	if err := f.trees.takeOver(f.objects.FastTrees, hop); err != nil {
 		return err
@@ -152,9 +127,9 @@ func (f *Fastpath) Close(keep bool) error {
 // SetUsers makes these the plans and the trees of their owners: by VIPs of both families, those of IPv6 with plans of stand-ins
 // (steer.Standin); several hops of a tree share the flows. Trees are there before a plan names them, and go after it; a tree is changed
 // in one step, a VIP's users are in another. What can be done is done even where a part fails.
-func (f *Fastpath) SetUsers(vips map[netip.Addr]*steer.Plan, trees map[steer.Owner][]Hop) error {
+func (f *Fastpath) SetUsers(plans map[netip.Addr]*steer.Plan, trees map[steer.Owner][]Hop) error {
 	f.hops.settle(time.Now())
-	return errors.Join(f.trees.add(trees), f.setVIPs(vips), f.trees.prune(trees))
+	return errors.Join(f.trees.add(trees), f.vips.Set(plans), f.trees.prune(trees))
 }
 
 // SetLabels makes these what is done to labels that come in, 16 to 1,048,575, each changed in one step.
@@ -188,42 +163,6 @@ func (f *Fastpath) Labels() map[uint32][]kernel.Hop {
 		}
 	}
 	return out
-}
-
-// setVIPs brings the plans in. A VIP of IPv6 has a group while it is there.
-func (f *Fastpath) setVIPs(vips map[netip.Addr]*steer.Plan) error {
-	plans := make(map[netip.Addr]*steer.Plan, len(vips))
-	for vip, g := range f.vips6 {
-		if vips[vip] == nil {
-			if err := f.objects.FastVips6.Delete(vip.As16()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-				return fmt.Errorf("VIP %v: %w", vip, err)
-			}
-			delete(f.vips6, vip)
-			continue
-		}
-		plans[g] = vips[vip]
-	}
-	fresh := map[netip.Addr]netip.Addr{}
-	for n, vip := range slices.SortedFunc(maps.Keys(vips), netip.Addr.Compare) {
-		g := vip
-		if vip.Is6() && !f.vips6[vip].IsValid() {
-			for g = group(n); plans[g] != nil; g = g.Next() {
-			}
-			fresh[vip] = g
-		} else if vip.Is6() {
-			continue
-		}
-		plans[g] = vips[vip]
-	}
-	err := f.plans.Set(plans)
-	for vip, g := range fresh {
-		if putErr := f.objects.FastVips6.Put(vip.As16(), g.As4()); putErr != nil {
-			err = errors.Join(err, fmt.Errorf("VIP %v: %w", vip, putErr))
-			continue
-		}
-		f.vips6[vip] = g
-	}
-	return err
 }
 
 // paths are the hops that trees or labels have in the maps.

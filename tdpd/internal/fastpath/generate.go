@@ -1,3 +1,3 @@
 package fastpath
 
-//go:generate go tool bpf2go -go-package fastpath -target bpfel -tags linux -cflags "-O2 -g -Wall -Werror -mllvm -no-stack-coloring -I../../../internal/steer/bpf -I/usr/include/x86_64-linux-gnu -I/usr/include/aarch64-linux-gnu" fastpath bpf/fastpath.bpf.c
+//go:generate go tool bpf2go -go-package fastpath -target bpfel -tags linux -cflags "-O2 -g -Wall -Werror -mllvm -no-stack-coloring -I../../../internal/steer/bpf -I../vips/bpf -I/usr/include/x86_64-linux-gnu -I/usr/include/aarch64-linux-gnu" fastpath bpf/fastpath.bpf.c

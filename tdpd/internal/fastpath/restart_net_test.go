@@ -88,7 +88,7 @@ func TestNetTheNextProcessTakesOver(t *testing.T) {
 	}
 	var path fastpathFastPath
 	var g [4]byte
-	if f.objects.FastLabels.Iterate().Next(new(uint32), &path) || f.objects.FastVips6.Lookup(vip6.As16(), &g) == nil {
+	if f.objects.FastLabels.Iterate().Next(new(uint32), &path) || f.objects.Vips6.Lookup(vip6.As16(), &g) == nil {
 		t.Error("labels or VIPs of the process before are left")
 	}
 	if err := node.Do(func() error { return f.Close(false) }); err != nil {

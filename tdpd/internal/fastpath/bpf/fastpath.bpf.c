@@ -3,15 +3,12 @@
  * tdpd's own forwarding of labelled packets, and of packets that are to get a label, as XDP programs: fast_edge on interfaces toward
  * users, where nobody may send labels, fast_core on those toward other routers of the domain.
  *
- *   packet for a VIP ── steer.h: owner ──► fast_trees: the owner's tree ─┐
+ *   packet for a VIP ─── vips.h: owner ──► fast_trees: the owner's tree ─┐
  *   labelled packet ── fast_labels: what its label stands for ───────────┴─► fast_hops: push, swap or pop, MACs, out
  *
  * What these cannot do alone goes up, untouched, to the kernel's tables, which give the same answer: a TTL that ends here, a label or a
  * neighbour that is not known here. TTL and traffic class follow the uniform model (RFC 3443, RFC 3270), as the kernel's do. Who sent a
  * packet that is too long for the link is told so at once: toolong.h.
- *
- * A user is the packet's source; of an ICMP error the address that the packet inside went to. All of a VIP's packets go by the user
- * alone, so that fragments and any port follow the others.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -23,15 +20,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#include "steer.h"
-
-#define IP_OFFSET 0x1fff
-
-#define ICMP_HLEN 8
-#define ICMP_DEST_UNREACH 3
-#define ICMP_TIME_EXCEEDED 11
-#define ICMP_PARAMETERPROB 12
-#define ICMPV6_ERRORS 128 /* below (RFC 4443 section 2.1) */
+#include "vips.h"
 
 /* A label stack entry (RFC 3032 section 2.1), host order. */
 #define ENTRY_LABEL 12
@@ -83,15 +72,6 @@ enum count {
 	COUNT_MALFORMED,
 	COUNTS,
 };
-
-/* VIPs of IPv6 -> what stands in for them as steer.h's group; those of IPv4 are groups themselves. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, STEER_MAX_GROUPS);
-	__type(key, struct in6_addr);
-	__type(value, __be32);
-} fast_vips6 SEC(".maps");
 
 /* By owner; the loader sets the sizes. */
 struct {
@@ -173,34 +153,6 @@ static __always_inline void set_ttl(struct iphdr *ip, __u8 ttl)
 	sum = (sum & 0xffff) + (sum >> 16);
 	ip->check = ~((sum & 0xffff) + (sum >> 16));
 	ip->ttl = ttl;
-}
-
-static __always_inline bool is_icmp_error(__u8 type)
-{
-	return type == ICMP_DEST_UNREACH || type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETERPROB;
-}
-
-static __always_inline __be32 user_of(struct iphdr *ip, void *end)
-{
-	__u8 *icmp = (__u8 *)(ip + 1);
-	struct iphdr *inner = (void *)(icmp + ICMP_HLEN);
-
-	if (ip->protocol != IPPROTO_ICMP || ip->ihl != 5 || ip->frag_off & bpf_htons(IP_OFFSET))
-		return ip->saddr;
-	if ((void *)(inner + 1) > end || !is_icmp_error(*icmp))
-		return ip->saddr;
-	return inner->daddr;
-}
-
-static __always_inline __u32 user_of6(struct ipv6hdr *ip, void *end)
-{
-	__u8 *icmp = (__u8 *)(ip + 1);
-	struct ipv6hdr *inner = (void *)(icmp + ICMP_HLEN);
-	struct in6_addr *user = &ip->saddr;
-
-	if (ip->nexthdr == IPPROTO_ICMPV6 && (void *)(inner + 1) <= end && *icmp < ICMPV6_ERRORS)
-		user = &inner->daddr;
-	return steer_standin((__u64)bpf_ntohl(user->s6_addr32[0]) << 32 | bpf_ntohl(user->s6_addr32[1]));
 }
 
 static __always_inline void count_owner(__u32 owner, __u32 bytes)
@@ -290,8 +242,7 @@ static __always_inline int steer(struct xdp_md *ctx, struct ethhdr *eth, void *e
 		struct iphdr *ip = (void *)(eth + 1);
 		if ((void *)(ip + 1) > end)
 			return XDP_PASS;
-		p.user = bpf_ntohl(user_of(ip, end));
-		p.owner = steer_owner(ip->daddr, p.user);
+		p.owner = vip_owner(ip, end, &p.user);
 		p.len = bpf_ntohs(ip->tot_len);
 		p.ttl = ip->ttl;
 		p.tc = ip->tos >> 5;
@@ -299,13 +250,7 @@ static __always_inline int steer(struct xdp_md *ctx, struct ethhdr *eth, void *e
 		struct ipv6hdr *ip = (void *)(eth + 1);
 		if ((void *)(ip + 1) > end)
 			return XDP_PASS;
-		__u32 *dst = ip->daddr.s6_addr32;
-		__u64 vip[] = { WORD(dst[0], dst[1]), WORD(dst[2], dst[3]) }; /* struct in6_addr */
-		__be32 *group = bpf_map_lookup_elem(&fast_vips6, &vip);
-		if (!group)
-			return XDP_PASS;
-		p.user = user_of6(ip, end);
-		p.owner = steer_owner(*group, p.user);
+		p.owner = vip_owner6(ip, end, &p.user);
 		p.len = sizeof(*ip) + bpf_ntohs(ip->payload_len);
 		p.ttl = ip->hop_limit;
 		p.tc = ip->priority >> 1;

@@ -14,6 +14,7 @@ import (
 	"github.com/manycast/manycast/internal/keyfile"
 	"github.com/manycast/manycast/lbd/internal/agent"
 	"github.com/manycast/manycast/lbd/internal/announce"
+	"github.com/manycast/manycast/lbd/internal/binder"
 	"github.com/manycast/manycast/lbd/internal/config"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
 	"github.com/manycast/manycast/lbd/internal/director"
@@ -84,6 +85,12 @@ func directorTasks(ctx context.Context, cfg config.Director, keep bool, plane da
 			return nil, err
 		}
 		tasks = append(tasks, l)
+	}
+	if len(cfg.Tags.Routers) > 0 {
+		tasks = append(tasks, binder.New(binder.Config{
+			Routers: cfg.Tags.Routers, Lifetime: cfg.Tags.Lifetime, Hold: cfg.Tags.Hold,
+			Services: b.services(ctx, ""), Allocations: store.OnBus(b.conn).Allocations, Say: binder.OnBus(b.conn), Log: b.log,
+		}))
 	}
 	return withMetrics(tasks, cfg.Metrics.Listen, collectors(metrics.NewCounters("director", plane.Counters), c)...)
 }

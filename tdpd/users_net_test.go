@@ -50,7 +50,7 @@ func TestNetUsersOfAServer(t *testing.T) {
 	}
 	r.operational("r2", 2)
 	r.tree()
-	r.bind("r3", 1, false)
+	r.bind("r3")
 	asks := func(when string) {
 		t.Helper()
 		testnet.Eventually(t, 10*time.Second, func() bool {
@@ -68,7 +68,7 @@ func TestNetUsersOfAServer(t *testing.T) {
 		r.operational("r2", 2)
 		r.tree()
 		if name == "r3" { // a director says all of it again when its router has restarted
-			r.bind("r3", 1, false)
+			r.bind("r3")
 		}
 		testnet.Eventually(t, 10*time.Second, func() bool {
 			return r.steered("r1") == "1.1" && r.steered("r2") == "1.1" && r.steered("r3") == "1.1"
@@ -100,7 +100,7 @@ func TestNetUsersOfAServer(t *testing.T) {
 }
 
 // bind says at a router what a director would: that server s has all users.
-func (r *rig) bind(router string, sequence uint64, again bool) {
+func (r *rig) bind(router string) {
 	r.t.Helper()
 	a := alloc.Allocation{
 		Epoch: epoch.Epoch{Term: 1, Number: 1}, Slots: alloc.Slots{By: alloc.Suffix, Bits: 2}, Servers: []string{"s"},
@@ -109,8 +109,8 @@ func (r *rig) bind(router string, sequence uint64, again bool) {
 	for range a.Cells() {
 		a.Owner, a.Standby = append(a.Owner, 0), append(a.Standby, alloc.None)
 	}
-	request, err := protojson.Marshal(&tdpdv1.Request{About: &tdpdv1.Request_Bind{Bind: &tdpdv1.BindRequest{Again: again, Binding: &tdpdv1.UserBinding{
-		Service: "web", Vips: [][]byte{{192, 0, 2, 80}}, Sequence: sequence, Allocation: alloc.ToProto("web", a), LifetimeMs: 120_000, HoldMs: 60_000,
+	request, err := protojson.Marshal(&tdpdv1.Request{About: &tdpdv1.Request_Bind{Bind: &tdpdv1.BindRequest{Binding: &tdpdv1.UserBinding{
+		Service: "web", Vips: [][]byte{{192, 0, 2, 80}}, Allocation: alloc.ToProto("web", a), LifetimeMs: 120_000, HoldMs: 60_000,
 	}}}})
 	if err != nil {
 		r.t.Fatal(err)

@@ -45,7 +45,7 @@ func roles() []role {
 				BucketServices, BucketServers, BucketOperator, BucketAllocations, BucketLeases, BucketMoves, BucketKeys, BucketMembers,
 			},
 			write:   []string{BucketAllocations, BucketLeases, BucketMoves},
-			publish: []string{"lbd.>"}, subscribe: []string{"lbd.>"},
+			publish: []string{"lbd.>", "tdpd.bind.>"}, subscribe: []string{"lbd.>"},
 		},
 		{
 			name: "agent", read: []string{BucketServices, BucketServers, BucketOperator, BucketAllocations, BucketKeys, BucketMembers},
@@ -61,7 +61,7 @@ func roles() []role {
 			publish: []string{"lbd.>"}, subscribe: []string{"lbd.>"},
 		},
 		{name: "igmpd", read: []string{BucketKeys, BucketMembers}, publish: []string{"igmpd.>"}, subscribe: []string{"igmpd.>"}},
-		{name: "tdpd", read: []string{BucketServers}, publish: []string{"tdpd.events.>"}, subscribe: []string{"tdpd.ask", "tdpd.ask.>"}},
+		{name: "tdpd", read: []string{BucketServers}, publish: []string{"tdpd.events.>"}, subscribe: []string{"tdpd.ask", "tdpd.ask.>", "tdpd.bind.>"}},
 		{name: "dnsd", publish: []string{"dnsd.>"}, subscribe: []string{"dnsd.>"}},
 	}
 }

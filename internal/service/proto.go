@@ -12,7 +12,7 @@ import (
 // ToProto converts a service for the bus.
 func ToProto(s Service) *servicev1.Service {
 	p := &servicev1.Service{
-		Name: s.Name, Vip: s.VIP.String(), Group: s.Group.String(), Mode: s.Mode, Policy: string(s.Policy),
+		Name: s.Name, Vip: s.VIP.String(), Vip6: text(s.VIP6), Group: text(s.Group), Mode: s.Mode, Policy: string(s.Policy), Refuse: string(s.Refuse),
 		Slots: &servicev1.Slots{By: string(s.Slots.By), Bits: uint32(s.Slots.Bits)}, Handover: s.Handover,
 	}
 	if s.Balance != (policy.Balance{}) {
@@ -35,15 +35,18 @@ func ToProto(s Service) *servicev1.Service {
 // FromProto converts a service from the bus and validates it.
 func FromProto(p *servicev1.Service) (Service, error) {
 	s := Service{
-		Name: p.GetName(), Mode: p.GetMode(), Policy: alloc.Policy(p.GetPolicy()), Handover: p.GetHandover(),
+		Name: p.GetName(), Mode: p.GetMode(), Policy: alloc.Policy(p.GetPolicy()), Handover: p.GetHandover(), Refuse: Refusal(p.GetRefuse()),
 		Slots: alloc.Slots{By: alloc.By(p.GetSlots().GetBy()), Bits: int(p.GetSlots().GetBits())},
 	}
 	var err error
 	if s.VIP, err = netip.ParseAddr(p.GetVip()); err != nil {
 		return Service{}, fmt.Errorf("service %q: vip: %w", s.Name, err)
 	}
-	if s.Group, err = netip.ParseAddr(p.GetGroup()); err != nil {
-		return Service{}, fmt.Errorf("service %q: group: %w", s.Name, err)
+	if s.VIP6, err = maybe("vip6", p.GetVip6()); err != nil {
+		return Service{}, fmt.Errorf("service %q: %w", s.Name, err)
+	}
+	if s.Group, err = maybe("group", p.GetGroup()); err != nil {
+		return Service{}, fmt.Errorf("service %q: %w", s.Name, err)
 	}
 	for _, port := range p.GetPorts() {
 		if port.GetNumber() > 65535 {

@@ -12,18 +12,31 @@ import (
 	"github.com/manycast/manycast/internal/portion"
 )
 
-// Multicast is the mode in which the director turns the VIP into a group; Reset is the handover in which connections of
-// moved users are closed and opened anew (Fig 12).
+// Modes: how an allocation is carried out.
 const (
-	Multicast = "multicast"
-	Reset     = "reset"
+	Multicast = "multicast" // the director turns the VIP into a group, and routers carry each user's packets to who joined for it (Fig 7)
+	Tags      = "tags"      // routers send each user's packets along its server's label-switched tree (Fig 17)
+)
+
+// Reset is the handover in which connections of moved users are closed and opened anew (Fig 12).
+const Reset = "reset"
+
+// Refusal is what users get whom no server serves, with Tags.
+type Refusal string
+
+// Refusals.
+const (
+	RefuseReset       Refusal = "reset"       // a TCP reset; what is not TCP as with the next
+	RefuseUnreachable Refusal = "unreachable" // ICMP
+	RefuseDrop        Refusal = "drop"        // nothing
 )
 
 // Service is a name and its well-published addresses, served by a pool of servers.
 type Service struct {
 	Name     string     // lower-case letters, digits and hyphens, at most 63
 	VIP      netip.Addr // unicast IPv4
-	Group    netip.Addr // private multicast IPv4, 232.0.0.0 to 239.255.255.255
+	VIP6     netip.Addr // unicast IPv6, with Tags alone; zero: none
+	Group    netip.Addr // private multicast IPv4, 232.0.0.0 to 239.255.255.255; with Tags zero, or what Multicast would use
 	Ports    []Port
 	Mode     string
 	Policy   alloc.Policy
@@ -31,6 +44,7 @@ type Service struct {
 	Prefixes []policy.Prefix
 	Slots    alloc.Slots
 	Handover string
+	Refuse   Refusal  // with Tags alone
 	Servers  []Server // static use: without a bus
 }
 
@@ -83,6 +97,22 @@ func (s Service) Static() bool {
 		}
 	}
 	return false
+}
+
+// VIPs are the service's addresses, the IPv4 one first.
+func (s Service) VIPs() []netip.Addr {
+	if s.VIP6.IsValid() {
+		return []netip.Addr{s.VIP, s.VIP6}
+	}
+	return []netip.Addr{s.VIP}
+}
+
+// Destination is what a server knows the service's packets by: the group, where it has one, else the VIP.
+func (s Service) Destination() netip.Addr {
+	if s.Group.IsValid() {
+		return s.Group
+	}
+	return s.VIP
 }
 
 // Rules are what the service says of how its users are shared out.

@@ -108,6 +108,23 @@ func TestDenyLeavesSingleSendersToAnother(t *testing.T) {
 	roundTrip(t, services)
 }
 
+func TestTagsRoundTrip(t *testing.T) {
+	services, err := Parse([]byte("name: web\nvip: 192.0.2.80\nmode: tags\nports: [tcp/80]\n---\n" +
+		"name: api\nvip: 192.0.2.81\nvip6: 2001:db8::81\ngroup: 239.1.1.1\nmode: tags\nrefuse: drop\nports: [tcp/80]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, two := services[0], services[1]
+	if one.Refuse != RefuseReset || one.Group.IsValid() || one.Destination() != one.VIP || len(one.VIPs()) != 1 {
+		t.Errorf("%+v", one)
+	}
+	if two.Refuse != RefuseDrop || two.Destination() != two.Group || len(two.VIPs()) != 2 || two.VIPs()[1] != two.VIP6 {
+		t.Errorf("%+v", two)
+	}
+	roundTrip(t, services)
+	roundTrip(t, services[1:])
+}
+
 func roundTrip(t *testing.T, want []Service) {
 	t.Helper()
 	text, err := Marshal(want...)
@@ -132,6 +149,14 @@ func roundTrip(t *testing.T, want []Service) {
 
 func TestRefused(t *testing.T) {
 	for name, test := range map[string]struct{ text, want string }{
+		"unknown mode":        {web + "mode: magic", "want multicast or tags"},
+		"refuse of multicast": {web + "refuse: drop", "goes with mode tags"},
+		"refuse":              {web + "mode: tags\nrefuse: slowly", "want reset, unreachable or drop"},
+		"vip6 of multicast":   {web + "vip6: 2001:db8::80", "IPv6 goes with mode tags"},
+		"vip6 link-local":     {web + "mode: tags\nvip6: fe80::1", "not an IPv6 address that users can reach"},
+		"vip6 IPv4":           {web + "mode: tags\nvip6: 192.0.2.81", "not an IPv6 address"},
+		"static tags":         {static + "mode: tags", "takes a leader"},
+		"vip of tags shared":  {web + "mode: tags\n---" + replace(replace(web, "name: web", "name: dns"), "239.80.80.80", "239.80.80.81"), "have the same vip 192.0.2.80"},
 		"unknown key":         {web + "colour: red", "colour"},
 		"not a group":         {replace(web, "239.80.80.80", "10.0.0.1"), "not an IPv4 multicast address"},
 		"public group":        {replace(web, "239.80.80.80", "224.5.5.5"), "public"},

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -46,6 +47,12 @@ func (s Service) checkAddresses() error {
 		return fmt.Errorf("vip %v is a multicast address: that is what group is for", s.VIP)
 	case !s.VIP.IsGlobalUnicast():
 		return fmt.Errorf("vip %v is not an address that users can reach", s.VIP)
+	case s.VIP6.IsValid() && s.Mode != Tags:
+		return fmt.Errorf("vip6 %v: IPv6 goes with mode tags", s.VIP6)
+	case s.VIP6.IsValid() && (!s.VIP6.Is6() || s.VIP6.Is4In6() || s.VIP6.Zone() != "" || !s.VIP6.IsGlobalUnicast()):
+		return fmt.Errorf("vip6 %v is not an IPv6 address that users can reach", s.VIP6)
+	case s.Mode == Tags && !s.Group.IsValid():
+		return nil
 	case !s.Group.Is4() || !s.Group.IsMulticast():
 		return fmt.Errorf("group %v is not an IPv4 multicast address: take one of 239.0.0.0/8", s.Group)
 	case !private.Contains(s.Group):
@@ -72,8 +79,15 @@ func (s Service) checkPorts() error {
 }
 
 func (s Service) checkWords() error {
-	if s.Mode != Multicast {
-		return fmt.Errorf("mode %q: want multicast", s.Mode)
+	switch {
+	case s.Mode != Multicast && s.Mode != Tags:
+		return fmt.Errorf("mode %q: want multicast or tags", s.Mode)
+	case s.Mode == Tags && s.Refuse != RefuseReset && s.Refuse != RefuseUnreachable && s.Refuse != RefuseDrop:
+		return fmt.Errorf("refuse %q: want reset, unreachable or drop", s.Refuse)
+	case s.Mode != Tags && s.Refuse != "":
+		return fmt.Errorf("refuse %q goes with mode tags: with multicast users whom nobody serves get a reset", s.Refuse)
+	case s.Mode == Tags && s.Static():
+		return errors.New("portions of servers with mode tags: it takes a leader, which gives epochs to what routers are told")
 	}
 	if s.Handover != Reset {
 		return fmt.Errorf("handover %q: want reset", s.Handover)
@@ -142,13 +156,15 @@ func (s Service) checkPortions() error {
 	return nil
 }
 
-// ValidateAll checks services by themselves and against each other: names, groups, and each VIP and port are one service's.
+// ValidateAll checks services by themselves and against each other: names, groups, and each VIP and port are one service's, with Tags
+// each VIP.
 func ValidateAll(services []Service) error {
 	type frontend struct {
 		vip  netip.Addr
 		port Port
 	}
 	names, groups, fronts := map[string]bool{}, map[netip.Addr]string{}, map[frontend]string{}
+	whole, shared := map[netip.Addr]string{}, map[netip.Addr]string{} // VIPs of mode tags, and of any
 	var errs []error
 	for _, s := range services {
 		if err := s.Validate(); err != nil {
@@ -160,10 +176,21 @@ func ValidateAll(services []Service) error {
 			continue
 		}
 		names[s.Name] = true
-		if other, taken := groups[s.Group]; taken {
+		if other, taken := groups[s.Group]; taken && s.Group.IsValid() {
 			errs = append(errs, fmt.Errorf("services %s and %s have the same group %v", other, s.Name, s.Group))
 		}
 		groups[s.Group] = s.Name
+		for _, vip := range s.VIPs() {
+			other := whole[vip]
+			if s.Mode == Tags {
+				other = cmp.Or(other, shared[vip])
+				whole[vip] = s.Name
+			}
+			if other != "" {
+				errs = append(errs, fmt.Errorf("services %s and %s have the same vip %v: with mode tags all of its ports are one service's", other, s.Name, vip))
+			}
+			shared[vip] = s.Name
+		}
 		for _, p := range s.Ports {
 			f := frontend{s.VIP, p}
 			if other, taken := fronts[f]; taken {

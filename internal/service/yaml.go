@@ -19,7 +19,8 @@ import (
 type document struct {
 	Name     string           `yaml:"name" json:"name"`
 	VIP      string           `yaml:"vip" json:"vip"`
-	Group    string           `yaml:"group" json:"group"`
+	VIP6     string           `yaml:"vip6,omitempty" json:"vip6,omitempty"`
+	Group    string           `yaml:"group,omitempty" json:"group,omitempty"`
 	Ports    []string         `yaml:"ports,flow" json:"ports"`
 	Mode     string           `yaml:"mode" json:"mode"`
 	Policy   string           `yaml:"policy" json:"policy"`
@@ -27,6 +28,7 @@ type document struct {
 	Prefixes []prefixDocument `yaml:"prefixes,omitempty" json:"prefixes,omitempty"`
 	Slots    string           `yaml:"slots" json:"slots"`
 	Handover string           `yaml:"handover" json:"handover"`
+	Refuse   string           `yaml:"refuse,omitempty" json:"refuse,omitempty"`
 	Servers  []serverDocument `yaml:"servers,omitempty" json:"servers,omitempty"`
 }
 
@@ -55,7 +57,7 @@ func Load(path string) ([]Service, error) {
 }
 
 // Parse reads YAML documents, one service each. Keys that do not exist are refused. Defaults: mode multicast, policy equal,
-// slots suffix/8, handover reset, a server's weight 1, and policy.DefaultBalance.
+// slots suffix/8, handover reset, with mode tags refuse reset, a server's weight 1, and policy.DefaultBalance.
 func Parse(data []byte) ([]Service, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
@@ -108,8 +110,8 @@ func (s Service) MarshalJSON() ([]byte, error) { return json.Marshal(toDocument(
 
 func toDocument(s Service) document {
 	d := document{
-		Name: s.Name, VIP: s.VIP.String(), Group: s.Group.String(), Mode: s.Mode,
-		Policy: string(s.Policy), Slots: s.Slots.String(), Handover: s.Handover,
+		Name: s.Name, VIP: s.VIP.String(), VIP6: text(s.VIP6), Group: text(s.Group), Mode: s.Mode,
+		Policy: string(s.Policy), Slots: s.Slots.String(), Handover: s.Handover, Refuse: string(s.Refuse),
 	}
 	d.Balance, d.Prefixes = balanceToDocument(s), prefixesToDocument(s.Prefixes)
 	for _, p := range s.Ports {
@@ -128,14 +130,24 @@ func toDocument(s Service) document {
 func (d document) service() (Service, error) {
 	s := Service{
 		Name: d.Name, Mode: or(d.Mode, Multicast), Policy: alloc.Policy(or(d.Policy, string(alloc.Equal))),
-		Handover: or(d.Handover, Reset),
+		Handover: or(d.Handover, Reset), Refuse: Refusal(d.Refuse),
+	}
+	if s.Mode == Tags {
+		s.Refuse = Refusal(or(d.Refuse, string(RefuseReset)))
 	}
 	fail := func(err error) (Service, error) { return Service{}, fmt.Errorf("service %q: %w", d.Name, err) }
 	var err error
 	if s.VIP, err = address("vip", d.VIP); err != nil {
 		return fail(err)
 	}
-	if s.Group, err = address("group", d.Group); err != nil {
+	if s.VIP6, err = maybe("vip6", d.VIP6); err != nil {
+		return fail(err)
+	}
+	group := address
+	if s.Mode == Tags {
+		group = maybe
+	}
+	if s.Group, err = group("group", d.Group); err != nil {
 		return fail(err)
 	}
 	if s.Slots, err = alloc.ParseSlots(or(d.Slots, string(alloc.Suffix))); err != nil {
@@ -215,6 +227,22 @@ func address(key, text string) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("%s %q is not an address", key, text)
 	}
 	return a, nil
+}
+
+// maybe is an address, or the zero one where there is no text.
+func maybe(key, text string) (netip.Addr, error) {
+	if text == "" {
+		return netip.Addr{}, nil
+	}
+	return address(key, text)
+}
+
+// text is what maybe reads.
+func text(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 func or(s, otherwise string) string {

@@ -114,6 +114,9 @@ const usualMTU = 1500
 // CheckJoins returns an error where a server of the next allocation would need more portions in its join than routers take; while nobody is
 // there, where a pool could be too small for the slots. It wraps alloc.ErrLarge.
 func (s *Service) CheckJoins() error {
+	if !s.Spec.Group.IsValid() {
+		return nil // nobody joins
+	}
 	most := join.MostPortions(usualMTU)
 	next, _, err := s.Next()
 	switch {

@@ -2,7 +2,6 @@ package channel
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -18,7 +17,7 @@ func (c *Channel) Answer(conn *bus.Conn, daemonName string) daemon.Task {
 	return daemon.Func("control members", func(ctx context.Context) error {
 		id := c.cfg.Identity
 		subject := daemonName + ".control.members"
-		subjects := []string{subject + "." + strings.ReplaceAll(id.Name, ".", "-")}
+		subjects := []string{bus.Of(subject, id.Name)}
 		if id.Leader || id.Role == control.Router { // not each of a thousand servers
 			subjects = append(subjects, subject)
 		}

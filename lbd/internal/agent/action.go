@@ -50,7 +50,7 @@ type Takeover struct {
 type Close struct {
 	Service string
 	Epoch   epoch.Epoch
-	VIP     netip.Addr
+	VIPs    []netip.Addr
 	Ports   []dataplane.Port
 	Lost    func(user netip.AddrPort) bool
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/internal/portion"
 	"github.com/manycast/manycast/internal/service"
+	"github.com/manycast/manycast/internal/steer"
 	"github.com/manycast/manycast/lbd/internal/announce"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
 	"github.com/manycast/manycast/lbd/internal/joiner"
@@ -199,7 +200,7 @@ func (c *Core) Tick(now time.Time) []Action {
 		}
 		lingering = lingering || !d.before.Zero()
 		if s, ok := c.specs[d.service]; ok {
-			out = append(out, Close{Service: d.service, Epoch: d.epoch, VIP: s.VIP, Ports: s.Ports, Lost: c.lost(d)})
+			out = append(out, Close{Service: d.service, Epoch: d.epoch, VIPs: s.VIPs(), Ports: s.Ports, Lost: c.lost(d)})
 		}
 		return true
 	})
@@ -213,9 +214,17 @@ func (c *Core) Tick(now time.Time) []Action {
 func (c *Core) lost(d closing) func(netip.AddrPort) bool {
 	a := c.effective(c.current(d.service))
 	return func(user netip.AddrPort) bool {
-		addr := user.Addr().Unmap()
-		return addr.Is4() && (a.Zero() || a.OwnerOf(a.CellOf(addr)) != c.name)
+		return a.Zero() || a.OwnerOf(cellOf(a, user.Addr().Unmap())) != c.name
 	}
+}
+
+// cellOf is the cell of a user. One of IPv6 goes by the slot of what stands for its first 64 bits, as at the routers: fixed portions are
+// of IPv4.
+func cellOf(a alloc.Allocation, user netip.Addr) int {
+	if user.Is4() {
+		return a.CellOf(user)
+	}
+	return a.Slots.Index(steer.Standin(user))
 }
 
 // Next returns when Tick has something to do; zero: nothing is planned.
@@ -276,7 +285,7 @@ func (c *Core) apply() Apply {
 			e, own, standby = a.Epoch, a.Users(c.name), a.StandbyUsers(c.name)
 		}
 		out.Accept = append(out.Accept, dataplane.AgentService{
-			VIP: s.VIP, Group: s.Group, Ports: s.Ports, Leased: !s.Static(),
+			VIP: s.VIP, VIP6: s.VIP6, Group: s.Group, Tagged: s.Mode == service.Tags, Ports: s.Ports, Leased: !s.Static(),
 			Accept: c.accept(s, own),
 		})
 		if c.joins(s) {
@@ -299,13 +308,14 @@ func (c *Core) accept(s service.Service, own portion.Set) portion.Union {
 	return slices.Concat(c.lingering(s.Name), c.taken(s.Name, own), c.standing(s.Name))
 }
 
-// joins reports whether the server is to be a member of the service's group. One that is in the pool is, also without users:
+// joins reports whether the server is to be a member of the service's group, if it has one: with mode tags, too, so that its users lose
+// nothing when it moves to the other mode. One that is in the pool is, also without users:
 // by its joins routers know its port, and snooping switches bring it the first packet of what it wins next.
 func (c *Core) joins(s service.Service) bool {
 	if s.Static() {
 		return c.healthy && len(c.static(s).Permit) > 0
 	}
-	return !c.held[s.Name].Zero()
+	return s.Group.IsValid() && !c.held[s.Name].Zero()
 }
 
 // lingering are the users of the service that this server lost to servers on other links and still takes.

@@ -299,7 +299,9 @@ func (l *Loop) restore(ctx context.Context, in *inputs) error {
 }
 
 // able reports whether what is allocated of a service could be joined: without the group's key its users would reach nobody.
-func (l *Loop) able(s service.Service) bool { return l.cfg.HasKey == nil || l.cfg.HasKey(s.Group) }
+func (l *Loop) able(s service.Service) bool {
+	return l.cfg.HasKey == nil || s.Mode == service.Tags || l.cfg.HasKey(s.Group)
+}
 
 // hear takes what leaders say. A message too many is lost like one on the way: the bucket has what counts.
 func (l *Loop) hear(m announce.Message) {
@@ -414,12 +416,16 @@ func (l *Loop) send(m announce.Message) {
 func (l *Loop) close(ctx context.Context, a Close) {
 	ctx, cancel := context.WithTimeout(ctx, closeLimit)
 	defer cancel()
-	n, err := l.cfg.Close(ctx, a.VIP, a.Ports, a.Lost)
-	if err != nil {
-		l.cfg.Log.Warn("connections of lost portions not all closed", "service", a.Service, "closed", n, "err", err)
+	closed := 0
+	for _, vip := range a.VIPs {
+		n, err := l.cfg.Close(ctx, vip, a.Ports, a.Lost)
+		closed += n
+		if err != nil {
+			l.cfg.Log.Warn("connections of lost portions not all closed", "service", a.Service, "vip", vip, "closed", n, "err", err)
+		}
 	}
 	select {
-	case l.closed <- closeResult{a, n}:
+	case l.closed <- closeResult{a, closed}:
 	case <-ctx.Done():
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/announce"
 )
 
@@ -137,6 +138,9 @@ func (c *Core) release(now time.Time, before map[string]bool) {
 func (c *Core) claim(now time.Time) {
 	current := map[ward]claim{}
 	for name := range c.held {
+		if c.specs[name].Mode == service.Tags {
+			continue // here routers alone decide whose packets come
+		}
 		for owner, isNear := range c.owners(name) {
 			if !isNear || !c.hearing.gone[owner] {
 				continue

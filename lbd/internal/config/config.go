@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +29,7 @@ type Director struct {
 	Log          daemon.LogSection     `toml:"log"`
 	Bus          daemon.BusSection     `toml:"bus"`
 	Leader       Leader                `toml:"leader"`
+	Tags         Tags                  `toml:"tags"`
 	Metrics      daemon.MetricsSection `toml:"metrics"`
 	Control      control.Config        `toml:"control"`
 	Keys         DirectorKeys          `toml:"keys"`
@@ -66,6 +68,13 @@ type Leader struct {
 	Dampen         time.Duration `toml:"dampen"`
 }
 
+// Tags is [tags] of a director: which routers it tells whose users go where, for services of mode tags.
+type Tags struct {
+	Routers  []string      `toml:"routers"`
+	Lifetime time.Duration `toml:"lifetime"`
+	Hold     time.Duration `toml:"hold"`
+}
+
 // Join is [join] of an agent.
 type Join struct {
 	Refresh    time.Duration `toml:"refresh"`
@@ -92,6 +101,7 @@ func DefaultDirector() Director {
 		Name: hostname(), StateDir: "/var/lib/manycast/director", BPFFS: "/sys/fs/bpf/manycast/director", FragmentsMax: 65536,
 		Log:     daemon.LogSection{Level: "info"},
 		Leader:  defaultLeader(true),
+		Tags:    Tags{Lifetime: 30 * time.Second, Hold: time.Minute},
 		Control: control.DefaultConfig(),
 		Keys:    DirectorKeys{Member: "/var/lib/manycast/director/member.key", Dir: "/var/lib/manycast/director/groups"},
 	}
@@ -155,8 +165,8 @@ func inFile(path string, err error) error {
 
 func (c Director) check() error {
 	errs := []error{service.CheckName(c.Name), checkDir("state_dir", c.StateDir), checkDir("bpffs", c.BPFFS), checkBus(c.Bus, c.Services, "director"), c.Metrics.Check(), c.Control.Check()}
-	if len(c.Interfaces) == 0 {
-		errs = append(errs, errors.New(`no interfaces: name those where users' packets enter, such as interfaces = ["eth0"]`))
+	if len(c.Interfaces) == 0 && len(c.Tags.Routers) == 0 {
+		errs = append(errs, errors.New(`neither interfaces nor tags.routers: name interfaces where users' packets enter, such as interfaces = ["eth0"], or routers to tell whose users go where`))
 	}
 	if c.FragmentsMax < 1 || c.FragmentsMax > 1<<24 {
 		errs = append(errs, fmt.Errorf("fragments_max %d: want 1 to %d", c.FragmentsMax, 1<<24))
@@ -164,7 +174,26 @@ func (c Director) check() error {
 	if c.Control.Enabled() && c.Keys.Dir == "" {
 		errs = append(errs, errors.New("keys.dir is empty: name the directory of the control group's private key"))
 	}
-	return errors.Join(append(errs, c.Leader.check())...)
+	return errors.Join(append(errs, c.Leader.check(), c.Tags.check(c.Bus))...)
+}
+
+func (t Tags) check(b daemon.BusSection) error {
+	var errs []error
+	if len(t.Routers) > 0 && len(b.URLs) == 0 {
+		errs = append(errs, errors.New("tags.routers without bus.urls: routers are told by the bus"))
+	}
+	for i, name := range t.Routers {
+		if slices.Contains(t.Routers[:i], name) {
+			errs = append(errs, fmt.Errorf("tags.routers: %s is there twice", name))
+		}
+		if err := daemon.CheckRouterName(name); err != nil {
+			errs = append(errs, fmt.Errorf("tags.routers: %w", err))
+		}
+	}
+	if t.Lifetime < 3*time.Second || t.Lifetime > 24*time.Hour || t.Hold < 0 || t.Hold > 24*time.Hour {
+		errs = append(errs, fmt.Errorf("tags: lifetime %v and hold %v: want 3s to 24h, and 0s to 24h", t.Lifetime, t.Hold))
+	}
+	return errors.Join(errs...)
 }
 
 func (l Leader) check() error {

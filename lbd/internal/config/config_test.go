@@ -17,7 +17,7 @@ func TestReferenceFiles(t *testing.T) {
 		t.Error(err)
 	}
 	wantD := DefaultDirector()
-	wantD.Name, wantD.Interfaces, wantD.Bus = d.Name, []string{"users"}, loopback("director")
+	wantD.Name, wantD.Interfaces, wantD.Bus, wantD.Tags.Routers = d.Name, []string{"users"}, loopback("director"), []string{}
 	if !reflect.DeepEqual(d, wantD) {
 		t.Errorf("director.toml says\n%+v\nthe defaults are\n%+v", d, wantD)
 	}
@@ -74,11 +74,12 @@ func TestAgentCheck(t *testing.T) {
 func TestDirectorCheck(t *testing.T) {
 	const good = "name = \"d1\"\ninterfaces = [\"users\"]\nservices = \"/etc/manycast/services.yaml\"\n"
 	for name, test := range map[string]struct{ text, want string }{
-		"good":          {good, ""},
-		"no interfaces": {strings.Replace(good, `"users"`, "", 1), "no interfaces"},
-		"fragments":     {good + "fragments_max = 0\n", "fragments_max"},
-		"dead_after":    {good + "[leader]\ndead_after = \"100ms\"\n", "dead_after"},
-		"not TOML":      {"name = \n", "line 1"},
+		"good":                  {good, ""},
+		"no interfaces":         {strings.Replace(good, `"users"`, "", 1), "neither interfaces nor tags.routers"},
+		"routers without a bus": {strings.Replace(good, `"users"`, "", 1) + "[tags]\nrouters = [\"r1\", \"r1\", \"\"]\nlifetime = \"1s\"\n", "tags.routers without bus.urls"},
+		"fragments":             {good + "fragments_max = 0\n", "fragments_max"},
+		"dead_after":            {good + "[leader]\ndead_after = \"100ms\"\n", "dead_after"},
+		"not TOML":              {"name = \n", "line 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			check(t, test.text, test.want, func(p string) error { _, err := LoadDirector(p); return err })

@@ -10,10 +10,13 @@ import (
 )
 
 // AgentService is one service on a server: packets for Group from users in Accept, for one of Ports, go up to the application at
-// VIP; all others for Group are dropped.
+// VIP; all others for Group are dropped. Tagged ones come to the VIP itself, and are of whomever the routers say; those of IPv6 go up
+// uncounted, for any port.
 type AgentService struct {
 	VIP    netip.Addr // IPv4 unicast
-	Group  netip.Addr // IPv4 multicast; one service each
+	VIP6   netip.Addr // IPv6 unicast; zero: none
+	Group  netip.Addr // IPv4 multicast; one service each; zero: none
+	Tagged bool       // packets come to the VIP, which is this service's alone
 	Ports  []Port     // at least one; services may share a VIP by different ports
 	Accept portion.Union
 	Leased bool // a leader gives the users to others once this agent is dead: they are taken while it is alive
@@ -39,7 +42,8 @@ type AgentPlane interface {
 	Pause(d time.Duration) error
 	// Counters are totals since the plane was first set up; they go on over a restart.
 	Counters() (AgentCounters, error)
-	// Traffic is what was done for each group since it was first set; it goes on over a restart.
+	// Traffic is what was done for each group since it was first set; it goes on over a restart. Here and below a service without a
+	// group goes by its VIP.
 	Traffic() (map[netip.Addr]Traffic, error)
 	// Senders are the users of each group whose packets were seen since the last call, by a sample of one packet in sixteen. Where
 	// there are thousands, the light ones are missing. One goroutine calls it.

@@ -41,6 +41,12 @@ type agentSenderKey struct {
 	User  uint32
 }
 
+type agentService struct {
+	_    structs.HostLayout
+	Vip  uint32
+	Name uint32
+}
+
 type agentSteerKey struct {
 	_          structs.HostLayout
 	Generation uint32

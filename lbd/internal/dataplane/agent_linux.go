@@ -85,6 +85,9 @@ func loadAgentPlane(c AgentConfig) (*agent, error) {
 	return a, nil
 }
 
+// serviceMapValue is struct service of bpf/agent.bpf.c.
+type serviceMapValue struct{ VIP, Name [4]byte }
+
 // mac is the address of an Ethernet interface; zero where it has none.
 func mac(link *netlink.LinkAttrs) (address [6]byte) {
 	copy(address[:], link.HardwareAddr)
@@ -156,7 +159,9 @@ func compile(services []AgentService, isLapsing bool) (map[netip.Addr]*steer.Pla
 		if err != nil {
 			return nil, fmt.Errorf("accepted users of group %s: %w", s.Group, err)
 		}
-		plans[s.Group] = plan
+		if s.Group.IsValid() {
+			plans[s.Group] = plan
+		}
 	}
 	return plans, nil
 }
@@ -177,24 +182,39 @@ func (a *agent) prepareHost(services []AgentService) (map[change]bool, error) {
 			return nil, err
 		}
 		changes[c] = true
+		if !s.VIP6.IsValid() {
+			continue
+		}
+		if c, err = a.host.addVIP(a.config.VIPDevice, s.VIP6); err != nil {
+			return nil, err
+		}
+		changes[c] = true
 	}
 	return changes, nil
 }
 
 // write makes the maps match. The groups come last: a group is not ours before its ports and plan are known.
 func (a *agent) write(services []AgentService, plans map[netip.Addr]*steer.Plan) error {
-	groups := make(map[[4]byte][4]byte, len(services))
+	groups := make(map[[4]byte]serviceMapValue, len(services))
 	ports := make(map[portMapKey][4]byte)
+	named := make(map[[4]byte]bool, len(services))
 	for _, s := range services {
-		groups[s.Group.As4()] = s.VIP.As4()
-		for _, p := range s.Ports {
-			ports[newPortMapKey(s.VIP, p)] = s.Group.As4()
+		value := serviceMapValue{s.VIP.As4(), s.name().As4()}
+		if s.Group.IsValid() {
+			groups[s.Group.As4()] = value
 		}
+		if s.Tagged {
+			groups[s.VIP.As4()] = value
+		}
+		for _, p := range s.Ports {
+			ports[newPortMapKey(s.VIP, p)] = value.Name
+		}
+		named[value.Name] = true
 	}
 	return errors.Join(
 		syncMap(a.coll.Maps[agentMapServices], ports),
 		a.steer.Set(plans),
-		a.setCounted(groups),
+		a.setCounted(named),
 		syncMap(a.coll.Maps[agentMapGroups], groups))
 }
 

@@ -112,6 +112,52 @@ func TestNetAgentProgramTakesItsOwn(t *testing.T) {
 	}
 }
 
+// What comes to the VIP along the server's tree is whoever's the routers say; it is counted, and filtered by ports, like the rest.
+func TestNetAgentProgramTakesTagged(t *testing.T) {
+	service := AgentService{VIP: addr(testVIP), VIP6: addr("2001:db8::80"), Ports: []Port{tcp(80)}, Tagged: true, Accept: portion.Union{odd}, Leased: true}
+	both := service
+	both.Group = addr(webGroup)
+	web, other := tcpSegment(1000, 80, 2, nil, "hello"), tcpSegment(1000, 81, 2, nil, "hello")
+	for name, tt := range map[string]struct {
+		service AgentService
+		in      packet
+		verdict uint32
+		traffic string // that has counted it
+	}{
+		"anybody's":                  {service, packet{src: evenUser, dst: testVIP, proto: protoTCP, payload: web}, verdictNext, testVIP},
+		"to another port":            {service, packet{src: testUser, dst: testVIP, proto: protoTCP, payload: other}, verdictDrop, ""},
+		"group of nobody":            {service, packet{src: testUser, dst: webGroup, proto: protoTCP, payload: web}, verdictNext, ""},
+		"with a group":               {both, packet{src: evenUser, dst: testVIP, proto: protoTCP, payload: web}, verdictNext, webGroup},
+		"by the group":               {both, packet{src: testUser, dst: webGroup, proto: protoTCP, payload: web}, verdictNext, webGroup},
+		"another's, by the group":    {both, packet{src: evenUser, dst: webGroup, proto: protoTCP, payload: web}, verdictDrop, ""},
+		"port of none, by the group": {both, packet{src: testUser, dst: webGroup, proto: protoTCP, payload: other}, verdictDrop, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAgent(t, 0, []AgentService{tt.service})
+			verdict, out := run(t, a.coll.Programs[agentProgAgentIngress], tt.in.frame())
+			if verdict != tt.verdict {
+				t.Errorf("verdict %#x, want %#x", verdict, tt.verdict)
+			}
+			want := tt.in
+			if tt.traffic != "" {
+				want.dst = testVIP
+			}
+			if !bytes.Equal(out, want.frame()) {
+				t.Errorf("frame\n% x, want\n% x", out, want.frame())
+			}
+			all, err := a.Traffic()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, n := range all {
+				if (name.String() == tt.traffic) != (n.Packets == 1 && n.Opened == 1) {
+					t.Errorf("%v has counted %+v", name, n)
+				}
+			}
+		})
+	}
+}
+
 func TestNetAgentProgramClampsMSS(t *testing.T) {
 	const syn, synAck, ack = 0x02, 0x12, 0x10
 	mss := func(n uint16) []byte { return binary.BigEndian.AppendUint16([]byte{2, 4}, n) }

@@ -125,6 +125,9 @@ func (f *FakeAgent) Takes(group, user netip.Addr) bool {
 		return false
 	}
 	for _, s := range f.sets[len(f.sets)-1] {
+		if s.Tagged && s.VIP == group {
+			return true
+		}
 		if s.Group == group {
 			return s.Accept.Contains(user) && (!s.Leased || f.alive())
 		}

@@ -60,12 +60,12 @@ func (h *host) addVIP(device string, vip netip.Addr) (change, error) {
 }
 
 func hasAddress(link netlink.Link, a netip.Addr) (bool, error) {
-	addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
+	addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return false, fmt.Errorf("addresses of %s: %w", link.Attrs().Name, err)
 	}
 	for _, have := range addrs {
-		if ip, ok := netip.AddrFromSlice(have.IP.To4()); ok && ip == a {
+		if ip, ok := netip.AddrFromSlice(have.IP); ok && ip.Unmap() == a {
 			return true, nil
 		}
 	}

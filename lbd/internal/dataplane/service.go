@@ -31,13 +31,31 @@ func checkAgent(services []AgentService) error {
 	groups := make(map[netip.Addr]netip.Addr)
 	var errs []error
 	for _, s := range services {
-		errs = append(errs, checkService(taken, s.VIP, s.Group, s.Ports))
-		if vip, ok := groups[s.Group]; ok {
-			errs = append(errs, fmt.Errorf("group %s stands for %s and for %s: give each service its own group", s.Group, vip, s.VIP))
+		errs = append(errs, checkTagged(s), checkService(taken, s.VIP, s.name(), s.Ports))
+		if vip, ok := groups[s.name()]; ok {
+			errs = append(errs, fmt.Errorf("group %s stands for %s and for %s: give each service its own group", s.name(), vip, s.VIP))
 		}
-		groups[s.Group] = s.VIP
+		groups[s.name()] = s.VIP
 	}
 	return errors.Join(errs...)
+}
+
+// name is what the service is known by: its group, or without one its VIP.
+func (s AgentService) name() netip.Addr {
+	if s.Group.IsValid() {
+		return s.Group
+	}
+	return s.VIP
+}
+
+func checkTagged(s AgentService) error {
+	switch {
+	case s.VIP6.IsValid() && (!s.VIP6.Is6() || s.VIP6.Is4In6()):
+		return fmt.Errorf("VIP %s: not an IPv6 address", s.VIP6)
+	case !s.Tagged && !s.Group.IsValid():
+		return fmt.Errorf("VIP %s: neither a group nor a tree leads here", s.VIP)
+	}
+	return nil
 }
 
 // checkService finds what is wrong with one service, and with its ports beside those already taken (which it adds to).
@@ -45,7 +63,7 @@ func checkService(taken map[portKey]netip.Addr, vip, group netip.Addr, ports []P
 	switch {
 	case !vip.Is4() || vip.IsMulticast() || vip.IsUnspecified() || vip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return fmt.Errorf("VIP %s: not an IPv4 unicast address", vip)
-	case !group.Is4() || !group.IsMulticast():
+	case group != vip && (!group.Is4() || !group.IsMulticast()):
 		return fmt.Errorf("VIP %s: group %s is not an IPv4 multicast address", vip, group)
 	case len(ports) == 0:
 		return fmt.Errorf("VIP %s, group %s: no ports", vip, group)

@@ -19,7 +19,7 @@ const sendersBatch = 4096
 
 // setCounted makes the groups those that are counted. What was counted of one that stays is kept; one that is gone refuses nobody
 // when it comes back.
-func (a *agent) setCounted(groups map[[4]byte][4]byte) error {
+func (a *agent) setCounted(groups map[[4]byte]bool) error {
 	totals, err := a.totals()
 	if err != nil {
 		return err

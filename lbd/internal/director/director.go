@@ -89,7 +89,7 @@ func (l *Loop) Run(ctx context.Context) error {
 				services = nil
 				continue
 			}
-			l.services, known, l.changed = all, true, true
+			l.services, known, l.changed = grouped(all), true, true
 			l.want = nil
 		case e, ok := <-allocations:
 			if !ok {
@@ -108,6 +108,11 @@ func (l *Loop) Run(ctx context.Context) error {
 			again.Reset(l.set(time.Now()))
 		}
 	}
+}
+
+// grouped are the services that have a group. One of mode tags that has one, too, is reached by it where no router takes its users.
+func grouped(all []service.Service) []service.Service {
+	return slices.DeleteFunc(slices.Clone(all), func(s service.Service) bool { return !s.Group.IsValid() })
 }
 
 // listen begins with what an earlier run knew.

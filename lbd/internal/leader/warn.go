@@ -6,6 +6,7 @@ import (
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/alloc/policy"
 	"github.com/manycast/manycast/internal/join"
+	"github.com/manycast/manycast/internal/service"
 )
 
 // usualMTU is what links of servers are taken to have, in bytes.
@@ -17,6 +18,11 @@ type checked struct {
 	err        error
 }
 
+// isJoined says whether servers join for the service's users: with mode tags they may have no group for it.
+func (p *pool) isJoined() bool {
+	return p.spec != nil && (p.spec.Mode != service.Tags || p.spec.Group.IsValid())
+}
+
 // warn tells what the operator asked for and does not get, and whose joins no router takes, once while it is so.
 func (p *pool) warn(next alloc.Allocation, said []policy.Reason) []Action {
 	var texts []string
@@ -25,7 +31,10 @@ func (p *pool) warn(next alloc.Allocation, said []policy.Reason) []Action {
 			texts = append(texts, r.String())
 		}
 	}
-	if !next.Same(p.checked.allocation) {
+	switch {
+	case !p.isJoined():
+		p.checked = checked{}
+	case !next.Same(p.checked.allocation):
 		p.checked = checked{next, next.CheckJoins(join.MostPortions(usualMTU))}
 	}
 	if p.checked.err != nil {

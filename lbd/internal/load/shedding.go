@@ -35,8 +35,8 @@ func (t *Task) shed(now time.Time, serving []agent.Serving, loads map[string]all
 	for _, s := range serving {
 		kept[s.Name] = true
 		r, ok := t.state.refusing[s.Name]
-		if !ok || r.service.Group != s.Group {
-			share, err := t.sources.Plane.Shedding(s.Group)
+		if !ok || r.service.Destination() != s.Destination() {
+			share, err := t.sources.Plane.Shedding(s.Destination())
 			if t.failed(shedding, err) {
 				continue
 			}
@@ -70,7 +70,7 @@ func (t *Task) overload(s agent.Serving, l alloc.Load) Overload {
 // refuse makes the data plane do what is next, and says so where it begins and ends.
 func (t *Task) refuse(r refusing, next Shedding, o Overload) {
 	if share := next.Share(); share != r.Share() {
-		if t.failed(shedding, t.sources.Plane.Shed(r.service.Group, share)) {
+		if t.failed(shedding, t.sources.Plane.Shed(r.service.Destination(), share)) {
 			return
 		}
 		switch {

@@ -113,9 +113,9 @@ func (t *Task) read(ctx context.Context, now time.Time, serving []agent.Serving)
 	t.countSockets(ctx, now, serving)
 	r := Reading{Machine: t.machine, Word: t.application.Word(now), Services: make(map[string]ServiceReading, len(serving))}
 	for _, s := range serving {
-		if of, ok := traffic[s.Group]; ok {
+		if of, ok := traffic[s.Destination()]; ok {
 			r.Services[s.Name] = ServiceReading{
-				Slots: s.Slots, Traffic: of, Senders: senders[s.Group], Inbound: t.inbound, Sockets: t.sockets.of(s),
+				Slots: s.Slots, Traffic: of, Senders: senders[s.Destination()], Inbound: t.inbound, Sockets: t.sockets.of(s),
 			}
 		}
 	}

@@ -27,15 +27,17 @@ type Service struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Vip           string                 `protobuf:"bytes,2,opt,name=vip,proto3" json:"vip,omitempty"`     // IPv4 address in text
-	Group         string                 `protobuf:"bytes,3,opt,name=group,proto3" json:"group,omitempty"` // IPv4 multicast address in text
+	Group         string                 `protobuf:"bytes,3,opt,name=group,proto3" json:"group,omitempty"` // IPv4 multicast address in text; with mode tags it may be missing
 	Ports         []*Port                `protobuf:"bytes,4,rep,name=ports,proto3" json:"ports,omitempty"`
-	Mode          string                 `protobuf:"bytes,5,opt,name=mode,proto3" json:"mode,omitempty"`     // multicast
+	Mode          string                 `protobuf:"bytes,5,opt,name=mode,proto3" json:"mode,omitempty"`     // multicast, tags
 	Policy        string                 `protobuf:"bytes,6,opt,name=policy,proto3" json:"policy,omitempty"` // equal, weighted, load, least-connections, wanted, geo
 	Slots         *Slots                 `protobuf:"bytes,7,opt,name=slots,proto3" json:"slots,omitempty"`
 	Handover      string                 `protobuf:"bytes,8,opt,name=handover,proto3" json:"handover,omitempty"` // reset
 	Servers       []*Server              `protobuf:"bytes,9,rep,name=servers,proto3" json:"servers,omitempty"`   // static use
 	Balance       *Balance               `protobuf:"bytes,10,opt,name=balance,proto3" json:"balance,omitempty"`  // not there: the defaults
 	Prefixes      []*Prefix              `protobuf:"bytes,11,rep,name=prefixes,proto3" json:"prefixes,omitempty"`
+	Vip6          string                 `protobuf:"bytes,12,opt,name=vip6,proto3" json:"vip6,omitempty"`     // IPv6 address in text; with mode tags alone
+	Refuse        string                 `protobuf:"bytes,13,opt,name=refuse,proto3" json:"refuse,omitempty"` // reset, unreachable, drop: what users get whom nobody serves; with mode tags alone
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -145,6 +147,20 @@ func (x *Service) GetPrefixes() []*Prefix {
 		return x.Prefixes
 	}
 	return nil
+}
+
+func (x *Service) GetVip6() string {
+	if x != nil {
+		return x.Vip6
+	}
+	return ""
+}
+
+func (x *Service) GetRefuse() string {
+	if x != nil {
+		return x.Refuse
+	}
+	return ""
 }
 
 // Balance are the knobs of the feedback policies. Parts are 0 to 1.
@@ -470,7 +486,7 @@ var File_proto_service_v1_service_proto protoreflect.FileDescriptor
 
 const file_proto_service_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1eproto/service/v1/service.proto\x12\x13manycast.service.v1\"\x98\x03\n" +
+	"\x1eproto/service/v1/service.proto\x12\x13manycast.service.v1\"\xc4\x03\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03vip\x18\x02 \x01(\tR\x03vip\x12\x14\n" +
@@ -483,7 +499,9 @@ const file_proto_service_v1_service_proto_rawDesc = "" +
 	"\aservers\x18\t \x03(\v2\x1b.manycast.service.v1.ServerR\aservers\x126\n" +
 	"\abalance\x18\n" +
 	" \x01(\v2\x1c.manycast.service.v1.BalanceR\abalance\x127\n" +
-	"\bprefixes\x18\v \x03(\v2\x1b.manycast.service.v1.PrefixR\bprefixes\"\x9e\x01\n" +
+	"\bprefixes\x18\v \x03(\v2\x1b.manycast.service.v1.PrefixR\bprefixes\x12\x12\n" +
+	"\x04vip6\x18\f \x01(\tR\x04vip6\x12\x16\n" +
+	"\x06refuse\x18\r \x01(\tR\x06refuse\"\x9e\x01\n" +
 	"\aBalance\x12\x1f\n" +
 	"\vinterval_ms\x18\x01 \x01(\x04R\n" +
 	"intervalMs\x12\x1e\n" +

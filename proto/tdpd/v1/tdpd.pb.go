@@ -2013,11 +2013,11 @@ func (x *Cleared) GetNeighbor() string {
 	return ""
 }
 
-// BindRequest is a director's at this router: whose users go to which server. Voucher and path are the router's to fill in.
+// BindRequest is a director's at this router: whose users go to which server. Voucher, sequence and path are the router's to fill in. Said
+// again it holds for longer. On the bus it goes to "tdpd.bind.<router>", as a Request.
 type BindRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Binding       *UserBinding           `protobuf:"bytes,1,opt,name=binding,proto3" json:"binding,omitempty"`
-	Again         bool                   `protobuf:"varint,2,opt,name=again,proto3" json:"again,omitempty"` // what was told, of that sequence, holds for longer; the binding has no allocation
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2057,13 +2057,6 @@ func (x *BindRequest) GetBinding() *UserBinding {
 		return x.Binding
 	}
 	return nil
-}
-
-func (x *BindRequest) GetAgain() bool {
-	if x != nil {
-		return x.Again
-	}
-	return false
 }
 
 type Bound struct {
@@ -2438,10 +2431,9 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\fClearRequest\x12\x1a\n" +
 	"\bneighbor\x18\x01 \x01(\tR\bneighbor\"%\n" +
 	"\aCleared\x12\x1a\n" +
-	"\bneighbor\x18\x01 \x01(\tR\bneighbor\"\\\n" +
+	"\bneighbor\x18\x01 \x01(\tR\bneighbor\"F\n" +
 	"\vBindRequest\x127\n" +
-	"\abinding\x18\x01 \x01(\v2\x1d.manycast.tdpd.v1.UserBindingR\abinding\x12\x14\n" +
-	"\x05again\x18\x02 \x01(\bR\x05again\"\a\n" +
+	"\abinding\x18\x01 \x01(\v2\x1d.manycast.tdpd.v1.UserBindingR\abinding\"\a\n" +
 	"\x05Bound\"\x85\x01\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04time\x18\x01 \x01(\tR\x04time\x12\x12\n" +

@@ -4,6 +4,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/manycast/manycast/internal/daemon"
@@ -122,6 +123,7 @@ func (c Config) Sides() map[string]fastpath.Side {
 // Users is [users]: bindings of users to servers.
 type Users struct {
 	Upstream []netip.Addr    `toml:"upstream"`
+	VIPs     []netip.Prefix  `toml:"vips"`
 	Accept   []UsersAccepted `toml:"accept"`
 }
 
@@ -138,6 +140,16 @@ func (u Users) Trust() steering.Trust {
 		t = append(t, steering.Rule{From: a.From, VIPs: a.VIPs})
 	}
 	return t
+}
+
+// MayBind returns an error for a VIP that directors may not bind at this router.
+func (u Users) MayBind(vips []netip.Addr) error {
+	for _, v := range vips {
+		if len(u.VIPs) > 0 && !slices.ContainsFunc(u.VIPs, func(p netip.Prefix) bool { return p.Contains(v) }) {
+			return fmt.Errorf("VIP %v may not be bound at this router: users.vips does not name it", v)
+		}
+	}
+	return nil
 }
 
 // Used says whether this router takes part in bindings of users at all.

@@ -30,11 +30,11 @@ func TestReferenceFile(t *testing.T) {
 	want.Name, want.RouterID, want.Transport4, want.Interfaces = got.Name, got.RouterID, got.Transport4, got.Interfaces
 	want.Labels.Advertise, want.Labels.Accept = got.Labels.Advertise, got.Labels.Accept // empty, not nil
 	want.Hello.AcceptTargeted, want.Servers.Addresses, want.Bus.URLs = got.Hello.AcceptTargeted, got.Servers.Addresses, got.Bus.URLs
-	want.Users.Upstream, want.Forwarding.Edge = got.Users.Upstream, got.Forwarding.Edge
+	want.Users.Upstream, want.Users.VIPs, want.Forwarding.Edge = got.Users.Upstream, got.Users.VIPs, got.Forwarding.Edge
 	if !reflect.DeepEqual(got, want) {
 		t.Fatalf("the reference file says\n%+v\nthe defaults are\n%+v", got, want)
 	}
-	if n := len(got.Labels.Advertise) + len(got.Labels.Accept) + len(got.Hello.AcceptTargeted) + len(got.Servers.Addresses) + len(got.Bus.URLs) + len(got.Users.Upstream) + len(got.Forwarding.Edge); n != 0 {
+	if n := len(got.Labels.Advertise) + len(got.Labels.Accept) + len(got.Hello.AcceptTargeted) + len(got.Servers.Addresses) + len(got.Bus.URLs) + len(got.Users.Upstream) + len(got.Users.VIPs) + len(got.Forwarding.Edge); n != 0 {
 		t.Errorf("%d defaults that are none", n)
 	}
 }

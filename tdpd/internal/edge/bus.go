@@ -3,7 +3,7 @@ package edge
 import (
 	"context"
 	"errors"
-	"strings"
+	"fmt"
 
 	"google.golang.org/protobuf/proto"
 
@@ -14,13 +14,9 @@ import (
 // Subjects of the bus, see tdpd.proto.
 const (
 	subjectAsk    = "tdpd.ask"
+	subjectBind   = "tdpd.bind" // of one router
 	subjectEvents = "tdpd.events"
 )
-
-// of is the subject of one router.
-func of(subject, router string) string {
-	return subject + "." + strings.ReplaceAll(router, ".", "-")
-}
 
 // ServeBus answers for the router on the bus until ctx is done. The bus may be away.
 func ServeBus(ctx context.Context, c *bus.Conn, name string, a Asker) error {
@@ -36,13 +32,30 @@ func ServeBus(ctx context.Context, c *bus.Conn, name string, a Asker) error {
 		defer cancel()
 		return a.Ask(ctx, r)
 	}
-	for _, subject := range []string{subjectAsk, of(subjectAsk, name)} {
+	for _, subject := range []string{subjectAsk, bus.Of(subjectAsk, name)} {
 		stop, err := c.Handle(subject, handle)
 		if err != nil {
 			return err
 		}
 		defer stop()
 	}
+	bind := func(m bus.Msg) (proto.Message, error) {
+		r := &tdpdv1.Request{}
+		if err := proto.Unmarshal(m.Data, r); err != nil {
+			return nil, err
+		}
+		if _, binds := r.GetAbout().(*tdpdv1.Request_Bind); !binds {
+			return nil, fmt.Errorf("%s takes bindings of users, and nothing else", m.Subject)
+		}
+		ctx, cancel := context.WithTimeout(ctx, askTimeout)
+		defer cancel()
+		return a.Ask(ctx, r)
+	}
+	stop, err := c.Handle(bus.Of(subjectBind, name), bind)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	<-ctx.Done()
 	return nil
 }

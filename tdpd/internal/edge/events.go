@@ -80,7 +80,7 @@ func (e *Events) gather(ctx context.Context, first service.Event) *tdpdv1.Events
 
 // publish counts what the bus does not take: it keeps some while it is away.
 func (e *Events) publish(all *tdpdv1.Events) {
-	if err := e.c.Publish(of(subjectEvents, e.name), all); err != nil {
+	if err := e.c.Publish(bus.Of(subjectEvents, e.name), all); err != nil {
 		e.missed.Add(all.GetMissed() + uint64(len(all.GetEvents())))
 		e.log.Debug("events not published", "err", err)
 	}

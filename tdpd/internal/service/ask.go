@@ -74,7 +74,7 @@ func (s *Service) askBind(r *tdpdv1.BindRequest, answer *tdpdv1.Answer) (func(ti
 	}
 	return func(now time.Time) error {
 		answer.About = &tdpdv1.Answer_Bind{Bind: &tdpdv1.Bound{}}
-		return s.Bind(now, b, r.GetAgain())
+		return s.Bind(now, b)
 	}, nil
 }
 

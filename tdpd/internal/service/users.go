@@ -39,7 +39,7 @@ func newUserState(s *Service) userState {
 
 // restoreUsers takes over what a process before has kept. Where that cannot be read it is said again by those who said it.
 func (s *Service) restoreUsers(now time.Time) {
-	if s.Users == nil || !s.Config.Users.Used() {
+	if s.Users == nil {
 		return
 	}
 	kept, err := s.Users.Load()
@@ -69,10 +69,14 @@ func (s *Service) forgetUsers() error {
 	return s.Users.Remove()
 }
 
-// Bind takes what a director at this router says of a service; again: that what it said holds for longer. The error says why not.
-func (s *Service) Bind(now time.Time, b steering.Binding, again bool) error {
-	b.Voucher, b.Path = s.Config.RouterID, []steering.Router{s.Config.RouterID}
-	return s.bind(now, s.Config.RouterID, b, again)
+// Bind takes what a director at this router says of a service. The error says why not.
+func (s *Service) Bind(now time.Time, b steering.Binding) error {
+	if err := s.Config.Users.MayBind(b.VIPs); err != nil {
+		return err
+	}
+	actions, err := s.users.book.Say(now, b)
+	s.steer(now, actions)
+	return err
 }
 
 func (s *Service) bind(now time.Time, from steering.Router, b steering.Binding, again bool) error {

@@ -57,10 +57,10 @@ func said(sequence, number uint64) steering.Binding {
 	}
 }
 
-func (r *router) say(t *testing.T, b steering.Binding, again bool) {
+func (r *router) say(t *testing.T, b steering.Binding) {
 	t.Helper()
 	err := errors.New("not asked")
-	if doErr := r.Do(t.Context(), func(now time.Time) { err = r.Bind(now, b, again) }); doErr != nil || err != nil {
+	if doErr := r.Do(t.Context(), func(now time.Time) { err = r.Bind(now, b) }); doErr != nil || err != nil {
 		t.Fatalf("%s: %v, %v", r.name, doErr, err)
 	}
 	synctest.Wait()
@@ -95,16 +95,16 @@ func stopAll(t *testing.T, routers ...*router) {
 func TestUsersAreBoundUpstream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r1, r2, r3 := usersChain(t)
-		r3.say(t, said(1, 1), false)
+		r3.say(t, said(1, 1))
 		steers(t, "said", 1, r1, r2, r3)
 		for range 10 {
 			time.Sleep(20 * time.Second)
-			r3.say(t, said(1, 1), true)
+			r3.say(t, said(1, 1))
 		}
 		steers(t, "refreshed", 1, r1, r2, r3)
-		r3.say(t, said(2, 2), false)
+		r3.say(t, said(2, 2))
 		steers(t, "replaced", 2, r1, r2, r3)
-		r3.say(t, steering.Binding{Service: "web", Sequence: 3}, false)
+		r3.say(t, steering.Binding{Service: "web", Sequence: 3})
 		steers(t, "withdrawn", 0, r1, r2, r3)
 		stopAll(t, r1, r2, r3)
 	})
@@ -114,7 +114,7 @@ func TestUsersAreBoundUpstream(t *testing.T) {
 func TestUsersOfASilentDirectorAreHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r1, r2, r3 := usersChain(t)
-		r3.say(t, said(1, 1), false)
+		r3.say(t, said(1, 1))
 		time.Sleep(89 * time.Second)
 		synctest.Wait()
 		steers(t, "held", 1, r1, r2, r3)
@@ -129,14 +129,14 @@ func TestUsersOfASilentDirectorAreHeld(t *testing.T) {
 func TestUsersOverABrokenSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r1, r2, r3 := usersChain(t)
-		r3.say(t, said(1, 1), false)
+		r3.say(t, said(1, 1))
 		r2.net.Break()
 		time.Sleep(25 * time.Second)
-		r3.say(t, said(1, 1), true)
+		r3.say(t, said(1, 1))
 		time.Sleep(25 * time.Second)
-		r3.say(t, said(1, 1), true)
+		r3.say(t, said(1, 1))
 		time.Sleep(25 * time.Second)
-		r3.say(t, said(2, 2), false)
+		r3.say(t, said(2, 2))
 		steers(t, "back", 2, r1, r2, r3)
 		stopAll(t, r1, r2, r3)
 	})
@@ -153,11 +153,11 @@ func TestUsersOfStrangers(t *testing.T) {
 				u.Accept[0].VIPs = []netip.Prefix{prefix("198.51.100.0/24")}
 			}
 		})
-		r3.say(t, said(1, 1), false)
+		r3.say(t, said(1, 1))
 		steers(t, "not its VIP", 0, r2)
 		other := said(2, 2)
 		other.VIPs = []netip.Addr{addr("198.51.100.80")}
-		r3.say(t, other, false)
+		r3.say(t, other)
 		steers(t, "its VIP", 2, r2)
 		steers(t, "without the capability", 0, r1)
 		if err := r2.Do(t.Context(), func(time.Time) {
@@ -177,10 +177,10 @@ func TestUsersOfStrangers(t *testing.T) {
 func TestUsersRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r1, r2, r3 := usersChain(t)
-		r2.say(t, said(1, 1), false)
+		r2.say(t, said(1, 1))
 		other := said(1, 1)
 		other.Users = []steering.User{{Address: addr("10.1.0.2"), Server: "s2"}}
-		r3.say(t, other, false)
+		r3.say(t, other)
 		steers(t, "contradicted", 1, r1, r2)
 		if err := r2.Do(t.Context(), func(time.Time) {
 			for _, p := range r2.sortedPeers() {
@@ -189,7 +189,7 @@ func TestUsersRefused(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		r3.say(t, said(2, 2), false)
+		r3.say(t, said(2, 2))
 		steers(t, "not offered", 1, r1, r2)
 		for r, want := range map[*router]string{r1: "map[]", r2: "map[contradicts:1 not_offered:1]"} {
 			answer, err := r.Ask(t.Context(), &tdpdv1.Request{About: &tdpdv1.Request_Status{}})
@@ -248,7 +248,7 @@ func TestUsersGoAlongTrees(t *testing.T) {
 		both := said(1, 1)
 		both.VIPs = append(both.VIPs, addr("2001:db8::80"))
 		both.Users = []steering.User{{Address: addr("10.1.0.2"), Server: "s2"}}
-		r3.say(t, both, false)
+		r3.say(t, both)
 		label := tree(t, "converged", r1, r2, r3)
 		for _, c := range []struct {
 			at         *router
@@ -278,7 +278,7 @@ func TestUsersGoAlongTrees(t *testing.T) {
 		if got := leaves(r3, "192.0.2.80", "10.1.0.0"); got != "[] to invalid IP" {
 			t.Errorf("the route has gone, and the failure; still %s", got)
 		}
-		r3.say(t, steering.Binding{Service: "web", Sequence: 2}, false)
+		r3.say(t, steering.Binding{Service: "web", Sequence: 2})
 		if got := leaves(r3, "192.0.2.80", "10.1.0.0"); got != "nothing" || len(inside(r3).Trees) > 0 {
 			t.Errorf("withdrawn: %s, trees %v", got, inside(r3).Trees)
 		}
@@ -311,13 +311,13 @@ func TestKeptUsers(t *testing.T) {
 		})
 		tellLast(r)
 		synctest.Wait()
-		r.say(t, said(1, 1), false)
+		r.say(t, said(1, 1))
 		r.routes.Send(routes.Change{Routes: map[netip.Prefix]*routes.Route{prefix("10.9.0.0/24"): nil}})
 		tellLast(r)
 		synctest.Wait()
-		r.say(t, said(1, 1), true)
+		r.say(t, said(1, 1))
 		steers(t, "said", 1, r)
-		r.say(t, said(2, 2), false)
+		r.say(t, said(2, 2))
 		if kept.mu.Lock(); kept.saves != 2 {
 			t.Errorf("written %d times, want 2", kept.saves)
 		}

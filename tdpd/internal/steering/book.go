@@ -71,8 +71,31 @@ func New(self Router, trust Trust, limits Limits) *Book {
 	return &Book{self, trust, Limits{cmp.Or(limits.Services, 1023), cmp.Or(limits.Vouchers, 16)}, map[string]*service{}}
 }
 
-// Put takes a binding from a neighbor, or from a director at this router: from is the router itself then, who is always trusted. The error
-// wraps one of the above and says what was wrong; what was there stays.
+// Say takes what a director says at this router: who vouches, by which way and in which sequence is filled in here. Several directors may
+// say the same; one that is behind the others, with an epoch before, is not heard. Said again it holds for longer.
+func (b *Book) Say(now time.Time, n Binding) ([]Action, error) {
+	n.Voucher, n.Path, n.Sequence = b.self, []Router{b.self}, uint64(now.UnixNano())
+	var was *word
+	if s := b.services[n.Service]; s != nil {
+		was = s.words[b.self]
+	}
+	switch {
+	case was == nil && n.Withdraws():
+		return nil, nil
+	case was == nil:
+		return b.Put(now, b.self, n)
+	case !n.Withdraws() && n.Allocation.Epoch.Less(was.Allocation.Epoch):
+		return nil, fmt.Errorf("binding of %q: %w: epoch %v after %v", n.Service, ErrStale, n.Allocation.Epoch, was.Allocation.Epoch)
+	}
+	n.Sequence = max(n.Sequence, was.Sequence+1)
+	if !n.Withdraws() && n.says(was.Binding) {
+		n.Sequence = was.Sequence
+	}
+	return b.Put(now, b.self, n)
+}
+
+// Put takes a binding from a neighbor, or from the router itself, who is always trusted. The error wraps one of the above and says what
+// was wrong; what was there stays.
 func (b *Book) Put(now time.Time, from Router, n Binding) ([]Action, error) {
 	if err := b.admit(now, from, n); err != nil {
 		return nil, fmt.Errorf("binding of %q by %v from %v: %w", n.Service, n.Voucher, from, err)

@@ -20,7 +20,9 @@ type createOptions struct {
 	factory *cmdutil.Factory
 	name    string
 	vip     string
+	vip6    string
 	group   string
+	mode    string
 	ports   []string
 	policy  string
 	slots   string
@@ -29,10 +31,11 @@ type createOptions struct {
 func newCreate(f *cmdutil.Factory) *cobra.Command {
 	o := createOptions{factory: f}
 	cmd := &cobra.Command{
-		Use:     "create NAME --vip ADDRESS --group ADDRESS --port PROTO/NUMBER...",
-		Short:   "Create a service",
-		Example: "  manycast service create web --vip 192.0.2.80 --group 239.80.80.80 --port tcp/80 --port tcp/443 --policy weighted",
-		Args:    cobra.ExactArgs(1),
+		Use:   "create NAME --vip ADDRESS [--group ADDRESS | --mode tags] --port PROTO/NUMBER...",
+		Short: "Create a service",
+		Example: "  manycast service create web --vip 192.0.2.80 --group 239.80.80.80 --port tcp/80 --port tcp/443 --policy weighted\n" +
+			"  manycast service create api --vip 192.0.2.81 --vip6 2001:db8::81 --mode tags --port tcp/443",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.name = args[0]
 			return o.run(cmd.Context())
@@ -41,16 +44,18 @@ func newCreate(f *cmdutil.Factory) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.vip, "vip", "", "virtual IP: the IPv4 address that users connect to")
-	flags.StringVar(&o.group, "group", "", "multicast group of the servers, out of 239.0.0.0/8")
+	flags.StringVar(&o.vip6, "vip6", "", "the IPv6 one, with --mode tags")
+	flags.StringVar(&o.group, "group", "", "multicast group of the servers, out of 239.0.0.0/8; --mode tags needs none")
+	flags.StringVar(&o.mode, "mode", service.Multicast, "how users reach their servers: multicast or tags")
 	flags.StringSliceVar(&o.ports, "port", nil, "port, such as tcp/80; may be given several times")
 	flags.StringVar(&o.policy, "policy", string(alloc.Equal), "how shares are found: "+policy.Policies+" (geo needs prefixes: `apply`)")
 	flags.StringVar(&o.slots, "slots", "suffix/8", "how the source space is cut: suffix or prefix, and the number of bits, 1 to 16")
-	for _, name := range []string{"vip", "group", "port"} {
+	for _, name := range []string{"vip", "port"} {
 		_ = cmd.MarkFlagRequired(name) // the flag is there
 	}
 	for name, words := range map[string][]string{
 		"policy": {"equal", "weighted", "load", "least-connections", "wanted"}, "slots": {"suffix/8", "prefix/8"}, "port": {"tcp/80", "tcp/443"},
-		"vip": nil, "group": nil,
+		"mode": {service.Multicast, service.Tags}, "vip": nil, "vip6": nil, "group": nil,
 	} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 	}
@@ -93,13 +98,27 @@ func (o createOptions) exists() error {
 }
 
 func (o createOptions) spec() (service.Service, error) {
-	spec := service.Service{Name: o.name, Mode: service.Multicast, Policy: alloc.Policy(o.policy), Handover: service.Reset}
+	spec := service.Service{Name: o.name, Mode: o.mode, Policy: alloc.Policy(o.policy), Handover: service.Reset}
+	if o.mode == service.Tags {
+		spec.Refuse = service.RefuseReset
+	}
 	var err error
 	if spec.VIP, err = netip.ParseAddr(o.vip); err != nil {
 		return spec, fmt.Errorf("--vip %q is not an address", o.vip)
 	}
-	if spec.Group, err = netip.ParseAddr(o.group); err != nil {
-		return spec, fmt.Errorf("--group %q is not an address", o.group)
+	if o.group == "" && o.mode != service.Tags {
+		return spec, errors.New("--group is missing: name a multicast group out of 239.0.0.0/8, or take --mode tags")
+	}
+	for flag, of := range map[string]struct {
+		text string
+		addr *netip.Addr
+	}{"vip6": {o.vip6, &spec.VIP6}, "group": {o.group, &spec.Group}} {
+		if of.text == "" {
+			continue
+		}
+		if *of.addr, err = netip.ParseAddr(of.text); err != nil {
+			return spec, fmt.Errorf("--%s %q is not an address", flag, of.text)
+		}
 	}
 	if spec.Slots, err = alloc.ParseSlots(o.slots); err != nil {
 		return spec, fmt.Errorf("--slots: %w", err)

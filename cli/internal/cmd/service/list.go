@@ -1,8 +1,10 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -24,7 +26,8 @@ func newList(f *cmdutil.Factory) *cobra.Command {
 type listRow struct {
 	Name    string   `json:"name"`
 	VIP     string   `json:"vip"`
-	Group   string   `json:"group"`
+	VIP6    string   `json:"vip6,omitempty"`
+	Group   string   `json:"group,omitempty"`
 	Ports   []string `json:"ports"`
 	Mode    string   `json:"mode"`
 	Policy  string   `json:"policy"`
@@ -46,7 +49,7 @@ func list(ctx context.Context, f *cmdutil.Factory) error {
 		return err
 	}
 	rows := []listRow{}
-	table := cmdutil.Table{Header: []string{"NAME", "VIP", "GROUP", "PORTS", "POLICY", "SLOTS", "HEALTHY", "EPOCH"}}
+	table := cmdutil.Table{Header: []string{"NAME", "VIP", "GROUP", "PORTS", "MODE", "POLICY", "SLOTS", "HEALTHY", "EPOCH"}}
 	for _, svc := range snap.Services {
 		r := rowOf(svc)
 		rows = append(rows, r)
@@ -55,16 +58,24 @@ func list(ctx context.Context, f *cmdutil.Factory) error {
 			healthy = "unknown"
 		}
 		table.Rows = append(table.Rows, []string{
-			r.Name, r.VIP, r.Group, strings.Join(r.Ports, ","), r.Policy, r.Slots, healthy,
+			r.Name, r.VIP, cmp.Or(r.Group, "-"), strings.Join(r.Ports, ","), r.Mode, r.Policy, r.Slots, healthy,
 			pool.Epoch(svc.Committed),
 		})
 	}
 	return f.Print(rows, table)
 }
 
+// address is the text of one; none: empty.
+func address(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
 func rowOf(svc *pool.Service) listRow {
 	r := listRow{
-		Name: svc.Spec.Name, VIP: svc.Spec.VIP.String(), Group: svc.Spec.Group.String(), Ports: []string{}, Mode: svc.Spec.Mode,
+		Name: svc.Spec.Name, VIP: svc.Spec.VIP.String(), VIP6: address(svc.Spec.VIP6), Group: address(svc.Spec.Group), Ports: []string{}, Mode: svc.Spec.Mode,
 		Policy: string(svc.Spec.Policy), Slots: svc.Spec.Slots.String(), Static: svc.Spec.Static(), Servers: len(svc.Servers),
 	}
 	for _, p := range svc.Spec.Ports {

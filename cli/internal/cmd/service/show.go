@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/manycast/manycast/cli/internal/cmdutil"
 	"github.com/manycast/manycast/cli/internal/pool"
+	"github.com/manycast/manycast/internal/service"
 )
 
 func newShow(f *cmdutil.Factory) *cobra.Command {
@@ -43,10 +45,13 @@ func details(snap *pool.Snapshot, svc *pool.Service) cmdutil.Table {
 	lines := [][]string{
 		{"name", r.Name},
 		{"vip", r.VIP},
-		{"group", r.Group},
+		{"group", cmp.Or(r.Group, "none")},
 		{"ports", strings.Join(r.Ports, ", ")},
 		{"mode", r.Mode},
 		{"policy", r.Policy},
+	}
+	if svc.Spec.Mode == service.Tags {
+		lines = append(lines, []string{"vip6", cmp.Or(r.VIP6, "none")}, []string{"refuse", string(svc.Spec.Refuse)})
 	}
 	if b := svc.Spec.Rules().Balance; svc.Spec.Rules().FollowsReports() {
 		lines = append(lines, []string{"balance", fmt.Sprintf("every %v, hysteresis %s, step %s, range %g, split %s", b.Interval,

@@ -12,6 +12,7 @@ import (
 	"github.com/manycast/manycast/cli/internal/cmdutil"
 	"github.com/manycast/manycast/cli/internal/pool"
 	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/internal/service"
 	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
 )
 
@@ -138,10 +139,18 @@ func covering(users portion.Set, addr netip.Addr) (portion.Portion, bool) {
 	return users.Permit[i], true
 }
 
+// reached is how users' packets come to their servers.
+func reached(s service.Service) string {
+	if s.Mode == service.Tags {
+		return "by tags"
+	}
+	return "group " + s.Group.String()
+}
+
 func (a whyAnswer) table(now time.Time, svc *pool.Service) cmdutil.Table {
 	lines := [][]string{
 		{"source", a.Source},
-		{"service", fmt.Sprintf("%s, vip %v, group %v", a.Service, svc.Spec.VIP, svc.Spec.Group)},
+		{"service", fmt.Sprintf("%s, vip %v, %s", a.Service, svc.Spec.VIP, reached(svc.Spec))},
 		{"server", fmt.Sprintf("%s, %s, %s", a.Server, a.Address, a.Health)},
 	}
 	if a.Slot == nil {

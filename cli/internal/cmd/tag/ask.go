@@ -71,7 +71,7 @@ func (w busWay) one(ctx context.Context, router string, r *tdpdv1.Request) (*tdp
 	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
 	answer := &tdpdv1.Answer{}
-	err := w.c.Request(ctx, "tdpd.ask."+strings.ReplaceAll(router, ".", "-"), r, answer)
+	err := w.c.Request(ctx, bus.Of("tdpd.ask", router), r, answer)
 	if errors.Is(err, bus.ErrNotFound) {
 		return nil, fmt.Errorf("router %s is not on the bus: leave the name out to see who is", router)
 	}

@@ -167,7 +167,7 @@ func serve(t *testing.T) (*world, *cmdtest.Bus) {
 			t.Fatal(err)
 		}
 		t.Cleanup(conn.Close)
-		for _, subject := range []string{"tdpd.ask", "tdpd.ask." + strings.ReplaceAll(name, ".", "-")} {
+		for _, subject := range []string{"tdpd.ask", bus.Of("tdpd.ask", name)} {
 			_, err := conn.Handle(subject, func(m bus.Msg) (proto.Message, error) {
 				r := &tdpdv1.Request{}
 				if err := proto.Unmarshal(m.Data, r); err != nil {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Dual BSD/GPL
 /* The agent (Fig 7C, 9): on the interface where the server joins. Ingress: group -> VIP for the server's own users, all others
- * are dropped. Egress: the MSS that answers announce fits the path. */
+ * are dropped; what came to the VIP itself along the server's tree (Fig 17) is whoever's the routers say. Egress: the MSS that answers
+ * announce fits the path. */
 #include "packet.h"
 #include "refuse.h"
 #include "steer.h"
@@ -43,13 +44,18 @@ struct traffic {
 	__u64 refused;
 };
 
-/* group -> VIP */
+struct service {
+	__be32 vip;
+	__be32 name; /* what the service is known by in the maps below: its group, or without one the VIP */
+};
+
+/* By destination: groups, and VIPs that are reached by trees. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 65536);
 	__type(key, __be32);
-	__type(value, __be32);
+	__type(value, struct service);
 } groups SEC(".maps");
 
 struct {
@@ -57,7 +63,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 262144);
 	__type(key, struct port_key);
-	__type(value, __be32); /* group */
+	__type(value, __be32); /* the service's name */
 } services SEC(".maps");
 
 struct {
@@ -132,19 +138,19 @@ struct {
 			c->field += (n);                                                  \
 	} while (0)
 
-static __always_inline bool has_port(__be32 vip, __be32 group, __be16 port, __u8 proto)
+static __always_inline bool has_port(const struct service *s, __be16 port, __u8 proto)
 {
-	__u64 key = port_key(vip, port, proto);
-	__be32 *g = bpf_map_lookup_elem(&services, &key);
+	__u64 key = port_key(s->vip, port, proto);
+	__be32 *name = bpf_map_lookup_elem(&services, &key);
 
-	return g && *g == group;
+	return name && *name == s->name;
 }
 
 enum judgement { WANTED, WANTED_ERROR, NO_PORT, TOO_SHORT };
 
 /* judge_icmp: echoes are answered; an error is wanted when it is about the service's own answer, and its user is the one that
  * the answer went to, not the router that reports. */
-static __always_inline enum judgement judge_icmp(struct __sk_buff *skb, const struct iphdr *ip, __be32 vip, __be32 *user)
+static __always_inline enum judgement judge_icmp(struct __sk_buff *skb, const struct iphdr *ip, const struct service *s, __be32 *user)
 {
 	__u32 l4 = l4_offset(ip);
 	ALONE struct iphdr inner;
@@ -159,19 +165,19 @@ static __always_inline enum judgement judge_icmp(struct __sk_buff *skb, const st
 		return NO_PORT;
 	if (!load_quoted(skb, l4, &inner))
 		return TOO_SHORT;
-	if (inner.saddr != vip || is_later_fragment(&inner))
+	if (inner.saddr != s->vip || is_later_fragment(&inner))
 		return NO_PORT;
 	*user = inner.daddr;
 	if (inner.protocol == IPPROTO_ICMP)
 		return WANTED_ERROR;
 	if (!load_quoted_ports(skb, l4, &inner, &ports))
 		return TOO_SHORT;
-	return has_port(vip, ip->daddr, ports.src, inner.protocol) ? WANTED_ERROR : NO_PORT;
+	return has_port(s, ports.src, inner.protocol) ? WANTED_ERROR : NO_PORT;
 }
 
 /* judge tells whether the service wants the packet, and whose it is. A later fragment has no port: it comes to nothing when its
  * first was dropped. */
-static __always_inline enum judgement judge(struct __sk_buff *skb, const struct iphdr *ip, __be32 vip, __be32 *user)
+static __always_inline enum judgement judge(struct __sk_buff *skb, const struct iphdr *ip, const struct service *s, __be32 *user)
 {
 	ALONE struct ports ports;
 
@@ -179,12 +185,12 @@ static __always_inline enum judgement judge(struct __sk_buff *skb, const struct 
 	if (is_later_fragment(ip))
 		return WANTED;
 	if (ip->protocol == IPPROTO_ICMP)
-		return judge_icmp(skb, ip, vip, user);
+		return judge_icmp(skb, ip, s, user);
 	if (ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_UDP)
 		return NO_PORT;
 	if (!load_ports(skb, l4_offset(ip), &ports))
 		return TOO_SHORT;
-	return has_port(vip, ip->daddr, ports.dst, ip->protocol) ? WANTED : NO_PORT;
+	return has_port(s, ports.dst, ip->protocol) ? WANTED : NO_PORT;
 }
 
 static __always_inline bool is_alive(void)
@@ -247,16 +253,18 @@ int agent_ingress(struct __sk_buff *skb)
 	struct traffic *traffic_of;
 	bool opening;
 	ALONE struct iphdr ip;
-	__be32 *found, vip, user;
+	ALONE __be32 name;
+	struct service *s;
+	__be32 user;
 	__u32 owner;
 
 	if (!load_ipv4(skb, &ip))
 		return NEXT;
-	found = bpf_map_lookup_elem(&groups, &ip.daddr);
-	if (!found)
+	s = bpf_map_lookup_elem(&groups, &ip.daddr);
+	if (!s)
 		return NEXT;
-	vip = *found;
-	judgement = judge(skb, &ip, vip, &user);
+	name = s->name;
+	judgement = judge(skb, &ip, s, &user);
 	if (judgement == TOO_SHORT) {
 		COUNT(malformed, 1);
 		return DROP;
@@ -265,7 +273,7 @@ int agent_ingress(struct __sk_buff *skb)
 		COUNT(no_port, 1);
 		return DROP;
 	}
-	owner = steer_lookup(ip.daddr, user);
+	owner = ip.daddr == s->vip ? MINE : steer_lookup(ip.daddr, user);
 	if (owner != MINE && owner != MINE_WHILE_ALIVE) {
 		COUNT(not_mine, 1);
 		return DROP;
@@ -275,18 +283,18 @@ int agent_ingress(struct __sk_buff *skb)
 		COUNT(lapsed, 1);
 		return DROP;
 	}
-	traffic_of = bpf_map_lookup_elem(&traffic, &ip.daddr);
+	traffic_of = bpf_map_lookup_elem(&traffic, &name);
 	opening = opens(skb, &ip);
-	if (opening && is_shed(&ip.daddr, user))
-		return shed(skb, &ip, vip, traffic_of);
+	if (opening && is_shed(&name, user))
+		return shed(skb, &ip, s->vip, traffic_of);
 	if (traffic_of) {
 		traffic_of->packets++;
 		traffic_of->bytes += skb->len;
 		traffic_of->opened += opening;
 	}
-	sample(ip.daddr, user);
+	sample(name, user);
 	/* Unlike a group, the VIP is taken by TCP only from frames for this host. */
-	if (!set_destination(skb, &ip, vip) || bpf_skb_change_type(skb, PACKET_HOST)) {
+	if (ip.daddr != s->vip && (!set_destination(skb, &ip, s->vip) || bpf_skb_change_type(skb, PACKET_HOST))) {
 		COUNT(malformed, 1);
 		return DROP;
 	}

@@ -1,0 +1,235 @@
+// Package binder tells routers whose users go to which server, for services of mode tags: what the leader has allocated is said to each
+// router again and again, for it holds for a time only, and is withdrawn when the service is no more.
+package binder
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/bus"
+	"github.com/manycast/manycast/internal/service"
+	"github.com/manycast/manycast/lbd/internal/store"
+	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
+)
+
+// Say tells a router a binding. The error says why the router does not have it.
+type Say func(ctx context.Context, router string, b *tdpdv1.UserBinding) error
+
+// OnBus says it to tdpd.
+func OnBus(c *bus.Conn) Say {
+	return func(ctx context.Context, router string, b *tdpdv1.UserBinding) error {
+		request := &tdpdv1.Request{About: &tdpdv1.Request_Bind{Bind: &tdpdv1.BindRequest{Binding: b}}}
+		return c.Request(ctx, bus.Of("tdpd.bind", router), request, &tdpdv1.Answer{})
+	}
+}
+
+// Config is what a Binder works with.
+type Config struct {
+	Routers     []string      // as tdpd.toml names them
+	Lifetime    time.Duration // what was said holds for so long; it is said again three times meanwhile
+	Hold        time.Duration // and for so long when nobody says it any more
+	Services    <-chan []service.Service
+	Allocations store.Bucket
+	Say         Say
+	Log         *slog.Logger
+}
+
+// Binder is a daemon's task.
+type Binder struct {
+	cfg   Config
+	ready chan struct{}
+	words words
+}
+
+// sayTimeout is how long a router may take to answer.
+const sayTimeout = 2 * time.Second
+
+// New returns a Binder that has yet to run.
+func New(cfg Config) *Binder {
+	b := &Binder{cfg: cfg, ready: make(chan struct{}), words: newWords(cfg)}
+	close(b.ready) // routers may be away: what they know of an earlier run holds
+	return b
+}
+
+// String names the task.
+func (b *Binder) String() string { return "binder" }
+
+// Ready is closed: nobody waits for routers.
+func (b *Binder) Ready() <-chan struct{} { return b.ready }
+
+// Run works until ctx is done. Nothing is withdrawn then: a director that restarts, or another one, says it again.
+func (b *Binder) Run(ctx context.Context) error {
+	var tellers sync.WaitGroup
+	defer tellers.Wait()
+	changed := make([]chan struct{}, len(b.cfg.Routers))
+	for i, router := range b.cfg.Routers {
+		changed[i] = make(chan struct{}, 1)
+		tellers.Go(func() { b.tell(ctx, router, changed[i]) })
+	}
+	services, allocations := b.cfg.Services, b.cfg.Allocations.Watch(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case all, ok := <-services:
+			if !ok {
+				services = nil
+				continue
+			}
+			b.words.setServices(all)
+		case e, ok := <-allocations:
+			if !ok {
+				allocations = nil
+				continue
+			}
+			b.allocation(e)
+		}
+		for _, c := range changed {
+			select {
+			case c <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+func (b *Binder) allocation(e bus.Entry) {
+	switch {
+	case e.Synced || e.Key == "":
+	case e.Deleted:
+		b.words.setAllocation(e.Key, alloc.Allocation{})
+	default:
+		a, _, err := store.DecodeCommitted(e.Value)
+		if err != nil {
+			b.cfg.Log.Error("allocation on the bus is not understood; routers go on by the last one", "service", e.Key, "err", err)
+			return
+		}
+		b.words.setAllocation(e.Key, a)
+	}
+}
+
+// tell keeps one router told. A router that is slow or away keeps nobody else waiting.
+func (b *Binder) tell(ctx context.Context, router string, changed <-chan struct{}) {
+	t := newTeller(b.cfg.Lifetime / 3)
+	failed := map[string]string{} // as logged
+	for {
+		want, known := b.words.get()
+		name, word := t.due(time.Now(), want, known)
+		if word == nil {
+			if !sleep(ctx, changed, t.next(time.Now(), want, known)) {
+				return
+			}
+			continue
+		}
+		asking, cancel := context.WithTimeout(ctx, sayTimeout)
+		err := b.cfg.Say(asking, router, word)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		t.told(time.Now(), name, word, err)
+		b.log(failed, router, word, err)
+	}
+}
+
+// log tells what is new.
+func (b *Binder) log(failed map[string]string, router string, word *tdpdv1.UserBinding, err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	was := failed[word.GetService()]
+	failed[word.GetService()] = text
+	switch {
+	case err != nil && was != text:
+		b.cfg.Log.Error("router is not told whose users go where; trying again", "router", router, "service", word.GetService(), "err", err)
+	case err == nil && was != "":
+		b.cfg.Log.Info("router is told again", "router", router, "service", word.GetService())
+	}
+}
+
+// sleep returns false when ctx is done.
+func sleep(ctx context.Context, changed <-chan struct{}, until time.Time) bool {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	if !until.IsZero() {
+		timer.Reset(time.Until(until))
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-changed:
+	case <-timer.C:
+	}
+	return true
+}
+
+// words are what routers are to know. A word is replaced, never changed: it is another one when it says something else.
+type words struct {
+	lifetime, hold time.Duration
+
+	mu          sync.Mutex
+	services    []service.Service
+	known       bool // the services have come
+	allocations map[string]alloc.Allocation
+	all         map[string]*tdpdv1.UserBinding // by service
+}
+
+func newWords(cfg Config) words {
+	return words{lifetime: cfg.Lifetime, hold: cfg.Hold, allocations: map[string]alloc.Allocation{}, all: map[string]*tdpdv1.UserBinding{}}
+}
+
+// get returns the words; false: the services are not known yet.
+func (w *words) get() (map[string]*tdpdv1.UserBinding, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.all, w.known
+}
+
+func (w *words) setServices(all []service.Service) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.services, w.known = all, true
+	w.settle()
+}
+
+// setAllocation takes what is allocated of a service; the zero one: nothing.
+func (w *words) setAllocation(name string, a alloc.Allocation) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.allocations[name] = a; a.Zero() {
+		delete(w.allocations, name)
+	}
+	w.settle()
+}
+
+func (w *words) settle() {
+	all := map[string]*tdpdv1.UserBinding{}
+	for _, s := range w.services {
+		a, ok := w.allocations[s.Name]
+		if s.Mode != service.Tags || !ok {
+			continue
+		}
+		all[s.Name] = w.word(s, a)
+		if was := w.all[s.Name]; proto.Equal(was, all[s.Name]) {
+			all[s.Name] = was
+		}
+	}
+	w.all = all
+}
+
+func (w *words) word(s service.Service, a alloc.Allocation) *tdpdv1.UserBinding {
+	b := &tdpdv1.UserBinding{
+		Service: s.Name, Allocation: alloc.ToProto(s.Name, a),
+		LifetimeMs: uint32(w.lifetime.Milliseconds()), HoldMs: uint32(w.hold.Milliseconds()),
+	}
+	for _, vip := range s.VIPs() {
+		b.Vips = append(b.Vips, vip.AsSlice())
+	}
+	return b
+}

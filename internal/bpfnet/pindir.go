@@ -38,10 +38,10 @@ func PinDir(path string) error {
 	return nil
 }
 
-// RemovePinDir removes an empty directory for pins. One that lies in somebody else's directory was made by them and stays.
+// RemovePinDir removes a directory for pins. One that somebody has pins in yet, or that lies in somebody else's directory, stays.
 func RemovePinDir(path string) error {
 	err := os.Remove(path)
-	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ENOTEMPTY) {
 		return nil
 	}
 	return fmt.Errorf("remove pin directory: %w", err)

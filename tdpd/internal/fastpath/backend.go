@@ -13,13 +13,8 @@ import (
 	"github.com/manycast/manycast/internal/steer"
 	"github.com/manycast/manycast/tdpd/internal/kernel"
 	"github.com/manycast/manycast/tdpd/internal/neighbors"
+	"github.com/manycast/manycast/tdpd/internal/vips"
 )
-
-// Users are what services' users are steered by.
-type Users struct {
-	VIPs  map[netip.Addr]*steer.Plan
-	Trees map[steer.Owner][]kernel.Hop // by the owners of the plans; a hop without labels and Via is the kernel's matter
-}
 
 // programs are a Fastpath's state, and what a test has in its place.
 type programs interface {
@@ -46,7 +41,7 @@ type Backend struct {
 
 	mu     sync.Mutex
 	labels map[uint32][]kernel.Hop
-	users  *Users // nil: nobody has said yet, and what a process before has left goes on
+	users  *vips.Users // nil: nobody has said yet, and what a process before has left goes on
 	table  neighbors.Table
 	ready  bool // the first table has come: until then what a process before has left goes on
 	on     map[int]bool
@@ -150,7 +145,7 @@ func (b *Backend) Update(c kernel.Changes) error {
 }
 
 // Steer makes these what users are steered by. Labels are not looked at: users of a server that fails are not to wait for them.
-func (b *Backend) Steer(u Users) error {
+func (b *Backend) Steer(u vips.Users) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.users != nil {
@@ -227,7 +222,7 @@ func (b *Backend) use(hops []kernel.Hop, n int) {
 	}
 }
 
-func (b *Backend) useTrees(u Users, n int) {
+func (b *Backend) useTrees(u vips.Users, n int) {
 	for _, hops := range u.Trees {
 		b.use(hops, n)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/manycast/manycast/internal/steer"
 	"github.com/manycast/manycast/tdpd/internal/kernel"
 	"github.com/manycast/manycast/tdpd/internal/neighbors"
+	"github.com/manycast/manycast/tdpd/internal/vips"
 )
 
 // recorder is programs that keep what they are given.
@@ -141,7 +142,7 @@ func TestBackendFollowsTablesAndNeighbors(t *testing.T) {
 			t.Error("users were touched before anybody said what they are steered by")
 		}
 		ask(func() error {
-			return b.Steer(Users{Trees: map[steer.Owner][]kernel.Hop{1: {{Labels: []uint32{400}, Via: via4, Interface: 7}}, 2: nil, 3: {{Interface: 1}}}})
+			return b.Steer(vips.Users{Trees: map[steer.Owner][]kernel.Hop{1: {{Labels: []uint32{400}, Via: via4, Interface: 7}}, 2: nil, 3: {{Interface: 1}}}})
 		})
 		check("steered", map[uint32][]Hop{101: out(Bare, 0), 102: left, 103: out(Label, 300)}, map[steer.Owner][]Hop{1: out(Label, 400), 2: {}, 3: left})
 		if fast.sets != sets || fast.users != 1 {

@@ -28,7 +28,7 @@ func (c *compiler) add(i id, hops []Hop) {
 		c.wrong[i] = true
 		return
 	}
-	c.want[i] = canonical(hops)
+	c.want[i] = Canonical(hops)
 }
 
 func (c *compiler) state(s State) {
@@ -64,9 +64,9 @@ func decompile(have map[id][]Hop) State {
 	for i, hops := range have {
 		switch i {
 		case labelID(i.label):
-			s.Labels[i.label] = canonical(hops)
+			s.Labels[i.label] = Canonical(hops)
 		case prefixID(i.prefix):
-			s.Prefixes[i.prefix] = canonical(hops)
+			s.Prefixes[i.prefix] = Canonical(hops)
 		}
 	}
 	return s

@@ -68,8 +68,8 @@ func (h Hop) check(i id) error {
 	return nil
 }
 
-// canonical returns equal slices for hops that mean the same: sorted, each once, its own copy.
-func canonical(hops []Hop) []Hop {
+// Canonical returns equal slices for hops that mean the same: sorted, each once, its own copy.
+func Canonical(hops []Hop) []Hop {
 	hops = slices.Clone(hops)
 	for i := range hops {
 		hops[i].Via = hops[i].Via.WithZone("")
@@ -86,6 +86,7 @@ func compareHops(a, b Hop) int {
 	return cmp.Or(cmp.Compare(a.Interface, b.Interface), a.Via.Compare(b.Via), slices.Compare(a.Labels, b.Labels))
 }
 
-func equalHops(a, b []Hop) bool {
+// EqualHops says whether canonical hops mean the same.
+func EqualHops(a, b []Hop) bool {
 	return slices.EqualFunc(a, b, func(a, b Hop) bool { return compareHops(a, b) == 0 })
 }

@@ -116,7 +116,7 @@ func (r *reconciler) changes(want map[id][]Hop) (changes []change) {
 	for i, hops := range want {
 		c := change{add, i, hops}
 		if have, there := r.have[i]; there {
-			if equalHops(have, hops) {
+			if EqualHops(have, hops) {
 				continue
 			}
 			c.verb = replace

@@ -26,7 +26,7 @@ func (r *routes) read() (have map[id][]Hop, others []uint32, err error) {
 		}
 		err := r.dump(family, number, func(route rtnl.Route) {
 			if route.Protocol == r.number(family) {
-				have[id{route.Prefix, route.Label, route.Metric}] = canonical(fromRoute(route.Hops))
+				have[id{route.Prefix, route.Label, route.Metric}] = Canonical(fromRoute(route.Hops))
 			} else {
 				others = append(others, route.Label)
 			}

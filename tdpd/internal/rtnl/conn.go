@@ -1,4 +1,4 @@
-// Package rtnl speaks rtnetlink about routes: of IP, with and without labels to push, and of labels. It exists beside
+// Package rtnl speaks rtnetlink about routes: of IP, with and without labels to push, and of labels; and about rules. It exists beside
 // vishvananda/netlink, which has these routes, too, for three things that one has not: many requests in one system call, dumps and
 // notifications that the kernel filters by protocol and that no foreign route can break, and notice of what was lost.
 package rtnl
@@ -66,9 +66,18 @@ func (c *Conn) Close() error { return unix.Close(c.fd) }
 
 // Request is one change.
 type Request struct {
-	Type  uint16 // RTM_NEWROUTE or RTM_DELROUTE
+	Type  uint16 // RTM_NEWROUTE, RTM_DELROUTE, RTM_NEWRULE or RTM_DELRULE
 	Flags uint16 // NLM_F_CREATE, ...
 	Route Route
+	Rule  Rule // in place of Route, of the last two
+}
+
+// append appends what follows the netlink header.
+func (r *Request) append(b []byte) []byte {
+	if r.Type == unix.RTM_NEWRULE || r.Type == unix.RTM_DELRULE {
+		return r.Rule.append(b)
+	}
+	return r.Route.append(b, r.Type == unix.RTM_DELROUTE)
 }
 
 // Do carries the requests out in their order, whether others fail or not. failed has the kernel's answer to those that did, by
@@ -84,7 +93,7 @@ func (c *Conn) Do(requests []Request) (failed map[int]error, err error) {
 			c.seq++
 			flags := r.Flags | unix.NLM_F_REQUEST
 			last := len(batch)
-			batch = appendMessage(batch, r.Type, flags, c.seq, func(b []byte) []byte { return r.Route.append(b, r.Type == unix.RTM_DELROUTE) })
+			batch = appendMessage(batch, r.Type, flags, c.seq, r.append)
 			if next+1 == len(requests) || next+1-first == batchMost || len(batch) >= batchBytes {
 				native.PutUint16(batch[last+6:], flags|unix.NLM_F_ACK) // it ends the batch's answers
 			}
@@ -185,11 +194,38 @@ func parseAnswer(m Message) (answer error, err error) {
 // Dump calls do with the routes of a family in the main table, those of one protocol, or with protocol 0 of all. A route
 // that cannot be read is passed over if it is of another protocol. Where the kernel changes much meanwhile, do may see one twice.
 func (c *Conn) Dump(family, protocol uint8, do func(Route)) error {
-	c.seq++
-	request := appendMessage(nil, unix.RTM_GETROUTE, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, c.seq, func(b []byte) []byte {
-		return append(b, family, 0, 0, 0, unix.RT_TABLE_MAIN, protocol, 0, 0, 0, 0, 0, 0)
+	return c.routes(family, unix.RT_TABLE_MAIN, protocol, func(r Route) {
+		if r.Table == unix.RT_TABLE_MAIN {
+			do(r)
+		}
 	})
-	if err := c.send(request); err != nil {
+}
+
+// DumpTables is Dump of a protocol's routes in all tables.
+func (c *Conn) DumpTables(family, protocol uint8, do func(Route)) error {
+	return c.routes(family, unix.RT_TABLE_UNSPEC, protocol, do)
+}
+
+// routes passes on routes that were asked for: not every kernel filters.
+func (c *Conn) routes(family, table, protocol uint8, do func(Route)) error {
+	request := []byte{family, 0, 0, 0, table, protocol, 0, 0, 0, 0, 0, 0}
+	err := c.dump(unix.RTM_GETROUTE, request, unix.RTM_NEWROUTE, func(data []byte) {
+		r, err := ParseRoute(data)
+		if err == nil && data[0] == family && (protocol == 0 || r.Protocol == protocol) {
+			do(r)
+		}
+	})
+	if err != nil && !errors.Is(err, ErrInterrupted) {
+		return fmt.Errorf("netlink: read routes: %w", err)
+	}
+	return err
+}
+
+// dump asks for all there is, and calls do with the data of messages of a type.
+func (c *Conn) dump(get uint16, request []byte, typ uint16, do func(data []byte)) error {
+	c.seq++
+	err := c.send(appendMessage(nil, get, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, c.seq, func(b []byte) []byte { return append(b, request...) }))
+	if err != nil {
 		return err
 	}
 	interrupted := false
@@ -207,13 +243,13 @@ func (c *Conn) Dump(family, protocol uint8, do func(Route)) error {
 			case unix.NLMSG_DONE, unix.NLMSG_ERROR:
 				done = true
 				return dumpEnd(m)
-			case unix.RTM_NEWROUTE:
-				dumped(m.Data, family, protocol, do)
+			case typ:
+				do(m.Data)
 			}
 			return nil
 		})
 		if err != nil {
-			return fmt.Errorf("netlink: read routes: %w", err)
+			return err
 		}
 	}
 	if interrupted {
@@ -222,17 +258,8 @@ func (c *Conn) Dump(family, protocol uint8, do func(Route)) error {
 	return nil
 }
 
-// ErrInterrupted says that routes changed during a dump, which may lack some: repeat it.
+// ErrInterrupted says that routes or rules changed during a dump, which may lack some: repeat it.
 var ErrInterrupted = errors.New("netlink: the routes changed while they were read")
-
-// dumped passes on a route that was asked for: not every kernel filters.
-func dumped(data []byte, family, protocol uint8, do func(Route)) {
-	r, err := ParseRoute(data)
-	if err != nil || data[0] != family || r.Table != unix.RT_TABLE_MAIN || protocol != 0 && r.Protocol != protocol {
-		return
-	}
-	do(r)
-}
 
 // dumpEnd returns how a dump ended. That there is no such table, or no such family, is the end of an empty one.
 func dumpEnd(m Message) error {

@@ -24,7 +24,7 @@ type Route struct {
 // Hop is one next hop.
 type Hop struct {
 	Labels    []uint32   // outermost first
-	Via       netip.Addr // invalid: Interface itself
+	Via       netip.Addr // invalid: Interface itself; of IPv4 in a route of IPv6 with labels alone (RFC 4798)
 	Interface int
 }
 
@@ -77,8 +77,12 @@ func (r *Route) append(b []byte, remove bool) []byte {
 			scope = unix.RT_SCOPE_NOWHERE // any
 		}
 	}
-	b = append(b, family, byte(bits), 0, r.TOS, byte(r.Table), r.Protocol, scope, r.Type)
-	b = native.AppendUint32(b, r.Flags)
+	flags := r.Flags
+	if len(r.Hops) == 1 {
+		flags |= uint32(r.Hops[0].flags(family))
+	}
+	b = append(b, family, byte(bits), 0, r.TOS, tableByte(r.Table), r.Protocol, scope, r.Type)
+	b = native.AppendUint32(b, flags)
 	b = appendAttribute(b, unix.RTA_DST, func(b []byte) []byte {
 		if family == unix.AF_MPLS {
 			return appendLabels(b, []uint32{r.Label})
@@ -87,6 +91,9 @@ func (r *Route) append(b []byte, remove bool) []byte {
 	})
 	if family != unix.AF_MPLS {
 		b = appendUint32(b, unix.RTA_PRIORITY, r.Metric)
+	}
+	if r.Table > 0xff {
+		b = appendUint32(b, unix.RTA_TABLE, r.Table)
 	}
 	switch len(r.Hops) {
 	case 0:
@@ -98,12 +105,20 @@ func (r *Route) append(b []byte, remove bool) []byte {
 	return appendAttribute(b, unix.RTA_MULTIPATH, func(b []byte) []byte {
 		for _, h := range r.Hops {
 			start := len(b)
-			b = native.AppendUint32(append(b, 0, 0, 0, 0), uint32(h.Interface))
+			b = native.AppendUint32(append(b, 0, 0, h.flags(family), 0), uint32(h.Interface))
 			b = h.append(b, family)
 			native.PutUint16(b[start:], uint16(len(b)-start))
 		}
 		return b
 	})
+}
+
+// flags are those of a hop of a route of that family (RTNH_F_...): no route says where a mapped address is, which is a neighbor's.
+func (h *Hop) flags(family uint8) byte {
+	if family == unix.AF_INET6 && h.Via.Is4() {
+		return unix.RTNH_F_ONLINK
+	}
+	return 0
 }
 
 // append appends the attributes of a hop of a route of that family.
@@ -124,6 +139,10 @@ func (h *Hop) append(b []byte, family uint8) []byte {
 		return b
 	case h.Via.Is6():
 		via = unix.AF_INET6
+	}
+	if family == unix.AF_INET6 { // IPv4 as mapped
+		to := h.Via.As16()
+		return appendAttribute(b, unix.RTA_GATEWAY, func(b []byte) []byte { return append(b, to[:]...) })
 	}
 	if family == uint8(via) {
 		return appendAttribute(b, unix.RTA_GATEWAY, func(b []byte) []byte { return append(b, h.Via.AsSlice()...) })
@@ -225,6 +244,7 @@ func (h *Hop) parse(typ uint16, v []byte) (err error) {
 		})
 	case unix.RTA_GATEWAY:
 		h.Via, _ = netip.AddrFromSlice(v)
+		h.Via = h.Via.Unmap()
 	case unix.RTA_VIA:
 		if len(v) < 2 {
 			return errShort

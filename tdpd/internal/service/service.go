@@ -14,13 +14,13 @@ import (
 	"github.com/manycast/manycast/tdpd/internal/binding"
 	"github.com/manycast/manycast/tdpd/internal/config"
 	"github.com/manycast/manycast/tdpd/internal/discovery"
-	"github.com/manycast/manycast/tdpd/internal/fastpath"
 	"github.com/manycast/manycast/tdpd/internal/fec"
 	"github.com/manycast/manycast/tdpd/internal/forwarding"
 	"github.com/manycast/manycast/tdpd/internal/kernel"
 	"github.com/manycast/manycast/tdpd/internal/labels"
 	"github.com/manycast/manycast/tdpd/internal/routes"
 	"github.com/manycast/manycast/tdpd/internal/transport"
+	"github.com/manycast/manycast/tdpd/internal/vips"
 	"github.com/manycast/manycast/tdpd/internal/wire"
 )
 
@@ -66,8 +66,8 @@ type Options struct {
 	Keep    bool // a clean stop leaves the kernel's entries
 	// Users keeps bindings of users beyond this process; nil: nothing does.
 	Users UserStore
-	// Steer brings users into the fast path, which has Kernel behind it; nil: there is none.
-	Steer func(fastpath.Users) error
+	// Steer brings users into what steers them, which Kernel has with it; nil: nothing does.
+	Steer func(vips.Users) error
 	// Publish is called by the loop for each event that others may want to know of, and does not wait; nil: nobody does.
 	Publish func(Event)
 }

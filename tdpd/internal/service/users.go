@@ -11,9 +11,9 @@ import (
 	"github.com/manycast/manycast/internal/steer"
 	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 	"github.com/manycast/manycast/tdpd/internal/binding"
-	"github.com/manycast/manycast/tdpd/internal/fastpath"
 	"github.com/manycast/manycast/tdpd/internal/kernel"
 	"github.com/manycast/manycast/tdpd/internal/steering"
+	"github.com/manycast/manycast/tdpd/internal/vips"
 	"github.com/manycast/manycast/tdpd/internal/wire"
 )
 
@@ -221,9 +221,9 @@ func (s *Service) bringUsers(now time.Time) {
 }
 
 // allUsers is what all users are steered by. What cannot be is left out, and in the error.
-func (s *Service) allUsers() (fastpath.Users, error) {
+func (s *Service) allUsers() (vips.Users, error) {
 	s.users.number()
-	all := fastpath.Users{VIPs: map[netip.Addr]*steer.Plan{}, Trees: map[steer.Owner][]kernel.Hop{}}
+	all := vips.Users{VIPs: map[netip.Addr]*steer.Plan{}, Trees: map[steer.Owner][]kernel.Hop{}}
 	for server, owner := range s.users.owners {
 		if all.Trees[owner] = s.tables.Tree(host(server)); all.Trees[owner] == nil {
 			all.Trees[owner] = []kernel.Hop{{}} // as the route says, to a director

@@ -16,11 +16,11 @@ import (
 	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 	"github.com/manycast/manycast/tdpd/internal/binding"
 	"github.com/manycast/manycast/tdpd/internal/config"
-	"github.com/manycast/manycast/tdpd/internal/fastpath"
 	"github.com/manycast/manycast/tdpd/internal/kernel"
 	"github.com/manycast/manycast/tdpd/internal/routes"
 	"github.com/manycast/manycast/tdpd/internal/steering"
 	"github.com/manycast/manycast/tdpd/internal/transport"
+	"github.com/manycast/manycast/tdpd/internal/vips"
 )
 
 // usersChain is r1 - r2 - r3: r3 has the director, r2 takes bindings of it and tells r1, who takes them of r2.
@@ -206,14 +206,14 @@ func TestUsersRefused(t *testing.T) {
 func TestUsersGoAlongTrees(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
-		in := map[string]fastpath.Users{}
+		in := map[string]vips.Users{}
 		var failure error
 		fail := func(err error) {
 			mu.Lock()
 			defer mu.Unlock()
 			failure = err
 		}
-		inside := func(r *router) fastpath.Users {
+		inside := func(r *router) vips.Users {
 			mu.Lock()
 			defer mu.Unlock()
 			return in[r.name]
@@ -221,7 +221,7 @@ func TestUsersGoAlongTrees(t *testing.T) {
 		r1, r2, r3 := usersChain(t, func(name string, u *config.Users) {})
 		for _, r := range []*router{r1, r2, r3} {
 			if err := r.Do(t.Context(), func(time.Time) {
-				r.Steer = func(u fastpath.Users) error {
+				r.Steer = func(u vips.Users) error {
 					mu.Lock()
 					defer mu.Unlock()
 					if failure == nil {

@@ -13,7 +13,14 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/manycast/manycast/internal/steer"
+	"github.com/manycast/manycast/tdpd/internal/kernel"
 )
+
+// Users are what services' users are steered by.
+type Users struct {
+	VIPs  map[netip.Addr]*steer.Plan   // of both families; of IPv6 the plan is one of stand-ins (steer.Standin)
+	Trees map[steer.Owner][]kernel.Hop // by the owners of the plans; a hop without labels and Via is the kernel's matter
+}
 
 // Maps are the maps of one program. One goroutine at a time may use them.
 type Maps struct {

@@ -21,6 +21,7 @@ type Topology struct {
 	Vars       map[string]string `yaml:"vars"`    // for the templates
 	Sysctls    map[string]string `yaml:"sysctls"` // of every node, set before its interfaces are made
 	Env        map[string]string `yaml:"env"`     // of every command, templates
+	XDP        bool              `yaml:"xdp"`     // links carry what XDP programs send: each end takes it, checksums are whole
 	User       int               `yaml:"user"`    // user and group id of processes and of what steps run; 0: all is root's
 	Management Management        `yaml:"management"`
 	Nodes      []Node            `yaml:"nodes"`

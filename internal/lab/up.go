@@ -121,7 +121,7 @@ func (l *Lab) buildNetwork(ctx context.Context) error {
 		}
 	}
 	for _, link := range t.Links {
-		if err := veth(l.spaces[link.A.Node], link.A.Interface, l.spaces[link.B.Node], link.B.Interface); err != nil {
+		if err := l.veth(l.spaces[link.A.Node], link.A.Interface, l.spaces[link.B.Node], link.B.Interface); err != nil {
 			return err
 		}
 	}
@@ -148,7 +148,7 @@ func (l *Lab) buildSwitch(ns *netns.Namespace, bridge string, snooping bool, por
 	}
 	for i, p := range ports {
 		own := fmt.Sprintf("p%d", i+1)
-		if err := errors.Join(veth(ns, own, l.spaces[p.Node], p.Interface), ns.Port(bridge, own)); err != nil {
+		if err := errors.Join(l.veth(ns, own, l.spaces[p.Node], p.Interface), ns.Port(bridge, own)); err != nil {
 			return err
 		}
 	}
@@ -177,9 +177,14 @@ func (l *Lab) buildManagement() error {
 	return nil
 }
 
-func veth(a *netns.Namespace, ifa string, b *netns.Namespace, ifb string) error {
+func (l *Lab) veth(a *netns.Namespace, ifa string, b *netns.Namespace, ifb string) error {
 	if err := a.Veth(ifa, b, ifb); err != nil {
 		return err
+	}
+	if l.topology.XDP {
+		if err := errors.Join(a.TakesXDP(ifa), b.TakesXDP(ifb), a.WholeChecksums(ifa), b.WholeChecksums(ifb)); err != nil {
+			return err
+		}
 	}
 	return errors.Join(a.Up(ifa), b.Up(ifb))
 }

@@ -12,6 +12,7 @@ import (
 // Tap watches a server's link from the router's side: when the server was heard, and when packets for it left.
 type Tap struct {
 	group, control netip.Addr
+	far            bool // the interface is the far end of the router's
 	receiver       *receiver
 
 	mu          sync.Mutex
@@ -20,7 +21,15 @@ type Tap struct {
 
 // Watch starts to watch an interface: packets to group that leave by it, packets to the control group that come in.
 func Watch(ns *netns.Namespace, ifname string, group, control netip.Addr) (*Tap, error) {
-	t := &Tap{group: group, control: control}
+	return watch(&Tap{group: group, control: control}, ns, ifname)
+}
+
+// WatchFar watches from the far end of the router's link: what XDP sends is seen there alone.
+func WatchFar(ns *netns.Namespace, ifname string, group, control netip.Addr) (*Tap, error) {
+	return watch(&Tap{group: group, control: control, far: true}, ns, ifname)
+}
+
+func watch(t *Tap, ns *netns.Namespace, ifname string) (*Tap, error) {
 	var err error
 	if t.receiver, err = receive(ns, ifname, false, t.take); err != nil {
 		return nil, err
@@ -32,6 +41,7 @@ func (t *Tap) take(p []byte, at time.Time, leaves bool) {
 	if len(p) < 20 || p[0]>>4 != 4 {
 		return
 	}
+	leaves = leaves != t.far
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch to := netip.AddrFrom4([4]byte(p[16:20])); {

@@ -19,6 +19,8 @@ type Report struct {
 	Joins       Joins          `json:"joins"`
 	Phases      []Phase        `json:"phases"`
 	Failures    []Failure      `json:"failures,omitempty"`
+	Tagged      *Tagged        `json:"tagged,omitempty"`
+	DetectMS    float64        `json:"detect_ms,omitempty"` // scenario tags: from a killed server's last heartbeat to the last packet toward it
 	Checks      []Check        `json:"checks"`
 }
 
@@ -55,6 +57,13 @@ type Joins struct {
 // Reasons are the reasons for which a router refuses a join.
 var Reasons = [...]string{
 	"unsigned", "duplicate", "not_timely", "wrong_link", "no_key", "bad_signature", "overlap", "stale_epoch", "rate_limited", "malformed",
+}
+
+// Tagged is who put users' packets onto their servers' trees.
+type Tagged struct {
+	FirstPacketsViaDirector uint64 `json:"first_packets_via_director"` // until upstream routers had been told
+	PacketsViaDirector      uint64 `json:"packets_via_director"`       // since then
+	PacketsTagged           uint64 `json:"packets_tagged"`             // by upstream routers
 }
 
 // Phase is one part of the scenario.

@@ -33,7 +33,7 @@ func TestEachPhaseHasItsMoves(t *testing.T) {
 		{phaseBack, because("s1 joined, s2 joined"), true},
 		{phaseBack, because("s1 joined"), false},
 	} {
-		if absent, ok := missing(tt.phase, tt.moves); ok != tt.want {
+		if absent, ok := missing(expected[tt.phase], tt.moves); ok != tt.want {
 			t.Errorf("%s, %v: %v, missing %q", tt.phase, tt.moves, ok, absent)
 		}
 	}
@@ -47,7 +47,8 @@ func TestPhasesOfMovesAreChecked(t *testing.T) {
 	second := Move{report.Move{Epoch: "1.2"}, "shares changed"}
 	m.web.hear(News{At: at(0), Moves: []Move{first}})
 	m.web.hear(News{At: at(2), Moves: []Move{first, second}})
-	m.checkMoves(spans)
+	m.tally.Spans = spans
+	m.checkMoves(m.plan(), expected)
 	failed := func() (names []string) {
 		for _, c := range m.checks {
 			if !c.OK {
@@ -63,7 +64,8 @@ func TestPhasesOfMovesAreChecked(t *testing.T) {
 	m.checks = nil
 	second.FractionMoved = 0.1
 	m.web.hear(News{At: at(2), Moves: []Move{first, second}})
-	m.checkMoves(spans)
+	m.tally.Spans = spans
+	m.checkMoves(m.plan(), expected)
 	if got := failed(); !slices.Contains(got, "moved is needed") {
 		t.Errorf("%q", got)
 	}

@@ -12,14 +12,6 @@ import (
 	"github.com/manycast/manycast/internal/lab/report"
 )
 
-// phase is one part of the users' work.
-type phase struct {
-	name   string
-	weight int // its part of the time
-	act    func(ctx context.Context) error
-	static bool // it needs no bus
-}
-
 // The phases' names, as the report has them.
 const (
 	phaseEqual     = "equal"
@@ -47,40 +39,8 @@ func (m *multicast) plan() []phase {
 	return all
 }
 
-// phases runs all phases; an action that fails ends them.
-func (m *multicast) phases(ctx context.Context) error {
-	plan := m.plan()
-	total := 0
-	for _, p := range plan {
-		total += p.weight
-	}
-	share := 0
-	for _, p := range plan {
-		share += p.weight
-		start, end := time.Now(), m.began.Add(m.o.Duration*time.Duration(share)/time.Duration(total))
-		m.o.Progress.Phase(p.name)
-		err := p.act(ctx)
-		if err == nil {
-			err = m.askSecond(ctx, p.name)
-		}
-		if err != nil {
-			m.span(p.name, start)
-			return fmt.Errorf("phase %s: %w", p.name, err)
-		}
-		// Whatever the action took, its outcome is watched for a moment.
-		settled := time.Now()
-		if least := settled.Add(700*time.Millisecond + report.Settle); end.Before(least) {
-			end = least
-		}
-		if err := m.watchUntil(ctx, end); err != nil {
-			m.span(p.name, start)
-			return err
-		}
-		m.checkShares(p.name, settled.Add(report.Settle), end)
-		m.span(p.name, start)
-	}
-	return nil
-}
+// phases runs all phases.
+func (m *multicast) phases(ctx context.Context) error { return m.runPhases(ctx, m.plan(), m.askSecond) }
 
 // equal asks by UDP and looks at the second service's joins; nothing is changed.
 func (m *multicast) equal(ctx context.Context) error {

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/manycast/manycast/internal/lab"
 	"github.com/manycast/manycast/internal/lab/report"
 	"github.com/manycast/manycast/internal/lab/scenario"
 )
@@ -26,7 +28,7 @@ func newRun(t *tools) *cobra.Command {
 		Long: `Run a scenario: bring its lab up, let users work while the network changes under them, take it down, check and report.
 The exit status is 0 only if all checks hold.
 
-multicast takes ` + scenario.MinDuration.String() + ` at least, so that a killed server can be found and every phase be seen. failures takes as long as it takes; --only and
+multicast and tags take ` + scenario.MinDuration.String() + ` at least, so that a killed server can be found and every phase be seen. failures takes as long as it takes; --only and
 --few make it shorter.`,
 		Example: "  sudo manycast lab run multicast --duration 20s --clients 60 --report report.json\n" +
 			"  sudo manycast lab run failures --only server,link --report report.json",
@@ -40,10 +42,9 @@ multicast takes ` + scenario.MinDuration.String() + ` at least, so that a killed
 				return err
 			}
 			o.Progress = scenario.NewProgress(t.Out, isTerminal(t.Out))
-			run := scenario.Multicast
-			if args[0] == "failures" {
-				run = scenario.Failures
-			}
+			run := map[string]func(context.Context, *lab.Store, scenario.Options) (*report.Report, error){
+				"multicast": scenario.Multicast, "failures": scenario.Failures, "tags": scenario.Tags,
+			}[args[0]]
 			r, err := run(ctx, s, o)
 			if r == nil {
 				return err
@@ -52,7 +53,7 @@ multicast takes ` + scenario.MinDuration.String() + ` at least, so that a killed
 		},
 	}
 	flags := cmd.Flags()
-	flags.DurationVar(&o.Duration, "duration", 20*time.Second, fmt.Sprintf("multicast: how long the users work, at least %v", scenario.MinDuration))
+	flags.DurationVar(&o.Duration, "duration", 20*time.Second, fmt.Sprintf("multicast, tags: how long the users work, at least %v", scenario.MinDuration))
 	flags.IntVar(&o.Clients, "clients", 60, "users")
 	flags.StringSliceVar(&o.Only, "only", nil, "failures: kinds, of "+strings.Join(report.Kinds, ", ")+" (default: all)")
 	flags.BoolVar(&o.Few, "few", false, "failures: one of each kind")
@@ -100,6 +101,10 @@ func summary(w io.Writer, r *report.Report) {
 	for _, m := range r.Moves {
 		fmt.Fprintf(w, "  epoch %-6s moved %.4f of the users, %.4f had to, %d connections, %.0f ms\n",
 			m.Epoch, m.FractionMoved, m.FractionNeeded, m.ConnectionsAffected, m.MS)
+	}
+	if t := r.Tagged; t != nil {
+		fmt.Fprintf(w, "  tagged       %d packets by upstream routers; by directors %d before those were told, %d since; dead server found after %.0f ms\n",
+			t.PacketsTagged, t.FirstPacketsViaDirector, t.PacketsViaDirector, r.DetectMS)
 	}
 	for _, x := range r.Failures {
 		fmt.Fprintf(w, "  %-62s detected %6.1f ms, outage %6.1f ms, %d failed, %d lost, %d broken\n",

@@ -1,0 +1,234 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/manycast/manycast/internal/lab/probe"
+	"github.com/manycast/manycast/internal/lab/report"
+)
+
+// through: core routers forward labels and believe nobody, upstream routers are as they were before anything of ours, so that all
+// packets come to a director.
+func (t *tags) through(context.Context) error { return nil }
+
+// tagUpstream has core and upstream routers take part: what they are told moves users' packets off the directors, and no user.
+func (t *tags) tagUpstream(ctx context.Context) error {
+	for _, r := range cores {
+		if err := t.lab.Kill(r, "tdpd-core"); err != nil {
+			return err
+		}
+	}
+	for _, r := range slices.Concat(cores, upstreams) {
+		if err := t.lab.Start(ctx, r, "tdpd"); err != nil {
+			return err
+		}
+	}
+	return t.awaitTagged(ctx)
+}
+
+// awaitTagged waits until upstream routers tag all there is: a while in which directors have nothing to do.
+func (t *tags) awaitTagged(ctx context.Context) error {
+	deadline := time.Now().Add(20 * time.Second)
+	for since := time.Now(); ; {
+		d, err := t.count(ctx)
+		if err != nil {
+			return err
+		}
+		t.tagged.FirstPacketsViaDirector += d.byDirectors
+		t.tagged.PacketsTagged += d.byUpstreams
+		if d.byDirectors > 0 || d.byUpstreams == 0 {
+			since = time.Now()
+		}
+		if time.Since(since) >= 500*time.Millisecond {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("packets still come to directors %v after upstream routers were started", 20*time.Second)
+		}
+		if err := t.watchUntil(ctx, time.Now().Add(100*time.Millisecond)); err != nil {
+			return err
+		}
+	}
+}
+
+func (t *tags) changeWeights(ctx context.Context) error {
+	if err := t.cli(ctx, "server", "weight", t.member("s1"), "3"); err != nil {
+		return err
+	}
+	_, err := t.web.await(ctx, "s1 has half", func(c map[string]int) bool { return c["s1"] == c["s2"]+c["s3"]+c["s4"] })
+	return err
+}
+
+func (t *tags) drain(ctx context.Context) error {
+	if err := t.cli(ctx, "server", "drain", t.member("s1")); err != nil {
+		return err
+	}
+	_, err := t.web.await(ctx, "s1 has nothing", func(c map[string]int) bool { return c["s1"] == 0 })
+	return err
+}
+
+// add takes the drained server back, with as much as the others have.
+func (t *tags) add(ctx context.Context) error {
+	for _, args := range [][]string{{"server", "weight", t.member("s1"), "default"}, {"server", "undrain", t.member("s1")}} {
+		if err := t.cli(ctx, args...); err != nil {
+			return err
+		}
+	}
+	return t.awaitEven(ctx)
+}
+
+func (t *tags) awaitEven(ctx context.Context) error {
+	_, err := t.web.await(ctx, "all have the same", func(c map[string]int) bool {
+		counts := slices.Collect(maps.Values(c))
+		return len(counts) == len(t.servers) && slices.Max(counts)-slices.Min(counts) <= 1
+	})
+	return err
+}
+
+func (t *tags) killServer(ctx context.Context) error {
+	const victim = "s2"
+	at := time.Now()
+	if err := t.lab.KillNode(victim); err != nil {
+		return err
+	}
+	gone := time.Now()
+	t.mu.Lock()
+	t.tally.Deaths = append(t.tally.Deaths, report.Death{Server: victim, At: at, Gone: gone})
+	t.mu.Unlock()
+	found, err := t.web.await(ctx, victim+" has nothing", func(c map[string]int) bool { return c[victim] == 0 })
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	t.tally.Deaths[len(t.tally.Deaths)-1].Found = found
+	t.mu.Unlock()
+	heard, sent := t.taps[victim].Between(at.Add(-time.Second), time.Now())
+	var ok bool
+	if t.detected, ok = report.Detected(heard, sent, at, found); !ok {
+		return fmt.Errorf("nothing was sent to %s, or heard of it: there is no telling when it was found out", victim)
+	}
+	return nil
+}
+
+func (t *tags) mend(ctx context.Context) error {
+	if err := t.lab.Restore("s2"); err != nil {
+		return err
+	}
+	for _, p := range []string{"app", "agent"} {
+		if err := t.lab.Start(ctx, "s2", p); err != nil {
+			return err
+		}
+	}
+	if err := t.awaitEven(ctx); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tally.Deaths[len(t.tally.Deaths)-1].Back = time.Now()
+	return nil
+}
+
+// revive starts a node that was killed.
+func (t *tags) revive(ctx context.Context, node string, processes ...string) error {
+	if err := t.lab.Restore(node); err != nil {
+		return err
+	}
+	for _, p := range processes {
+		if err := t.lab.Start(ctx, node, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// away is how long a router or a daemon is away.
+const away = 1500 * time.Millisecond
+
+// killDirector takes a director with its router away, perhaps the one that leads.
+func (t *tags) killDirector(ctx context.Context) error {
+	if err := t.lab.KillNode("d1"); err != nil {
+		return err
+	}
+	if err := t.watchUntil(ctx, time.Now().Add(away)); err != nil {
+		return err
+	}
+	return t.revive(ctx, "d1", "bird", "holder", "igmpd", "tdpd", "director")
+}
+
+func (t *tags) restartUpstream(ctx context.Context) error {
+	if err := t.lab.KillNode("u1"); err != nil {
+		return err
+	}
+	if err := t.watchUntil(ctx, time.Now().Add(away)); err != nil {
+		return err
+	}
+	return t.revive(ctx, "u1", "bird", "holder", "igmpd", "tdpd")
+}
+
+// restartTDP kills tdpd on all routers, lets the users work on without, and starts it again.
+func (t *tags) restartTDP(ctx context.Context) error {
+	all := slices.Concat(upstreams, cores, directors)
+	for _, r := range all {
+		if err := t.lab.Kill(r, "tdpd"); err != nil {
+			return err
+		}
+	}
+	t.o.Progress.Note("tdpd is gone from %v", all)
+	if err := t.watchUntil(ctx, time.Now().Add(away)); err != nil {
+		return err
+	}
+	for _, r := range all {
+		if err := t.lab.Start(ctx, r, "tdpd"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// intrude has the users' side send a packet that is labelled already, with a label of a tree: the border drops and counts it.
+func (t *tags) intrude(ctx context.Context) error {
+	before, err := t.fast(ctx, "u1")
+	if err != nil {
+		return err
+	}
+	if err := t.sendLabelled("a", "u1"); err != nil {
+		return err
+	}
+	deadline := time.Now().Add(2 * time.Second)
+	for {
+		after, err := t.fast(ctx, "u1")
+		if err != nil {
+			return err
+		}
+		if n := after.outsiders - before.outsiders; n > 0 || time.Now().After(deadline) {
+			t.check("labelled packets of users are dropped", n == 1, "u1 counts %d of 1", n)
+			return nil
+		}
+		if err := t.watchUntil(ctx, time.Now().Add(50*time.Millisecond)); err != nil {
+			return err
+		}
+	}
+}
+
+// sendLabelled sends one from a router to another one beside it, by the interfaces that have each other's names. The label is one that
+// routers give out.
+func (t *tags) sendLabelled(from, to string) error {
+	far, err := t.lab.Namespace(to)
+	if err != nil {
+		return err
+	}
+	var link *net.Interface
+	if err := far.Do(func() (err error) { link, err = net.InterfaceByName(from); return err }); err != nil {
+		return err
+	}
+	near, err := t.lab.Namespace(from)
+	if err != nil {
+		return err
+	}
+	return probe.SendLabelled(near, to, link.HardwareAddr, 16, make([]byte, 64))
+}

@@ -282,3 +282,32 @@ func FuzzCompile(f *testing.F) {
 		check(t, p, claims, probes(claims, rand.New(rand.NewPCG(1, 1)), 20))
 	})
 }
+
+// TestRenumber: other owners, and the same users.
+func TestRenumber(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for range 60 {
+		claims := random(r)
+		p, err := Compile(claims)
+		if errors.Is(err, ErrTooComplex) {
+			continue
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		user := addr4(r.Uint32())
+		if p, err = p.WithUsers([]User{{user, 5}, {addr4(7), 0}}); err != nil {
+			t.Fatal(err)
+		}
+		of := map[Owner]Owner{0: 0, 1: 11, 2: 0, 3: 11, 4: 13, 5: MaxOwner}
+		was := p.digest()
+		q := p.Renumber(func(o Owner) Owner { return of[o] })
+		for _, a := range append(probes(claims, r, 50), user, addr4(7)) {
+			if got, want := q.Lookup(a), of[p.Lookup(a)]; got != want {
+				t.Fatalf("%s is owner %d's, want %d", a, got, want)
+			}
+		}
+		if p.digest() != was {
+			t.Fatal("the plan itself has changed")
+		}
+	}
+}

@@ -72,6 +72,30 @@ func (p *Plan) index(a uint32) uint32 {
 	return i
 }
 
+// Renumber is the plan with other owners: of says who takes the users of each, 0: nobody.
+func (p *Plan) Renumber(of func(Owner) Owner) *Plan {
+	q := *p
+	q.slots = make([]uint32, len(p.slots))
+	for i, slot := range p.slots {
+		if q.slots[i] = slot &^ slotOwner; slot&slotOwner != 0 {
+			q.slots[i] |= uint32(of(Owner(slot & slotOwner)))
+		}
+	}
+	q.entries = make(map[entry]Owner, len(p.entries))
+	for e, o := range p.entries {
+		if q.entries[e] = 0; o != 0 {
+			q.entries[e] = of(o)
+		}
+	}
+	q.users = make([]override, len(p.users))
+	for i, u := range p.users {
+		if q.users[i] = newOverride(u.addr(), 0); u.owner() != 0 {
+			q.users[i] |= override(of(u.owner()))
+		}
+	}
+	return &q
+}
+
 // Equal reports whether both plans are the same, not only alike in their answers.
 func (p *Plan) Equal(o *Plan) bool {
 	return slices.Equal(p.runs, o.runs) && slices.Equal(p.slots, o.slots) && slices.Equal(p.masks, o.masks) &&

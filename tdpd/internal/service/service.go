@@ -68,6 +68,8 @@ type Options struct {
 	Users UserStore
 	// Steer brings users into what steers them, which Kernel has with it; nil: nothing does.
 	Steer func(vips.Users) error
+	// Control is the control channel; nil: there is none, and all servers are well.
+	Control Control
 	// Publish is called by the loop for each event that others may want to know of, and does not wait; nil: nobody does.
 	Publish func(Event)
 }
@@ -92,6 +94,7 @@ type Service struct {
 	pending   batch
 	kernel    kernelState
 	users     userState
+	control   controlState
 	counters  Counters
 	unfit     time.Time // when a message that was not sent was told of
 }
@@ -133,6 +136,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return errors.Join(err, s.Kernel.Close(true))
 	}
 	s.setServers(now, nil)
+	defer s.openControl()()
 	s.restoreUsers(now)
 	s.discovered(now, s.discovery.SetTargets(now, s.Config.Targets()))
 	due := now
@@ -148,6 +152,8 @@ func (s *Service) Run(ctx context.Context) error {
 			s.routesChanged(time.Now(), c)
 		case all := <-s.Servers:
 			s.setServers(time.Now(), all)
+		case <-s.control.mail.Ready():
+			s.heard()
 		case <-s.Kernel.Changed():
 			s.meddled(time.Now())
 		case f := <-s.asks:

@@ -20,9 +20,9 @@ import (
 // userState is what there is of bindings of users to servers.
 type userState struct {
 	book    *steering.Book
-	steered map[string]steering.Binding // by service: what holds
-	refused map[string]uint64           // by reason: neighbors' bindings that were not taken, and parts that make none
-	told    time.Time                   // when one that was refused was logged last
+	steered map[string]*steered // by service: what holds
+	refused map[string]uint64   // by reason: neighbors' bindings that were not taken, and parts that make none
+	told    time.Time           // when one that was refused was logged last
 
 	owners map[netip.Addr]steer.Owner // servers' numbers in plans, by their addresses, while any binding that holds names them
 	dirty  bool                       // what is in the fast path is not what holds
@@ -30,10 +30,17 @@ type userState struct {
 	retry  time.Time                  // when it is tried again, after a failure
 }
 
+// steered is what holds of a service, and what its users are steered by.
+type steered struct {
+	steering.Binding
+	compiled  *steering.Steering // nil: not yet
+	four, six *steer.Plan        // of both families; nil: they are to be made anew
+}
+
 func newUserState(s *Service) userState {
 	return userState{
 		book:    steering.New(s.Config.RouterID, s.Config.Users.Trust(), steering.Limits{}),
-		steered: map[string]steering.Binding{}, refused: map[string]uint64{}, owners: map[netip.Addr]steer.Owner{},
+		steered: map[string]*steered{}, refused: map[string]uint64{}, owners: map[netip.Addr]steer.Owner{},
 	}
 }
 
@@ -100,7 +107,7 @@ func (s *Service) steer(now time.Time, actions []steering.Action) {
 				s.Log.Info("users are steered no more", "service", a.Service)
 				continue
 			}
-			s.users.steered[a.Service] = a.Binding
+			s.users.steered[a.Service] = &steered{Binding: a.Binding}
 			s.Log.Info("users are steered", "service", a.Service, "epoch", a.Allocation.Epoch, "voucher", a.Voucher, "vips", a.VIPs)
 		case steering.Tell:
 			for _, p := range s.sortedPeers() {
@@ -232,22 +239,44 @@ func (s *Service) allUsers() (vips.Users, error) {
 	var errs []error
 	for _, name := range s.Services() {
 		b := s.users.steered[name]
-		well := func(string) steering.Health { return steering.Available }
-		owner := func(server string) steer.Owner { return s.users.owners[b.Allocation.Address(server)] }
-		four, err := steering.Plan(b, well, owner)
-		six, err6 := steering.Plan6(b, well, owner)
-		if err := errors.Join(err, err6); err != nil {
+		if err := s.plan(b); err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		for _, vip := range b.VIPs {
-			all.VIPs[vip] = four
+			all.VIPs[vip] = b.four
 			if vip.Is6() {
-				all.VIPs[vip] = six
+				all.VIPs[vip] = b.six
 			}
 		}
 	}
 	return all, errors.Join(errs...)
+}
+
+// plan makes a service's plans, where they are to be made anew.
+func (s *Service) plan(b *steered) (err error) {
+	if b.four != nil {
+		return nil
+	}
+	if b.compiled == nil {
+		if b.compiled, err = steering.Compile(b.Binding); err != nil {
+			return err
+		}
+	}
+	b.four, b.six = b.compiled.Plans(
+		func(server string) steering.Health { return s.control.health(server, b.Allocation.Address(server)) },
+		func(server string) steer.Owner { return s.users.owners[b.Allocation.Address(server)] },
+	)
+	return nil
+}
+
+// anew has the users of services that a server takes part in steered anew: it is otherwise than it was.
+func (u *userState) anew(server string) {
+	for _, b := range u.steered {
+		if slices.Contains(b.Allocation.Servers, server) {
+			b.four, b.six, u.dirty, u.retry = nil, nil, true, time.Time{}
+		}
+	}
 }
 
 // number gives servers numbers, which they keep, and takes back those of servers that no binding names.
@@ -294,7 +323,10 @@ func (s *Service) steeredStatus() (out []*tdpdv1.Steered) {
 // Steered is what holds of a service; false: nothing.
 func (s *Service) Steered(service string) (steering.Binding, bool) {
 	b, ok := s.users.steered[service]
-	return b, ok
+	if !ok {
+		return steering.Binding{}, false
+	}
+	return b.Binding, true
 }
 
 // Services are those whose users are steered, sorted.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/portion"
 	"github.com/manycast/manycast/internal/steer"
 )
 
@@ -17,73 +18,138 @@ const (
 	Silent
 )
 
-// Claims are those of the servers whose numbers owner says; 0: it has none here, and its users go to nobody. A cell is its owner's; where
-// that is not available its standby's; where that is not either the owner's still, unless it is silent. When all are silent it is as likely
-// the channel that has failed, and everybody keeps what it had.
-func Claims(a alloc.Allocation, health func(server string) Health, owner func(server string) steer.Owner) []steer.Claim {
-	at := make([]Health, len(a.Servers))
+// Steering is what a binding's users are steered by, however its servers are. It is compiled once; what a change of their health makes of it
+// costs no more than a look at each slot.
+type Steering struct {
+	servers   []string
+	four, six *steer.Plan // of classes: owner n is classes[n-1]
+	classes   []class
+}
+
+// class are users whom the same servers take: indexes into the allocation's, in their turn; alloc.None is nobody.
+type class [3]uint16
+
+// pick is who takes them: the first that is available, else the first that is unwell.
+func (c class) pick(at []Health) uint16 {
+	for _, want := range []Health{Available, Unwell} {
+		for _, server := range c {
+			if server != alloc.None && at[server] == want {
+				return server
+			}
+		}
+	}
+	return alloc.None
+}
+
+// Compile makes a binding's Steering. A cell's users are its owner's, then its standby's; an exception's are its server's before. Users of
+// IPv6 go by their stand-ins (steer.Standin) and the slots alone, for fixed portions and exceptions are of IPv4.
+func Compile(b Binding) (*Steering, error) {
+	s := &Steering{servers: b.Allocation.Servers}
+	c := compiler{s, b.Allocation, map[class]steer.Owner{}}
+	slots := c.slots()
+	var err error
+	if s.four, err = steer.Compile(append(c.fixed(), slots...)); err == nil {
+		s.six = s.four
+		if len(b.Users) > 0 {
+			s.four, err = s.four.WithUsers(c.users(b.Users))
+		}
+	}
+	if err == nil && len(b.Allocation.Fixed) > 0 {
+		s.six, err = steer.Compile(slots)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("plan of %q: %w", b.Service, err)
+	}
+	return s, nil
+}
+
+// Plans are what users of IPv4 and of IPv6 are steered by while the servers are so. owner says servers' numbers; 0: it has none here, and its
+// users go to nobody. When all are silent it is as likely the channel that has failed, and everybody keeps what it had.
+func (s *Steering) Plans(health func(server string) Health, owner func(server string) steer.Owner) (four, six *steer.Plan) {
+	at, owners := make([]Health, len(s.servers)), make([]steer.Owner, len(s.servers))
 	silent := 0
-	for i, name := range a.Servers {
-		if at[i] = health(name); at[i] == Silent {
+	for i, name := range s.servers {
+		if at[i], owners[i] = health(name), owner(name); at[i] == Silent {
 			silent++
 		}
 	}
-	if silent == len(a.Servers) {
+	if silent == len(s.servers) {
 		clear(at)
 	}
-	takes := make([]uint16, len(a.Owner))
-	for cell, o := range a.Owner {
-		s := a.Standby[cell]
-		switch {
-		case at[o] == Available:
-			takes[cell] = o
-		case s != alloc.None && at[s] == Available:
-			takes[cell] = s
-		case at[o] == Unwell:
-			takes[cell] = o
-		case s != alloc.None && at[s] == Unwell:
-			takes[cell] = s
-		default:
-			takes[cell] = alloc.None
+	takes := make([]steer.Owner, len(s.classes))
+	for i, c := range s.classes {
+		if server := c.pick(at); server != alloc.None {
+			takes[i] = owners[server]
 		}
 	}
+	of := func(o steer.Owner) steer.Owner { return takes[o-1] }
+	if four = s.four.Renumber(of); s.six == s.four {
+		return four, four
+	}
+	return four, s.six.Renumber(of)
+}
+
+// compiler numbers the classes of an allocation.
+type compiler struct {
+	*Steering
+	a       alloc.Allocation
+	numbers map[class]steer.Owner
+}
+
+func (c compiler) number(k class) steer.Owner {
+	n, known := c.numbers[k]
+	if !known {
+		c.classes = append(c.classes, k)
+		n = steer.Owner(len(c.classes))
+		c.numbers[k] = n
+	}
+	return n
+}
+
+// cell is the class of a cell's users.
+func (c compiler) cell(cell int) class { return class{c.a.Owner[cell], c.a.Standby[cell], alloc.None} }
+
+// slots are the claims of the slots' users.
+func (c compiler) slots() []steer.Claim {
 	var out []steer.Claim
-	for i, name := range a.Servers {
-		number := owner(name)
-		if number == 0 {
-			continue
+	at := map[steer.Owner]int{}
+	for slot := range c.a.Slots.Count() {
+		n := c.number(c.cell(slot))
+		i, known := at[n]
+		if !known {
+			i, at[n] = len(out), len(out)
+			out = append(out, steer.Claim{Owner: n, Epoch: c.a.Epoch})
 		}
-		if set := a.Select(func(cell int) bool { return takes[cell] == uint16(i) }); len(set.Permit) > 0 {
-			out = append(out, steer.Claim{Owner: number, Epoch: a.Epoch, Set: set})
+		out[i].Set.Permit = append(out[i].Set.Permit, c.a.Slots.Portion(slot))
+	}
+	for i, claim := range out {
+		if len(claim.Set.Permit) > 1 {
+			out[i].Set.Permit = portion.Minimize(claim.Set.Permit)
 		}
 	}
 	return out
 }
 
-// Plan6 is what a binding's users of IPv6 are steered by, as stand-ins (steer.Standin): by the slots alone, for fixed portions and exceptions
-// are of IPv4.
-func Plan6(b Binding, health func(server string) Health, owner func(server string) steer.Owner) (*steer.Plan, error) {
-	a := b.Allocation
-	a.Fixed, a.Owner, a.Standby = nil, a.Owner[:a.Slots.Count()], a.Standby[:a.Slots.Count()]
-	p, err := steer.Compile(Claims(a, health, owner))
-	if err != nil {
-		return nil, fmt.Errorf("plan of %q for IPv6: %w", b.Service, err)
+// fixed are those of the fixed portions', which go before slots.
+func (c compiler) fixed() []steer.Claim {
+	var out []steer.Claim
+	for i, p := range c.a.Fixed {
+		n := c.number(c.cell(c.a.Slots.Count() + i))
+		out = append(out, steer.Claim{Owner: n, Rank: 1, Epoch: c.a.Epoch, Set: portion.Set{Permit: []portion.Portion{p}}})
 	}
-	return p, nil
+	return out
 }
 
-// Plan is what a binding's users of IPv4 are steered by.
-func Plan(b Binding, health func(server string) Health, owner func(server string) steer.Owner) (*steer.Plan, error) {
-	p, err := steer.Compile(Claims(b.Allocation, health, owner))
-	if err == nil && len(b.Users) > 0 {
-		users := make([]steer.User, len(b.Users))
-		for i, u := range b.Users {
-			users[i] = steer.User{Addr: u.Address, Owner: owner(u.Server)}
-		}
-		p, err = p.WithUsers(users)
+// users are those of exceptions.
+func (c compiler) users(users []User) []steer.User {
+	index := map[string]uint16{}
+	for i, name := range c.a.Servers {
+		index[name] = uint16(i)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("plan of %q: %w", b.Service, err)
+	out := make([]steer.User, len(users))
+	for i, u := range users {
+		k := c.cell(c.a.CellOf(u.Address))
+		out[i] = steer.User{Addr: u.Address, Owner: c.number(class{index[u.Server], k[0], k[1]})}
 	}
-	return p, nil
+	return out
 }

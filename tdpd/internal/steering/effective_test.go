@@ -19,16 +19,18 @@ func TestStandbysTakeOver(t *testing.T) {
 		"all well":                   {nil, [4]steer.Owner{3, 2, 3, 1}},
 		"s2 silent":                  {map[string]Health{"s2": Silent}, [4]steer.Owner{3, 3, 3, 1}},
 		"s2 unwell":                  {map[string]Health{"s2": Unwell}, [4]steer.Owner{3, 3, 3, 1}},
-		"s2 and its standby unwell":  {map[string]Health{"s2": Unwell, "s3": Unwell}, [4]steer.Owner{3, 2, 1, 1}},
-		"s2 silent, s3 unwell":       {map[string]Health{"s2": Silent, "s3": Unwell}, [4]steer.Owner{3, 3, 1, 1}},
-		"s2 and its standby silent":  {map[string]Health{"s2": Silent, "s3": Silent}, [4]steer.Owner{3, 0, 1, 1}},
+		"s2 and its standby unwell":  {map[string]Health{"s2": Unwell, "s3": Unwell}, [4]steer.Owner{1, 2, 1, 1}},
+		"s2 silent, s3 unwell":       {map[string]Health{"s2": Silent, "s3": Unwell}, [4]steer.Owner{1, 3, 1, 1}},
+		"s2 and its standby silent":  {map[string]Health{"s2": Silent, "s3": Silent}, [4]steer.Owner{1, 0, 1, 1}},
+		"the exception's silent":     {map[string]Health{"s1": Unwell, "s3": Silent}, [4]steer.Owner{2, 2, 1, 2}},
 		"all silent: the channel is": {map[string]Health{"s1": Silent, "s2": Silent, "s3": Silent}, [4]steer.Owner{3, 2, 3, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := Plan(b, func(s string) Health { return c.health[s] }, number)
+			s, err := Compile(b)
 			if err != nil {
 				t.Fatal(err)
 			}
+			p, _ := s.Plans(func(s string) Health { return c.health[s] }, number)
 			for slot, want := range c.want {
 				if got := p.Lookup(netip.AddrFrom4([4]byte{10, 1, 0, byte(slot)})); got != want {
 					t.Errorf("slot %d: owner %d, want %d", slot, got, want)
@@ -41,15 +43,16 @@ func TestStandbysTakeOver(t *testing.T) {
 // A server without a tree here has no users.
 func TestServersWithoutATree(t *testing.T) {
 	b := binding(d1, 1, 1)
-	p, err := Plan(b, func(string) Health { return Available }, func(name string) steer.Owner {
+	s, err := Compile(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, _ := s.Plans(func(string) Health { return Available }, func(name string) steer.Owner {
 		if name == "s1" {
 			return 0
 		}
 		return 7
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	if a, b := p.Lookup(netip.MustParseAddr("10.1.0.0")), p.Lookup(netip.MustParseAddr("10.1.0.1")); a != 0 || b != 7 {
 		t.Errorf("owners %d and %d, want 0 and 7", a, b)
 	}

@@ -18,6 +18,7 @@ import (
 
 // programs are a Fastpath's state, and what a test has in its place.
 type programs interface {
+	SetRefusals(refuse map[netip.Addr]vips.Refusal) error
 	SetUsers(vips map[netip.Addr]*steer.Plan, trees map[steer.Owner][]Hop) error
 	SetLabels(labels map[uint32][]Hop) error
 	UpdateLabels(labels map[uint32][]Hop) error
@@ -204,7 +205,7 @@ func (b *Backend) applyUsers() error {
 	for owner, hops := range b.users.Trees {
 		trees[owner] = b.hops(hops)
 	}
-	return b.fast.SetUsers(b.users.VIPs, trees)
+	return errors.Join(b.fast.SetRefusals(b.users.Refuse), b.fast.SetUsers(b.users.VIPs, trees)) // before there are such users
 }
 
 // use notes that n more hops lead to these neighbors. The caller holds mu.

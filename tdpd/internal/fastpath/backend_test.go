@@ -59,6 +59,11 @@ func (r *recorder) UpdateLabels(labels map[uint32][]Hop) error {
 	return r.failure
 }
 
+func (r *recorder) SetRefusals(refuse map[netip.Addr]vips.Refusal) error {
+	r.state.Refuse = refuse
+	return r.failure
+}
+
 func (r *recorder) SetUsers(vips map[netip.Addr]*steer.Plan, trees map[steer.Owner][]Hop) error {
 	r.state.VIPs, r.state.Trees = vips, trees
 	r.users++

@@ -32,8 +32,10 @@ type benchConnection struct {
 type benchFastAnswer struct {
 	_      structs.HostLayout
 	Header [5]uint64
-	Icmp   [7]uint64
+	Body   [7]uint64
 	Pseudo [5]uint64
+	Macs   [6]uint16
+	_      [4]byte
 }
 
 type benchFastHop struct {
@@ -51,6 +53,13 @@ type benchFastPath struct {
 	_     structs.HostLayout
 	First uint32
 	Count uint32
+}
+
+type benchFastService struct {
+	_      structs.HostLayout
+	Refuse uint8
+	Flags  uint8
+	Pad    [6]uint8
 }
 
 type benchFastTraffic struct {
@@ -101,6 +110,7 @@ const (
 	benchMapFastHops          = "fast_hops"
 	benchMapFastLabels        = "fast_labels"
 	benchMapFastOwners        = "fast_owners"
+	benchMapFastServices      = "fast_services"
 	benchMapFastToldAt        = "fast_told_at"
 	benchMapFastTrees         = "fast_trees"
 	benchMapSteerCurrent      = "steer_current"
@@ -182,6 +192,7 @@ type benchMapSpecs struct {
 	FastHops      *ebpf.MapSpec `ebpf:"fast_hops"`
 	FastLabels    *ebpf.MapSpec `ebpf:"fast_labels"`
 	FastOwners    *ebpf.MapSpec `ebpf:"fast_owners"`
+	FastServices  *ebpf.MapSpec `ebpf:"fast_services"`
 	FastToldAt    *ebpf.MapSpec `ebpf:"fast_told_at"`
 	FastTrees     *ebpf.MapSpec `ebpf:"fast_trees"`
 	SteerCurrent  *ebpf.MapSpec `ebpf:"steer_current"`
@@ -229,6 +240,7 @@ type benchMaps struct {
 	FastHops      *ebpf.Map `ebpf:"fast_hops"`
 	FastLabels    *ebpf.Map `ebpf:"fast_labels"`
 	FastOwners    *ebpf.Map `ebpf:"fast_owners"`
+	FastServices  *ebpf.Map `ebpf:"fast_services"`
 	FastToldAt    *ebpf.Map `ebpf:"fast_told_at"`
 	FastTrees     *ebpf.Map `ebpf:"fast_trees"`
 	SteerCurrent  *ebpf.Map `ebpf:"steer_current"`
@@ -250,6 +262,7 @@ func (m *benchMaps) Close() error {
 		m.FastHops,
 		m.FastLabels,
 		m.FastOwners,
+		m.FastServices,
 		m.FastToldAt,
 		m.FastTrees,
 		m.SteerCurrent,

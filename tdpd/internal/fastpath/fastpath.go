@@ -40,7 +40,8 @@ type Counters struct {
 	Expiring                uint64 // of these: with a TTL that ends here
 	TooLong                 uint64 // for the link's MTU: the sender was told so, or it was left to the kernel's tables
 	Told                    uint64 // of these: told
-	Nobody                  uint64 // dropped: the user has no owner, or the owner no tree
+	Nobody                  uint64 // dropped or refused: the user has no owner, or the owner no tree; dropped: a label leads nowhere
+	Reset, Unreachable      uint64 // of these: refused by a reset, by an ICMP error
 	Outsider                uint64 // dropped: with a label, on an interface toward users
 	Malformed               uint64 // dropped
 }

@@ -16,8 +16,10 @@ import (
 type fastpathFastAnswer struct {
 	_      structs.HostLayout
 	Header [5]uint64
-	Icmp   [7]uint64
+	Body   [7]uint64
 	Pseudo [5]uint64
+	Macs   [6]uint16
+	_      [4]byte
 }
 
 type fastpathFastHop struct {
@@ -35,6 +37,13 @@ type fastpathFastPath struct {
 	_     structs.HostLayout
 	First uint32
 	Count uint32
+}
+
+type fastpathFastService struct {
+	_      structs.HostLayout
+	Refuse uint8
+	Flags  uint8
+	Pad    [6]uint8
 }
 
 type fastpathFastTraffic struct {
@@ -82,6 +91,7 @@ const (
 	fastpathMapFastHops     = "fast_hops"
 	fastpathMapFastLabels   = "fast_labels"
 	fastpathMapFastOwners   = "fast_owners"
+	fastpathMapFastServices = "fast_services"
 	fastpathMapFastToldAt   = "fast_told_at"
 	fastpathMapFastTrees    = "fast_trees"
 	fastpathMapSteerCurrent = "steer_current"
@@ -152,6 +162,7 @@ type fastpathMapSpecs struct {
 	FastHops     *ebpf.MapSpec `ebpf:"fast_hops"`
 	FastLabels   *ebpf.MapSpec `ebpf:"fast_labels"`
 	FastOwners   *ebpf.MapSpec `ebpf:"fast_owners"`
+	FastServices *ebpf.MapSpec `ebpf:"fast_services"`
 	FastToldAt   *ebpf.MapSpec `ebpf:"fast_told_at"`
 	FastTrees    *ebpf.MapSpec `ebpf:"fast_trees"`
 	SteerCurrent *ebpf.MapSpec `ebpf:"steer_current"`
@@ -196,6 +207,7 @@ type fastpathMaps struct {
 	FastHops     *ebpf.Map `ebpf:"fast_hops"`
 	FastLabels   *ebpf.Map `ebpf:"fast_labels"`
 	FastOwners   *ebpf.Map `ebpf:"fast_owners"`
+	FastServices *ebpf.Map `ebpf:"fast_services"`
 	FastToldAt   *ebpf.Map `ebpf:"fast_told_at"`
 	FastTrees    *ebpf.Map `ebpf:"fast_trees"`
 	SteerCurrent *ebpf.Map `ebpf:"steer_current"`
@@ -214,6 +226,7 @@ func (m *fastpathMaps) Close() error {
 		m.FastHops,
 		m.FastLabels,
 		m.FastOwners,
+		m.FastServices,
 		m.FastToldAt,
 		m.FastTrees,
 		m.SteerCurrent,

@@ -19,11 +19,12 @@ import (
 
 // Fastpath is the loaded programs with their maps. One goroutine at a time may use it.
 type Fastpath struct {
-	objects fastpathObjects
-	vips    *vips.Maps
-	hops    *hopTable
-	trees   paths[steer.Owner]
-	labels  paths[uint32]
+	objects  fastpathObjects
+	vips     *vips.Maps
+	hops     *hopTable
+	trees    paths[steer.Owner]
+	labels   paths[uint32]
+	refusals map[netip.Addr]vips.Refusal // by VIP; those that are not Drop
 
 	pins     string
 	attached map[int]link.Link // by the interface's index
@@ -32,7 +33,7 @@ type Fastpath struct {
 // Options of a Fastpath. Sizes are how much there is room for; 0 is the most.
 type Options struct {
 	Owners, Labels, Hops uint32
-	// Self are this router's addresses, by which senders are told what is too long; without one of a family they are not.
+	// Self are this router's addresses, by which senders are told what is too long and that nobody serves; without one of a family they are not.
 	Self4, Self6 netip.Addr
 	// Pins is a directory on a bpffs that keeps maps and attachments beyond the process: the next one takes them over; empty: they
 	// end with it.
@@ -42,7 +43,7 @@ type Options struct {
 // Open loads the programs, over the maps that a process before has pinned, if any: what is in them holds until others are set. It
 // needs CAP_BPF and CAP_NET_ADMIN.
 func Open(o Options) (*Fastpath, error) {
-	f := &Fastpath{pins: o.Pins, attached: map[int]link.Link{}}
+	f := &Fastpath{pins: o.Pins, attached: map[int]link.Link{}, refusals: map[netip.Addr]vips.Refusal{}}
 	if err := f.load(o); err != nil {
 		return nil, err
 	}
@@ -101,7 +102,7 @@ func (f *Fastpath) load(o Options) error {
 // takeOver learns what a process before has left in the maps.
 func (f *Fastpath) takeOver() error {
 	hop := func(at uint32) (h fastpathFastHop, err error) { return h, f.objects.FastHops.Lookup(at, &h) }
-	if err := f.trees.takeOver(f.objects.FastTrees, hop); err != nil {
+	if err := errors.Join(f.takeOverRefusals(), f.trees.takeOver(f.objects.FastTrees, hop)); err != nil {
 		return err
 	}
 	return f.labels.takeOver(f.objects.FastLabels, hop)
@@ -300,7 +301,7 @@ func (f *Fastpath) dropLabel(label uint32) error { return f.objects.FastLabels.D
 func (f *Fastpath) Counters() (Counters, error) {
 	var c Counters
 	for i, to := range []*uint64{
-		&c.Pushed, &c.Swapped, &c.Popped, &c.Bare, &c.Kernel, &c.Expiring, &c.TooLong, &c.Told, &c.Nobody, &c.Outsider, &c.Malformed,
+		&c.Pushed, &c.Swapped, &c.Popped, &c.Bare, &c.Kernel, &c.Expiring, &c.TooLong, &c.Told, &c.Nobody, &c.Reset, &c.Unreachable, &c.Outsider, &c.Malformed,
 	} {
 		var each []uint64
 		if err := f.objects.FastCounts.Lookup(uint32(i), &each); err != nil {

@@ -71,10 +71,10 @@ func TestNetWhatIsTooLongIsTold(t *testing.T) {
 			if verdict != redirect || !bytes.Equal(out[:12], slices.Concat(net.HardwareAddr{2, 0, 0, 0, 9, 9}, here)) {
 				t.Fatalf("verdict %d, %x", verdict, out[:14])
 			}
-			if src := netip.MustParseAddr(c.ip.src); src.Is4() {
-				checkTold4(t, out, c.ip, c.mtu)
+			if netip.MustParseAddr(c.ip.src).Is4() {
+				checkError(t, out, c.ip, 3, 4, uint32(c.mtu))
 			} else {
-				checkTold6(t, out, c.ip, c.mtu)
+				checkError(t, out, c.ip, 2, 0, uint32(c.mtu))
 			}
 		})
 	}
@@ -84,39 +84,34 @@ func TestNetWhatIsTooLongIsTold(t *testing.T) {
 	}
 }
 
-func checkTold4(t *testing.T, out []byte, p packet, mtu int) {
+// checkError checks the ICMP error that a packet was answered by, of either family; what is behind its checksum is rest.
+func checkError(t *testing.T, out []byte, p packet, kind, code byte, rest uint32) {
 	t.Helper()
-	ip := out[14:]
-	if proto := binary.BigEndian.Uint16(out[12:]); proto != 0x0800 || len(ip) != 60 || ip[0] != 0x45 || ip[9] != 1 || int(binary.BigEndian.Uint16(ip[2:])) != len(ip) {
-		t.Fatalf("protocol %#x, %x", proto, ip)
+	ip, about, src := out[14:], p.ip(), netip.MustParseAddr(p.src)
+	var from, to netip.Addr
+	var pseudo, body []byte
+	if src.Is4() {
+		if proto := binary.BigEndian.Uint16(out[12:]); proto != 0x0800 || len(ip) != 56 || ip[0] != 0x45 || ip[9] != 1 || int(binary.BigEndian.Uint16(ip[2:])) != len(ip) || onesSum(ip[:20]) != 0xffff {
+			t.Fatalf("protocol %#x, %x", proto, ip)
+		}
+		from, to, body, about = netip.AddrFrom4([4]byte(ip[12:])), netip.AddrFrom4([4]byte(ip[16:])), ip[20:], about[:28]
+	} else {
+		if proto := binary.BigEndian.Uint16(out[12:]); proto != 0x86dd || len(ip) != 96 || ip[0] != 0x60 || ip[6] != 58 || int(binary.BigEndian.Uint16(ip[4:])) != len(ip)-40 {
+			t.Fatalf("protocol %#x, %x", proto, ip)
+		}
+		from, to, body, about = netip.AddrFrom16([16]byte(ip[8:])), netip.AddrFrom16([16]byte(ip[24:])), ip[40:], about[:48]
+		pseudo = slices.Concat(ip[8:40], []byte{0, 0, 0, byte(len(ip) - 40), 0, 0, 0, 58})
 	}
-	if onesSum(ip[:20]) != 0xffff || onesSum(ip[20:]) != 0xffff {
-		t.Errorf("sums %#x and %#x", onesSum(ip[:20]), onesSum(ip[20:]))
+	if sum := onesSum(append(pseudo, body...)); sum != 0xffff {
+		t.Errorf("sum %#x", sum)
 	}
-	from, to := netip.AddrFrom4([4]byte(ip[12:])), netip.AddrFrom4([4]byte(ip[16:]))
-	if from != self4 || to.String() != p.src || ip[20] != 3 || ip[21] != 4 || int(binary.BigEndian.Uint16(ip[26:])) != mtu {
-		t.Errorf("from %v to %v: type %d code %d MTU %d, want %d", from, to, ip[20], ip[21], binary.BigEndian.Uint16(ip[26:]), mtu)
+	if self := map[bool]netip.Addr{true: self4, false: self6}[src.Is4()]; from != self || to != src {
+		t.Errorf("from %v to %v", from, to)
 	}
-	if !bytes.Equal(ip[28:], p.ip()[:32]) {
-		t.Errorf("quotes %x", ip[28:])
+	if body[0] != kind || body[1] != code || binary.BigEndian.Uint32(body[4:]) != rest {
+		t.Errorf("type %d code %d %#x, want type %d code %d %#x", body[0], body[1], body[4:8], kind, code, rest)
 	}
-}
-
-func checkTold6(t *testing.T, out []byte, p packet, mtu int) {
-	t.Helper()
-	ip := out[14:]
-	if proto := binary.BigEndian.Uint16(out[12:]); proto != 0x86dd || len(ip) != 96 || ip[0] != 0x60 || ip[6] != 58 || int(binary.BigEndian.Uint16(ip[4:])) != len(ip)-40 {
-		t.Fatalf("protocol %#x, %x", proto, ip)
-	}
-	pseudo := slices.Concat(ip[8:40], []byte{0, 0, 0, byte(len(ip) - 40), 0, 0, 0, 58}, ip[40:])
-	if onesSum(pseudo) != 0xffff {
-		t.Errorf("sum %#x", onesSum(pseudo))
-	}
-	from, to := netip.AddrFrom16([16]byte(ip[8:])), netip.AddrFrom16([16]byte(ip[24:]))
-	if from != self6 || to.String() != p.src || ip[40] != 2 || ip[41] != 0 || int(binary.BigEndian.Uint32(ip[44:])) != mtu {
-		t.Errorf("from %v to %v: type %d code %d MTU %d, want %d", from, to, ip[40], ip[41], binary.BigEndian.Uint32(ip[44:]), mtu)
-	}
-	if !bytes.Equal(ip[48:], p.ip()[:48]) {
-		t.Errorf("quotes %x", ip[48:])
+	if !bytes.Equal(body[8:], about) {
+		t.Errorf("quotes %x", body[8:])
 	}
 }

@@ -20,7 +20,20 @@ import (
 type Users struct {
 	VIPs  map[netip.Addr]*steer.Plan   // of both families; of IPv6 the plan is one of stand-ins (steer.Standin)
 	Trees map[steer.Owner][]kernel.Hop // by the owners of the plans; a hop without labels and Via is the kernel's matter
+	// Refuse says what becomes of a VIP's users whom nobody serves.
+	Refuse map[netip.Addr]Refusal
 }
+
+// Refusal is what is done to packets of users whom nobody serves.
+type Refusal uint8
+
+// What may be done. The values are those of the programs. What must not be answered is dropped whatever is said, and so is, by its errors'
+// limit, what comes when many were told already.
+const (
+	Drop        Refusal = iota
+	Unreachable         // an ICMP error: connection attempts end, connections outlive it
+	Reset               // of TCP a reset, of the rest an ICMP error
+)
 
 // Maps are the maps of one program. One goroutine at a time may use them.
 type Maps struct {

@@ -8,7 +8,7 @@
  *
  * What these cannot do alone goes up, untouched, to the kernel's tables, which give the same answer: a TTL that ends here, a label or a
  * neighbour that is not known here. TTL and traffic class follow the uniform model (RFC 3443, RFC 3270), as the kernel's do. Who sent a
- * packet that is too long for the link is told so at once: toolong.h.
+ * packet that is too long for the link is told so at once: toolong.h. So is, where its service wants it, who is served by nobody: refuse.h.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -67,7 +67,9 @@ enum count {
 	COUNT_EXPIRING, /* of these: with a TTL that ends here */
 	COUNT_TOO_LONG, /* for the link's MTU: the sender was told, or it was left to the tables */
 	COUNT_TOLD,	/* of these: told */
-	COUNT_NOBODY,	/* dropped: the user has no owner, or the owner no tree */
+	COUNT_NOBODY,	/* dropped or refused: the user has no owner, or the owner no tree; dropped: a label leads nowhere */
+	COUNT_RESET,	/* of these: refused by a reset */
+	COUNT_UNREACHABLE, /* of these: refused by an ICMP error */
 	COUNT_OUTSIDER, /* dropped: labelled, on an interface toward users */
 	COUNT_MALFORMED,
 	COUNTS,
@@ -111,7 +113,7 @@ struct {
 } fast_counts SEC(".maps");
 
 /* Keys of fast_counts: each of these on the stack, for each place that counts, is more than there is of it. */
-static volatile const __u32 count_keys[COUNTS] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 };
+static volatile const __u32 count_keys[COUNTS] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 };
 
 static __always_inline int done(enum count which, int verdict)
 {
@@ -129,6 +131,7 @@ static __always_inline int to_kernel(enum count why)
 }
 
 #include "toolong.h"
+#include "refuse.h"
 
 /* hop_of chooses one of a path's hops by the flow. */
 static __always_inline struct fast_hop *hop_of(const struct fast_path *path, __u32 flow)
@@ -206,7 +209,7 @@ static __always_inline int onto_tree(struct xdp_md *ctx, struct ethhdr *eth, str
 	struct fast_hop *hop = path ? hop_of(path, p->user) : 0;
 
 	if (!hop)
-		return done(COUNT_NOBODY, XDP_DROP);
+		return refuse(ctx, eth);
 	if (hop->how == HOW_KERNEL)
 		return done(COUNT_KERNEL, XDP_PASS);
 	if (p->ttl <= 1)
@@ -258,7 +261,7 @@ static __always_inline int steer(struct xdp_md *ctx, struct ethhdr *eth, void *e
 	if (p.owner == STEER_NO_GROUP)
 		return XDP_PASS;
 	if (p.owner == STEER_NOBODY)
-		return done(COUNT_NOBODY, XDP_DROP);
+		return refuse(ctx, eth);
 	return onto_tree(ctx, eth, &p);
 }
 

@@ -118,10 +118,10 @@ func (b *Binder) tell(ctx context.Context, router string, changed <-chan struct{
 	t := newTeller(b.cfg.Lifetime / 3)
 	failed := map[string]string{} // as logged
 	for {
-		want, known := b.words.get()
-		name, word := t.due(time.Now(), want, known)
+		want := b.words.get()
+		name, word := t.due(time.Now(), want)
 		if word == nil {
-			if !sleep(ctx, changed, t.next(time.Now(), want, known)) {
+			if !sleep(ctx, changed, t.next(time.Now(), want)) {
 				return
 			}
 			continue
@@ -169,32 +169,37 @@ func sleep(ctx context.Context, changed <-chan struct{}, until time.Time) bool {
 	return true
 }
 
-// words are what routers are to know. A word is replaced, never changed: it is another one when it says something else.
+// wanted is what routers are to know. A word is replaced, never changed: it is another one when it says something else.
+type wanted struct {
+	words map[string]*tdpdv1.UserBinding // by service
+	moved map[string]bool                // services that are there, and not of mode tags
+	known bool                           // the services have come: what is not there is to go
+}
+
+// words make what is wanted of services and allocations.
 type words struct {
 	lifetime, hold time.Duration
 
 	mu          sync.Mutex
 	services    []service.Service
-	known       bool // the services have come
 	allocations map[string]alloc.Allocation
-	all         map[string]*tdpdv1.UserBinding // by service
+	now         wanted
 }
 
 func newWords(cfg Config) words {
-	return words{lifetime: cfg.Lifetime, hold: cfg.Hold, allocations: map[string]alloc.Allocation{}, all: map[string]*tdpdv1.UserBinding{}}
+	return words{lifetime: cfg.Lifetime, hold: cfg.Hold, allocations: map[string]alloc.Allocation{}}
 }
 
-// get returns the words; false: the services are not known yet.
-func (w *words) get() (map[string]*tdpdv1.UserBinding, bool) {
+func (w *words) get() wanted {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.all, w.known
+	return w.now
 }
 
 func (w *words) setServices(all []service.Service) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.services, w.known = all, true
+	w.services, w.now.known = all, true
 	w.settle()
 }
 
@@ -209,18 +214,22 @@ func (w *words) setAllocation(name string, a alloc.Allocation) {
 }
 
 func (w *words) settle() {
-	all := map[string]*tdpdv1.UserBinding{}
+	now := wanted{words: map[string]*tdpdv1.UserBinding{}, moved: map[string]bool{}, known: w.now.known}
 	for _, s := range w.services {
 		a, ok := w.allocations[s.Name]
-		if s.Mode != service.Tags || !ok {
+		if s.Mode != service.Tags {
+			now.moved[s.Name] = true
 			continue
 		}
-		all[s.Name] = w.word(s, a)
-		if was := w.all[s.Name]; proto.Equal(was, all[s.Name]) {
-			all[s.Name] = was
+		if !ok {
+			continue
+		}
+		now.words[s.Name] = w.word(s, a)
+		if was := w.now.words[s.Name]; proto.Equal(was, now.words[s.Name]) {
+			now.words[s.Name] = was
 		}
 	}
-	w.all = all
+	w.now = now
 }
 
 func (w *words) word(s service.Service, a alloc.Allocation) *tdpdv1.UserBinding {

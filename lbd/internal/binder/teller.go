@@ -8,13 +8,18 @@ import (
 	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 )
 
-// retryAfter is when a router is told again that did not take a word.
-const retryAfter = time.Second
+const (
+	// retryAfter is when a router is told again that did not take a word.
+	retryAfter = time.Second
+	// leaveAfter is when the binding of a service that has moved to another mode is withdrawn: what is to take its users has begun by then.
+	leaveAfter = 2 * time.Second
+)
 
 // teller is what one router has been told, and when it is told what. It is pure.
 type teller struct {
 	refresh time.Duration
 	said    map[string]*said
+	leaving map[string]time.Time // services that have moved: when they are withdrawn
 }
 
 type said struct {
@@ -23,16 +28,16 @@ type said struct {
 }
 
 func newTeller(refresh time.Duration) *teller {
-	return &teller{refresh: refresh, said: map[string]*said{}}
+	return &teller{refresh: refresh, said: map[string]*said{}, leaving: map[string]time.Time{}}
 }
 
-// due is what the router is to be told now, in order of services' names; a nil word: nothing. What is wanted no more is withdrawn, once it
-// is known what is wanted.
-func (t *teller) due(now time.Time, want map[string]*tdpdv1.UserBinding, known bool) (name string, word *tdpdv1.UserBinding) {
+// due is what the router is to be told now, in order of services' names; a nil word: nothing. What is wanted no more is withdrawn.
+func (t *teller) due(now time.Time, want wanted) (name string, word *tdpdv1.UserBinding) {
+	t.note(now, want)
 	for _, name := range t.names(want) {
-		s, w := t.said[name], want[name]
+		s, w := t.said[name], want.words[name]
 		switch {
-		case w == nil && !known:
+		case w == nil && !t.goes(now, name, want):
 		case s == nil:
 			return name, w
 		case w == nil && s.word.GetAllocation() != nil:
@@ -46,15 +51,36 @@ func (t *teller) due(now time.Time, want map[string]*tdpdv1.UserBinding, known b
 	return "", nil
 }
 
+// note notes which services have moved to another mode.
+func (t *teller) note(now time.Time, want wanted) {
+	for name := range t.said {
+		if _, noted := t.leaving[name]; want.words[name] == nil && want.moved[name] && !noted {
+			t.leaving[name] = now.Add(leaveAfter)
+		}
+	}
+	maps.DeleteFunc(t.leaving, func(name string, _ time.Time) bool {
+		return t.said[name] == nil || want.words[name] != nil || !want.moved[name]
+	})
+}
+
+// goes says whether it is time to withdraw what is wanted no more.
+func (t *teller) goes(now time.Time, name string, want wanted) bool {
+	return want.known && !now.Before(t.leaving[name])
+}
+
 // next is when something is due if nothing changes; zero: never.
-func (t *teller) next(now time.Time, want map[string]*tdpdv1.UserBinding, known bool) time.Time {
+func (t *teller) next(now time.Time, want wanted) time.Time {
 	var next time.Time
 	for name, s := range t.said {
-		if want[name] == nil && !known {
+		at := s.next
+		if want.words[name] == nil && !want.known {
 			continue
 		}
-		if next.IsZero() || s.next.Before(next) {
-			next = s.next
+		if want.words[name] == nil && !t.goes(now, name, want) {
+			at = t.leaving[name]
+		}
+		if next.IsZero() || at.Before(next) {
+			next = at
 		}
 	}
 	return next
@@ -73,9 +99,9 @@ func (t *teller) told(now time.Time, name string, word *tdpdv1.UserBinding, err 
 	t.said[name] = &said{word, now.Add(wait)}
 }
 
-func (t *teller) names(want map[string]*tdpdv1.UserBinding) []string {
+func (t *teller) names(want wanted) []string {
 	all := map[string]bool{}
-	for name := range want {
+	for name := range want.words {
 		all[name] = true
 	}
 	for name := range t.said {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -167,7 +169,7 @@ func (t *tags) restartUpstream(ctx context.Context) error {
 	if err := t.watchUntil(ctx, time.Now().Add(away)); err != nil {
 		return err
 	}
-	return t.revive(ctx, "u1", "bird", "holder", "igmpd", "tdpd")
+	return t.revive(ctx, "u1", "bird", "holder", "igmpd", "tdpd", "director")
 }
 
 // restartTDP kills tdpd on all routers, lets the users work on without, and starts it again.
@@ -188,6 +190,84 @@ func (t *tags) restartTDP(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// changeModes has the service carried out by multicast for a while. Its users stay where they are.
+func (t *tags) changeModes(ctx context.Context) error {
+	for _, step := range []struct {
+		fields string
+		then   func(context.Context) error
+	}{
+		{"mode: tags\ngroup: " + t.vars["group"], t.awaitJoins},
+		{"mode: multicast\ngroup: " + t.vars["group"], t.awaitUntagged},
+		{"mode: tags\ngroup: " + t.vars["group"], t.awaitTagged},
+		{"mode: tags", func(context.Context) error { return nil }},
+	} {
+		text := fmt.Sprintf("name: %s\nvip: %s\nports: [tcp/80, udp/80]\npolicy: weighted\n%s\n", t.vars["service"], t.vars["vip"], step.fields)
+		file := filepath.Join(t.lab.Dir("ctl"), "moved.yaml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			return err
+		}
+		if err := t.cli(ctx, "service", "apply", "-f", file); err != nil {
+			return err
+		}
+		if err := step.then(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitJoins waits until upstream routers have the joins of all servers.
+func (t *tags) awaitJoins(ctx context.Context) error {
+	return t.poll(ctx, "upstream routers have the joins of all servers", func() (bool, error) {
+		for _, r := range upstreams {
+			c, err := ask(ctx, t.lab.Dir(r))
+			if err != nil {
+				return false, err
+			}
+			from := map[string]bool{}
+			for _, j := range c.Joins {
+				if j.Group == t.vars["group"] {
+					from[j.Requester] = true
+				}
+			}
+			if len(from) < len(t.servers) {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+}
+
+// awaitUntagged waits until routers tag nothing any more, and lets the users work on like that.
+func (t *tags) awaitUntagged(ctx context.Context) error {
+	err := t.poll(ctx, "routers tag nothing", func() (bool, error) {
+		d, err := t.count(ctx)
+		t.tagged.PacketsTagged += d.byUpstreams
+		t.tagged.PacketsViaDirector += d.byDirectors
+		return d.byUpstreams == 0, err
+	})
+	if err != nil {
+		return err
+	}
+	return t.watchUntil(ctx, time.Now().Add(away))
+}
+
+// poll looks every 200 ms whether something is so, for 20 s.
+func (t *tags) poll(ctx context.Context, what string, is func() (bool, error)) error {
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		ok, err := is()
+		if err != nil || ok {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("not within 20 s: %s", what)
+		}
+		if err := t.watchUntil(ctx, time.Now().Add(200*time.Millisecond)); err != nil {
+			return err
+		}
+	}
 }
 
 // intrude has the users' side send a packet that is labelled already, with a label of a tree: the border drops and counts it.

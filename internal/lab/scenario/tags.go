@@ -39,6 +39,7 @@ const (
 	phaseDirector = "one director killed"
 	phaseUpstream = "one upstream router restarted"
 	phaseTDP      = "tdpd killed and restarted"
+	phaseModes    = "to mode multicast and back"
 	phaseOutsider = "labelled by a user"
 )
 
@@ -141,6 +142,7 @@ func (t *tags) plan() []phase {
 		{name: phaseDirector, weight: 4, act: t.killDirector},
 		{name: phaseUpstream, weight: 4, act: t.restartUpstream},
 		{name: phaseTDP, weight: 4, act: t.restartTDP},
+		{name: phaseModes, weight: 4, act: t.changeModes},
 		{name: phaseOutsider, weight: 2, act: t.intrude},
 	}
 }

@@ -22,7 +22,7 @@ func (t *Topology) validatePrivileges() error {
 	}
 	for _, n := range t.Nodes {
 		for _, p := range n.Processes {
-			if t.User == 0 && len(p.Capabilities) > 0 {
+			if (t.User == 0 || p.Root) && len(p.Capabilities) > 0 {
 				return fmt.Errorf("process %s/%s: capabilities of root's processes cannot be named: the topology wants a user", n.Name, p.Name)
 			}
 			for _, c := range p.Capabilities {

@@ -61,6 +61,7 @@ type Process struct {
 
 	Nice         int      `yaml:"nice"`         // -20 to 19: below 0 it goes before others
 	Capabilities []string `yaml:"capabilities"` // all that it has, "net_admin"; root's processes have all and name none
+	Root         bool     `yaml:"root"`         // it is root's though the topology has a user: a program of others that begins as root
 }
 
 // Step starts processes ("node/process", side by side) or runs a command to its end; a command that fails ends Up.

@@ -97,6 +97,7 @@ func (t *tags) run(ctx context.Context) (err error) {
 		return errors.Join(err, sniffed())
 	}
 	err = t.work(ctx, func(ctx context.Context) error { return t.runPhases(ctx, t.plan(), t.countPhase) })
+	err = errors.Join(err, t.checkForeign(context.WithoutCancel(ctx)))
 	for _, tap := range t.taps {
 		err = errors.Join(err, tap.Stop())
 	}

@@ -1,0 +1,79 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/manycast/manycast/internal/lab"
+	"github.com/manycast/manycast/internal/lab/report"
+	"github.com/manycast/manycast/internal/testnet"
+)
+
+// newStore has the real daemons, in a directory that the labs' user passes.
+func newStore(t *testing.T, programs ...string) *lab.Store {
+	testnet.New(t) // fails the test where namespaces cannot be made
+	bin := t.TempDir()
+	for _, program := range append([]string{"cli"}, programs...) {
+		name := filepath.Join(bin, map[bool]string{true: "manycast", false: program}[program == "cli"])
+		if out, err := exec.Command("go", "build", "-o", name, "github.com/manycast/manycast/"+program).CombinedOutput(); err != nil {
+			t.Fatalf("build %s: %v\n%s", program, err, out)
+		}
+	}
+	root, err := os.MkdirTemp("/tmp", "lab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root) })
+	if err := os.Chmod(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return &lab.Store{Root: root, Bin: bin, Notice: t.Output()}
+}
+
+// allHold fails the test with each check that does not hold.
+func allHold(t *testing.T, r *report.Report) {
+	t.Helper()
+	if !r.OK() {
+		t.Errorf("%d checks", len(r.Checks))
+	}
+	for _, c := range r.Checks {
+		if !c.OK {
+			t.Errorf("%s: %s", c.Name, c.Detail)
+		}
+	}
+}
+
+// One failure of most kinds, with the real daemons; all of them are `make failures`.
+func TestNetFailures(t *testing.T) {
+	store := newStore(t, "igmpd", "lbd", "dnsd")
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	r, err := Failures(ctx, store, Options{
+		Clients: 16, Name: fmt.Sprintf("f%d", os.Getpid()), Few: true,
+		Progress: NewProgress(t.Output(), false),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Failures) != len(report.Kinds) {
+		t.Errorf("%d failures", len(r.Failures))
+	}
+	allHold(t, r)
+}
+
+// All phases of tags, with the real daemons.
+func TestNetTags(t *testing.T) {
+	store := newStore(t, "igmpd", "lbd", "dnsd", "tdpd")
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	r, err := Tags(ctx, store, Options{Clients: 24, Duration: 40 * time.Second, Name: fmt.Sprintf("t%d", os.Getpid()), Progress: NewProgress(t.Output(), false)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	allHold(t, r)
+}

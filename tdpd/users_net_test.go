@@ -19,7 +19,7 @@ import (
 	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 )
 
-// TestNetUsersOfAServer: three routers in kernels without MPLS. A director at the last one says whose users go to which server; the first one,
+// TestNetUsersOfAServer, of both families: three routers in kernels without MPLS. A director at the last one says whose users go to which server; the first one,
 // which hears it by way of the second one, sends them along the server's tree, and the server has them though no router has a route to the
 // VIP. All daemons are killed and started again, in turn, while a user asks.
 func TestNetUsersOfAServer(t *testing.T) {
@@ -31,6 +31,7 @@ func TestNetUsersOfAServer(t *testing.T) {
 	r.nodes["r2"].Route("10.1.0.0/24", "10.0.12.1")
 	r.nodes["r3"].Route("10.1.0.0/24", "10.0.23.2")
 	r.nodes["s"].Address("lo", "192.0.2.80/32")
+	r.ipv6()
 	if err := errors.Join(r.nodes["u"].WholeChecksums("eth0"), r.nodes["s"].TakesXDP("eth0")); err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +42,7 @@ func TestNetUsersOfAServer(t *testing.T) {
 	r.caps = ",+bpf"
 	r.extra = "[servers]\naddresses = [\"10.9.0.80\"]\n[restart]\nreconnect = \"20s\"\nrecovery = \"20s\"\n"
 	r.of = map[string]string{
-		"r1": fast("r1", "edge = [\"e\"]\n[[users.accept]]\nfrom = \"2.2.2.2\"\nvips = [\"192.0.2.0/24\"]\n"),
+		"r1": fast("r1", "edge = [\"e\"]\n[[users.accept]]\nfrom = \"2.2.2.2\"\nvips = [\"192.0.2.0/24\", \"2001:db8::/64\"]\n"),
 		"r2": fast("r2", "[users]\nupstream = [\"1.1.1.1\"]\n[[users.accept]]\nfrom = \"3.3.3.3\"\n"),
 		"r3": fast("r3", "[users]\nupstream = [\"2.2.2.2\"]\n"),
 	}
@@ -51,15 +52,14 @@ func TestNetUsersOfAServer(t *testing.T) {
 	r.operational("r2", 2)
 	r.tree()
 	r.bind("r3")
-	asks := func(when string) {
-		t.Helper()
+	var floods []*testnet.Process
+	for _, vip := range []string{"192.0.2.80", "2001:db8::80"} {
 		testnet.Eventually(t, 10*time.Second, func() bool {
-			_, err := r.nodes["u"].Run("ping", "-c", "1", "-W", "1", "192.0.2.80")
+			_, err := r.nodes["u"].Run("ping", "-c", "1", "-W", "1", vip)
 			return err == nil
-		}, when, ": an answer of the VIP")
+		}, "told: an answer of ", vip)
+		floods = append(floods, r.nodes["u"].Start("ping", "-i", "0.01", "-W", "1", "-q", vip))
 	}
-	asks("told")
-	flood := r.nodes["u"].Start("ping", "-i", "0.01", "-W", "1", "-q", "192.0.2.80")
 	for _, name := range []string{"r1", "r2", "r3"} {
 		r.daemons[name].Signal(unix.SIGKILL)
 		r.daemons[name].Wait()
@@ -78,10 +78,12 @@ func TestNetUsersOfAServer(t *testing.T) {
 		answer, ok := r.ask("r3", "")
 		return ok && answer.GetStatus().GetForwarding().GetRecoveryMs() == 0
 	}, "the end of the last restart")
-	flood.Signal(unix.SIGINT)
-	flood.Wait()
-	if out := flood.Output(); !strings.Contains(out, " 0% packet loss") {
-		t.Errorf("while daemons were killed and started:\n%s", out)
+	for _, flood := range floods {
+		flood.Signal(unix.SIGINT)
+		flood.Wait()
+		if out := flood.Output(); !strings.Contains(out, " 0% packet loss") {
+			t.Errorf("while daemons were killed and started:\n%s", out)
+		}
 	}
 	for _, name := range routers {
 		r.daemons[name].Signal(unix.SIGTERM)
@@ -99,6 +101,25 @@ func TestNetUsersOfAServer(t *testing.T) {
 	}
 }
 
+// ipv6 has the nodes speak IPv6, too, with a way to the user, and none to the VIP, which s has.
+func (r *rig) ipv6() {
+	r.t.Helper()
+	for _, x := range []struct{ node, link, address, user string }{
+		{"u", "eth0", "2001:db8:1::11/64", ""}, {"r1", "e", "2001:db8:1::1/64", ""},
+		{"r1", "a", "2001:db8:12::1/64", ""}, {"r2", "a", "2001:db8:12::2/64", "2001:db8:12::1"},
+		{"r2", "b", "2001:db8:23::2/64", ""}, {"r3", "a", "2001:db8:23::3/64", "2001:db8:23::2"},
+		{"r3", "c", "2001:db8:9::3/64", ""}, {"s", "eth0", "2001:db8:9::80/64", "2001:db8:9::3"},
+	} {
+		r.nodes[x.node].Sysctl("net.ipv6.conf.all.forwarding", "1")
+		r.run(x.node, "ip", "address", "add", x.address, "dev", x.link, "nodad")
+		if x.user != "" {
+			r.run(x.node, "ip", "route", "add", "2001:db8:1::/64", "via", x.user)
+		}
+	}
+	r.run("u", "ip", "route", "add", "default", "via", "2001:db8:1::1")
+	r.run("s", "ip", "address", "add", "2001:db8::80/128", "dev", "lo")
+}
+
 // bind says at a router what a director would: that server s has all users.
 func (r *rig) bind(router string) {
 	r.t.Helper()
@@ -110,7 +131,7 @@ func (r *rig) bind(router string) {
 		a.Owner, a.Standby = append(a.Owner, 0), append(a.Standby, alloc.None)
 	}
 	request, err := protojson.Marshal(&tdpdv1.Request{About: &tdpdv1.Request_Bind{Bind: &tdpdv1.BindRequest{Binding: &tdpdv1.UserBinding{
-		Service: "web", Vips: [][]byte{{192, 0, 2, 80}}, Allocation: alloc.ToProto("web", a), LifetimeMs: 120_000, HoldMs: 60_000,
+		Service: "web", Vips: [][]byte{{192, 0, 2, 80}, netip.MustParseAddr("2001:db8::80").AsSlice()}, Allocation: alloc.ToProto("web", a), LifetimeMs: 120_000, HoldMs: 60_000,
 	}}}})
 	if err != nil {
 		r.t.Fatal(err)

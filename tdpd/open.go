@@ -52,7 +52,7 @@ func openTables(o *service.Options, log *slog.Logger) (err error) {
 	cfg := o.Config
 	var fast *fastpath.Fastpath
 	if cfg.Forwarding.Fast {
-		fast, err = fastpath.Open(fastpath.Options{Pins: cfg.Forwarding.BPFFS, Self4: cfg.RouterID, Self6: cfg.Transport6})
+		fast, err = fastpath.Open(fastpath.Options{Pins: cfg.Forwarding.BPFFS, Self4: cfg.RouterID, Self6: cfg.Transport6, Alone: cfg.Forwarding.Tables == config.TablesNone})
 	} else {
 		err = fastpath.Remove(cfg.Forwarding.BPFFS)
 	}

@@ -126,6 +126,7 @@ const (
 	benchProgBenchPush        = "bench_push"
 	benchProgFastCore         = "fast_core"
 	benchProgFastEdge         = "fast_edge"
+	benchVarFastAlone         = "fast_alone"
 	benchVarFastSelf4         = "fast_self4"
 	benchVarFastSelf6         = "fast_self6"
 )
@@ -208,6 +209,7 @@ type benchMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type benchVariableSpecs struct {
+	FastAlone *ebpf.VariableSpec `ebpf:"fast_alone"`
 	FastSelf4 *ebpf.VariableSpec `ebpf:"fast_self4"`
 	FastSelf6 *ebpf.VariableSpec `ebpf:"fast_self6"`
 }
@@ -279,6 +281,7 @@ func (m *benchMaps) Close() error {
 //
 // It can be passed to loadBenchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type benchVariables struct {
+	FastAlone *ebpf.Variable `ebpf:"fast_alone"`
 	FastSelf4 *ebpf.Variable `ebpf:"fast_self4"`
 	FastSelf6 *ebpf.Variable `ebpf:"fast_self6"`
 }

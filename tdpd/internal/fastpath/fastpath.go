@@ -37,12 +37,14 @@ type Counters struct {
 	Pushed, Swapped, Popped uint64
 	Bare                    uint64 // sent to a next hop that wants no label
 	Kernel                  uint64 // left to the kernel's tables
-	Expiring                uint64 // of these: with a TTL that ends here
-	TooLong                 uint64 // for the link's MTU: the sender was told so, or it was left to the kernel's tables
+	Expiring                uint64 // with a TTL that ends here: left to them, or of NoTables
+	TooLong                 uint64 // for the link's MTU: the sender was told so, or as above
 	Told                    uint64 // of these: told
 	Nobody                  uint64 // dropped or refused: the user has no owner, or the owner no tree; dropped: a label leads nowhere
 	Reset, Unreachable      uint64 // of these: refused by a reset, by an ICMP error
 	Outsider                uint64 // dropped: with a label, on an interface toward users
+	NoLabel                 uint64 // dropped: with a label that is not known, and no tables behind
+	NoTables                uint64 // dropped: with one that is, but what tables should have done, and there are none
 	Malformed               uint64 // dropped
 }
 

@@ -103,6 +103,7 @@ const (
 	fastpathMapVips6        = "vips6"
 	fastpathProgFastCore    = "fast_core"
 	fastpathProgFastEdge    = "fast_edge"
+	fastpathVarFastAlone    = "fast_alone"
 	fastpathVarFastSelf4    = "fast_self4"
 	fastpathVarFastSelf6    = "fast_self6"
 )
@@ -178,6 +179,7 @@ type fastpathMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type fastpathVariableSpecs struct {
+	FastAlone *ebpf.VariableSpec `ebpf:"fast_alone"`
 	FastSelf4 *ebpf.VariableSpec `ebpf:"fast_self4"`
 	FastSelf6 *ebpf.VariableSpec `ebpf:"fast_self6"`
 }
@@ -243,6 +245,7 @@ func (m *fastpathMaps) Close() error {
 //
 // It can be passed to loadFastpathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type fastpathVariables struct {
+	FastAlone *ebpf.Variable `ebpf:"fast_alone"`
 	FastSelf4 *ebpf.Variable `ebpf:"fast_self4"`
 	FastSelf6 *ebpf.Variable `ebpf:"fast_self6"`
 }

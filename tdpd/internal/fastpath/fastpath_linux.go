@@ -35,6 +35,8 @@ type Options struct {
 	Owners, Labels, Hops uint32
 	// Self are this router's addresses, by which senders are told what is too long and that nobody serves; without one of a family they are not.
 	Self4, Self6 netip.Addr
+	// Alone: there are no tables behind. What has a label and would be left to them is dropped, and counted.
+	Alone bool
 	// Pins is a directory on a bpffs that keeps maps and attachments beyond the process: the next one takes them over; empty: they
 	// end with it.
 	Pins string
@@ -82,8 +84,11 @@ func (f *Fastpath) load(o Options) error {
 	if o.Self6.Is6() && err == nil {
 		err = spec.Variables["fast_self6"].Set(o.Self6.As16())
 	}
+	if o.Alone && err == nil {
+		err = spec.Variables["fast_alone"].Set(uint32(1))
+	}
 	if err != nil {
-		return fmt.Errorf("tdpd's fast path: its address: %w", err)
+		return fmt.Errorf("tdpd's fast path: its constants: %w", err)
 	}
 	if o.Pins == "" {
 		err = spec.LoadAndAssign(&f.objects, nil)
@@ -292,6 +297,9 @@ func (f *Fastpath) dropTree(o steer.Owner) error {
 }
 
 func (f *Fastpath) putLabel(label uint32, path fastpathFastPath) error {
+	if label < 16 || label >= 1<<20 {
+		return errors.New("want 16 to 1048575: others are reserved (RFC 3032), or none")
+	}
 	return f.objects.FastLabels.Put(label, path)
 }
 
@@ -301,7 +309,7 @@ func (f *Fastpath) dropLabel(label uint32) error { return f.objects.FastLabels.D
 func (f *Fastpath) Counters() (Counters, error) {
 	var c Counters
 	for i, to := range []*uint64{
-		&c.Pushed, &c.Swapped, &c.Popped, &c.Bare, &c.Kernel, &c.Expiring, &c.TooLong, &c.Told, &c.Nobody, &c.Reset, &c.Unreachable, &c.Outsider, &c.Malformed,
+		&c.Pushed, &c.Swapped, &c.Popped, &c.Bare, &c.Kernel, &c.Expiring, &c.TooLong, &c.Told, &c.Nobody, &c.Reset, &c.Unreachable, &c.Outsider, &c.NoLabel, &c.NoTables, &c.Malformed,
 	} {
 		var each []uint64
 		if err := f.objects.FastCounts.Lookup(uint32(i), &each); err != nil {

@@ -36,11 +36,15 @@ var (
 )
 
 // open loads the programs with the capabilities that the unit gives.
-func open(t testing.TB) *Fastpath {
+func open(t testing.TB) *Fastpath { return openWith(t, Options{}) }
+
+// openWith is open with more options than sizes and addresses.
+func openWith(t testing.TB, o Options) *Fastpath {
 	t.Helper()
+	o.Owners, o.Labels, o.Hops, o.Self4, o.Self6 = 1<<12, 1<<10, 1<<12, self4, self6
 	var f *Fastpath
 	if err := testnet.WithCapabilities(func() (err error) {
-		f, err = Open(Options{Owners: 1 << 12, Labels: 1 << 10, Hops: 1 << 12, Self4: self4, Self6: self6})
+		f, err = Open(o)
 		return err
 	}, unix.CAP_BPF, unix.CAP_NET_ADMIN); err != nil {
 		if refused := (*ebpf.VerifierError)(nil); errors.As(err, &refused) {
@@ -337,9 +341,11 @@ func TestNetWhatIsNotWantedGoes(t *testing.T) {
 		{Trees: map[steer.Owner][]Hop{1 << 12: {{How: Kernel}}}},
 		{Trees: map[steer.Owner][]Hop{0: {{How: Kernel}}}},
 		{Trees: map[steer.Owner][]Hop{1: {{Interface: 7, How: Bare, To: next, MTU: 1500}}}},
-		{Labels: map[uint32][]Hop{1: {{Interface: 7, How: Label, Label: 1 << 20, To: next, From: here, MTU: 1500}}}},
-		{Labels: map[uint32][]Hop{1: {{Interface: 7, How: Label, To: next, From: here, MTU: 1 << 16}}}},
-		{Labels: map[uint32][]Hop{1: {{How: Label, To: next, From: here, MTU: 1500}}}},
+		{Labels: map[uint32][]Hop{15: {{How: Kernel}}}},
+		{Labels: map[uint32][]Hop{1 << 20: {{How: Kernel}}}},
+		{Labels: map[uint32][]Hop{16: {{Interface: 7, How: Label, Label: 1 << 20, To: next, From: here, MTU: 1500}}}},
+		{Labels: map[uint32][]Hop{16: {{Interface: 7, How: Label, To: next, From: here, MTU: 1 << 16}}}},
+		{Labels: map[uint32][]Hop{16: {{How: Label, To: next, From: here, MTU: 1500}}}},
 	} {
 		if err := f.Set(wrong); err == nil {
 			t.Errorf("%+v was taken", wrong)

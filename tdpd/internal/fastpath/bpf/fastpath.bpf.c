@@ -7,7 +7,8 @@
  *   labelled packet ── fast_labels: what its label stands for ───────────┴─► fast_hops: push, swap or pop, MACs, out
  *
  * What these cannot do alone goes up, untouched, to the kernel's tables, which give the same answer: a TTL that ends here, a label or a
- * neighbour that is not known here. TTL and traffic class follow the uniform model (RFC 3443, RFC 3270), as the kernel's do. Who sent a
+ * neighbour that is not known here; where there are no tables behind, what has a label is dropped. Of a stack the upper label alone
+ * matters, however deep it is; reserved labels (RFC 3032 section 2.1) are the tables' matter: nobody is told one of this router. TTL and traffic class follow the uniform model (RFC 3443, RFC 3270), as the kernel's do. Who sent a
  * packet that is too long for the link is told so at once: toolong.h. So is, where its service wants it, who is served by nobody: refuse.h.
  */
 #include <linux/bpf.h>
@@ -28,6 +29,14 @@
 #define ENTRY_TC_MASK (7U << ENTRY_TC)
 #define ENTRY_BOTTOM (1U << 8)
 #define ENTRY_TTL 0xffU
+
+/* A VLAN tag (IEEE 802.1Q), and what is behind it. */
+struct tag {
+	__be16 vlan;
+	__be16 proto;
+};
+
+#define MAX_TAGS 4 /* looked at */
 
 enum how {
 	HOW_KERNEL, /* leave it to the tables */
@@ -71,6 +80,8 @@ enum count {
 	COUNT_RESET,	/* of these: refused by a reset */
 	COUNT_UNREACHABLE, /* of these: refused by an ICMP error */
 	COUNT_OUTSIDER, /* dropped: labelled, on an interface toward users */
+	COUNT_NO_LABEL, /* dropped: a label that is not known, and no tables behind */
+	COUNT_NO_TABLES, /* dropped: a label that is, but what the tables should have done, and there are none */
 	COUNT_MALFORMED,
 	COUNTS,
 };
@@ -113,7 +124,7 @@ struct {
 } fast_counts SEC(".maps");
 
 /* Keys of fast_counts: each of these on the stack, for each place that counts, is more than there is of it. */
-static volatile const __u32 count_keys[COUNTS] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 };
+static volatile const __u32 count_keys[COUNTS] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14 };
 
 static __always_inline int done(enum count which, int verdict)
 {
@@ -128,6 +139,17 @@ static __always_inline int to_kernel(enum count why)
 {
 	done(COUNT_KERNEL, 0);
 	return done(why, XDP_PASS);
+}
+
+/* Not 0: there are no tables behind. */
+volatile const __u32 fast_alone;
+
+/* to_tables is for what has a label. */
+static __always_inline int to_tables(void)
+{
+	if (fast_alone)
+		return done(COUNT_NO_TABLES, XDP_DROP);
+	return done(COUNT_KERNEL, XDP_PASS);
 }
 
 #include "toolong.h"
@@ -330,14 +352,16 @@ static __always_inline int labelled(struct xdp_md *ctx, struct ethhdr *eth, void
 	ALONE __u32 key = entry >> ENTRY_LABEL;
 	struct fast_path *path = bpf_map_lookup_elem(&fast_labels, &key);
 	if (!path)
-		return done(COUNT_KERNEL, XDP_PASS);
+		return fast_alone ? done(COUNT_NO_LABEL, XDP_DROP) : done(COUNT_KERNEL, XDP_PASS);
 	struct fast_hop *hop = hop_of(path, path->count > 1 ? flow_of(label + 1, end) : 0);
 	if (!hop)
 		return done(COUNT_NOBODY, XDP_DROP);
 	if (hop->how == HOW_KERNEL)
-		return done(COUNT_KERNEL, XDP_PASS);
-	if ((entry & ENTRY_TTL) <= 1)
-		return to_kernel(COUNT_EXPIRING);
+		return to_tables();
+	if ((entry & ENTRY_TTL) <= 1) {
+		done(COUNT_EXPIRING, 0);
+		return to_tables();
+	}
 	entry--;
 	__u32 len = bpf_xdp_get_buff_len(ctx) - ETH_HLEN - (hop->how == HOW_BARE ? sizeof(*label) : 0);
 	if (len > hop->mtu)
@@ -350,6 +374,26 @@ static __always_inline int labelled(struct xdp_md *ctx, struct ethhdr *eth, void
 	return bpf_redirect(hop->ifindex, 0);
 }
 
+static __always_inline bool is_tag(__be16 proto)
+{
+	return proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD) || proto == bpf_htons(ETH_P_QINQ1);
+}
+
+/* has_label finds labels of unicast and of multicast (RFC 5332), behind VLAN tags, too; more of these than are looked at it takes for such. */
+static __always_inline bool has_label(struct ethhdr *eth, void *end)
+{
+	struct tag *tag = (void *)(eth + 1);
+	__be16 proto = eth->h_proto;
+
+#pragma unroll
+	for (int i = 0; i < MAX_TAGS && is_tag(proto); i++, tag++) {
+		if ((void *)(tag + 1) > end)
+			return false;
+		proto = tag->proto;
+	}
+	return proto == bpf_htons(ETH_P_MPLS_UC) || proto == bpf_htons(ETH_P_MPLS_MC) || is_tag(proto);
+}
+
 static __always_inline int forward(struct xdp_md *ctx, bool takes_labels)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
@@ -359,10 +403,10 @@ static __always_inline int forward(struct xdp_md *ctx, bool takes_labels)
 		return XDP_PASS;
 	if (eth->h_proto == bpf_htons(ETH_P_IP) || eth->h_proto == bpf_htons(ETH_P_IPV6))
 		return steer(ctx, eth, end);
+	if (!takes_labels && has_label(eth, end))
+		return done(COUNT_OUTSIDER, XDP_DROP);
 	if (eth->h_proto != bpf_htons(ETH_P_MPLS_UC))
 		return XDP_PASS;
-	if (!takes_labels)
-		return done(COUNT_OUTSIDER, XDP_DROP);
 	return labelled(ctx, eth, end);
 }
 

@@ -232,10 +232,20 @@ func (w *words) settle() {
 	w.now = now
 }
 
+func refusal(r service.Refusal) tdpdv1.Refusal {
+	switch r {
+	case service.RefuseReset:
+		return tdpdv1.Refusal_REFUSAL_RESET
+	case service.RefuseUnreachable:
+		return tdpdv1.Refusal_REFUSAL_UNREACHABLE
+	}
+	return tdpdv1.Refusal_REFUSAL_DROP
+}
+
 func (w *words) word(s service.Service, a alloc.Allocation) *tdpdv1.UserBinding {
 	b := &tdpdv1.UserBinding{
 		Service: s.Name, Allocation: alloc.ToProto(s.Name, a),
-		LifetimeMs: uint32(w.lifetime.Milliseconds()), HoldMs: uint32(w.hold.Milliseconds()),
+		LifetimeMs: uint32(w.lifetime.Milliseconds()), HoldMs: uint32(w.hold.Milliseconds()), Refuse: refusal(s.Refuse),
 	}
 	for _, vip := range s.VIPs() {
 		b.Vips = append(b.Vips, vip.AsSlice())

@@ -36,7 +36,7 @@ func (r *routers) say(_ context.Context, router string, b *tdpdv1.UserBinding) e
 	}
 	text := "withdraw"
 	if a := b.GetAllocation(); a != nil {
-		text = fmt.Sprintf("%d of %d vips, %d ms and %d", a.GetEpoch().GetNumber(), len(b.GetVips()), b.GetLifetimeMs(), b.GetHoldMs())
+		text = fmt.Sprintf("%d of %d vips, %d ms and %d, %v", a.GetEpoch().GetNumber(), len(b.GetVips()), b.GetLifetimeMs(), b.GetHoldMs(), b.GetRefuse())
 	}
 	r.heard[router] = append(r.heard[router], b.GetService()+" "+text)
 	return nil
@@ -101,7 +101,7 @@ func TestRoutersAreTold(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		first := "web 1 of 2 vips, 30000 ms and 60000"
+		first := "web 1 of 2 vips, 30000 ms and 60000, REFUSAL_RESET"
 		put(1)
 		want("services are not known", "r1")
 		services <- parse(t, web)
@@ -115,7 +115,7 @@ func TestRoutersAreTold(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		want("again, and again", "r1", first, first)
 		put(2)
-		want("an epoch", "r1", "web 2 of 2 vips, 30000 ms and 60000")
+		want("an epoch", "r1", "web 2 of 2 vips, 30000 ms and 60000, REFUSAL_RESET")
 		services <- parse(t, "name: web\nvip: 192.0.2.80\ngroup: 239.1.1.1\nports: [tcp/80]\n")
 		want("another mode", "r1")
 		time.Sleep(leaveAfter)
@@ -123,11 +123,11 @@ func TestRoutersAreTold(t *testing.T) {
 		time.Sleep(time.Hour)
 		want("no more", "r1")
 		services <- parse(t, web)
-		want("tags again", "r1", "web 2 of 2 vips, 30000 ms and 60000")
+		want("tags again", "r1", "web 2 of 2 vips, 30000 ms and 60000, REFUSAL_RESET")
 		services <- parse(t, "name: web\nvip: 192.0.2.80\ngroup: 239.1.1.1\nports: [tcp/80]\n")
 		services <- parse(t, web)
 		time.Sleep(leaveAfter)
-		want("thought better of", "r1", "web 2 of 2 vips, 30000 ms and 60000")
+		want("thought better of", "r1", "web 2 of 2 vips, 30000 ms and 60000, REFUSAL_RESET")
 		r.setAway("r1", true)
 		if err := bucket.Delete(t.Context(), "web"); err != nil {
 			t.Fatal(err)

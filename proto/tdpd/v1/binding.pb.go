@@ -5,7 +5,7 @@
 // source: proto/tdpd/v1/binding.proto
 
 // What routers tell those upstream of a service: whose users are to be sent along which server's tree. Toward LDP neighbors it is the body of a
-// vendor-private message, in parts (docs/bindings.md); on the bus it is published to "tdpd.bindings.<router>".
+// vendor-private message, in parts (docs/tags.md); on the bus it is published to "tdpd.bindings.<router>".
 
 package tdpdv1
 
@@ -25,7 +25,58 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// UserBinding is all that a voucher says of a service. Without an allocation it withdraws, or in a Refresh lets what was told hold for longer.
+// Refusal is what users get whom nobody serves.
+type Refusal int32
+
+const (
+	Refusal_REFUSAL_DROP        Refusal = 0 // nothing
+	Refusal_REFUSAL_UNREACHABLE Refusal = 1 // an ICMP error
+	Refusal_REFUSAL_RESET       Refusal = 2 // of TCP a reset, of the rest an ICMP error
+)
+
+// Enum value maps for Refusal.
+var (
+	Refusal_name = map[int32]string{
+		0: "REFUSAL_DROP",
+		1: "REFUSAL_UNREACHABLE",
+		2: "REFUSAL_RESET",
+	}
+	Refusal_value = map[string]int32{
+		"REFUSAL_DROP":        0,
+		"REFUSAL_UNREACHABLE": 1,
+		"REFUSAL_RESET":       2,
+	}
+)
+
+func (x Refusal) Enum() *Refusal {
+	p := new(Refusal)
+	*p = x
+	return p
+}
+
+func (x Refusal) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Refusal) Descriptor() protoreflect.EnumDescriptor {
+	return file_proto_tdpd_v1_binding_proto_enumTypes[0].Descriptor()
+}
+
+func (Refusal) Type() protoreflect.EnumType {
+	return &file_proto_tdpd_v1_binding_proto_enumTypes[0]
+}
+
+func (x Refusal) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Refusal.Descriptor instead.
+func (Refusal) EnumDescriptor() ([]byte, []int) {
+	return file_proto_tdpd_v1_binding_proto_rawDescGZIP(), []int{0}
+}
+
+// UserBinding is all that a voucher says of a service. Without an allocation it says that nobody serves, or withdraws, or in a Refresh lets
+// what was told hold for longer.
 type UserBinding struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
@@ -38,6 +89,8 @@ type UserBinding struct {
 	LifetimeMs    uint32                 `protobuf:"varint,8,opt,name=lifetime_ms,json=lifetimeMs,proto3" json:"lifetime_ms,omitempty"`
 	HoldMs        uint32                 `protobuf:"varint,9,opt,name=hold_ms,json=holdMs,proto3" json:"hold_ms,omitempty"`
 	Path          []uint32               `protobuf:"fixed32,10,rep,packed,name=path,proto3" json:"path,omitempty"` // routers that passed it on, the voucher first
+	Refuse        Refusal                `protobuf:"varint,11,opt,name=refuse,proto3,enum=manycast.tdpd.v1.Refusal" json:"refuse,omitempty"`
+	Nobody        *v1.Epoch              `protobuf:"bytes,12,opt,name=nobody,proto3" json:"nobody,omitempty"` // instead of an allocation: in that epoch nobody serves
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -138,6 +191,20 @@ func (x *UserBinding) GetHoldMs() uint32 {
 func (x *UserBinding) GetPath() []uint32 {
 	if x != nil {
 		return x.Path
+	}
+	return nil
+}
+
+func (x *UserBinding) GetRefuse() Refusal {
+	if x != nil {
+		return x.Refuse
+	}
+	return Refusal_REFUSAL_DROP
+}
+
+func (x *UserBinding) GetNobody() *v1.Epoch {
+	if x != nil {
+		return x.Nobody
 	}
 	return nil
 }
@@ -252,7 +319,7 @@ var File_proto_tdpd_v1_binding_proto protoreflect.FileDescriptor
 
 const file_proto_tdpd_v1_binding_proto_rawDesc = "" +
 	"\n" +
-	"\x1bproto/tdpd/v1/binding.proto\x12\x10manycast.tdpd.v1\x1a\x1aproto/alloc/v1/alloc.proto\"\xc8\x02\n" +
+	"\x1bproto/tdpd/v1/binding.proto\x12\x10manycast.tdpd.v1\x1a\x1aproto/alloc/v1/alloc.proto\"\xad\x03\n" +
 	"\vUserBinding\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
 	"\x04vips\x18\x02 \x03(\fR\x04vips\x12\x18\n" +
@@ -267,13 +334,19 @@ const file_proto_tdpd_v1_binding_proto_rawDesc = "" +
 	"lifetimeMs\x12\x17\n" +
 	"\ahold_ms\x18\t \x01(\rR\x06holdMs\x12\x12\n" +
 	"\x04path\x18\n" +
-	" \x03(\aR\x04path\"}\n" +
+	" \x03(\aR\x04path\x121\n" +
+	"\x06refuse\x18\v \x01(\x0e2\x19.manycast.tdpd.v1.RefusalR\x06refuse\x120\n" +
+	"\x06nobody\x18\f \x01(\v2\x18.manycast.alloc.v1.EpochR\x06nobody\"}\n" +
 	"\tKeptUsers\x129\n" +
 	"\bbindings\x18\x01 \x03(\v2\x1d.manycast.tdpd.v1.UserBindingR\bbindings\x125\n" +
 	"\x06owners\x18\x02 \x03(\v2\x1d.manycast.tdpd.v1.OwnerNumberR\x06owners\"?\n" +
 	"\vOwnerNumber\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x16\n" +
-	"\x06number\x18\x02 \x01(\rR\x06numberB3Z1github.com/manycast/manycast/proto/tdpd/v1;tdpdv1b\x06proto3"
+	"\x06number\x18\x02 \x01(\rR\x06number*G\n" +
+	"\aRefusal\x12\x10\n" +
+	"\fREFUSAL_DROP\x10\x00\x12\x17\n" +
+	"\x13REFUSAL_UNREACHABLE\x10\x01\x12\x11\n" +
+	"\rREFUSAL_RESET\x10\x02B3Z1github.com/manycast/manycast/proto/tdpd/v1;tdpdv1b\x06proto3"
 
 var (
 	file_proto_tdpd_v1_binding_proto_rawDescOnce sync.Once
@@ -287,22 +360,27 @@ func file_proto_tdpd_v1_binding_proto_rawDescGZIP() []byte {
 	return file_proto_tdpd_v1_binding_proto_rawDescData
 }
 
+var file_proto_tdpd_v1_binding_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_proto_tdpd_v1_binding_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_proto_tdpd_v1_binding_proto_goTypes = []any{
-	(*UserBinding)(nil),   // 0: manycast.tdpd.v1.UserBinding
-	(*KeptUsers)(nil),     // 1: manycast.tdpd.v1.KeptUsers
-	(*OwnerNumber)(nil),   // 2: manycast.tdpd.v1.OwnerNumber
-	(*v1.Allocation)(nil), // 3: manycast.alloc.v1.Allocation
+	(Refusal)(0),          // 0: manycast.tdpd.v1.Refusal
+	(*UserBinding)(nil),   // 1: manycast.tdpd.v1.UserBinding
+	(*KeptUsers)(nil),     // 2: manycast.tdpd.v1.KeptUsers
+	(*OwnerNumber)(nil),   // 3: manycast.tdpd.v1.OwnerNumber
+	(*v1.Allocation)(nil), // 4: manycast.alloc.v1.Allocation
+	(*v1.Epoch)(nil),      // 5: manycast.alloc.v1.Epoch
 }
 var file_proto_tdpd_v1_binding_proto_depIdxs = []int32{
-	3, // 0: manycast.tdpd.v1.UserBinding.allocation:type_name -> manycast.alloc.v1.Allocation
-	0, // 1: manycast.tdpd.v1.KeptUsers.bindings:type_name -> manycast.tdpd.v1.UserBinding
-	2, // 2: manycast.tdpd.v1.KeptUsers.owners:type_name -> manycast.tdpd.v1.OwnerNumber
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	4, // 0: manycast.tdpd.v1.UserBinding.allocation:type_name -> manycast.alloc.v1.Allocation
+	0, // 1: manycast.tdpd.v1.UserBinding.refuse:type_name -> manycast.tdpd.v1.Refusal
+	5, // 2: manycast.tdpd.v1.UserBinding.nobody:type_name -> manycast.alloc.v1.Epoch
+	1, // 3: manycast.tdpd.v1.KeptUsers.bindings:type_name -> manycast.tdpd.v1.UserBinding
+	3, // 4: manycast.tdpd.v1.KeptUsers.owners:type_name -> manycast.tdpd.v1.OwnerNumber
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_proto_tdpd_v1_binding_proto_init() }
@@ -315,13 +393,14 @@ func file_proto_tdpd_v1_binding_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_tdpd_v1_binding_proto_rawDesc), len(file_proto_tdpd_v1_binding_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_proto_tdpd_v1_binding_proto_goTypes,
 		DependencyIndexes: file_proto_tdpd_v1_binding_proto_depIdxs,
+		EnumInfos:         file_proto_tdpd_v1_binding_proto_enumTypes,
 		MessageInfos:      file_proto_tdpd_v1_binding_proto_msgTypes,
 	}.Build()
 	File_proto_tdpd_v1_binding_proto = out.File

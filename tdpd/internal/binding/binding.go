@@ -41,7 +41,10 @@ func Encode(b steering.Binding) ([]byte, error) {
 func ToProto(b steering.Binding) (*tdpdv1.UserBinding, error) {
 	p := &tdpdv1.UserBinding{
 		Service: b.Service, Sequence: b.Sequence, Allocation: alloc.ToProto(b.Service, b.Allocation),
-		LifetimeMs: milliseconds(b.Lifetime), HoldMs: milliseconds(b.Hold),
+		LifetimeMs: milliseconds(b.Lifetime), HoldMs: milliseconds(b.Hold), Refuse: tdpdv1.Refusal(b.Refuse),
+	}
+	if b.Nobody {
+		p.Nobody = alloc.EpochToProto(b.Allocation.Epoch)
 	}
 	for _, v := range b.VIPs {
 		p.Vips = append(p.Vips, v.AsSlice())
@@ -89,6 +92,16 @@ func FromProto(p *tdpdv1.UserBinding) (steering.Binding, error) {
 	b := steering.Binding{
 		Service: p.GetService(), Voucher: address(p.GetVoucher()), Sequence: p.GetSequence(), Allocation: a,
 		Lifetime: time.Duration(p.GetLifetimeMs()) * time.Millisecond, Hold: time.Duration(p.GetHoldMs()) * time.Millisecond,
+	}
+	if _, known := tdpdv1.Refusal_name[int32(p.GetRefuse())]; !known {
+		return steering.Binding{}, fmt.Errorf("%w: refusal %d is not known", ErrInvalid, p.GetRefuse())
+	}
+	b.Refuse = steering.Refusal(p.GetRefuse())
+	if p.GetNobody() != nil {
+		if !a.Zero() {
+			return steering.Binding{}, fmt.Errorf("%w: nobody serves, but servers are allocated", ErrInvalid)
+		}
+		b.Nobody, b.Allocation.Epoch = true, alloc.EpochFromProto(p.GetNobody())
 	}
 	for _, v := range p.GetVips() {
 		vip, ok := netip.AddrFromSlice(v)

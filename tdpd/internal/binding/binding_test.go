@@ -13,6 +13,8 @@ import (
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/internal/portion"
+	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
+	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 	"github.com/manycast/manycast/tdpd/internal/steering"
 	"github.com/manycast/manycast/tdpd/internal/wire"
 )
@@ -32,8 +34,15 @@ func example(bits int) steering.Binding {
 	return steering.Binding{
 		Service: "web", VIPs: []netip.Addr{netip.MustParseAddr("192.0.2.80"), netip.MustParseAddr("2001:db8::80")}, Voucher: router(1), Sequence: 5,
 		Allocation: a, Users: []steering.User{{Address: router(9), Server: "s2"}}, Lifetime: 30 * time.Second, Hold: time.Minute,
-		Path: []netip.Addr{router(1), router(2)},
+		Path: []netip.Addr{router(1), router(2)}, Refuse: steering.Reset,
 	}
+}
+
+// nobody says that nobody serves.
+func nobody() steering.Binding {
+	b := example(4)
+	b.Allocation, b.Users, b.Nobody, b.Refuse = alloc.Allocation{Epoch: b.Allocation.Epoch}, nil, true, steering.Unreachable
+	return b
 }
 
 var sameAddr = []cmp.Option{cmpopts.EquateComparable(netip.Addr{}, portion.Portion{}, epoch.Epoch{}), cmpopts.EquateEmpty()}
@@ -42,6 +51,7 @@ func TestBothWays(t *testing.T) {
 	for name, b := range map[string]steering.Binding{
 		"whole":     example(8),
 		"large":     example(16),
+		"of nobody": nobody(),
 		"withdrawn": {Service: "web", Voucher: router(1), Sequence: 6, Path: []netip.Addr{router(1)}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -134,6 +144,26 @@ func TestWrongParts(t *testing.T) {
 	}
 }
 
+func TestWhatIsNoBinding(t *testing.T) {
+	for name, change := range map[string]func(*tdpdv1.UserBinding){
+		"a refusal of later": func(p *tdpdv1.UserBinding) { p.Refuse = 3 },
+		"a refusal below":    func(p *tdpdv1.UserBinding) { p.Refuse = -256 },
+		"nobody and servers": func(p *tdpdv1.UserBinding) { p.Nobody = &allocv1.Epoch{} },
+		"a VIP of 5 bytes":   func(p *tdpdv1.UserBinding) { p.Vips[0] = make([]byte, 5) },
+		"users but servers":  func(p *tdpdv1.UserBinding) { p.UserServers = nil },
+		"a server of nobody": func(p *tdpdv1.UserBinding) { p.UserServers[0] = 2 },
+	} {
+		p, err := ToProto(example(4))
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(p)
+		if _, err := FromProto(p); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestAssemblerIsBounded(t *testing.T) {
 	var a Assembler
 	m := Messages(TypeTold, make([]byte, 1<<16), 65535)[0]
@@ -171,7 +201,7 @@ func TestCapability(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, b := range []steering.Binding{example(4), {Service: "web"}} {
+	for _, b := range []steering.Binding{example(4), {Service: "web"}, nobody()} {
 		b.Voucher = router(1)
 		raw, err := Encode(b)
 		if err != nil {

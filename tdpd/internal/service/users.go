@@ -108,7 +108,7 @@ func (s *Service) steer(now time.Time, actions []steering.Action) {
 				continue
 			}
 			s.users.steered[a.Service] = &steered{Binding: a.Binding}
-			s.Log.Info("users are steered", "service", a.Service, "epoch", a.Allocation.Epoch, "voucher", a.Voucher, "vips", a.VIPs)
+			s.Log.Info("users are steered", "service", a.Service, "epoch", a.Allocation.Epoch, "voucher", a.Voucher, "vips", a.VIPs, "servers", len(a.Allocation.Servers))
 		case steering.Tell:
 			for _, p := range s.sortedPeers() {
 				s.tellUsers(now, p, a.Binding, a.Again)
@@ -125,7 +125,7 @@ func (s *Service) tellUsers(now time.Time, p *peer, b steering.Binding, again bo
 	}
 	kind := binding.TypeTold
 	if again {
-		kind, b.Allocation, b.Users = binding.TypeRefreshed, steering.Binding{}.Allocation, nil
+		kind, b.Allocation, b.Nobody, b.Users = binding.TypeRefreshed, steering.Binding{}.Allocation, false, nil
 	}
 	raw, err := binding.Encode(b)
 	if err != nil {
@@ -230,7 +230,7 @@ func (s *Service) bringUsers(now time.Time) {
 // allUsers is what all users are steered by. What cannot be is left out, and in the error.
 func (s *Service) allUsers() (vips.Users, error) {
 	s.users.number()
-	all := vips.Users{VIPs: map[netip.Addr]*steer.Plan{}, Trees: map[steer.Owner][]kernel.Hop{}}
+	all := vips.Users{VIPs: map[netip.Addr]*steer.Plan{}, Trees: map[steer.Owner][]kernel.Hop{}, Refuse: map[netip.Addr]vips.Refusal{}}
 	for server, owner := range s.users.owners {
 		if all.Trees[owner] = s.tables.Tree(host(server)); all.Trees[owner] == nil {
 			all.Trees[owner] = []kernel.Hop{{}} // as the route says, to a director
@@ -244,13 +244,24 @@ func (s *Service) allUsers() (vips.Users, error) {
 			continue
 		}
 		for _, vip := range b.VIPs {
-			all.VIPs[vip] = b.four
+			all.VIPs[vip], all.Refuse[vip] = b.four, refusalOf(b.Refuse)
 			if vip.Is6() {
 				all.VIPs[vip] = b.six
 			}
 		}
 	}
 	return all, errors.Join(errs...)
+}
+
+// refusalOf is a binding's refusal in the fast path.
+func refusalOf(r steering.Refusal) vips.Refusal {
+	switch r {
+	case steering.Unreachable:
+		return vips.Unreachable
+	case steering.Reset:
+		return vips.Reset
+	}
+	return vips.Drop
 }
 
 // plan makes a service's plans, where they are to be made anew.

@@ -110,6 +110,54 @@ func TestUsersAreBoundUpstream(t *testing.T) {
 	})
 }
 
+// That nobody serves goes upstream like any word, with what users get then: all routers refuse them.
+func TestNobodyIsBoundUpstream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := map[string]vips.Users{}
+		var mu sync.Mutex
+		r1, r2, r3 := usersChain(t)
+		for _, r := range []*router{r1, r2, r3} {
+			if err := r.Do(t.Context(), func(time.Time) {
+				r.Steer = func(u vips.Users) error {
+					mu.Lock()
+					defer mu.Unlock()
+					in[r.name] = u
+					return nil
+				}
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		vip := addr("192.0.2.80")
+		want := func(when string, refuse vips.Refusal, served bool) {
+			t.Helper()
+			mu.Lock()
+			defer mu.Unlock()
+			for name, u := range in {
+				if p := u.VIPs[vip]; p == nil || u.Refuse[vip] != refuse || (p.Lookup(addr("10.1.0.0")) != 0) != served {
+					t.Errorf("%s: %s has %+v", when, name, u)
+				}
+			}
+			if len(in) != 3 {
+				t.Errorf("%s: %d routers steer", when, len(in))
+			}
+		}
+		b := said(1, 1)
+		b.Refuse = steering.Unreachable
+		r3.say(t, b)
+		want("said", vips.Unreachable, true)
+		b.Allocation, b.Nobody, b.Refuse = alloc.Allocation{Epoch: epoch.Epoch{Term: 1, Number: 2}}, true, steering.Reset
+		r3.say(t, b)
+		want("nobody serves", vips.Reset, false)
+		for range 5 {
+			time.Sleep(20 * time.Second)
+			r3.say(t, b)
+		}
+		want("refreshed", vips.Reset, false)
+		stopAll(t, r1, r2, r3)
+	})
+}
+
 // A director that says nothing any more has its word held, everywhere for the same time.
 func TestUsersOfASilentDirectorAreHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

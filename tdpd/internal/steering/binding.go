@@ -23,12 +23,24 @@ type Binding struct {
 	VIPs       []netip.Addr     // unicast, 1 to MaxVIPs, sorted
 	Voucher    Router           // the director's router
 	Sequence   uint64           // of the voucher's; a higher one replaces a lower one
-	Allocation alloc.Allocation // with the servers' addresses; the zero one withdraws
+	Allocation alloc.Allocation // with the servers' addresses; without cells it withdraws, unless
+	Nobody     bool             // nobody serves, in the allocation's epoch
+	Refuse     Refusal          // what users get whom nobody serves
 	Users      []User           // exceptions, sorted by address
 	Lifetime   time.Duration    // MinLifetime to MaxLifetime: until then it holds without another word
 	Hold       time.Duration    // 0 to MaxLifetime: for so long it holds when the voucher is gone
 	Path       []Router         // who passed it on, the voucher first; at most MaxPath
 }
+
+// Refusal is what users get whom nobody serves.
+type Refusal uint8
+
+// Refusals.
+const (
+	Drop        Refusal = iota // nothing
+	Unreachable                // an ICMP error
+	Reset                      // of TCP a reset, of the rest an ICMP error
+)
 
 // User is an exception: the one user goes to a server, whatever the allocation says.
 type User struct {
@@ -47,7 +59,7 @@ const (
 )
 
 // Withdraws says whether the voucher vouches for the service no more.
-func (b Binding) Withdraws() bool { return b.Allocation.Zero() }
+func (b Binding) Withdraws() bool { return b.Allocation.Zero() && !b.Nobody }
 
 // check returns an error for what nobody may say.
 func (b Binding) check() error {
@@ -64,6 +76,9 @@ func (b Binding) check() error {
 	}
 	if b.Lifetime < MinLifetime || b.Lifetime > MaxLifetime || b.Hold < 0 || b.Hold > MaxLifetime {
 		return fmt.Errorf("lifetime %v and hold %v: want %v to %v, and at most as much", b.Lifetime, b.Hold, MinLifetime, MaxLifetime)
+	}
+	if b.Refuse > Reset {
+		return fmt.Errorf("refusal %d: want at most %d", b.Refuse, Reset)
 	}
 	return errors.Join(b.checkVIPs(), b.checkServers(), b.checkUsers())
 }
@@ -84,6 +99,12 @@ func (b Binding) checkVIPs() error {
 }
 
 func (b Binding) checkServers() error {
+	if b.Nobody {
+		if !b.Allocation.Zero() {
+			return errors.New("nobody serves, but servers are allocated")
+		}
+		return nil
+	}
 	if err := b.Allocation.Check(); err != nil {
 		return err
 	}
@@ -116,5 +137,5 @@ func (b Binding) checkUsers() error {
 // says tells whether two bindings steer alike.
 func (b Binding) says(o Binding) bool {
 	return b.Allocation.Epoch == o.Allocation.Epoch && b.Allocation.Same(o.Allocation) && slices.Equal(b.Allocation.Addresses, o.Allocation.Addresses) &&
-		slices.Equal(b.VIPs, o.VIPs) && slices.Equal(b.Users, o.Users)
+		slices.Equal(b.VIPs, o.VIPs) && slices.Equal(b.Users, o.Users) && b.Nobody == o.Nobody && b.Refuse == o.Refuse
 }

@@ -257,7 +257,15 @@ func TestWhatIsRefused(t *testing.T) {
 		"no name":                    {d1, with(func(b *Binding) { b.Service = "" }), ErrMalformed},
 		"a user of nobody":           {d1, with(func(b *Binding) { b.Sequence, b.Users = 6, []User{{router(1), "s9"}} }), ErrMalformed},
 		"users twice":                {d1, with(func(b *Binding) { b.Sequence, b.Users = 6, []User{{router(1), "s1"}, {router(1), "s2"}} }), ErrMalformed},
-		"another service's VIP":      {d2, with(func(b *Binding) { b.Service, b.Voucher, b.Path = "dns", d2, []Router{d2} }), ErrTaken},
+		"another refusal":            {d2, with(func(b *Binding) { b.Voucher, b.Path, b.Refuse = d2, []Router{d2}, Reset }), ErrContradicts},
+		"nobody, of its epoch":       {d2, with(func(b *Binding) { b.Voucher, b.Path, b.Nobody = d2, []Router{d2}, true; b.Allocation = nobody(5) }), ErrContradicts},
+		"nobody, but servers":        {d1, with(func(b *Binding) { b.Sequence, b.Nobody = 6, true }), ErrMalformed},
+		"nobody, but a user": {d1, with(func(b *Binding) {
+			b.Sequence, b.Nobody, b.Users = 6, true, []User{{router(1), "s1"}}
+			b.Allocation = nobody(5)
+		}), ErrMalformed},
+		"no refusal":            {d1, with(func(b *Binding) { b.Sequence, b.Refuse = 6, Reset+1 }), ErrMalformed},
+		"another service's VIP": {d2, with(func(b *Binding) { b.Service, b.Voucher, b.Path = "dns", d2, []Router{d2} }), ErrTaken},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -267,6 +275,33 @@ func TestWhatIsRefused(t *testing.T) {
 				t.Errorf("what was there is now %+v", held)
 			}
 		})
+	}
+}
+
+// nobody is an allocation without servers.
+func nobody(number uint64) alloc.Allocation {
+	return alloc.Allocation{Epoch: epoch.Epoch{Term: 1, Number: number}}
+}
+
+// That nobody serves holds as any binding does, and what users get then may change without an epoch.
+func TestNobodyServes(t *testing.T) {
+	r := newRig(t)
+	none := binding(d1, 1, 1)
+	none.Allocation, none.Nobody = nobody(1), true
+	r.put(d1, none, "steer 1.1 of 10.0.0.11, tell 1.1")
+	none.Sequence, none.Refuse = 2, Reset
+	r.put(d1, none, "steer 1.1 of 10.0.0.11, tell 1.1")
+	r.put(d1, none, "")
+	r.pass(29*time.Second, "")
+	r.put(d1, none, "tell 1.1 again")
+	r.refused(d1, Binding{Service: "dns", VIPs: none.VIPs, Voucher: d1, Sequence: 1, Allocation: allocation(1, "s1", "s2"), Lifetime: time.Minute, Path: []Router{d1}}, ErrTaken)
+	kept := r.Words()
+	r.put(d1, binding(d1, 3, 2), "steer 1.2 of 10.0.0.11, tell 1.2")
+	none.Sequence, none.Allocation = 4, nobody(3)
+	r.put(d1, none, "steer 1.3 of 10.0.0.11, tell 1.3")
+	r.Book = book()
+	if got := told(r.Restore(r.now, kept)); got != "steer 1.1 of 10.0.0.11" {
+		t.Errorf("restored: %q", got)
 	}
 }
 

@@ -46,7 +46,10 @@ func (c class) pick(at []Health) uint16 {
 func Compile(b Binding) (*Steering, error) {
 	s := &Steering{servers: b.Allocation.Servers}
 	c := compiler{s, b.Allocation, map[class]steer.Owner{}}
-	slots := c.slots()
+	var slots []steer.Claim
+	if !b.Nobody {
+		slots = c.slots()
+	}
 	var err error
 	if s.four, err = steer.Compile(append(c.fixed(), slots...)); err == nil {
 		s.six = s.four

@@ -40,6 +40,22 @@ func TestStandbysTakeOver(t *testing.T) {
 	}
 }
 
+// Where nobody serves, nobody has any users.
+func TestNobodysPlan(t *testing.T) {
+	b := binding(d1, 1, 1)
+	b.Allocation, b.Nobody = nobody(1), true
+	s, err := Compile(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	four, six := s.Plans(func(string) Health { return Available }, func(string) steer.Owner { return 7 })
+	for _, user := range []string{"0.0.0.0", "10.1.0.1", "255.255.255.255"} {
+		if a := netip.MustParseAddr(user); four.Lookup(a) != 0 || six.Lookup(a) != 0 {
+			t.Errorf("%s is owner %d's, of IPv6 %d's", user, four.Lookup(a), six.Lookup(a))
+		}
+	}
+}
+
 // A server without a tree here has no users.
 func TestServersWithoutATree(t *testing.T) {
 	b := binding(d1, 1, 1)

@@ -75,6 +75,6 @@ func openTables(o *service.Options, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	o.Kernel, o.Steer = backend, backend.Steer
+	o.Kernel, o.Steer, o.Counters = backend, backend.Steer, backend.Counters
 	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/internal/testnet"
+	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
 	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 )
 
@@ -32,7 +34,7 @@ func TestNetUsersOfAServer(t *testing.T) {
 	r.nodes["r3"].Route("10.1.0.0/24", "10.0.23.2")
 	r.nodes["s"].Address("lo", "192.0.2.80/32")
 	r.ipv6()
-	if err := errors.Join(r.nodes["u"].WholeChecksums("eth0"), r.nodes["s"].TakesXDP("eth0")); err != nil {
+	if err := errors.Join(r.nodes["u"].WholeChecksums("eth0"), r.nodes["u"].TakesXDP("eth0"), r.nodes["s"].TakesXDP("eth0")); err != nil {
 		t.Fatal(err)
 	}
 	bpffs := n.BPFFS()
@@ -85,6 +87,7 @@ func TestNetUsersOfAServer(t *testing.T) {
 			t.Errorf("while daemons were killed and started:\n%s", out)
 		}
 	}
+	r.refuses()
 	for _, name := range routers {
 		r.daemons[name].Signal(unix.SIGTERM)
 		if err := r.daemons[name].Wait(); err != nil {
@@ -130,15 +133,43 @@ func (r *rig) bind(router string) {
 	for range a.Cells() {
 		a.Owner, a.Standby = append(a.Owner, 0), append(a.Standby, alloc.None)
 	}
-	request, err := protojson.Marshal(&tdpdv1.Request{About: &tdpdv1.Request_Bind{Bind: &tdpdv1.BindRequest{Binding: &tdpdv1.UserBinding{
+	r.say(router, &tdpdv1.UserBinding{
 		Service: "web", Vips: [][]byte{{192, 0, 2, 80}, netip.MustParseAddr("2001:db8::80").AsSlice()}, Allocation: alloc.ToProto("web", a), LifetimeMs: 120_000, HoldMs: 60_000,
-	}}}})
+	})
+}
+
+func (r *rig) say(router string, b *tdpdv1.UserBinding) {
+	r.t.Helper()
+	request, err := protojson.Marshal(&tdpdv1.Request{About: &tdpdv1.Request_Bind{Bind: &tdpdv1.BindRequest{Binding: b}}})
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	answer, ok := r.ask(router, string(request))
 	if !ok || answer.GetBind() == nil {
 		r.t.Fatalf("%s does not take the binding: %v", router, answer)
+	}
+}
+
+// refuses says at r3 that nobody serves any more: the user's connection attempts end at r1, at once.
+func (r *rig) refuses() {
+	r.t.Helper()
+	b := &tdpdv1.UserBinding{
+		Service: "web", Vips: [][]byte{{192, 0, 2, 80}, netip.MustParseAddr("2001:db8::80").AsSlice()}, Nobody: &allocv1.Epoch{Term: 1, Number: 2}, Refuse: tdpdv1.Refusal_REFUSAL_RESET,
+		LifetimeMs: 120_000, HoldMs: 60_000,
+	}
+	r.say("r3", b)
+	testnet.Eventually(r.t, 10*time.Second, func() bool { return r.steered("r1") == "1.2" }, "that nobody serves")
+	for _, to := range []string{"192.0.2.80:80", "[2001:db8::80]:80"} {
+		if err := r.nodes["u"].Do(func() error {
+			_, err := net.DialTimeout("tcp", to, 20*time.Second)
+			return err
+		}); !errors.Is(err, unix.ECONNREFUSED) {
+			r.t.Errorf("a connection to nobody at %s: %v", to, err)
+		}
+	}
+	answer, _ := r.ask("r1", "")
+	if n := answer.GetStatus().GetFastPath(); n["reset"] != 2 || n["nobody"] != 2 || n["pushed"] == 0 {
+		r.t.Errorf("r1 counts %v", n)
 	}
 }
 

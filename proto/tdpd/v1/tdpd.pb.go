@@ -379,6 +379,7 @@ type Status struct {
 	SessionsDown        uint64                 `protobuf:"varint,13,opt,name=sessions_down,json=sessionsDown,proto3" json:"sessions_down,omitempty"`
 	Steered             []*Steered             `protobuf:"bytes,14,rep,name=steered,proto3" json:"steered,omitempty"`                                                                                                                                 // by service
 	UserBindingsRefused map[string]uint64      `protobuf:"bytes,16,rep,name=user_bindings_refused,json=userBindingsRefused,proto3" json:"user_bindings_refused,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // neighbors' bindings of users, by reason
+	FastPath            map[string]uint64      `protobuf:"bytes,18,rep,name=fast_path,json=fastPath,proto3" json:"fast_path,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`                                    // packets, by what was done to them (docs/tags.md); none without a fast path
 	Unlabelled          []string               `protobuf:"bytes,11,rep,name=unlabelled,proto3" json:"unlabelled,omitempty"`                                                                                                                           // IPv4 routes without a metric, against which labels cannot win; bounded
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
@@ -508,6 +509,13 @@ func (x *Status) GetSteered() []*Steered {
 func (x *Status) GetUserBindingsRefused() map[string]uint64 {
 	if x != nil {
 		return x.UserBindingsRefused
+	}
+	return nil
+}
+
+func (x *Status) GetFastPath() map[string]uint64 {
+	if x != nil {
+		return x.FastPath
 	}
 	return nil
 }
@@ -2263,7 +2271,7 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\x05clear\x18\x06 \x01(\v2\x19.manycast.tdpd.v1.ClearedH\x00R\x05clear\x12-\n" +
 	"\x04bind\x18\a \x01(\v2\x17.manycast.tdpd.v1.BoundH\x00R\x04bindB\a\n" +
 	"\x05about\"\x0f\n" +
-	"\rStatusRequest\"\xdc\x06\n" +
+	"\rStatusRequest\"\xde\a\n" +
 	"\x06Status\x12\x1b\n" +
 	"\trouter_id\x18\x01 \x01(\tR\brouterId\x12\x18\n" +
 	"\astarted\x18\x02 \x01(\tR\astarted\x12\x1c\n" +
@@ -2284,7 +2292,8 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"sessionsUp\x12#\n" +
 	"\rsessions_down\x18\r \x01(\x04R\fsessionsDown\x123\n" +
 	"\asteered\x18\x0e \x03(\v2\x19.manycast.tdpd.v1.SteeredR\asteered\x12e\n" +
-	"\x15user_bindings_refused\x18\x10 \x03(\v21.manycast.tdpd.v1.Status.UserBindingsRefusedEntryR\x13userBindingsRefused\x12\x1e\n" +
+	"\x15user_bindings_refused\x18\x10 \x03(\v21.manycast.tdpd.v1.Status.UserBindingsRefusedEntryR\x13userBindingsRefused\x12C\n" +
+	"\tfast_path\x18\x12 \x03(\v2&.manycast.tdpd.v1.Status.FastPathEntryR\bfastPath\x12\x1e\n" +
 	"\n" +
 	"unlabelled\x18\v \x03(\tR\n" +
 	"unlabelled\x1a@\n" +
@@ -2292,6 +2301,9 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1aF\n" +
 	"\x18UserBindingsRefusedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a;\n" +
+	"\rFastPathEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xb1\x01\n" +
 	"\aSteered\x12\x18\n" +
@@ -2459,7 +2471,7 @@ func file_proto_tdpd_v1_tdpd_proto_rawDescGZIP() []byte {
 	return file_proto_tdpd_v1_tdpd_proto_rawDescData
 }
 
-var file_proto_tdpd_v1_tdpd_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_proto_tdpd_v1_tdpd_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_proto_tdpd_v1_tdpd_proto_goTypes = []any{
 	(*Request)(nil),       // 0: manycast.tdpd.v1.Request
 	(*Answer)(nil),        // 1: manycast.tdpd.v1.Answer
@@ -2490,10 +2502,11 @@ var file_proto_tdpd_v1_tdpd_proto_goTypes = []any{
 	(*Events)(nil),        // 26: manycast.tdpd.v1.Events
 	nil,                   // 27: manycast.tdpd.v1.Status.HellosRefusedEntry
 	nil,                   // 28: manycast.tdpd.v1.Status.UserBindingsRefusedEntry
-	nil,                   // 29: manycast.tdpd.v1.Neighbor.SentEntry
-	nil,                   // 30: manycast.tdpd.v1.Neighbor.ReceivedEntry
-	(*v1.Epoch)(nil),      // 31: manycast.alloc.v1.Epoch
-	(*UserBinding)(nil),   // 32: manycast.tdpd.v1.UserBinding
+	nil,                   // 29: manycast.tdpd.v1.Status.FastPathEntry
+	nil,                   // 30: manycast.tdpd.v1.Neighbor.SentEntry
+	nil,                   // 31: manycast.tdpd.v1.Neighbor.ReceivedEntry
+	(*v1.Epoch)(nil),      // 32: manycast.alloc.v1.Epoch
+	(*UserBinding)(nil),   // 33: manycast.tdpd.v1.UserBinding
 }
 var file_proto_tdpd_v1_tdpd_proto_depIdxs = []int32{
 	2,  // 0: manycast.tdpd.v1.Request.status:type_name -> manycast.tdpd.v1.StatusRequest
@@ -2515,25 +2528,26 @@ var file_proto_tdpd_v1_tdpd_proto_depIdxs = []int32{
 	10, // 16: manycast.tdpd.v1.Status.forwarding:type_name -> manycast.tdpd.v1.Forwarding
 	4,  // 17: manycast.tdpd.v1.Status.steered:type_name -> manycast.tdpd.v1.Steered
 	28, // 18: manycast.tdpd.v1.Status.user_bindings_refused:type_name -> manycast.tdpd.v1.Status.UserBindingsRefusedEntry
-	31, // 19: manycast.tdpd.v1.Steered.epoch:type_name -> manycast.alloc.v1.Epoch
-	8,  // 20: manycast.tdpd.v1.Neighbor.agreed:type_name -> manycast.tdpd.v1.Agreed
-	6,  // 21: manycast.tdpd.v1.Neighbor.adjacencies:type_name -> manycast.tdpd.v1.Adjacency
-	29, // 22: manycast.tdpd.v1.Neighbor.sent:type_name -> manycast.tdpd.v1.Neighbor.SentEntry
-	30, // 23: manycast.tdpd.v1.Neighbor.received:type_name -> manycast.tdpd.v1.Neighbor.ReceivedEntry
-	13, // 24: manycast.tdpd.v1.FECs.fecs:type_name -> manycast.tdpd.v1.FEC
-	15, // 25: manycast.tdpd.v1.FEC.hops:type_name -> manycast.tdpd.v1.NextHop
-	14, // 26: manycast.tdpd.v1.FEC.remote:type_name -> manycast.tdpd.v1.Binding
-	14, // 27: manycast.tdpd.v1.FEC.sent:type_name -> manycast.tdpd.v1.Binding
-	18, // 28: manycast.tdpd.v1.Table.entries:type_name -> manycast.tdpd.v1.Entry
-	15, // 29: manycast.tdpd.v1.Entry.hops:type_name -> manycast.tdpd.v1.NextHop
-	15, // 30: manycast.tdpd.v1.Step.hops:type_name -> manycast.tdpd.v1.NextHop
-	32, // 31: manycast.tdpd.v1.BindRequest.binding:type_name -> manycast.tdpd.v1.UserBinding
-	25, // 32: manycast.tdpd.v1.Events.events:type_name -> manycast.tdpd.v1.Event
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	29, // 19: manycast.tdpd.v1.Status.fast_path:type_name -> manycast.tdpd.v1.Status.FastPathEntry
+	32, // 20: manycast.tdpd.v1.Steered.epoch:type_name -> manycast.alloc.v1.Epoch
+	8,  // 21: manycast.tdpd.v1.Neighbor.agreed:type_name -> manycast.tdpd.v1.Agreed
+	6,  // 22: manycast.tdpd.v1.Neighbor.adjacencies:type_name -> manycast.tdpd.v1.Adjacency
+	30, // 23: manycast.tdpd.v1.Neighbor.sent:type_name -> manycast.tdpd.v1.Neighbor.SentEntry
+	31, // 24: manycast.tdpd.v1.Neighbor.received:type_name -> manycast.tdpd.v1.Neighbor.ReceivedEntry
+	13, // 25: manycast.tdpd.v1.FECs.fecs:type_name -> manycast.tdpd.v1.FEC
+	15, // 26: manycast.tdpd.v1.FEC.hops:type_name -> manycast.tdpd.v1.NextHop
+	14, // 27: manycast.tdpd.v1.FEC.remote:type_name -> manycast.tdpd.v1.Binding
+	14, // 28: manycast.tdpd.v1.FEC.sent:type_name -> manycast.tdpd.v1.Binding
+	18, // 29: manycast.tdpd.v1.Table.entries:type_name -> manycast.tdpd.v1.Entry
+	15, // 30: manycast.tdpd.v1.Entry.hops:type_name -> manycast.tdpd.v1.NextHop
+	15, // 31: manycast.tdpd.v1.Step.hops:type_name -> manycast.tdpd.v1.NextHop
+	33, // 32: manycast.tdpd.v1.BindRequest.binding:type_name -> manycast.tdpd.v1.UserBinding
+	25, // 33: manycast.tdpd.v1.Events.events:type_name -> manycast.tdpd.v1.Event
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_proto_tdpd_v1_tdpd_proto_init() }
@@ -2568,7 +2582,7 @@ func file_proto_tdpd_v1_tdpd_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_tdpd_v1_tdpd_proto_rawDesc), len(file_proto_tdpd_v1_tdpd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

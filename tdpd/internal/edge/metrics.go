@@ -42,6 +42,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	for reason, n := range st.GetHellosRefused() {
 		m.count("hellos_refused_total", "Hellos refused.", n, "reason", reason)
 	}
+	for what, n := range st.GetFastPath() {
+		m.count("fast_path_packets_total", "Packets that the fast path took: told are of too_long, reset and unreachable of nobody.", n, "what", what)
+	}
 	m.labels(st.GetLabels())
 	m.users(st)
 	m.gauge("ilm_entries", "Labels that may come in.", uint64(st.GetForwarding().GetLabels()))

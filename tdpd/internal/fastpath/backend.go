@@ -25,6 +25,7 @@ type programs interface {
 	Attach(ifindex int, side Side) error
 	Detach(ifindex int) error
 	Prune() error
+	Counters() (Counters, error)
 	Close(keep bool) error
 }
 
@@ -159,6 +160,17 @@ func (b *Backend) Steer(u vips.Users) error {
 		return nil
 	}
 	return b.applyUsers()
+}
+
+// Counters are what the programs have done, by name; also what those of a process before did.
+func (b *Backend) Counters() (map[string]uint64, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c, err := b.fast.Counters()
+	if err != nil {
+		return nil, fmt.Errorf("fast path: %w", err)
+	}
+	return c.ByName(), nil
 }
 
 // Close implements kernel.Backend.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -57,6 +58,10 @@ func (r *recorder) UpdateLabels(labels map[uint32][]Hop) error {
 		}
 	}
 	return r.failure
+}
+
+func (r *recorder) Counters() (Counters, error) {
+	return Counters{Pushed: 7, NoTables: 8}, r.failure
 }
 
 func (r *recorder) SetRefusals(refuse map[netip.Addr]vips.Refusal) error {
@@ -167,7 +172,13 @@ func TestBackendFollowsTablesAndNeighbors(t *testing.T) {
 			t.Errorf("the tables have %v", tables.State())
 		}
 
+		if c, err := b.Counters(); err != nil || c["pushed"] != 7 || c["no_tables"] != 8 || len(c) != reflect.TypeFor[Counters]().NumField() {
+			t.Errorf("counters %v, %v", c, err)
+		}
 		fast.failure = errors.New("full")
+		if c, err := b.Counters(); err == nil {
+			t.Errorf("counters that cannot be read: %v", c)
+		}
 		if err := b.Update(kernel.Changes{Labels: map[uint32][]kernel.Hop{104: {{Via: via4, Interface: 7}}}}); !errors.Is(err, fast.failure) {
 			t.Errorf("a failure of the programs: %v", err)
 		}

@@ -48,6 +48,15 @@ type Counters struct {
 	Malformed               uint64 // dropped
 }
 
+// ByName are the counters by their names in metrics and status.
+func (c Counters) ByName() map[string]uint64 {
+	return map[string]uint64{
+		"pushed": c.Pushed, "swapped": c.Swapped, "popped": c.Popped, "bare": c.Bare, "kernel": c.Kernel, "expiring": c.Expiring,
+		"too_long": c.TooLong, "told": c.Told, "nobody": c.Nobody, "reset": c.Reset, "unreachable": c.Unreachable, "outsider": c.Outsider,
+		"no_label": c.NoLabel, "no_tables": c.NoTables, "malformed": c.Malformed,
+	}
+}
+
 // Traffic is what went to an owner, counted where labels are pushed.
 type Traffic struct {
 	Packets uint64

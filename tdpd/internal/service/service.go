@@ -68,6 +68,8 @@ type Options struct {
 	Users UserStore
 	// Steer brings users into what steers them, which Kernel has with it; nil: nothing does.
 	Steer func(vips.Users) error
+	// Counters are what was done to packets by what stands before Kernel, by name; nil: nothing does.
+	Counters func() (map[string]uint64, error)
 	// Control is the control channel; nil: there is none, and all servers are well.
 	Control Control
 	// Publish is called by the loop for each event that others may want to know of, and does not wait; nil: nobody does.

@@ -36,6 +36,12 @@ func (s *Service) status(now time.Time) *tdpdv1.Status {
 		}
 		st.Interfaces = append(st.Interfaces, i)
 	}
+	if s.Counters != nil {
+		var err error
+		if st.FastPath, err = s.Counters(); err != nil {
+			s.kernel.warn(s.Log, now, err)
+		}
+	}
 	st.Steered, st.UserBindingsRefused = s.steeredStatus(), maps.Clone(s.users.refused)
 	for range s.fecs.Servers {
 		st.Servers++

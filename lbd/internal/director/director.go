@@ -12,6 +12,7 @@ import (
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/daemon"
+	"github.com/manycast/manycast/internal/outage"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
 	"github.com/manycast/manycast/lbd/internal/store"
@@ -31,12 +32,12 @@ type Config struct {
 
 // Loop sets the data plane to the services as they come; a daemon's task. It owns the plane.
 type Loop struct {
-	cfg     Config
-	refusal *refusal // nil without a channel
-	mail    *control.Mailbox
-	shelf   store.Shelf
-	ready   chan struct{}
-	turn    chan struct{}
+	cfg    Config
+	outage *outage.Outage // nil without a channel
+	mail   *control.Mailbox
+	shelf  store.Shelf
+	ready  chan struct{}
+	turn   chan struct{}
 
 	services []service.Service
 	want     []dataplane.DirectorService // as it is set; nil: it has to be
@@ -99,7 +100,7 @@ func (l *Loop) Run(ctx context.Context) error {
 			l.allocation(e)
 		case <-l.mail.Ready():
 			members, _ := l.mail.Take()
-			l.refusal.hear(time.Now(), members)
+			l.outage.Hear(time.Now(), members)
 		case <-again.C:
 		case <-l.turn:
 			continue
@@ -117,13 +118,13 @@ func grouped(all []service.Service) []service.Service {
 
 // listen begins with what an earlier run knew.
 func (l *Loop) listen() {
-	l.refusal = newRefusal(time.Now(), l.cfg.Channel.Silence())
+	l.outage = outage.New(time.Now(), l.cfg.Channel.Silence())
 	kept, err := l.shelf.Load()
 	if err != nil {
 		l.cfg.Log.Warn("allocations of the last run", "err", err)
 	}
 	for name, a := range kept {
-		l.refusal.allocate(name, a)
+		l.outage.Allocate(name, a)
 	}
 }
 
@@ -133,7 +134,7 @@ func (l *Loop) allocation(e bus.Entry) {
 		return
 	}
 	if e.Deleted {
-		l.refusal.allocate(e.Key, alloc.Allocation{})
+		l.outage.Allocate(e.Key, alloc.Allocation{})
 		return
 	}
 	s, err := store.DecodeState(e.Value)
@@ -141,7 +142,7 @@ func (l *Loop) allocation(e bus.Entry) {
 		l.cfg.Log.Warn("allocation on the bus is damaged; the last one counts", "service", e.Key, "err", err)
 		return
 	}
-	l.refusal.allocate(e.Key, s.Committed)
+	l.outage.Allocate(e.Key, s.Committed)
 	if s.Committed.Zero() {
 		return
 	}
@@ -166,8 +167,8 @@ func (l *Loop) set(now time.Time) time.Duration {
 		l.want, l.failed, l.setAgain = want, "", now.Add(checkEvery)
 	}
 	wait := l.setAgain.Sub(now)
-	if l.refusal != nil {
-		if at := l.refusal.next(now); !at.IsZero() {
+	if l.outage != nil {
+		if at := l.outage.Next(now); !at.IsZero() {
 			wait = min(wait, at.Sub(now))
 		}
 	}
@@ -204,7 +205,7 @@ func (l *Loop) planeServices(now time.Time) []dataplane.DirectorService {
 	out := make([]dataplane.DirectorService, len(l.services))
 	for i, s := range l.services {
 		out[i] = dataplane.DirectorService{VIP: s.VIP, Group: s.Group, Ports: s.Ports}
-		out[i].Refuse = l.refusal != nil && !s.Static() && l.refusal.refuses(now, s.Name)
+		out[i].Refuse = l.outage != nil && !s.Static() && l.outage.Of(now, s.Name)
 	}
 	return out
 }

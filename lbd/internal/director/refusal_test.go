@@ -13,6 +13,7 @@ import (
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/internal/outage"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
 	"github.com/manycast/manycast/lbd/internal/store"
@@ -21,65 +22,10 @@ import (
 
 const silence = 250 * time.Millisecond
 
-var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-
 func allocated() alloc.Allocation {
 	return alloc.Allocation{
 		Epoch: epoch.Epoch{Term: 1, Number: 1}, Slots: alloc.Slots{By: alloc.Suffix, Bits: 1}, Servers: []string{"s1", "s2"},
 		Owner: []uint16{0, 1}, Standby: []uint16{1, 0},
-	}
-}
-
-// TestRefusal: each case is what is heard long after the start, and whether "web" is refused a silence later.
-func TestRefusal(t *testing.T) {
-	type said = map[string]control.Member
-	available, silent := control.Member{Health: control.Available}, control.Member{Health: control.Silent}
-	for name, test := range map[string]struct {
-		said    said
-		refused bool
-	}{
-		"all silent":                      {said{"r1": available, "s1": silent, "s2": silent}, true},
-		"all dead or without application": {said{"r1": available, "s1": silent, "s2": {Health: control.Unwell, Why: "the application does not answer"}}, true},
-		"never heard":                     {said{"r1": available}, true},
-		"one serves":                      {said{"r1": available, "s1": silent, "s2": available}, false},
-		"one hears nobody":                {said{"r1": available, "s1": silent, "s2": {Health: control.Unwell, Why: control.Deaf}}, false},
-		"nothing known of one":            {said{"r1": available, "s1": silent, "s2": {Health: control.Unknown}}, false},
-		"the director is deaf":            {said{"r1": silent, "s1": silent, "s2": silent}, false},
-		"nobody ever heard":               {said{}, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r, now := newRefusal(start, silence), start.Add(time.Minute)
-			r.allocate("web", allocated())
-			for name, m := range test.said {
-				m.Name = name
-				r.hear(now, []control.Member{m})
-			}
-			if len(test.said) > 1 && r.refuses(now, "web") {
-				t.Error("refused before the silence is over")
-			}
-			if got := r.refuses(now.Add(silence), "web"); got != test.refused {
-				t.Errorf("refused %t, want %t", got, test.refused)
-			}
-			if r.refuses(now.Add(silence), "api") {
-				t.Error("a service without an allocation is refused")
-			}
-			r.allocate("web", alloc.Allocation{})
-			if r.refuses(now.Add(silence), "web") {
-				t.Error("refused after its allocation was deleted")
-			}
-		})
-	}
-}
-
-func TestDirectorListensFirst(t *testing.T) {
-	r := newRefusal(start, silence)
-	r.allocate("web", allocated())
-	r.hear(start, []control.Member{{Name: "r1", Health: control.Available}})
-	if due := r.next(start); !due.Equal(start.Add(listenFor)) {
-		t.Errorf("next at %v", due)
-	}
-	if r.refuses(start.Add(listenFor-1), "web") || !r.refuses(start.Add(listenFor), "web") {
-		t.Error("want to be refused once the director has listened for long enough")
 	}
 }
 
@@ -130,7 +76,7 @@ func TestUsersAreRefusedWhenAllServersAreDead(t *testing.T) {
 		bucket.SetAway(true)
 		plane, stop = startDirector(t, all, d1, bucket, dir)
 		want("restarted without a bus", time.Second, false)
-		want("and has listened", listenFor, true)
+		want("and has listened", outage.ListenFor, true)
 		stop()
 		r1.Leave()
 		d1.Leave()

@@ -52,7 +52,10 @@ func openTables(o *service.Options, log *slog.Logger) (err error) {
 	cfg := o.Config
 	var fast *fastpath.Fastpath
 	if cfg.Forwarding.Fast {
-		fast, err = fastpath.Open(fastpath.Options{Pins: cfg.Forwarding.BPFFS, Self4: cfg.RouterID, Self6: cfg.Transport6, Alone: cfg.Forwarding.Tables == config.TablesNone})
+		fast, err = fastpath.Open(fastpath.Options{
+			Pins: cfg.Forwarding.BPFFS, Self4: cfg.Self4(), Self6: cfg.Transport6, Sources: cfg.Forwarding.TunnelsFrom,
+			Alone: cfg.Forwarding.Tables == config.TablesNone,
+		})
 	} else {
 		err = fastpath.Remove(cfg.Forwarding.BPFFS)
 	}
@@ -71,7 +74,7 @@ func openTables(o *service.Options, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	backend, err := fastpath.NewBackend(o.Kernel, fast, n, cfg.Sides(), log)
+	backend, err := fastpath.NewBackend(o.Kernel, fast, n, cfg.Sides(), cfg.Forwarding.TunnelMTU, log)
 	if err != nil {
 		return err
 	}

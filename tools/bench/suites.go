@@ -37,6 +37,7 @@ func suites() []suite {
 			{name: "steering program, 64 k sources", unit: "ns", metric: "ns/64k", against: "constant push", versus: "ns/push"},
 			{name: "steering program, 1 M sources", unit: "ns", metric: "ns/1M", against: "constant push", versus: "ns/push"},
 			{name: "steering program, 1 M sources, median", unit: "ns", metric: "ns-median/1M", against: "constant push", versus: "ns-median/push"},
+			{name: "steering program, 1 M sources, in UDP", unit: "ns", metric: "ns/udp", against: "a label alone", versus: "ns/1M"},
 			{name: "steering program, 1 M sources", unit: "ns", metric: "ns/1M", against: "one that keeps connections", versus: "ns/lru"},
 			{name: "steering program, overrides for 1 % of 1 M", unit: "ns", metric: "ns/1M+10k", against: "without overrides", versus: "ns/1M"},
 			{name: "steering program, 1 M overrides", unit: "ns", metric: "ns/1M+1M", against: "without overrides", versus: "ns/1M"},

@@ -8,8 +8,11 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/daemon"
+	"github.com/manycast/manycast/tdpd/internal/fastpath"
 	"github.com/manycast/manycast/tdpd/internal/wire"
 )
+
+const tunnelMTULeast = 576
 
 // Where labels are forwarded.
 const (
@@ -63,6 +66,20 @@ func (c Config) checkForwarding(bad func(string, ...any)) {
 	}
 	if len(f.Edge) > 0 && !f.Fast {
 		bad("forwarding.edge: users are steered by the fast path: set fast_path")
+	}
+	if !f.Fast && len(f.TunnelsFrom) > 0 {
+		bad("forwarding.tunnels_from: the kernel's tables have none: set forwarding.fast_path")
+	}
+	if len(f.TunnelsFrom) > fastpath.MaxSources {
+		bad("forwarding.tunnels_from has %d prefixes: want %d at most", len(f.TunnelsFrom), fastpath.MaxSources)
+	}
+	for _, p := range f.TunnelsFrom {
+		if !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() {
+			bad("forwarding.tunnels_from: %v: want prefixes without bits behind their length", p)
+		}
+	}
+	if n := f.TunnelMTU; n != 0 && (n < tunnelMTULeast || n > 65535) {
+		bad("forwarding.tunnel_mtu is %d: want %d to 65535 bytes, or 0 for that of the interface", n, tunnelMTULeast)
 	}
 	for i, name := range f.Edge {
 		if name == "" || slices.Contains(f.Edge[:i], name) || slices.Contains(c.Interfaces, name) {

@@ -102,10 +102,12 @@ type Restart struct {
 
 // Forwarding is [forwarding].
 type Forwarding struct {
-	Tables string   `toml:"tables"`
-	Fast   bool     `toml:"fast_path"`
-	Edge   []string `toml:"edge"`
-	BPFFS  string   `toml:"bpffs"`
+	Tables      string         `toml:"tables"`
+	Fast        bool           `toml:"fast_path"`
+	Edge        []string       `toml:"edge"`
+	BPFFS       string         `toml:"bpffs"`
+	TunnelsFrom []netip.Prefix `toml:"tunnels_from"`
+	TunnelMTU   int            `toml:"tunnel_mtu"`
 }
 
 // Sides are the interfaces that the fast path is on.
@@ -201,6 +203,14 @@ func (c Config) Discovery() discovery.Config {
 		LinkHold: c.Hello.LinkHold, TargetedHold: c.Hello.TargetedHold, Accept: c.acceptsTargeted,
 		MaxAdjacencies: c.Limits.Adjacencies,
 	}
+}
+
+// Self4 is the IPv4 address that this router speaks by where it is not LDP that speaks.
+func (c Config) Self4() netip.Addr {
+	if c.Transport4.IsValid() {
+		return c.Transport4
+	}
+	return c.RouterID
 }
 
 // Preference is the family of sessions with dual-stack peers.

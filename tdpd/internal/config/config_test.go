@@ -30,11 +30,12 @@ func TestReferenceFile(t *testing.T) {
 	want.Name, want.RouterID, want.Transport4, want.Interfaces = got.Name, got.RouterID, got.Transport4, got.Interfaces
 	want.Labels.Advertise, want.Labels.Accept = got.Labels.Advertise, got.Labels.Accept // empty, not nil
 	want.Hello.AcceptTargeted, want.Servers.Addresses, want.Bus.URLs = got.Hello.AcceptTargeted, got.Servers.Addresses, got.Bus.URLs
-	want.Users.Upstream, want.Users.VIPs, want.Forwarding.Edge = got.Users.Upstream, got.Users.VIPs, got.Forwarding.Edge
+	want.Users.Upstream, want.Users.VIPs = got.Users.Upstream, got.Users.VIPs
+	want.Forwarding.Edge, want.Forwarding.TunnelsFrom = got.Forwarding.Edge, got.Forwarding.TunnelsFrom
 	if !reflect.DeepEqual(got, want) {
 		t.Fatalf("the reference file says\n%+v\nthe defaults are\n%+v", got, want)
 	}
-	if n := len(got.Labels.Advertise) + len(got.Labels.Accept) + len(got.Hello.AcceptTargeted) + len(got.Servers.Addresses) + len(got.Bus.URLs) + len(got.Users.Upstream) + len(got.Users.VIPs) + len(got.Forwarding.Edge); n != 0 {
+	if n := len(got.Labels.Advertise) + len(got.Labels.Accept) + len(got.Hello.AcceptTargeted) + len(got.Servers.Addresses) + len(got.Bus.URLs) + len(got.Users.Upstream) + len(got.Users.VIPs) + len(got.Forwarding.Edge) + len(got.Forwarding.TunnelsFrom); n != 0 {
 		t.Errorf("%d defaults that are none", n)
 	}
 }
@@ -120,6 +121,9 @@ func TestWhatCannotWork(t *testing.T) {
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[forwarding]\ntables = \"none\"":                                   "nothing is forwarded",
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[forwarding]\nedge = [\"b\"]":                                      "set fast_path",
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[forwarding]\nfast_path = true\nedge = [\"a\"]":                    "none of those that LDP runs on",
+		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[forwarding]\ntunnels_from = [\"10.0.0.0/8\"]":                     "set forwarding.fast_path",
+		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[forwarding]\ntunnels_from = [\"10.0.0.1/8\"]":                     "without bits behind",
+		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[forwarding]\ntunnel_mtu = 575":                                    "want 576 to 65535",
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[limits]\nbindings = 0":                                            "limits.bindings is 0: want 1 to 10000000",
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[limits]\nadjacencies = 100001":                                    "limits.adjacencies is 100001",
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[session]\nhop_count_limit = 256":                                  "session.hop_count_limit is 256",

@@ -22,6 +22,7 @@ type programs interface {
 	SetUsers(vips map[netip.Addr]*steer.Plan, trees map[steer.Owner][]Hop) error
 	SetLabels(labels map[uint32][]Hop) error
 	UpdateLabels(labels map[uint32][]Hop) error
+	Labels() map[uint32][]kernel.Hop
 	Attach(ifindex int, side Side) error
 	Detach(ifindex int) error
 	Prune() error
@@ -30,13 +31,14 @@ type programs interface {
 }
 
 // Backend is a kernel.Backend with a fast path in front of its tables: what comes in with a label, and what is for a VIP, is sent on by the
-// programs where the neighbor's Ethernet address is known, and by the tables where it is not. Its methods may be called from several
-// goroutines.
+// programs where the neighbor's Ethernet address is known, and by the tables where it is not. What goes into tunnels the tables do not
+// hear of: they have none. Its methods may be called from several goroutines.
 type Backend struct {
 	kernel.Backend
 	fast      programs
 	neighbors neighbors.Source
 	sides     map[string]Side // of interfaces, by name
+	tunnelMTU int             // of what leaves in UDP, 0: that of the link
 	log       *slog.Logger
 	done      chan struct{}
 	over      sync.WaitGroup
@@ -51,19 +53,54 @@ type Backend struct {
 	asked  bool                  // for those, and no others
 }
 
-// NewBackend puts a fast path in front of tables, on interfaces by their names: labels are what the tables have. It closes all of them.
-func NewBackend(tables kernel.Backend, fast programs, n neighbors.Source, sides map[string]Side, log *slog.Logger) (*Backend, error) {
-	entries, err := tables.Entries()
+// NewBackend puts a fast path in front of tables, on interfaces by their names: labels are what the tables have, and what the programs
+// have into tunnels. tunnelMTU is how long a packet in UDP may be at most; 0: as its link says. It closes all of them.
+func NewBackend(tables kernel.Backend, fast programs, n neighbors.Source, sides map[string]Side, tunnelMTU int, log *slog.Logger) (*Backend, error) {
+	b := &Backend{
+		Backend: tables, fast: fast, neighbors: n, sides: sides, tunnelMTU: tunnelMTU, log: log, done: make(chan struct{}),
+		on: map[int]bool{}, uses: map[neighbors.Key]int{},
+	}
+	entries, err := b.Entries()
 	if err != nil {
 		return nil, err
-	}
-	b := &Backend{
-		Backend: tables, fast: fast, neighbors: n, sides: sides, log: log, done: make(chan struct{}),
-		on: map[int]bool{}, uses: map[neighbors.Key]int{},
 	}
 	b.setLabels(entries.Labels)
 	b.over.Go(b.follow)
 	return b, nil
+}
+
+// Entries implements kernel.Backend.
+func (b *Backend) Entries() (kernel.State, error) {
+	entries, err := b.Backend.Entries()
+	if err != nil {
+		return kernel.State{}, err
+	}
+	entries.Labels = maps.Clone(entries.Labels)
+	for label, hops := range b.fast.Labels() {
+		if slices.ContainsFunc(hops, tunnels) {
+			entries.Labels[label] = hops
+		}
+	}
+	return entries, nil
+}
+
+func tunnels(h kernel.Hop) bool { return h.Tunnel.IsValid() }
+
+// native is what tables can do of it, nil of what they can do nothing of.
+func native[K comparable](all map[K][]kernel.Hop) map[K][]kernel.Hop {
+	out := make(map[K][]kernel.Hop, len(all))
+	for key, hops := range all {
+		if slices.ContainsFunc(hops, tunnels) {
+			hops = slices.DeleteFunc(slices.Clone(hops), tunnels)
+		}
+		out[key] = hops
+	}
+	return out
+}
+
+func some[K comparable](all map[K][]kernel.Hop) map[K][]kernel.Hop {
+	maps.DeleteFunc(all, func(_ K, hops []kernel.Hop) bool { return len(hops) == 0 })
+	return all
 }
 
 // follow takes what is new of neighbors.
@@ -114,7 +151,7 @@ func (b *Backend) attach() error {
 
 // Set implements kernel.Backend.
 func (b *Backend) Set(s kernel.State) error {
-	err := b.Backend.Set(s)
+	err := b.Backend.Set(kernel.State{Interfaces: s.Interfaces, Labels: some(native(s.Labels)), Prefixes: some(native(s.Prefixes))})
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.setLabels(s.Labels)
@@ -123,7 +160,7 @@ func (b *Backend) Set(s kernel.State) error {
 
 // Update implements kernel.Backend.
 func (b *Backend) Update(c kernel.Changes) error {
-	err := b.Backend.Update(c)
+	err := b.Backend.Update(kernel.Changes{Labels: native(c.Labels), Prefixes: native(c.Prefixes)})
 	if len(c.Labels) == 0 {
 		return err
 	}
@@ -260,12 +297,17 @@ func (b *Backend) hops(list []kernel.Hop) []Hop {
 	return out
 }
 
-// isFast says whether the programs can send what the tables send by h: not where that is for this router, or has several labels to push.
-func isFast(h kernel.Hop) bool { return h.Via.IsValid() && len(h.Labels) <= 1 }
+// isFast says whether the programs can send by h, which is to a neighbor: not where it has several labels to push.
+func isFast(h kernel.Hop) bool {
+	return h.Via.IsValid() && len(h.Labels) <= 1 && (!h.Tunnel.IsValid() || len(h.Labels) == 1)
+}
 
-// hop is how the programs send what the tables send by h: not at all where they cannot, or where that leaves by what is no Ethernet or to
+// hop is how the programs send what is to leave by h: not at all where they cannot, or where that leaves by what is no Ethernet or to
 // whom is not known yet.
 func (b *Backend) hop(h kernel.Hop) Hop {
+	if !h.Via.IsValid() && h.Interface > 0 && len(h.Labels) == 0 {
+		return Hop{How: Local, Interface: h.Interface}
+	}
 	if !isFast(h) {
 		return Hop{How: Kernel}
 	}
@@ -277,6 +319,12 @@ func (b *Backend) hop(h kernel.Hop) Hop {
 	out := Hop{Interface: h.Interface, How: Bare, To: to, From: l.MAC, MTU: min(l.MTU, 65535), Next: h}
 	if len(h.Labels) == 1 {
 		out.How, out.Label = Label, h.Labels[0]
+	}
+	if h.Tunnel.IsValid() {
+		out.How, out.Tunnel = UDP, h.Tunnel
+		if b.tunnelMTU > 0 {
+			out.MTU = min(out.MTU, b.tunnelMTU)
+		}
 	}
 	return out
 }

@@ -25,6 +25,7 @@ type recorder struct {
 	sets    int
 	users   int
 	failure error
+	left    map[uint32][]kernel.Hop
 	closed  []bool
 	on      map[int]Side
 	pruned  int
@@ -75,6 +76,8 @@ func (r *recorder) SetUsers(vips map[netip.Addr]*steer.Plan, trees map[steer.Own
 	return r.failure
 }
 
+func (r *recorder) Labels() map[uint32][]kernel.Hop { return r.left }
+
 func (r *recorder) Close(keep bool) error {
 	r.closed = append(r.closed, keep)
 	return nil
@@ -98,7 +101,7 @@ func known(macs map[netip.Addr]net.HardwareAddr, l neighbors.Link) neighbors.Tab
 func TestBackendFollowsTablesAndNeighbors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fast, n, tables := &recorder{on: map[int]Side{}}, neighbors.NewFake(), kernel.NewFake(kernel.State{})
-		b, err := NewBackend(tables, fast, n, map[string]Side{"eth0": Edge, "eth1": Core}, slog.New(slog.NewTextHandler(t.Output(), nil)))
+		b, err := NewBackend(tables, fast, n, map[string]Side{"eth0": Edge, "eth1": Core}, 0, slog.New(slog.NewTextHandler(t.Output(), nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,14 +116,14 @@ func TestBackendFollowsTablesAndNeighbors(t *testing.T) {
 		check := func(when string, labels map[uint32][]Hop, trees map[steer.Owner][]Hop) {
 			t.Helper()
 			synctest.Wait()
-			if diff := cmp.Diff(State{Labels: labels, Trees: trees}, fast.state, cmpopts.EquateEmpty(), cmpopts.IgnoreFields(State{}, "VIPs"), cmpopts.IgnoreFields(Hop{}, "Next")); diff != "" {
+			if diff := cmp.Diff(State{Labels: labels, Trees: trees}, fast.state, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}), cmpopts.IgnoreFields(State{}, "VIPs"), cmpopts.IgnoreFields(Hop{}, "Next")); diff != "" {
 				t.Errorf("%s: -want +got:\n%s", when, diff)
 			}
 		}
 		out := func(how How, label uint32) []Hop {
 			return []Hop{{Interface: 7, How: how, Label: label, To: next, From: here, MTU: 1500}}
 		}
-		left := []Hop{{How: Kernel}}
+		left, local := []Hop{{How: Kernel}}, []Hop{{How: Local, Interface: 1}}
 
 		ask(func() error {
 			return b.Set(kernel.State{Labels: map[uint32][]kernel.Hop{
@@ -139,29 +142,29 @@ func TestBackendFollowsTablesAndNeighbors(t *testing.T) {
 		if side, on := fast.on[7]; !on || side != Edge || len(fast.on) != 1 || fast.pruned != 1 {
 			t.Errorf("on %v, pruned %d times", fast.on, fast.pruned)
 		}
-		check("nobody is known", map[uint32][]Hop{100: left, 101: left, 102: left, 103: left}, nil)
+		check("nobody is known", map[uint32][]Hop{100: left, 101: left, 102: local, 103: left}, nil)
 		n.Send(known(map[netip.Addr]net.HardwareAddr{via4: next, via6: next}, eth0))
-		check("both are", map[uint32][]Hop{100: out(Label, 200), 101: out(Bare, 0), 102: left, 103: left}, nil)
+		check("both are", map[uint32][]Hop{100: out(Label, 200), 101: out(Bare, 0), 102: local, 103: left}, nil)
 
 		sets := fast.sets
 		ask(func() error {
 			return b.Update(kernel.Changes{Labels: map[uint32][]kernel.Hop{100: nil, 103: {{Labels: []uint32{300}, Via: via6, Interface: 7}}}})
 		})
-		check("updated", map[uint32][]Hop{101: out(Bare, 0), 102: left, 103: out(Label, 300)}, nil)
+		check("updated", map[uint32][]Hop{101: out(Bare, 0), 102: local, 103: out(Label, 300)}, nil)
 		if fast.users != 0 {
 			t.Error("users were touched before anybody said what they are steered by")
 		}
 		ask(func() error {
 			return b.Steer(vips.Users{Trees: map[steer.Owner][]kernel.Hop{1: {{Labels: []uint32{400}, Via: via4, Interface: 7}}, 2: nil, 3: {{Interface: 1}}}})
 		})
-		check("steered", map[uint32][]Hop{101: out(Bare, 0), 102: left, 103: out(Label, 300)}, map[steer.Owner][]Hop{1: out(Label, 400), 2: {}, 3: left})
+		check("steered", map[uint32][]Hop{101: out(Bare, 0), 102: local, 103: out(Label, 300)}, map[steer.Owner][]Hop{1: out(Label, 400), 2: {}, 3: local})
 		if fast.sets != sets || fast.users != 1 {
 			t.Errorf("all labels were gone through %d times for a change of some and one of users, those of users %d times", fast.sets-sets, fast.users)
 		}
 		down := eth0
 		down.Up = false
 		n.Send(known(map[netip.Addr]net.HardwareAddr{via4: next, via6: next}, down))
-		check("the link is down", map[uint32][]Hop{101: left, 102: left, 103: left}, map[steer.Owner][]Hop{1: left, 2: {}, 3: left})
+		check("the link is down", map[uint32][]Hop{101: left, 102: local, 103: left}, map[steer.Owner][]Hop{1: left, 2: {}, 3: local})
 		renamed := eth0
 		renamed.Name = "eth9"
 		n.Send(known(nil, renamed))

@@ -47,6 +47,7 @@ type benchFastHop struct {
 	How      uint8
 	Labelled uint8
 	Via      benchIn6Addr
+	Far      benchIn6Addr
 }
 
 type benchFastPath struct {
@@ -60,6 +61,13 @@ type benchFastService struct {
 	Refuse uint8
 	Flags  uint8
 	Pad    [6]uint8
+}
+
+type benchFastSource struct {
+	_       structs.HostLayout
+	Bits    uint32
+	Zero    uint32
+	Address benchIn6Addr
 }
 
 type benchFastTraffic struct {
@@ -111,6 +119,7 @@ const (
 	benchMapFastLabels        = "fast_labels"
 	benchMapFastOwners        = "fast_owners"
 	benchMapFastServices      = "fast_services"
+	benchMapFastSources       = "fast_sources"
 	benchMapFastToldAt        = "fast_told_at"
 	benchMapFastTrees         = "fast_trees"
 	benchMapSteerCurrent      = "steer_current"
@@ -194,6 +203,7 @@ type benchMapSpecs struct {
 	FastLabels    *ebpf.MapSpec `ebpf:"fast_labels"`
 	FastOwners    *ebpf.MapSpec `ebpf:"fast_owners"`
 	FastServices  *ebpf.MapSpec `ebpf:"fast_services"`
+	FastSources   *ebpf.MapSpec `ebpf:"fast_sources"`
 	FastToldAt    *ebpf.MapSpec `ebpf:"fast_told_at"`
 	FastTrees     *ebpf.MapSpec `ebpf:"fast_trees"`
 	SteerCurrent  *ebpf.MapSpec `ebpf:"steer_current"`
@@ -243,6 +253,7 @@ type benchMaps struct {
 	FastLabels    *ebpf.Map `ebpf:"fast_labels"`
 	FastOwners    *ebpf.Map `ebpf:"fast_owners"`
 	FastServices  *ebpf.Map `ebpf:"fast_services"`
+	FastSources   *ebpf.Map `ebpf:"fast_sources"`
 	FastToldAt    *ebpf.Map `ebpf:"fast_told_at"`
 	FastTrees     *ebpf.Map `ebpf:"fast_trees"`
 	SteerCurrent  *ebpf.Map `ebpf:"steer_current"`
@@ -265,6 +276,7 @@ func (m *benchMaps) Close() error {
 		m.FastLabels,
 		m.FastOwners,
 		m.FastServices,
+		m.FastSources,
 		m.FastToldAt,
 		m.FastTrees,
 		m.SteerCurrent,

@@ -46,7 +46,7 @@ func newRig(b *testing.B) *rig {
 	if err := spec.LoadAndAssign(&r.bench, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
 		"steer_groups": o.SteerGroups, "steer_current": o.SteerCurrent, "steer_plans": o.SteerPlans, "steer_slots": o.SteerSlots,
 		"steer_entries": o.SteerEntries, "steer_users": o.SteerUsers, "fast_trees": o.FastTrees, "fast_owners": o.FastOwners,
-		"fast_labels": o.FastLabels, "fast_hops": o.FastHops, "fast_counts": o.FastCounts, "vips6": o.Vips6,
+		"fast_labels": o.FastLabels, "fast_hops": o.FastHops, "fast_counts": o.FastCounts, "vips6": o.Vips6, "fast_sources": o.FastSources,
 	}}); err != nil {
 		b.Fatalf("%+v", err)
 	}
@@ -123,12 +123,16 @@ func overrides(n int) []steer.User {
 	return users
 }
 
-func benchState(b *testing.B, p *steer.Plan) State {
+func benchState(p *steer.Plan, far netip.Addr) State {
 	s := State{VIPs: map[netip.Addr]*steer.Plan{vip4: p}, Trees: map[steer.Owner][]Hop{}}
 	for i := range benchTrees {
 		to := slices.Clone(next)
 		to[4] = byte(i % 8)
-		s.Trees[steer.Owner(i+1)] = []Hop{{Interface: 1 + i%8, How: Label, Label: uint32(100 + i), To: to, From: here, MTU: 1500}}
+		h := Hop{Interface: 1 + i%8, How: Label, Label: uint32(100 + i), To: to, From: here, MTU: 1500}
+		if far.IsValid() {
+			h.How, h.Tunnel = UDP, far
+		}
+		s.Trees[steer.Owner(i+1)] = []Hop{h}
 	}
 	return s
 }
@@ -143,6 +147,7 @@ func BenchmarkNetSteering(b *testing.B) {
 		name             string
 		what             int
 		users, overrides int
+		far              netip.Addr // labels leave in UDP
 		took             []float64
 	}{
 		{name: "push", what: constantPush, users: 1 << 20},
@@ -150,26 +155,30 @@ func BenchmarkNetSteering(b *testing.B) {
 		{name: "1k", what: steering, users: 1 << 10},
 		{name: "64k", what: steering, users: 1 << 16},
 		{name: "1M", what: steering, users: 1 << 20},
+		{name: "udp", what: steering, users: 1 << 20, far: far4},
 		{name: "lru", what: connections, users: 1 << 20},
 		{name: "1M+10k", what: steering, users: 1 << 20, overrides: 10_000},
 		{name: "1M+1M", what: steering, users: 1 << 20, overrides: 1_000_000},
 	}
 	r := newRig(b)
 	var driver []float64
-	for _, n := range []int{0, 10_000, 1_000_000} {
+	for _, s := range []struct {
+		overrides int
+		far       netip.Addr
+	}{{0, netip.Addr{}}, {0, far4}, {10_000, netip.Addr{}}, {1_000_000, netip.Addr{}}} {
 		p := base
-		if n > 0 {
+		if s.overrides > 0 {
 			var err error
-			if p, err = base.WithUsers(overrides(n)); err != nil {
+			if p, err = base.WithUsers(overrides(s.overrides)); err != nil {
 				b.Fatal(err)
 			}
 		}
-		if err := r.Set(benchState(b, p)); err != nil {
+		if err := r.Set(benchState(p, s.far)); err != nil {
 			b.Fatal(err)
 		}
 		for range 9 {
 			for i := range cases {
-				if c := &cases[i]; c.overrides == n {
+				if c := &cases[i]; c.overrides == s.overrides && c.far == s.far {
 					r.once(b, c.what, c.users, 1<<20) // warm
 					floor := r.once(b, nothing, c.users, 1<<20)
 					driver = append(driver, floor)
@@ -200,7 +209,7 @@ func BenchmarkNetMillionOverrides(b *testing.B) {
 	defer f.Close(false)
 	var load, hash time.Duration
 	for b.Loop() {
-		if err := f.Set(benchState(b, base)); err != nil {
+		if err := f.Set(benchState(base, netip.Addr{})); err != nil {
 			b.Fatal(err)
 		}
 		start := time.Now()
@@ -208,7 +217,7 @@ func BenchmarkNetMillionOverrides(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := f.Set(benchState(b, p)); err != nil {
+		if err := f.Set(benchState(p, netip.Addr{})); err != nil {
 			b.Fatal(err)
 		}
 		load += time.Since(start)

@@ -18,7 +18,8 @@ type Hop struct {
 	Label     uint32           // of Label: 0 to 1,048,575
 	To        net.HardwareAddr // the neighbour, 6 bytes
 	From      net.HardwareAddr // the interface
-	MTU       int              // of the link: the longest packet, labels included, 68 to 65,535
+	MTU       int              // of the link: the longest packet, all that is added included, 68 to 65,535; of UDP at least 128
+	Tunnel    netip.Addr       // of UDP: the far end
 	Next      kernel.Hop       // what it comes of, for the next process: a neighbor, and a label or none; zero: it is nobody's
 }
 
@@ -30,6 +31,8 @@ const (
 	Kernel How = iota // nothing: the kernel's tables do it
 	Label             // push it, or swap it in
 	Bare              // a packet leaves without a label, or with what is below the one that came in
+	UDP               // as Label, and in UDP to the far end of a tunnel (RFC 7510)
+	Local             // what is below the label is given to this host
 )
 
 // Counters are what has been done since the maps were made.
@@ -46,6 +49,11 @@ type Counters struct {
 	NoLabel                 uint64 // dropped: with a label that is not known, and no tables behind
 	NoTables                uint64 // dropped: with one that is, but what tables should have done, and there are none
 	Malformed               uint64 // dropped
+	Tunneled                uint64 // of those pushed and swapped: sent in UDP
+	Untunneled              uint64 // taken out of UDP
+	Stranger                uint64 // dropped: in UDP, from an address that may not send it
+	Congested               uint64 // dropped: marked on the way in UDP, and what is inside cannot say so (RFC 6040)
+	Local                   uint64 // given to this host
 }
 
 // ByName are the counters by their names in metrics and status.
@@ -54,6 +62,7 @@ func (c Counters) ByName() map[string]uint64 {
 		"pushed": c.Pushed, "swapped": c.Swapped, "popped": c.Popped, "bare": c.Bare, "kernel": c.Kernel, "expiring": c.Expiring,
 		"too_long": c.TooLong, "told": c.Told, "nobody": c.Nobody, "reset": c.Reset, "unreachable": c.Unreachable, "outsider": c.Outsider,
 		"no_label": c.NoLabel, "no_tables": c.NoTables, "malformed": c.Malformed,
+		"tunneled": c.Tunneled, "untunneled": c.Untunneled, "stranger": c.Stranger, "congested": c.Congested, "local": c.Local,
 	}
 }
 
@@ -65,9 +74,10 @@ type Traffic struct {
 
 // Bounds of the maps.
 const (
-	MaxOwners = 1 << 16
-	MaxLabels = 1 << 20
-	MaxHops   = 1 << 20
+	MaxSources = 1 << 10
+	MaxOwners  = 1 << 16
+	MaxLabels  = 1 << 20
+	MaxHops    = 1 << 20
 )
 
 // ErrFull says that there is no room for an entry.
@@ -75,7 +85,7 @@ var ErrFull = errors.New("the fast path's maps are full")
 
 func (h Hop) check() error {
 	switch {
-	case h.How == Kernel:
+	case h.How == Kernel || h.How == Local:
 		return nil
 	case h.Interface <= 0:
 		return fmt.Errorf("hop by interface %d", h.Interface)
@@ -83,6 +93,8 @@ func (h Hop) check() error {
 		return fmt.Errorf("hop by interface %d: from %q to %q, want Ethernet addresses", h.Interface, h.From, h.To)
 	case h.MTU < 68 || h.MTU > 65535:
 		return fmt.Errorf("hop by interface %d: MTU %d, want 68 to 65535", h.Interface, h.MTU)
+	case h.How == UDP && (!h.Tunnel.IsValid() || h.MTU < 128):
+		return fmt.Errorf("hop by interface %d: in UDP to %v with MTU %d, want an address and 128 or more", h.Interface, h.Tunnel, h.MTU)
 	case h.Label >= 1<<20:
 		return fmt.Errorf("hop by interface %d: label %d, want 20 bits", h.Interface, h.Label)
 	}
@@ -94,12 +106,21 @@ func (h Hop) encode() (e fastpathFastHop) {
 	e.How = uint8(h.How)
 	if h.Next.Via.IsValid() {
 		e.Ifindex, e.Via.In6U.U6Addr8 = uint32(h.Next.Interface), h.Next.Via.As16()
+		if h.Next.Tunnel.IsValid() {
+			e.Far.In6U.U6Addr8 = h.Next.Tunnel.As16()
+		}
 		if len(h.Next.Labels) > 0 {
 			e.Labelled, e.Entry = 1, h.Next.Labels[0]<<12
 		}
 	}
-	if h.How == Kernel {
+	switch h.How {
+	case Kernel:
 		return e
+	case Local:
+		e.Ifindex = uint32(h.Interface)
+		return e
+	case UDP:
+		e.Far.In6U.U6Addr8 = h.Tunnel.As16()
 	}
 	e.Ifindex, e.Entry, e.Mtu = uint32(h.Interface), h.Label<<12, uint16(h.MTU)
 	copy(e.Macs[:6], h.To)
@@ -109,6 +130,9 @@ func (h Hop) encode() (e fastpathFastHop) {
 
 // next is what an encoded hop comes of; false: it is nobody's.
 func (e fastpathFastHop) next() (kernel.Hop, bool) {
+	if How(e.How) == Local {
+		return kernel.Hop{Interface: int(e.Ifindex)}, true
+	}
 	via := netip.AddrFrom16(e.Via.In6U.U6Addr8).Unmap()
 	if via.IsUnspecified() {
 		return kernel.Hop{}, false
@@ -116,6 +140,9 @@ func (e fastpathFastHop) next() (kernel.Hop, bool) {
 	h := kernel.Hop{Via: via, Interface: int(e.Ifindex)}
 	if e.Labelled != 0 {
 		h.Labels = []uint32{e.Entry >> 12}
+	}
+	if far := netip.AddrFrom16(e.Far.In6U.U6Addr8).Unmap(); !far.IsUnspecified() {
+		h.Tunnel = far
 	}
 	return h, true
 }

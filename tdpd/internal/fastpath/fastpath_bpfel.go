@@ -31,6 +31,7 @@ type fastpathFastHop struct {
 	How      uint8
 	Labelled uint8
 	Via      fastpathIn6Addr
+	Far      fastpathIn6Addr
 }
 
 type fastpathFastPath struct {
@@ -44,6 +45,13 @@ type fastpathFastService struct {
 	Refuse uint8
 	Flags  uint8
 	Pad    [6]uint8
+}
+
+type fastpathFastSource struct {
+	_       structs.HostLayout
+	Bits    uint32
+	Zero    uint32
+	Address fastpathIn6Addr
 }
 
 type fastpathFastTraffic struct {
@@ -92,6 +100,7 @@ const (
 	fastpathMapFastLabels   = "fast_labels"
 	fastpathMapFastOwners   = "fast_owners"
 	fastpathMapFastServices = "fast_services"
+	fastpathMapFastSources  = "fast_sources"
 	fastpathMapFastToldAt   = "fast_told_at"
 	fastpathMapFastTrees    = "fast_trees"
 	fastpathMapSteerCurrent = "steer_current"
@@ -164,6 +173,7 @@ type fastpathMapSpecs struct {
 	FastLabels   *ebpf.MapSpec `ebpf:"fast_labels"`
 	FastOwners   *ebpf.MapSpec `ebpf:"fast_owners"`
 	FastServices *ebpf.MapSpec `ebpf:"fast_services"`
+	FastSources  *ebpf.MapSpec `ebpf:"fast_sources"`
 	FastToldAt   *ebpf.MapSpec `ebpf:"fast_told_at"`
 	FastTrees    *ebpf.MapSpec `ebpf:"fast_trees"`
 	SteerCurrent *ebpf.MapSpec `ebpf:"steer_current"`
@@ -210,6 +220,7 @@ type fastpathMaps struct {
 	FastLabels   *ebpf.Map `ebpf:"fast_labels"`
 	FastOwners   *ebpf.Map `ebpf:"fast_owners"`
 	FastServices *ebpf.Map `ebpf:"fast_services"`
+	FastSources  *ebpf.Map `ebpf:"fast_sources"`
 	FastToldAt   *ebpf.Map `ebpf:"fast_told_at"`
 	FastTrees    *ebpf.Map `ebpf:"fast_trees"`
 	SteerCurrent *ebpf.Map `ebpf:"steer_current"`
@@ -229,6 +240,7 @@ func (m *fastpathMaps) Close() error {
 		m.FastLabels,
 		m.FastOwners,
 		m.FastServices,
+		m.FastSources,
 		m.FastToldAt,
 		m.FastTrees,
 		m.SteerCurrent,

@@ -33,10 +33,13 @@ type Fastpath struct {
 // Options of a Fastpath. Sizes are how much there is room for; 0 is the most.
 type Options struct {
 	Owners, Labels, Hops uint32
-	// Self are this router's addresses, by which senders are told what is too long and that nobody serves; without one of a family they are not.
+	// Self are this router's addresses, by which senders are told what is too long and that nobody serves, and where tunnels begin and end;
+	// without one of a family they are not, and do not.
 	Self4, Self6 netip.Addr
 	// Alone: there are no tables behind. What has a label and would be left to them is dropped, and counted.
 	Alone bool
+	// Sources are from whom labels in UDP (RFC 7510) to Self4 and Self6 are taken, at most MaxSources: from nobody else.
+	Sources []netip.Prefix
 	// Pins is a directory on a bpffs that keeps maps and attachments beyond the process: the next one takes them over; empty: they
 	// end with it.
 	Pins string
@@ -58,7 +61,7 @@ func Open(o Options) (*Fastpath, error) {
 		f.hops = newHopTable(m.FastHops.MaxEntries(), f.putHops)
 		f.trees = paths[steer.Owner]{kind: "tree of owner", hops: f.hops, has: map[steer.Owner][]fastpathFastHop{}, put: f.putTree, drop: f.dropTree}
 		f.labels = paths[uint32]{kind: "label", hops: f.hops, has: map[uint32][]fastpathFastHop{}, put: f.putLabel, drop: f.dropLabel}
-		err = f.takeOver()
+		err = errors.Join(f.takeOver(), f.setSources(o.Sources))
 	}
 	if err != nil {
 		f.objects.Close()
@@ -310,6 +313,7 @@ func (f *Fastpath) Counters() (Counters, error) {
 	var c Counters
 	for i, to := range []*uint64{
 		&c.Pushed, &c.Swapped, &c.Popped, &c.Bare, &c.Kernel, &c.Expiring, &c.TooLong, &c.Told, &c.Nobody, &c.Reset, &c.Unreachable, &c.Outsider, &c.NoLabel, &c.NoTables, &c.Malformed,
+		&c.Tunneled, &c.Untunneled, &c.Stranger, &c.Congested, &c.Local,
 	} {
 		var each []uint64
 		if err := f.objects.FastCounts.Lookup(uint32(i), &each); err != nil {

@@ -101,9 +101,9 @@ func (t *hopTable) place(n int) (uint32, error) {
 
 // keyOf is the same for the same hops.
 func keyOf(hops []fastpathFastHop) string {
-	b := make([]byte, 0, 24*len(hops))
+	b := make([]byte, 0, 32*len(hops))
 	for _, h := range hops {
-		b = fmt.Appendf(b, "%d %d %d %d %x %d %x;", h.How, h.Ifindex, h.Entry, h.Mtu, h.Macs, h.Labelled, h.Via.In6U.U6Addr8)
+		b = fmt.Appendf(b, "%d %d %d %d %x %d %x %x;", h.How, h.Ifindex, h.Entry, h.Mtu, h.Macs, h.Labelled, h.Via.In6U.U6Addr8, h.Far.In6U.U6Addr8)
 	}
 	return string(b)
 }

@@ -41,7 +41,7 @@ func open(t testing.TB) *Fastpath { return openWith(t, Options{}) }
 // openWith is open with more options than sizes and addresses.
 func openWith(t testing.TB, o Options) *Fastpath {
 	t.Helper()
-	o.Owners, o.Labels, o.Hops, o.Self4, o.Self6 = 1<<12, 1<<10, 1<<12, self4, self6
+	o.Owners, o.Labels, o.Hops, o.Self4, o.Self6, o.Sources = 1<<12, 1<<10, 1<<12, self4, self6, friends
 	var f *Fastpath
 	if err := testnet.WithCapabilities(func() (err error) {
 		f, err = Open(o)

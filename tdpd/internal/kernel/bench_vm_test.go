@@ -49,7 +49,7 @@ func install(t testing.TB, turns int) []*installing {
 	}
 	var batches [2]strings.Builder
 	for i := range uint32(benched) {
-		hops := []Hop{{[]uint32{2000 + i}, netip.MustParseAddr("10.0.1.2"), at}}
+		hops := []Hop{{Labels: []uint32{2000 + i}, Via: netip.MustParseAddr("10.0.1.2"), Interface: at}}
 		prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)}), 32)
 		all[0].state.Labels[1000+i], all[1].state.Prefixes[prefix] = hops, hops
 		fmt.Fprintf(&batches[0], "route add %d as %d via inet 10.0.1.2 dev bc1\n", 1000+i, 2000+i)

@@ -47,6 +47,8 @@ func check(i id, hops []Hop) error {
 
 func (h Hop) check(i id) error {
 	switch {
+	case h.Tunnel.IsValid():
+		return fmt.Errorf("labels in UDP to %v: the kernel's tables cannot do that, the fast path can", h.Tunnel)
 	case h.Interface <= 0:
 		return fmt.Errorf("next hop %v has no interface", h.Via)
 	case h.Via.Is4In6():
@@ -83,7 +85,7 @@ func Canonical(hops []Hop) []Hop {
 }
 
 func compareHops(a, b Hop) int {
-	return cmp.Or(cmp.Compare(a.Interface, b.Interface), a.Via.Compare(b.Via), slices.Compare(a.Labels, b.Labels))
+	return cmp.Or(cmp.Compare(a.Interface, b.Interface), a.Via.Compare(b.Via), a.Tunnel.Compare(b.Tunnel), slices.Compare(a.Labels, b.Labels))
 }
 
 // EqualHops says whether canonical hops mean the same.

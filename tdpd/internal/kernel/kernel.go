@@ -55,6 +55,9 @@ type Hop struct {
 	Labels    []uint32   // to push, outermost first; none: a packet leaves with what is below the label, or as it is
 	Via       netip.Addr // the neighbour, of either family for labels; the zero Addr: Interface takes it in itself (lo: delivered here)
 	Interface int        // index
+	// Tunnel is the far end of a tunnel that the labels cross in UDP (RFC 7510), Via its next hop. The zero Addr: there is none. The
+	// kernel's tables have no such hops.
+	Tunnel netip.Addr
 }
 
 // labelsMax is the size of the label space (RFC 3032: 20 bits), labelFirst the first that can be given out, labelImplicitNull the one

@@ -157,9 +157,9 @@ func TestVMCleanStopLeavesNothingOfOurs(t *testing.T) {
 		s := popState()
 		s.Labels[500] = s.Labels[301]
 		s.Labels[1000] = s.Labels[301]
-		s.Labels[600] = []Hop{{[]uint32{16}, netip.MustParseAddr("10.0.1.1"), 9999}}
+		s.Labels[600] = []Hop{{Labels: []uint32{16}, Via: netip.MustParseAddr("10.0.1.1"), Interface: 9999}}
 		s.Labels[601] = s.Labels[301]
-		s.Prefixes = map[netip.Prefix][]Hop{netip.MustParsePrefix("192.0.2.7/32"): {{[]uint32{16}, netip.MustParseAddr("10.0.1.1"), index("cb1")}}}
+		s.Prefixes = map[netip.Prefix][]Hop{netip.MustParsePrefix("192.0.2.7/32"): {{Labels: []uint32{16}, Via: netip.MustParseAddr("10.0.1.1"), Interface: index("cb1")}}}
 		err = c.Set(s)
 		return nil
 	})

@@ -18,8 +18,8 @@ func TestVMPrefixesByTwoHops(t *testing.T) {
 			s := State{Interfaces: []string{"ba"}, Prefixes: map[netip.Prefix][]Hop{}}
 			for _, i := range links {
 				at := index(fmt.Sprintf("bc%d", i))
-				s.Prefixes[targets[0]] = append(s.Prefixes[targets[0]], Hop{[]uint32{301}, netip.MustParseAddr(fmt.Sprintf("10.0.%d.2", i)), at})
-				s.Prefixes[targets[1]] = append(s.Prefixes[targets[1]], Hop{[]uint32{302}, netip.MustParseAddr(fmt.Sprintf("fd00:%d::2", i)), at})
+				s.Prefixes[targets[0]] = append(s.Prefixes[targets[0]], Hop{Labels: []uint32{301}, Via: netip.MustParseAddr(fmt.Sprintf("10.0.%d.2", i)), Interface: at})
+				s.Prefixes[targets[1]] = append(s.Prefixes[targets[1]], Hop{Labels: []uint32{302}, Via: netip.MustParseAddr(fmt.Sprintf("fd00:%d::2", i)), Interface: at})
 			}
 			return s
 		}

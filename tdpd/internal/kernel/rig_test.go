@@ -94,8 +94,8 @@ func pushState() (State, error) {
 		return State{}, errors.New("no interface ab")
 	}
 	return State{Interfaces: []string{"ab"}, Labels: map[uint32][]Hop{}, Prefixes: map[netip.Prefix][]Hop{
-		targets[0]: {{[]uint32{100}, netip.MustParseAddr("10.0.0.2"), ab}},
-		targets[1]: {{[]uint32{200}, netip.MustParseAddr("fd00:0::2"), ab}},
+		targets[0]: {{Labels: []uint32{100}, Via: netip.MustParseAddr("10.0.0.2"), Interface: ab}},
+		targets[1]: {{Labels: []uint32{200}, Via: netip.MustParseAddr("fd00:0::2"), Interface: ab}},
 	}}, nil
 }
 
@@ -104,8 +104,8 @@ func swapState(base uint32, links ...int) State {
 	s := State{Interfaces: []string{"ba"}, Labels: map[uint32][]Hop{}}
 	for _, i := range links {
 		at := index(fmt.Sprintf("bc%d", i))
-		s.Labels[100] = append(s.Labels[100], Hop{[]uint32{base + 1}, netip.MustParseAddr(fmt.Sprintf("10.0.%d.2", i)), at})
-		s.Labels[200] = append(s.Labels[200], Hop{[]uint32{base + 2}, netip.MustParseAddr(fmt.Sprintf("fd00:%d::2", i)), at})
+		s.Labels[100] = append(s.Labels[100], Hop{Labels: []uint32{base + 1}, Via: netip.MustParseAddr(fmt.Sprintf("10.0.%d.2", i)), Interface: at})
+		s.Labels[200] = append(s.Labels[200], Hop{Labels: []uint32{base + 2}, Via: netip.MustParseAddr(fmt.Sprintf("fd00:%d::2", i)), Interface: at})
 	}
 	return s
 }

@@ -101,7 +101,7 @@ func (r *routes) request(c change) rtnl.Request {
 func toRoute(hops []Hop) []rtnl.Hop {
 	out := make([]rtnl.Hop, len(hops))
 	for i, h := range hops {
-		out[i] = rtnl.Hop(h)
+		out[i] = rtnl.Hop{Labels: h.Labels, Via: h.Via, Interface: h.Interface}
 	}
 	return out
 }
@@ -109,7 +109,7 @@ func toRoute(hops []Hop) []rtnl.Hop {
 func fromRoute(hops []rtnl.Hop) []Hop {
 	out := make([]Hop, len(hops))
 	for i, h := range hops {
-		out[i] = Hop(h)
+		out[i] = Hop{Labels: h.Labels, Via: h.Via, Interface: h.Interface}
 	}
 	return out
 }

@@ -49,7 +49,7 @@ func BenchmarkNetSilentServer(b *testing.B) {
 		b.Fatal(err)
 	}
 	n, log := neighbors.NewFake(), slog.New(slog.DiscardHandler)
-	backend, err := fastpath.NewBackend(kernel.NewFake(kernel.State{}), f, n, nil, log)
+	backend, err := fastpath.NewBackend(kernel.NewFake(kernel.State{}), f, n, nil, 0, log)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -128,8 +128,11 @@ static __always_inline bool back(struct xdp_md *ctx, __be16 proto, struct fast_a
 /* to_sender sends what back has made. Not by XDP_TX, which a veth without XDP at its other end leaves lying. */
 static __always_inline int to_sender(struct xdp_md *ctx, enum count which)
 {
+	__u32 ifindex = ctx->ingress_ifindex;
+
+	asm volatile("" : "+r"(ifindex)); /* else clang makes one of this load and those from hops, by a pointer that the verifier refuses */
 	done(which, 0);
-	return bpf_redirect(ctx->ingress_ifindex, 0);
+	return bpf_redirect(ifindex, 0);
 }
 
 /* error4 makes it an ICMP error about the packet whose header is at an offset; first is what it begins with, less its sum. */

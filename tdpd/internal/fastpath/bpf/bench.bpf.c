@@ -52,7 +52,7 @@ int bench_drive(struct xdp_md *ctx)
 
 	if (!b)
 		return XDP_ABORTED;
-	if (bpf_xdp_get_buff_len(ctx) > BENCH_LEN && bpf_xdp_adjust_head(ctx, sizeof(__be32)))
+	if (bpf_xdp_adjust_head(ctx, (int)bpf_xdp_get_buff_len(ctx) - BENCH_LEN))
 		return XDP_ABORTED;
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = data;

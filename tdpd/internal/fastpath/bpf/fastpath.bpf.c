@@ -5,6 +5,8 @@
  *
  *   packet for a VIP ─── vips.h: owner ──► fast_trees: the owner's tree ─┐
  *   labelled packet ── fast_labels: what its label stands for ───────────┴─► fast_hops: push, swap or pop, MACs, out
+ *          ▲
+ *   label in UDP for this router: udp.h, which puts them there, too
  *
  * What these cannot do alone goes up, untouched, to the kernel's tables, which give the same answer: a TTL that ends here, a label or a
  * neighbour that is not known here; where there are no tables behind, what has a label is dropped. Of a stack the upper label alone
@@ -29,6 +31,7 @@
 #define ENTRY_TC_MASK (7U << ENTRY_TC)
 #define ENTRY_BOTTOM (1U << 8)
 #define ENTRY_TTL 0xffU
+#define ENTRY_FIRST 16 /* label: those below have meanings of their own */
 
 /* A VLAN tag (IEEE 802.1Q), and what is behind it. */
 struct tag {
@@ -42,6 +45,8 @@ enum how {
 	HOW_KERNEL, /* leave it to the tables */
 	HOW_LABEL,  /* push, or swap for the label that came in */
 	HOW_BARE,   /* without a label, or with what is below it */
+	HOW_UDP,    /* push or swap, and send it to the far end in UDP */
+	HOW_LOCAL,  /* what is below the label is for this host */
 };
 
 /* Where packets leave, and how. */
@@ -49,10 +54,11 @@ struct fast_hop {
 	__u32 ifindex;
 	__u32 entry; /* label stack entry to push or swap in: the label alone */
 	__u8 macs[2 * ETH_ALEN]; /* destination, source */
-	__u16 mtu;	    /* of the link: longest packet, labels included */
+	__u16 mtu;	    /* of the link: longest packet, all that is added included */
 	__u8 how;
 	__u8 labelled;	     /* the next two are the loader's: what it is to be, were the neighbor known */
 	struct in6_addr via; /* the neighbor; of IPv4 as mapped */
+	struct in6_addr far; /* of HOW_UDP, and the loader's; likewise */
 };
 
 /* The next hops of a tree or of a label: several share the flows. */
@@ -83,6 +89,11 @@ enum count {
 	COUNT_NO_LABEL, /* dropped: a label that is not known, and no tables behind */
 	COUNT_NO_TABLES, /* dropped: a label that is, but what the tables should have done, and there are none */
 	COUNT_MALFORMED,
+	COUNT_TUNNELED,	  /* of those pushed and swapped: sent in UDP */
+	COUNT_UNTUNNELED, /* taken out of UDP */
+	COUNT_STRANGER,	  /* dropped: in UDP, from who may not */
+	COUNT_CONGESTED,  /* dropped: marked on the way in UDP, and what is inside cannot say so */
+	COUNT_LOCAL,	  /* given to this host */
 	COUNTS,
 };
 
@@ -124,7 +135,7 @@ struct {
 } fast_counts SEC(".maps");
 
 /* Keys of fast_counts: each of these on the stack, for each place that counts, is more than there is of it. */
-static volatile const __u32 count_keys[COUNTS] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14 };
+static volatile const __u32 count_keys[COUNTS] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19 };
 
 static __always_inline int done(enum count which, int verdict)
 {
@@ -154,6 +165,7 @@ static __always_inline int to_tables(void)
 
 #include "toolong.h"
 #include "refuse.h"
+#include "udp.h"
 
 /* hop_of chooses one of a path's hops by the flow. */
 static __always_inline struct fast_hop *hop_of(const struct fast_path *path, __u32 flow)
@@ -220,6 +232,7 @@ struct packet {
 	__u32 len;  /* as its header says */
 	__u8 ttl;
 	__u8 tc;
+	__u8 ecn;
 };
 
 /* onto_tree sends a user's packet along its owner's tree. */
@@ -232,13 +245,13 @@ static __always_inline int onto_tree(struct xdp_md *ctx, struct ethhdr *eth, str
 
 	if (!hop)
 		return refuse(ctx, eth);
-	if (hop->how == HOW_KERNEL)
+	if (hop->how == HOW_KERNEL || hop->how == HOW_LOCAL)
 		return done(COUNT_KERNEL, XDP_PASS);
 	if (p->ttl <= 1)
 		return to_kernel(COUNT_EXPIRING);
-	__u32 label = hop->how == HOW_LABEL ? sizeof(__be32) : 0;
-	if (p->len + label > hop->mtu)
-		return too_long(ctx, eth->h_proto, ETH_HLEN, hop->mtu - label);
+	__u32 more = room(hop);
+	if (p->len + more > hop->mtu)
+		return too_long(ctx, eth->h_proto, ETH_HLEN, hop->mtu - more);
 	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = (void *)(eth + 1);
 		if ((void *)(ip + 1) > end)
@@ -251,40 +264,47 @@ static __always_inline int onto_tree(struct xdp_md *ctx, struct ethhdr *eth, str
 		ip->hop_limit = p->ttl - 1;
 	}
 	count_owner(owner, p->len);
+	__u32 entry = hop->entry | (__u32)p->tc << ENTRY_TC | ENTRY_BOTTOM | (p->ttl - 1);
 	if (hop->how == HOW_LABEL)
-		return send(ctx, hop, hop->entry | (__u32)p->tc << ENTRY_TC | ENTRY_BOTTOM | (p->ttl - 1), COUNT_PUSHED);
+		return send(ctx, hop, entry, COUNT_PUSHED);
+	if (hop->how == HOW_UDP)
+		return into_udp(ctx, hop, entry, p->user, p->ecn, false);
 	__builtin_memcpy(eth, hop->macs, sizeof(hop->macs));
 	done(COUNT_BARE, 0);
 	return bpf_redirect(hop->ifindex, 0);
 }
 
-/* steer takes what is for a VIP. */
-static __always_inline int steer(struct xdp_md *ctx, struct ethhdr *eth, void *end)
+/* is_for_vip says whether a packet is, and what of it matters then. */
+static __always_inline bool is_for_vip(struct ethhdr *eth, void *end, struct packet *p)
 {
-	struct packet p = {};
-
 	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = (void *)(eth + 1);
 		if ((void *)(ip + 1) > end)
-			return XDP_PASS;
-		p.owner = vip_owner(ip, end, &p.user);
-		p.len = bpf_ntohs(ip->tot_len);
-		p.ttl = ip->ttl;
-		p.tc = ip->tos >> 5;
+			return false;
+		p->owner = vip_owner(ip, end, &p->user);
+		p->len = bpf_ntohs(ip->tot_len);
+		p->ttl = ip->ttl;
+		p->tc = ip->tos >> 5;
+		p->ecn = ip->tos & ECN_MASK;
 	} else {
 		struct ipv6hdr *ip = (void *)(eth + 1);
 		if ((void *)(ip + 1) > end)
-			return XDP_PASS;
-		p.owner = vip_owner6(ip, end, &p.user);
-		p.len = sizeof(*ip) + bpf_ntohs(ip->payload_len);
-		p.ttl = ip->hop_limit;
-		p.tc = ip->priority >> 1;
+			return false;
+		p->owner = vip_owner6(ip, end, &p->user);
+		p->len = sizeof(*ip) + bpf_ntohs(ip->payload_len);
+		p->ttl = ip->hop_limit;
+		p->tc = ip->priority >> 1;
+		p->ecn = ip->flow_lbl[0] >> 4 & ECN_MASK;
 	}
-	if (p.owner == STEER_NO_GROUP)
-		return XDP_PASS;
-	if (p.owner == STEER_NOBODY)
+	return p->owner != STEER_NO_GROUP;
+}
+
+/* steer takes what is for a VIP. */
+static __always_inline int steer(struct xdp_md *ctx, struct ethhdr *eth, struct packet *p)
+{
+	if (p->owner == STEER_NOBODY)
 		return refuse(ctx, eth);
-	return onto_tree(ctx, eth, &p);
+	return onto_tree(ctx, eth, p);
 }
 
 /* flow_of tells the flows of labelled packets apart, by the addresses inside where there is IP. */
@@ -302,8 +322,10 @@ static __always_inline __u32 flow_of(void *inside, void *end)
 	return 0;
 }
 
-/* bare takes the label off (RFC 3032 section 2.3, RFC 3443): what is below it goes on. */
-static __always_inline int bare(struct xdp_md *ctx, __u32 entry, struct fast_hop *hop)
+/* uncover takes the label off (RFC 3032 section 2.3, RFC 3443), and returns what protocol is below it; 0: none that is known here, or too
+ * little of it. The frame's header is still to be written.
+ */
+static __always_inline __be16 uncover(struct xdp_md *ctx, __u32 entry)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = data;
@@ -313,7 +335,7 @@ static __always_inline int bare(struct xdp_md *ctx, __u32 entry, struct fast_hop
 	__u16 proto = ETH_P_MPLS_UC;
 
 	if ((void *)(ip + 1) > end)
-		return done(COUNT_MALFORMED, XDP_DROP);
+		return 0;
 	if (!(entry & ENTRY_BOTTOM)) {
 		__be32 *below = label + 1;
 		__u32 next = bpf_ntohl(*below);
@@ -326,19 +348,45 @@ static __always_inline int bare(struct xdp_md *ctx, __u32 entry, struct fast_hop
 		proto = ETH_P_IPV6;
 		ip6->hop_limit = entry;
 	} else {
-		return done(COUNT_MALFORMED, XDP_DROP);
+		return 0;
 	}
-	if (bpf_xdp_adjust_head(ctx, sizeof(*label)))
-		return done(COUNT_MALFORMED, XDP_DROP);
-	data = (void *)(long)ctx->data;
-	end = (void *)(long)ctx->data_end;
-	eth = data;
-	if ((void *)(eth + 1) > end)
+	return bpf_xdp_adjust_head(ctx, sizeof(*label)) ? 0 : bpf_htons(proto);
+}
+
+/* bare sends on what is below the label. */
+static __always_inline int bare(struct xdp_md *ctx, __u32 entry, struct fast_hop *hop)
+{
+	__be16 proto = uncover(ctx, entry);
+	struct ethhdr *eth = (void *)(long)ctx->data;
+
+	if (!proto || (void *)(eth + 1) > (void *)(long)ctx->data_end)
 		return done(COUNT_MALFORMED, XDP_DROP);
 	__builtin_memcpy(eth, hop->macs, sizeof(hop->macs));
-	eth->h_proto = bpf_htons(proto);
+	eth->h_proto = proto;
 	done(COUNT_POPPED, 0);
 	return bpf_redirect(hop->ifindex, 0);
+}
+
+/* deliver gives this host what is below the last label, as if it had come without. */
+static __always_inline int deliver(struct xdp_md *ctx, struct ethhdr *eth, __u32 entry)
+{
+	if (!(entry & ENTRY_BOTTOM))
+		return to_tables();
+	if (!(entry & ENTRY_TTL)) {
+		done(COUNT_EXPIRING, 0);
+		return to_tables();
+	}
+	__u32 *mac = (void *)eth, first = mac[0], second = mac[1], third = mac[2];
+	__be16 proto = uncover(ctx, entry);
+	eth = (void *)(long)ctx->data;
+	if (!proto || (void *)(eth + 1) > (void *)(long)ctx->data_end)
+		return done(COUNT_MALFORMED, XDP_DROP);
+	mac = (void *)eth;
+	mac[0] = first;
+	mac[1] = second;
+	mac[2] = third;
+	eth->h_proto = proto;
+	return done(COUNT_LOCAL, XDP_PASS);
 }
 
 /* labelled takes what came in with a label. */
@@ -358,17 +406,22 @@ static __always_inline int labelled(struct xdp_md *ctx, struct ethhdr *eth, void
 		return done(COUNT_NOBODY, XDP_DROP);
 	if (hop->how == HOW_KERNEL)
 		return to_tables();
+	if (hop->how == HOW_LOCAL)
+		return deliver(ctx, eth, entry);
 	if ((entry & ENTRY_TTL) <= 1) {
 		done(COUNT_EXPIRING, 0);
 		return to_tables();
 	}
 	entry--;
-	__u32 len = bpf_xdp_get_buff_len(ctx) - ETH_HLEN - (hop->how == HOW_BARE ? sizeof(*label) : 0);
-	if (len > hop->mtu)
-		return too_long_inside(ctx, entry, hop->mtu - (hop->how == HOW_BARE ? 0 : sizeof(*label)));
+	__u32 len = bpf_xdp_get_buff_len(ctx) - ETH_HLEN - sizeof(*label), more = room(hop);
+	if (len + more > hop->mtu)
+		return too_long_inside(ctx, entry, hop->mtu - more);
 	if (hop->how == HOW_BARE)
 		return bare(ctx, entry, hop);
-	*label = bpf_htonl(hop->entry | (entry & (ENTRY_TC_MASK | ENTRY_BOTTOM | ENTRY_TTL)));
+	__u32 out = hop->entry | (entry & (ENTRY_TC_MASK | ENTRY_BOTTOM | ENTRY_TTL));
+	if (hop->how == HOW_UDP)
+		return into_udp(ctx, hop, out, flow_of(label + 1, end), entry & ENTRY_BOTTOM ? ecn_of(label + 1, end) : 0, true);
+	*label = bpf_htonl(out);
 	__builtin_memcpy(eth, hop->macs, sizeof(hop->macs));
 	done(COUNT_SWAPPED, 0);
 	return bpf_redirect(hop->ifindex, 0);
@@ -401,8 +454,19 @@ static __always_inline int forward(struct xdp_md *ctx, bool takes_labels)
 
 	if ((void *)(eth + 1) > end)
 		return XDP_PASS;
-	if (eth->h_proto == bpf_htons(ETH_P_IP) || eth->h_proto == bpf_htons(ETH_P_IPV6))
-		return steer(ctx, eth, end);
+	if (eth->h_proto == bpf_htons(ETH_P_IP) || eth->h_proto == bpf_htons(ETH_P_IPV6)) {
+		struct packet p = {};
+		if (is_for_vip(eth, end, &p))
+			return steer(ctx, eth, &p);
+		int verdict = out_of_udp(ctx, eth, end);
+		if (verdict != LABELLED)
+			return verdict;
+		eth = (void *)(long)ctx->data;
+		end = (void *)(long)ctx->data_end;
+		if ((void *)(eth + 1) > end)
+			return done(COUNT_MALFORMED, XDP_DROP);
+		return labelled(ctx, eth, end);
+	}
 	if (!takes_labels && has_label(eth, end))
 		return done(COUNT_OUTSIDER, XDP_DROP);
 	if (eth->h_proto != bpf_htons(ETH_P_MPLS_UC))

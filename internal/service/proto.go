@@ -13,7 +13,8 @@ import (
 func ToProto(s Service) *servicev1.Service {
 	p := &servicev1.Service{
 		Name: s.Name, Vip: s.VIP.String(), Vip6: text(s.VIP6), Group: text(s.Group), Mode: s.Mode, Policy: string(s.Policy), Refuse: string(s.Refuse),
-		Slots: &servicev1.Slots{By: string(s.Slots.By), Bits: uint32(s.Slots.Bits)}, Handover: s.Handover,
+		Steering: string(s.Steering),
+		Slots:    &servicev1.Slots{By: string(s.Slots.By), Bits: uint32(s.Slots.Bits)}, Handover: s.Handover,
 	}
 	if s.Balance != (policy.Balance{}) {
 		p.Balance = balanceToProto(s.Balance)
@@ -36,7 +37,11 @@ func ToProto(s Service) *servicev1.Service {
 func FromProto(p *servicev1.Service) (Service, error) {
 	s := Service{
 		Name: p.GetName(), Mode: p.GetMode(), Policy: alloc.Policy(p.GetPolicy()), Handover: p.GetHandover(), Refuse: Refusal(p.GetRefuse()),
-		Slots: alloc.Slots{By: alloc.By(p.GetSlots().GetBy()), Bits: int(p.GetSlots().GetBits())},
+		Steering: Steering(p.GetSteering()),
+		Slots:    alloc.Slots{By: alloc.By(p.GetSlots().GetBy()), Bits: int(p.GetSlots().GetBits())},
+	}
+	if s.Mode == Tags && s.Steering == "" {
+		s.Steering = Proactive // of a release before
 	}
 	var err error
 	if s.VIP, err = netip.ParseAddr(p.GetVip()); err != nil {

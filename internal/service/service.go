@@ -21,6 +21,15 @@ const (
 // Reset is the handover in which connections of moved users are closed and opened anew (Fig 12).
 const Reset = "reset"
 
+// Steering is when routers upstream begin to send a user along its server's tree, with Tags.
+type Steering string
+
+// Steerings.
+const (
+	Proactive Steering = "proactive" // all users, as soon as they are allocated
+	Reactive  Steering = "reactive"  // each when its first packet has come to the director's router (claim 15)
+)
+
 // Refusal is what users get whom no server serves, with Tags.
 type Refusal string
 
@@ -45,6 +54,7 @@ type Service struct {
 	Slots    alloc.Slots
 	Handover string
 	Refuse   Refusal  // with Tags alone
+	Steering Steering // likewise
 	Servers  []Server // static use: without a bus
 }
 

@@ -110,19 +110,24 @@ func TestDenyLeavesSingleSendersToAnother(t *testing.T) {
 
 func TestTagsRoundTrip(t *testing.T) {
 	services, err := Parse([]byte("name: web\nvip: 192.0.2.80\nmode: tags\nports: [tcp/80]\n---\n" +
-		"name: api\nvip: 192.0.2.81\nvip6: 2001:db8::81\ngroup: 239.1.1.1\nmode: tags\nrefuse: drop\nports: [tcp/80]\n"))
+		"name: api\nvip: 192.0.2.81\nvip6: 2001:db8::81\ngroup: 239.1.1.1\nmode: tags\nrefuse: drop\nsteering: reactive\nports: [tcp/80]\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	one, two := services[0], services[1]
-	if one.Refuse != RefuseReset || one.Group.IsValid() || one.Destination() != one.VIP || len(one.VIPs()) != 1 {
+	if one.Refuse != RefuseReset || one.Steering != Proactive || one.Group.IsValid() || one.Destination() != one.VIP || len(one.VIPs()) != 1 {
 		t.Errorf("%+v", one)
 	}
-	if two.Refuse != RefuseDrop || two.Destination() != two.Group || len(two.VIPs()) != 2 || two.VIPs()[1] != two.VIP6 {
+	if two.Refuse != RefuseDrop || two.Steering != Reactive || two.Destination() != two.Group || len(two.VIPs()) != 2 || two.VIPs()[1] != two.VIP6 {
 		t.Errorf("%+v", two)
 	}
 	roundTrip(t, services)
 	roundTrip(t, services[1:])
+	older := ToProto(one)
+	older.Steering = ""
+	if s, err := FromProto(older); err != nil || s.Steering != Proactive {
+		t.Errorf("of a release without steering: %q, %v", s.Steering, err)
+	}
 }
 
 func roundTrip(t *testing.T, want []Service) {
@@ -152,6 +157,8 @@ func TestRefused(t *testing.T) {
 		"unknown mode":        {web + "mode: magic", "want multicast or tags"},
 		"refuse of multicast": {web + "refuse: drop", "goes with mode tags"},
 		"refuse":              {web + "mode: tags\nrefuse: slowly", "want reset, unreachable or drop"},
+		"steering":            {web + "mode: tags\nsteering: lazily", "want proactive or reactive"},
+		"steering multicast":  {web + "steering: reactive", "goes with mode tags"},
 		"vip6 of multicast":   {web + "vip6: 2001:db8::80", "IPv6 goes with mode tags"},
 		"vip6 link-local":     {web + "mode: tags\nvip6: fe80::1", "not an IPv6 address that users can reach"},
 		"vip6 IPv4":           {web + "mode: tags\nvip6: 192.0.2.81", "not an IPv6 address"},

@@ -86,6 +86,10 @@ func (s Service) checkWords() error {
 		return fmt.Errorf("refuse %q: want reset, unreachable or drop", s.Refuse)
 	case s.Mode != Tags && s.Refuse != "":
 		return fmt.Errorf("refuse %q goes with mode tags: with multicast users whom nobody serves get a reset", s.Refuse)
+	case s.Mode == Tags && s.Steering != Proactive && s.Steering != Reactive:
+		return fmt.Errorf("steering %q: want proactive or reactive", s.Steering)
+	case s.Mode != Tags && s.Steering != "":
+		return fmt.Errorf("steering %q goes with mode tags: with multicast servers join for all of their users", s.Steering)
 	case s.Mode == Tags && s.Static():
 		return errors.New("portions of servers with mode tags: it takes a leader, which gives epochs to what routers are told")
 	}

@@ -29,6 +29,7 @@ type document struct {
 	Slots    string           `yaml:"slots" json:"slots"`
 	Handover string           `yaml:"handover" json:"handover"`
 	Refuse   string           `yaml:"refuse,omitempty" json:"refuse,omitempty"`
+	Steering string           `yaml:"steering,omitempty" json:"steering,omitempty"`
 	Servers  []serverDocument `yaml:"servers,omitempty" json:"servers,omitempty"`
 }
 
@@ -57,7 +58,7 @@ func Load(path string) ([]Service, error) {
 }
 
 // Parse reads YAML documents, one service each. Keys that do not exist are refused. Defaults: mode multicast, policy equal,
-// slots suffix/8, handover reset, with mode tags refuse reset, a server's weight 1, and policy.DefaultBalance.
+// slots suffix/8, handover reset, with mode tags refuse reset and steering proactive, a server's weight 1, and policy.DefaultBalance.
 func Parse(data []byte) ([]Service, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
@@ -111,7 +112,7 @@ func (s Service) MarshalJSON() ([]byte, error) { return json.Marshal(toDocument(
 func toDocument(s Service) document {
 	d := document{
 		Name: s.Name, VIP: s.VIP.String(), VIP6: text(s.VIP6), Group: text(s.Group), Mode: s.Mode,
-		Policy: string(s.Policy), Slots: s.Slots.String(), Handover: s.Handover, Refuse: string(s.Refuse),
+		Policy: string(s.Policy), Slots: s.Slots.String(), Handover: s.Handover, Refuse: string(s.Refuse), Steering: string(s.Steering),
 	}
 	d.Balance, d.Prefixes = balanceToDocument(s), prefixesToDocument(s.Prefixes)
 	for _, p := range s.Ports {
@@ -130,10 +131,10 @@ func toDocument(s Service) document {
 func (d document) service() (Service, error) {
 	s := Service{
 		Name: d.Name, Mode: or(d.Mode, Multicast), Policy: alloc.Policy(or(d.Policy, string(alloc.Equal))),
-		Handover: or(d.Handover, Reset), Refuse: Refusal(d.Refuse),
+		Handover: or(d.Handover, Reset), Refuse: Refusal(d.Refuse), Steering: Steering(d.Steering),
 	}
 	if s.Mode == Tags {
-		s.Refuse = Refusal(or(d.Refuse, string(RefuseReset)))
+		s.Refuse, s.Steering = Refusal(or(d.Refuse, string(RefuseReset))), Steering(or(d.Steering, string(Proactive)))
 	}
 	fail := func(err error) (Service, error) { return Service{}, fmt.Errorf("service %q: %w", d.Name, err) }
 	var err error

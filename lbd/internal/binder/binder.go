@@ -246,6 +246,7 @@ func (w *words) word(s service.Service, a alloc.Allocation) *tdpdv1.UserBinding 
 	b := &tdpdv1.UserBinding{
 		Service: s.Name, Allocation: alloc.ToProto(s.Name, a),
 		LifetimeMs: uint32(w.lifetime.Milliseconds()), HoldMs: uint32(w.hold.Milliseconds()), Refuse: refusal(s.Refuse),
+		Reactive: s.Steering == service.Reactive,
 	}
 	for _, vip := range s.VIPs() {
 		b.Vips = append(b.Vips, vip.AsSlice())

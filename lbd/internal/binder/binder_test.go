@@ -38,6 +38,9 @@ func (r *routers) say(_ context.Context, router string, b *tdpdv1.UserBinding) e
 	if a := b.GetAllocation(); a != nil {
 		text = fmt.Sprintf("%d of %d vips, %d ms and %d, %v", a.GetEpoch().GetNumber(), len(b.GetVips()), b.GetLifetimeMs(), b.GetHoldMs(), b.GetRefuse())
 	}
+	if b.GetReactive() {
+		text += ", reactive"
+	}
 	r.heard[router] = append(r.heard[router], b.GetService()+" "+text)
 	return nil
 }
@@ -128,6 +131,8 @@ func TestRoutersAreTold(t *testing.T) {
 		services <- parse(t, web)
 		time.Sleep(leaveAfter)
 		want("thought better of", "r1", "web 2 of 2 vips, 30000 ms and 60000, REFUSAL_RESET")
+		services <- parse(t, web+"steering: reactive\n")
+		want("reactive", "r1", "web 2 of 2 vips, 30000 ms and 60000, REFUSAL_RESET, reactive")
 		r.setAway("r1", true)
 		if err := bucket.Delete(t.Context(), "web"); err != nil {
 			t.Fatal(err)

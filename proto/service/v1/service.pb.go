@@ -36,8 +36,9 @@ type Service struct {
 	Servers       []*Server              `protobuf:"bytes,9,rep,name=servers,proto3" json:"servers,omitempty"`   // static use
 	Balance       *Balance               `protobuf:"bytes,10,opt,name=balance,proto3" json:"balance,omitempty"`  // not there: the defaults
 	Prefixes      []*Prefix              `protobuf:"bytes,11,rep,name=prefixes,proto3" json:"prefixes,omitempty"`
-	Vip6          string                 `protobuf:"bytes,12,opt,name=vip6,proto3" json:"vip6,omitempty"`     // IPv6 address in text; with mode tags alone
-	Refuse        string                 `protobuf:"bytes,13,opt,name=refuse,proto3" json:"refuse,omitempty"` // reset, unreachable, drop: what users get whom nobody serves; with mode tags alone
+	Vip6          string                 `protobuf:"bytes,12,opt,name=vip6,proto3" json:"vip6,omitempty"`         // IPv6 address in text; with mode tags alone
+	Refuse        string                 `protobuf:"bytes,13,opt,name=refuse,proto3" json:"refuse,omitempty"`     // reset, unreachable, drop: what users get whom nobody serves; with mode tags alone
+	Steering      string                 `protobuf:"bytes,14,opt,name=steering,proto3" json:"steering,omitempty"` // proactive, reactive: when routers upstream begin with a user; with mode tags alone
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -159,6 +160,13 @@ func (x *Service) GetVip6() string {
 func (x *Service) GetRefuse() string {
 	if x != nil {
 		return x.Refuse
+	}
+	return ""
+}
+
+func (x *Service) GetSteering() string {
+	if x != nil {
+		return x.Steering
 	}
 	return ""
 }
@@ -486,7 +494,7 @@ var File_proto_service_v1_service_proto protoreflect.FileDescriptor
 
 const file_proto_service_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1eproto/service/v1/service.proto\x12\x13manycast.service.v1\"\xc4\x03\n" +
+	"\x1eproto/service/v1/service.proto\x12\x13manycast.service.v1\"\xe0\x03\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03vip\x18\x02 \x01(\tR\x03vip\x12\x14\n" +
@@ -501,7 +509,8 @@ const file_proto_service_v1_service_proto_rawDesc = "" +
 	" \x01(\v2\x1c.manycast.service.v1.BalanceR\abalance\x127\n" +
 	"\bprefixes\x18\v \x03(\v2\x1b.manycast.service.v1.PrefixR\bprefixes\x12\x12\n" +
 	"\x04vip6\x18\f \x01(\tR\x04vip6\x12\x16\n" +
-	"\x06refuse\x18\r \x01(\tR\x06refuse\"\x9e\x01\n" +
+	"\x06refuse\x18\r \x01(\tR\x06refuse\x12\x1a\n" +
+	"\bsteering\x18\x0e \x01(\tR\bsteering\"\x9e\x01\n" +
 	"\aBalance\x12\x1f\n" +
 	"\vinterval_ms\x18\x01 \x01(\x04R\n" +
 	"intervalMs\x12\x1e\n" +

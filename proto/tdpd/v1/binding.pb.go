@@ -90,7 +90,8 @@ type UserBinding struct {
 	HoldMs        uint32                 `protobuf:"varint,9,opt,name=hold_ms,json=holdMs,proto3" json:"hold_ms,omitempty"`
 	Path          []uint32               `protobuf:"fixed32,10,rep,packed,name=path,proto3" json:"path,omitempty"` // routers that passed it on, the voucher first
 	Refuse        Refusal                `protobuf:"varint,11,opt,name=refuse,proto3,enum=manycast.tdpd.v1.Refusal" json:"refuse,omitempty"`
-	Nobody        *v1.Epoch              `protobuf:"bytes,12,opt,name=nobody,proto3" json:"nobody,omitempty"` // instead of an allocation: in that epoch nobody serves
+	Nobody        *v1.Epoch              `protobuf:"bytes,12,opt,name=nobody,proto3" json:"nobody,omitempty"`      // instead of an allocation: in that epoch nobody serves
+	Reactive      bool                   `protobuf:"varint,13,opt,name=reactive,proto3" json:"reactive,omitempty"` // routers upstream send a user along its tree when it is told to be active
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -209,6 +210,75 @@ func (x *UserBinding) GetNobody() *v1.Epoch {
 	return nil
 }
 
+func (x *UserBinding) GetReactive() bool {
+	if x != nil {
+		return x.Reactive
+	}
+	return false
+}
+
+// ActiveUsers are users of a reactive binding that have sent something: whoever told the neighbor the binding has had a packet of theirs by
+// way of it. 1,024 at most.
+type ActiveUsers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Users         []uint32               `protobuf:"fixed32,2,rep,packed,name=users,proto3" json:"users,omitempty"`       // IPv4
+	Prefixes      []uint64               `protobuf:"fixed64,3,rep,packed,name=prefixes,proto3" json:"prefixes,omitempty"` // IPv6: users' first 64 bits
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActiveUsers) Reset() {
+	*x = ActiveUsers{}
+	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActiveUsers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActiveUsers) ProtoMessage() {}
+
+func (x *ActiveUsers) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActiveUsers.ProtoReflect.Descriptor instead.
+func (*ActiveUsers) Descriptor() ([]byte, []int) {
+	return file_proto_tdpd_v1_binding_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ActiveUsers) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ActiveUsers) GetUsers() []uint32 {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+func (x *ActiveUsers) GetPrefixes() []uint64 {
+	if x != nil {
+		return x.Prefixes
+	}
+	return nil
+}
+
 // KeptUsers is what a router keeps on disk of bindings, over its own restarts.
 type KeptUsers struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -220,7 +290,7 @@ type KeptUsers struct {
 
 func (x *KeptUsers) Reset() {
 	*x = KeptUsers{}
-	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[1]
+	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -232,7 +302,7 @@ func (x *KeptUsers) String() string {
 func (*KeptUsers) ProtoMessage() {}
 
 func (x *KeptUsers) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[1]
+	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -245,7 +315,7 @@ func (x *KeptUsers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeptUsers.ProtoReflect.Descriptor instead.
 func (*KeptUsers) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_binding_proto_rawDescGZIP(), []int{1}
+	return file_proto_tdpd_v1_binding_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *KeptUsers) GetBindings() []*UserBinding {
@@ -273,7 +343,7 @@ type OwnerNumber struct {
 
 func (x *OwnerNumber) Reset() {
 	*x = OwnerNumber{}
-	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[2]
+	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -285,7 +355,7 @@ func (x *OwnerNumber) String() string {
 func (*OwnerNumber) ProtoMessage() {}
 
 func (x *OwnerNumber) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[2]
+	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -298,7 +368,7 @@ func (x *OwnerNumber) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OwnerNumber.ProtoReflect.Descriptor instead.
 func (*OwnerNumber) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_binding_proto_rawDescGZIP(), []int{2}
+	return file_proto_tdpd_v1_binding_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *OwnerNumber) GetAddress() []byte {
@@ -319,7 +389,7 @@ var File_proto_tdpd_v1_binding_proto protoreflect.FileDescriptor
 
 const file_proto_tdpd_v1_binding_proto_rawDesc = "" +
 	"\n" +
-	"\x1bproto/tdpd/v1/binding.proto\x12\x10manycast.tdpd.v1\x1a\x1aproto/alloc/v1/alloc.proto\"\xad\x03\n" +
+	"\x1bproto/tdpd/v1/binding.proto\x12\x10manycast.tdpd.v1\x1a\x1aproto/alloc/v1/alloc.proto\"\xc9\x03\n" +
 	"\vUserBinding\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
 	"\x04vips\x18\x02 \x03(\fR\x04vips\x12\x18\n" +
@@ -336,7 +406,12 @@ const file_proto_tdpd_v1_binding_proto_rawDesc = "" +
 	"\x04path\x18\n" +
 	" \x03(\aR\x04path\x121\n" +
 	"\x06refuse\x18\v \x01(\x0e2\x19.manycast.tdpd.v1.RefusalR\x06refuse\x120\n" +
-	"\x06nobody\x18\f \x01(\v2\x18.manycast.alloc.v1.EpochR\x06nobody\"}\n" +
+	"\x06nobody\x18\f \x01(\v2\x18.manycast.alloc.v1.EpochR\x06nobody\x12\x1a\n" +
+	"\breactive\x18\r \x01(\bR\breactive\"Y\n" +
+	"\vActiveUsers\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
+	"\x05users\x18\x02 \x03(\aR\x05users\x12\x1a\n" +
+	"\bprefixes\x18\x03 \x03(\x06R\bprefixes\"}\n" +
 	"\tKeptUsers\x129\n" +
 	"\bbindings\x18\x01 \x03(\v2\x1d.manycast.tdpd.v1.UserBindingR\bbindings\x125\n" +
 	"\x06owners\x18\x02 \x03(\v2\x1d.manycast.tdpd.v1.OwnerNumberR\x06owners\"?\n" +
@@ -361,21 +436,22 @@ func file_proto_tdpd_v1_binding_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_tdpd_v1_binding_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_proto_tdpd_v1_binding_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_proto_tdpd_v1_binding_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_proto_tdpd_v1_binding_proto_goTypes = []any{
 	(Refusal)(0),          // 0: manycast.tdpd.v1.Refusal
 	(*UserBinding)(nil),   // 1: manycast.tdpd.v1.UserBinding
-	(*KeptUsers)(nil),     // 2: manycast.tdpd.v1.KeptUsers
-	(*OwnerNumber)(nil),   // 3: manycast.tdpd.v1.OwnerNumber
-	(*v1.Allocation)(nil), // 4: manycast.alloc.v1.Allocation
-	(*v1.Epoch)(nil),      // 5: manycast.alloc.v1.Epoch
+	(*ActiveUsers)(nil),   // 2: manycast.tdpd.v1.ActiveUsers
+	(*KeptUsers)(nil),     // 3: manycast.tdpd.v1.KeptUsers
+	(*OwnerNumber)(nil),   // 4: manycast.tdpd.v1.OwnerNumber
+	(*v1.Allocation)(nil), // 5: manycast.alloc.v1.Allocation
+	(*v1.Epoch)(nil),      // 6: manycast.alloc.v1.Epoch
 }
 var file_proto_tdpd_v1_binding_proto_depIdxs = []int32{
-	4, // 0: manycast.tdpd.v1.UserBinding.allocation:type_name -> manycast.alloc.v1.Allocation
+	5, // 0: manycast.tdpd.v1.UserBinding.allocation:type_name -> manycast.alloc.v1.Allocation
 	0, // 1: manycast.tdpd.v1.UserBinding.refuse:type_name -> manycast.tdpd.v1.Refusal
-	5, // 2: manycast.tdpd.v1.UserBinding.nobody:type_name -> manycast.alloc.v1.Epoch
+	6, // 2: manycast.tdpd.v1.UserBinding.nobody:type_name -> manycast.alloc.v1.Epoch
 	1, // 3: manycast.tdpd.v1.KeptUsers.bindings:type_name -> manycast.tdpd.v1.UserBinding
-	3, // 4: manycast.tdpd.v1.KeptUsers.owners:type_name -> manycast.tdpd.v1.OwnerNumber
+	4, // 4: manycast.tdpd.v1.KeptUsers.owners:type_name -> manycast.tdpd.v1.OwnerNumber
 	5, // [5:5] is the sub-list for method output_type
 	5, // [5:5] is the sub-list for method input_type
 	5, // [5:5] is the sub-list for extension type_name
@@ -394,7 +470,7 @@ func file_proto_tdpd_v1_binding_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_tdpd_v1_binding_proto_rawDesc), len(file_proto_tdpd_v1_binding_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -378,7 +378,8 @@ type Status struct {
 	SessionsUp          uint64                 `protobuf:"varint,12,opt,name=sessions_up,json=sessionsUp,proto3" json:"sessions_up,omitempty"` // sessions that became operational
 	SessionsDown        uint64                 `protobuf:"varint,13,opt,name=sessions_down,json=sessionsDown,proto3" json:"sessions_down,omitempty"`
 	Steered             []*Steered             `protobuf:"bytes,14,rep,name=steered,proto3" json:"steered,omitempty"`                                                                                                                                 // by service
-	UserBindingsRefused map[string]uint64      `protobuf:"bytes,16,rep,name=user_bindings_refused,json=userBindingsRefused,proto3" json:"user_bindings_refused,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // neighbors' bindings of users, by reason
+	UserBindingsRefused map[string]uint64      `protobuf:"bytes,16,rep,name=user_bindings_refused,json=userBindingsRefused,proto3" json:"user_bindings_refused,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // neighbors' bindings of users, and words of active ones, by reason
+	Tagless             map[string]uint64      `protobuf:"bytes,17,rep,name=tagless,proto3" json:"tagless,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`                                                      // packets of users that came without a tag from a router, by what came of them
 	FastPath            map[string]uint64      `protobuf:"bytes,18,rep,name=fast_path,json=fastPath,proto3" json:"fast_path,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`                                    // packets, by what was done to them (docs/tags.md); none without a fast path
 	Unlabelled          []string               `protobuf:"bytes,11,rep,name=unlabelled,proto3" json:"unlabelled,omitempty"`                                                                                                                           // IPv4 routes without a metric, against which labels cannot win; bounded
 	unknownFields       protoimpl.UnknownFields
@@ -513,6 +514,13 @@ func (x *Status) GetUserBindingsRefused() map[string]uint64 {
 	return nil
 }
 
+func (x *Status) GetTagless() map[string]uint64 {
+	if x != nil {
+		return x.Tagless
+	}
+	return nil
+}
+
 func (x *Status) GetFastPath() map[string]uint64 {
 	if x != nil {
 		return x.FastPath
@@ -536,6 +544,9 @@ type Steered struct {
 	Epoch         *v1.Epoch              `protobuf:"bytes,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Servers       uint32                 `protobuf:"varint,5,opt,name=servers,proto3" json:"servers,omitempty"`
 	Users         uint32                 `protobuf:"varint,6,opt,name=users,proto3" json:"users,omitempty"` // exceptions
+	Reactive      bool                   `protobuf:"varint,7,opt,name=reactive,proto3" json:"reactive,omitempty"`
+	All           bool                   `protobuf:"varint,8,opt,name=all,proto3" json:"all,omitempty"`       // all users are steered, not only active ones
+	Active        uint32                 `protobuf:"varint,9,opt,name=active,proto3" json:"active,omitempty"` // users that are, else
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -608,6 +619,27 @@ func (x *Steered) GetServers() uint32 {
 func (x *Steered) GetUsers() uint32 {
 	if x != nil {
 		return x.Users
+	}
+	return 0
+}
+
+func (x *Steered) GetReactive() bool {
+	if x != nil {
+		return x.Reactive
+	}
+	return false
+}
+
+func (x *Steered) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+func (x *Steered) GetActive() uint32 {
+	if x != nil {
+		return x.Active
 	}
 	return 0
 }
@@ -2271,7 +2303,7 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\x05clear\x18\x06 \x01(\v2\x19.manycast.tdpd.v1.ClearedH\x00R\x05clear\x12-\n" +
 	"\x04bind\x18\a \x01(\v2\x17.manycast.tdpd.v1.BoundH\x00R\x04bindB\a\n" +
 	"\x05about\"\x0f\n" +
-	"\rStatusRequest\"\xde\a\n" +
+	"\rStatusRequest\"\xdb\b\n" +
 	"\x06Status\x12\x1b\n" +
 	"\trouter_id\x18\x01 \x01(\tR\brouterId\x12\x18\n" +
 	"\astarted\x18\x02 \x01(\tR\astarted\x12\x1c\n" +
@@ -2292,7 +2324,8 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"sessionsUp\x12#\n" +
 	"\rsessions_down\x18\r \x01(\x04R\fsessionsDown\x123\n" +
 	"\asteered\x18\x0e \x03(\v2\x19.manycast.tdpd.v1.SteeredR\asteered\x12e\n" +
-	"\x15user_bindings_refused\x18\x10 \x03(\v21.manycast.tdpd.v1.Status.UserBindingsRefusedEntryR\x13userBindingsRefused\x12C\n" +
+	"\x15user_bindings_refused\x18\x10 \x03(\v21.manycast.tdpd.v1.Status.UserBindingsRefusedEntryR\x13userBindingsRefused\x12?\n" +
+	"\atagless\x18\x11 \x03(\v2%.manycast.tdpd.v1.Status.TaglessEntryR\atagless\x12C\n" +
 	"\tfast_path\x18\x12 \x03(\v2&.manycast.tdpd.v1.Status.FastPathEntryR\bfastPath\x12\x1e\n" +
 	"\n" +
 	"unlabelled\x18\v \x03(\tR\n" +
@@ -2302,17 +2335,23 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1aF\n" +
 	"\x18UserBindingsRefusedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a:\n" +
+	"\fTaglessEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a;\n" +
 	"\rFastPathEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xb1\x01\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xf7\x01\n" +
 	"\aSteered\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
 	"\x04vips\x18\x02 \x03(\tR\x04vips\x12\x18\n" +
 	"\avoucher\x18\x03 \x01(\tR\avoucher\x12.\n" +
 	"\x05epoch\x18\x04 \x01(\v2\x18.manycast.alloc.v1.EpochR\x05epoch\x12\x18\n" +
 	"\aservers\x18\x05 \x01(\rR\aservers\x12\x14\n" +
-	"\x05users\x18\x06 \x01(\rR\x05users\"G\n" +
+	"\x05users\x18\x06 \x01(\rR\x05users\x12\x1a\n" +
+	"\breactive\x18\a \x01(\bR\breactive\x12\x10\n" +
+	"\x03all\x18\b \x01(\bR\x03all\x12\x16\n" +
+	"\x06active\x18\t \x01(\rR\x06active\"G\n" +
 	"\tInterface\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04ipv4\x18\x02 \x01(\bR\x04ipv4\x12\x12\n" +
@@ -2471,7 +2510,7 @@ func file_proto_tdpd_v1_tdpd_proto_rawDescGZIP() []byte {
 	return file_proto_tdpd_v1_tdpd_proto_rawDescData
 }
 
-var file_proto_tdpd_v1_tdpd_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_proto_tdpd_v1_tdpd_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_proto_tdpd_v1_tdpd_proto_goTypes = []any{
 	(*Request)(nil),       // 0: manycast.tdpd.v1.Request
 	(*Answer)(nil),        // 1: manycast.tdpd.v1.Answer
@@ -2502,11 +2541,12 @@ var file_proto_tdpd_v1_tdpd_proto_goTypes = []any{
 	(*Events)(nil),        // 26: manycast.tdpd.v1.Events
 	nil,                   // 27: manycast.tdpd.v1.Status.HellosRefusedEntry
 	nil,                   // 28: manycast.tdpd.v1.Status.UserBindingsRefusedEntry
-	nil,                   // 29: manycast.tdpd.v1.Status.FastPathEntry
-	nil,                   // 30: manycast.tdpd.v1.Neighbor.SentEntry
-	nil,                   // 31: manycast.tdpd.v1.Neighbor.ReceivedEntry
-	(*v1.Epoch)(nil),      // 32: manycast.alloc.v1.Epoch
-	(*UserBinding)(nil),   // 33: manycast.tdpd.v1.UserBinding
+	nil,                   // 29: manycast.tdpd.v1.Status.TaglessEntry
+	nil,                   // 30: manycast.tdpd.v1.Status.FastPathEntry
+	nil,                   // 31: manycast.tdpd.v1.Neighbor.SentEntry
+	nil,                   // 32: manycast.tdpd.v1.Neighbor.ReceivedEntry
+	(*v1.Epoch)(nil),      // 33: manycast.alloc.v1.Epoch
+	(*UserBinding)(nil),   // 34: manycast.tdpd.v1.UserBinding
 }
 var file_proto_tdpd_v1_tdpd_proto_depIdxs = []int32{
 	2,  // 0: manycast.tdpd.v1.Request.status:type_name -> manycast.tdpd.v1.StatusRequest
@@ -2528,26 +2568,27 @@ var file_proto_tdpd_v1_tdpd_proto_depIdxs = []int32{
 	10, // 16: manycast.tdpd.v1.Status.forwarding:type_name -> manycast.tdpd.v1.Forwarding
 	4,  // 17: manycast.tdpd.v1.Status.steered:type_name -> manycast.tdpd.v1.Steered
 	28, // 18: manycast.tdpd.v1.Status.user_bindings_refused:type_name -> manycast.tdpd.v1.Status.UserBindingsRefusedEntry
-	29, // 19: manycast.tdpd.v1.Status.fast_path:type_name -> manycast.tdpd.v1.Status.FastPathEntry
-	32, // 20: manycast.tdpd.v1.Steered.epoch:type_name -> manycast.alloc.v1.Epoch
-	8,  // 21: manycast.tdpd.v1.Neighbor.agreed:type_name -> manycast.tdpd.v1.Agreed
-	6,  // 22: manycast.tdpd.v1.Neighbor.adjacencies:type_name -> manycast.tdpd.v1.Adjacency
-	30, // 23: manycast.tdpd.v1.Neighbor.sent:type_name -> manycast.tdpd.v1.Neighbor.SentEntry
-	31, // 24: manycast.tdpd.v1.Neighbor.received:type_name -> manycast.tdpd.v1.Neighbor.ReceivedEntry
-	13, // 25: manycast.tdpd.v1.FECs.fecs:type_name -> manycast.tdpd.v1.FEC
-	15, // 26: manycast.tdpd.v1.FEC.hops:type_name -> manycast.tdpd.v1.NextHop
-	14, // 27: manycast.tdpd.v1.FEC.remote:type_name -> manycast.tdpd.v1.Binding
-	14, // 28: manycast.tdpd.v1.FEC.sent:type_name -> manycast.tdpd.v1.Binding
-	18, // 29: manycast.tdpd.v1.Table.entries:type_name -> manycast.tdpd.v1.Entry
-	15, // 30: manycast.tdpd.v1.Entry.hops:type_name -> manycast.tdpd.v1.NextHop
-	15, // 31: manycast.tdpd.v1.Step.hops:type_name -> manycast.tdpd.v1.NextHop
-	33, // 32: manycast.tdpd.v1.BindRequest.binding:type_name -> manycast.tdpd.v1.UserBinding
-	25, // 33: manycast.tdpd.v1.Events.events:type_name -> manycast.tdpd.v1.Event
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	29, // 19: manycast.tdpd.v1.Status.tagless:type_name -> manycast.tdpd.v1.Status.TaglessEntry
+	30, // 20: manycast.tdpd.v1.Status.fast_path:type_name -> manycast.tdpd.v1.Status.FastPathEntry
+	33, // 21: manycast.tdpd.v1.Steered.epoch:type_name -> manycast.alloc.v1.Epoch
+	8,  // 22: manycast.tdpd.v1.Neighbor.agreed:type_name -> manycast.tdpd.v1.Agreed
+	6,  // 23: manycast.tdpd.v1.Neighbor.adjacencies:type_name -> manycast.tdpd.v1.Adjacency
+	31, // 24: manycast.tdpd.v1.Neighbor.sent:type_name -> manycast.tdpd.v1.Neighbor.SentEntry
+	32, // 25: manycast.tdpd.v1.Neighbor.received:type_name -> manycast.tdpd.v1.Neighbor.ReceivedEntry
+	13, // 26: manycast.tdpd.v1.FECs.fecs:type_name -> manycast.tdpd.v1.FEC
+	15, // 27: manycast.tdpd.v1.FEC.hops:type_name -> manycast.tdpd.v1.NextHop
+	14, // 28: manycast.tdpd.v1.FEC.remote:type_name -> manycast.tdpd.v1.Binding
+	14, // 29: manycast.tdpd.v1.FEC.sent:type_name -> manycast.tdpd.v1.Binding
+	18, // 30: manycast.tdpd.v1.Table.entries:type_name -> manycast.tdpd.v1.Entry
+	15, // 31: manycast.tdpd.v1.Entry.hops:type_name -> manycast.tdpd.v1.NextHop
+	15, // 32: manycast.tdpd.v1.Step.hops:type_name -> manycast.tdpd.v1.NextHop
+	34, // 33: manycast.tdpd.v1.BindRequest.binding:type_name -> manycast.tdpd.v1.UserBinding
+	25, // 34: manycast.tdpd.v1.Events.events:type_name -> manycast.tdpd.v1.Event
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_proto_tdpd_v1_tdpd_proto_init() }
@@ -2582,7 +2623,7 @@ func file_proto_tdpd_v1_tdpd_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_tdpd_v1_tdpd_proto_rawDesc), len(file_proto_tdpd_v1_tdpd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

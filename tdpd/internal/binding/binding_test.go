@@ -34,7 +34,7 @@ func example(bits int) steering.Binding {
 	return steering.Binding{
 		Service: "web", VIPs: []netip.Addr{netip.MustParseAddr("192.0.2.80"), netip.MustParseAddr("2001:db8::80")}, Voucher: router(1), Sequence: 5,
 		Allocation: a, Users: []steering.User{{Address: router(9), Server: "s2"}}, Lifetime: 30 * time.Second, Hold: time.Minute,
-		Path: []netip.Addr{router(1), router(2)}, Refuse: steering.Reset,
+		Path: []netip.Addr{router(1), router(2)}, Refuse: steering.Reset, Reactive: true,
 	}
 }
 

@@ -15,6 +15,7 @@ const Vendor = 0x024d43
 const (
 	TypeTold      wire.MessageType = 0x3e4d // a part of a binding, or of a withdrawal
 	TypeRefreshed wire.MessageType = 0x3e4e // a part of a binding without its allocation: what was told holds for longer
+	TypeActive    wire.MessageType = 0x3e4f // a part of a word of who is active
 	TypeOffered   wire.TLVType     = 0x3e4d
 )
 
@@ -37,7 +38,7 @@ func Offered(tlvs []wire.TLV) bool {
 	return false
 }
 
-// Messages cuts an encoded binding into messages for PDUs of that PDU Length, 256 at least.
+// Messages cuts an encoded binding, or word of who is active, into messages for PDUs of that PDU Length, 256 at least.
 func Messages(t wire.MessageType, raw []byte, maxPDU int) []wire.VendorPrivate {
 	room := wire.VendorData(maxPDU) - partHeader
 	count := max(1, (len(raw)+room-1)/room)
@@ -96,5 +97,5 @@ func (a *Assembler) add(m wire.VendorPrivate) ([]byte, error) {
 
 // Ours says whether a message is one for an Assembler.
 func Ours(m wire.VendorPrivate) bool {
-	return m.Vendor == Vendor && (m.MessageType == TypeTold || m.MessageType == TypeRefreshed)
+	return m.Vendor == Vendor && (m.MessageType == TypeTold || m.MessageType == TypeRefreshed || m.MessageType == TypeActive)
 }

@@ -97,6 +97,9 @@ func (c Config) checkUsers(bad func(string, ...any)) {
 			bad("users.upstream: %v: want router ids of neighbors, each once", r)
 		}
 	}
+	if a := c.Users.Active; a < time.Second || a > 24*time.Hour {
+		bad("users.active is %v: want 1s to 24h", a)
+	}
 	for _, a := range c.Users.Accept {
 		if !a.From.Is4() || !unicast(a.From) || a.From == c.RouterID {
 			bad("users.accept: from %v: want a neighbor's router id", a.From)

@@ -126,6 +126,7 @@ func (c Config) Sides() map[string]fastpath.Side {
 type Users struct {
 	Upstream []netip.Addr    `toml:"upstream"`
 	VIPs     []netip.Prefix  `toml:"vips"`
+	Active   time.Duration   `toml:"active"`
 	Accept   []UsersAccepted `toml:"accept"`
 }
 
@@ -170,6 +171,7 @@ func Default() Config {
 		Labels: Labels{
 			First: 16, Last: 1_048_574, Control: controlIndependent, RouteProtocol: 1, Allocate: []Rule{{Prefix: anyV4, Least: 1}, {Prefix: anyV6, Least: 1}},
 		},
+		Users:      Users{Active: 5 * time.Minute},
 		Servers:    Servers{FromBus: true, Linger: 5 * time.Minute},
 		Forwarding: Forwarding{Tables: TablesKernel, BPFFS: "/sys/fs/bpf/manycast/tdpd"},
 		Restart: Restart{

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
+
+	"github.com/manycast/manycast/tdpd/internal/wire"
 )
 
 // hopSet is next hops that FECs share: a table of 100,000 routes has few of them. Which peers they are is found once for all.
@@ -86,6 +88,15 @@ func (l *Labels) peerOf(h NextHop) (best *peer) {
 		}
 	}
 	return best
+}
+
+// Neighbor is the peer that a neighbor on a link is, by one of its addresses there; false: it is none.
+func (l *Labels) Neighbor(h NextHop) (wire.Identifier, bool) {
+	h.Address = h.Address.WithZone("")
+	if p := l.peerOf(h); p != nil {
+		return p.id, true
+	}
+	return wire.Identifier{}, false
 }
 
 // resolveAll follows changes of whose addresses are whose; about says which addresses, nil: all.

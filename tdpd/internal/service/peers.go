@@ -130,7 +130,8 @@ func (s *Service) agreeGTSM(p *peer) bool {
 }
 
 // settlePlain has packets to peers with GTSM leave without labels, those of the routes that lead to their sessions' addresses: they have to
-// arrive with all their hops, and whoever takes a label off takes one of them.
+// arrive with all their hops, and whoever takes a label off takes one of them. So do packets of users who are not active: routers on the
+// way to a director see whose they are.
 func (s *Service) settlePlain() {
 	before := s.plain
 	s.plain = map[netip.Prefix]bool{}
@@ -138,9 +139,13 @@ func (s *Service) settlePlain() {
 		if !p.way.gtsm {
 			continue
 		}
-		s.plain[netip.PrefixFrom(p.way.remote, p.way.remote.BitLen())] = true
-		if to, route := s.fecs.Table().Lookup(p.way.remote); route != nil {
-			s.plain[to] = true
+		s.leavePlain(p.way.remote)
+	}
+	for _, b := range s.users.steered {
+		for _, vip := range b.VIPs {
+			if b.active != nil {
+				s.leavePlain(vip)
+			}
 		}
 	}
 	for p := range before {
@@ -152,6 +157,14 @@ func (s *Service) settlePlain() {
 		if !before[p] {
 			s.pending.change(p)
 		}
+	}
+}
+
+// leavePlain has packets to an address leave without labels.
+func (s *Service) leavePlain(to netip.Addr) {
+	s.plain[host(to)] = true
+	if p, route := s.fecs.Table().Lookup(to); route != nil {
+		s.plain[p] = true
 	}
 }
 

@@ -72,6 +72,8 @@ type Options struct {
 	Counters func() (map[string]uint64, error)
 	// Control is the control channel; nil: there is none, and all servers are well.
 	Control Control
+	// Tagless has packets of users that came from a router without a tag, and went along a tree here; nil: nobody notices them.
+	Tagless <-chan []vips.Tagless
 	// Publish is called by the loop for each event that others may want to know of, and does not wait; nil: nobody does.
 	Publish func(Event)
 }
@@ -156,6 +158,8 @@ func (s *Service) Run(ctx context.Context) error {
 			s.setServers(time.Now(), all)
 		case <-s.control.mail.Ready():
 			s.heard()
+		case some := <-s.Tagless:
+			s.taglessCame(time.Now(), some)
 		case <-s.Kernel.Changed():
 			s.meddled(time.Now())
 		case f := <-s.asks:
@@ -219,6 +223,14 @@ func (s *Service) next(now time.Time) time.Time {
 	sooner(s.kernel.retry)
 	sooner(s.users.book.Next())
 	sooner(s.users.retry)
+	if due := s.users.due; s.kernel.synced && s.users.retry.Before(due) {
+		sooner(due)
+	}
+	for _, b := range s.users.steered {
+		if b.active != nil {
+			sooner(b.active.Next())
+		}
+	}
 	for _, p := range s.peers {
 		sooner(p.session.Next())
 	}
@@ -236,6 +248,7 @@ func (s *Service) tick(now time.Time) {
 	s.turnAway(now)
 	s.distribute(now, s.labels.Tick(now))
 	s.steer(now, s.users.book.Tick(now))
+	s.expireActive(now)
 }
 
 // Do runs f in the loop.

@@ -43,6 +43,7 @@ func (s *Service) status(now time.Time) *tdpdv1.Status {
 		}
 	}
 	st.Steered, st.UserBindingsRefused = s.steeredStatus(), maps.Clone(s.users.refused)
+	st.Tagless = maps.Clone(s.users.tagless)
 	for range s.fecs.Servers {
 		st.Servers++
 	}

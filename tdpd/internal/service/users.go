@@ -21,26 +21,23 @@ import (
 type userState struct {
 	book    *steering.Book
 	steered map[string]*steered // by service: what holds
-	refused map[string]uint64   // by reason: neighbors' bindings that were not taken, and parts that make none
+	refused map[string]uint64   // by reason: neighbors' bindings and words of who is active that were not taken, and parts that make none
+	tagless map[string]uint64   // packets that came without a tag from a router, by what came of them
 	told    time.Time           // when one that was refused was logged last
 
 	owners map[netip.Addr]steer.Owner // servers' numbers in plans, by their addresses, while any binding that holds names them
 	dirty  bool                       // what is in the fast path is not what holds
 	unkept bool                       // what is on disk is not what was said
 	retry  time.Time                  // when it is tried again, after a failure
-}
 
-// steered is what holds of a service, and what its users are steered by.
-type steered struct {
-	steering.Binding
-	compiled  *steering.Steering // nil: not yet
-	four, six *steer.Plan        // of both families; nil: they are to be made anew
+	due     time.Time // when users who have become active, or are so no more, are to be in the fast path, too; zero: there are none
+	brought time.Time // when all was brought in last
 }
 
 func newUserState(s *Service) userState {
 	return userState{
 		book:    steering.New(s.Config.RouterID, s.Config.Users.Trust(), steering.Limits{}),
-		steered: map[string]*steered{}, refused: map[string]uint64{}, owners: map[netip.Addr]steer.Owner{},
+		steered: map[string]*steered{}, refused: map[string]uint64{}, tagless: map[string]uint64{}, owners: map[netip.Addr]steer.Owner{},
 	}
 }
 
@@ -98,29 +95,39 @@ func (s *Service) bind(now time.Time, from steering.Router, b steering.Binding, 
 
 // steer carries out what the book wants.
 func (s *Service) steer(now time.Time, actions []steering.Action) {
+	changed := false
 	for _, a := range actions {
 		switch a := a.(type) {
 		case steering.Steer:
+			changed = true
 			s.users.dirty, s.users.unkept = true, true
 			if a.Withdraws() {
 				delete(s.users.steered, a.Service)
 				s.Log.Info("users are steered no more", "service", a.Service)
 				continue
 			}
-			s.users.steered[a.Service] = &steered{Binding: a.Binding}
-			s.Log.Info("users are steered", "service", a.Service, "epoch", a.Allocation.Epoch, "voucher", a.Voucher, "vips", a.VIPs, "servers", len(a.Allocation.Servers))
+			s.holds(a)
+			s.Log.Info("users are steered", "service", a.Service, "epoch", a.Allocation.Epoch, "voucher", a.Voucher, "vips", a.VIPs, "servers", len(a.Allocation.Servers), "all", a.All)
 		case steering.Tell:
 			for _, p := range s.sortedPeers() {
 				s.tellUsers(now, p, a.Binding, a.Again)
 			}
 		}
 	}
+	if changed {
+		s.settlePlain()
+	}
 }
 
-// tellUsers tells a neighbor upstream that takes bindings, unless it has passed this one on itself.
-func (s *Service) tellUsers(now time.Time, p *peer, b steering.Binding, again bool) {
+// tells says whether a neighbor is told a binding: it is upstream, takes bindings, and has not passed this one on itself.
+func (s *Service) tells(p *peer, b steering.Binding) bool {
 	id := netip.AddrFrom4(p.id.LSR)
-	if !p.takesUsers || !slices.Contains(s.Config.Users.Upstream, id) || slices.Contains(b.Path, id) {
+	return p.takesUsers && slices.Contains(s.Config.Users.Upstream, id) && !slices.Contains(b.Path, id)
+}
+
+// tellUsers tells a neighbor a binding, if it is to be told.
+func (s *Service) tellUsers(now time.Time, p *peer, b steering.Binding, again bool) {
+	if !s.tells(p, b) {
 		return
 	}
 	kind := binding.TypeTold
@@ -175,11 +182,15 @@ func (s *Service) takeUsers(now time.Time, p *peer, m wire.VendorPrivate) error 
 	if !p.takesUsers {
 		return errNotOffered
 	}
+	from := netip.AddrFrom4(p.id.LSR)
+	if m.MessageType == binding.TypeActive {
+		return s.takeActive(now, from, raw)
+	}
 	b, err := binding.Decode(raw)
 	if err != nil {
 		return err
 	}
-	return s.bind(now, netip.AddrFrom4(p.id.LSR), b, m.MessageType == binding.TypeRefreshed)
+	return s.bind(now, from, b, m.MessageType == binding.TypeRefreshed)
 }
 
 // refusal is why a neighbor's binding was not taken, in a word.
@@ -190,6 +201,7 @@ func refusal(err error) string {
 	}{
 		{errNotOffered, "not_offered"}, {steering.ErrNotTrusted, "not_trusted"}, {steering.ErrLoop, "loop"}, {steering.ErrStale, "stale"},
 		{steering.ErrContradicts, "contradicts"}, {steering.ErrTaken, "taken"}, {steering.ErrFull, "full"},
+		{errNotTold, "not_told"}, {binding.ErrTooMany, "too_many"}, {binding.ErrNoUser, "no_user"},
 	} {
 		if errors.Is(err, r.is) {
 			return r.word
@@ -210,27 +222,30 @@ func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 // bringUsers brings what holds into the fast path, where it is not there yet.
 func (s *Service) bringUsers(now time.Time) {
 	u := &s.users
-	if !u.dirty || !s.kernel.synced || now.Before(u.retry) {
+	if !u.dirty && (u.due.IsZero() || now.Before(u.due)) || !s.kernel.synced || now.Before(u.retry) {
 		return // before there are routes there are no trees: what a process before has left goes on
 	}
 	all, err := s.allUsers()
 	s.keepUsers(now)
 	if s.Steer == nil {
-		u.dirty = false
+		u.dirty, u.due = false, time.Time{}
 		return
 	}
+	u.brought = now
 	if err = errors.Join(err, s.Steer(all)); err != nil {
 		u.retry = now.Add(retrySoon)
 		s.kernel.warn(s.Log, now, err)
 		return
 	}
-	u.dirty, u.retry = false, time.Time{}
+	u.dirty, u.due, u.retry = false, time.Time{}, time.Time{}
 }
 
 // allUsers is what all users are steered by. What cannot be is left out, and in the error.
 func (s *Service) allUsers() (vips.Users, error) {
 	s.users.number()
-	all := vips.Users{VIPs: map[netip.Addr]*steer.Plan{}, Trees: map[steer.Owner][]kernel.Hop{}, Refuse: map[netip.Addr]vips.Refusal{}}
+	all := vips.Users{
+		VIPs: map[netip.Addr]*steer.Plan{}, Trees: map[steer.Owner][]kernel.Hop{}, Refuse: map[netip.Addr]vips.Refusal{}, Tell: map[netip.Addr]bool{},
+	}
 	for server, owner := range s.users.owners {
 		if all.Trees[owner] = s.tables.Tree(host(server)); all.Trees[owner] == nil {
 			all.Trees[owner] = []kernel.Hop{{}} // as the route says, to a director
@@ -239,14 +254,20 @@ func (s *Service) allUsers() (vips.Users, error) {
 	var errs []error
 	for _, name := range s.Services() {
 		b := s.users.steered[name]
-		if err := s.plan(b); err != nil {
+		err := s.plan(b)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		four, six, err := b.plans(s.users.owners[byRoute])
+		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		for _, vip := range b.VIPs {
-			all.VIPs[vip], all.Refuse[vip] = b.four, refusalOf(b.Refuse)
+			all.VIPs[vip], all.Refuse[vip], all.Tell[vip] = four, refusalOf(b.Refuse), b.Reactive && len(s.Config.Users.Upstream) > 0
 			if vip.Is6() {
-				all.VIPs[vip] = b.six
+				all.VIPs[vip] = six
 			}
 		}
 	}
@@ -278,6 +299,7 @@ func (s *Service) plan(b *steered) (err error) {
 		func(server string) steering.Health { return s.control.health(server, b.Allocation.Address(server)) },
 		func(server string) steer.Owner { return s.users.owners[b.Allocation.Address(server)] },
 	)
+	b.active4, b.active6 = nil, nil
 	return nil
 }
 
@@ -298,6 +320,9 @@ func (u *userState) number() {
 			if a := b.Allocation.Address(name); a.IsValid() {
 				named[a] = true
 			}
+		}
+		if b.active != nil {
+			named[byRoute] = true
 		}
 	}
 	maps.DeleteFunc(u.owners, func(a netip.Addr, _ steer.Owner) bool { return !named[a] })
@@ -322,6 +347,10 @@ func (s *Service) steeredStatus() (out []*tdpdv1.Steered) {
 		st := &tdpdv1.Steered{
 			Service: name, Voucher: b.Voucher.String(), Epoch: alloc.EpochToProto(b.Allocation.Epoch),
 			Servers: uint32(len(b.Allocation.Used())), Users: uint32(len(b.Users)),
+			Reactive: b.Reactive, All: b.All,
+		}
+		if b.active != nil {
+			st.Active = uint32(b.active.Len())
 		}
 		for _, v := range b.VIPs {
 			st.Vips = append(st.Vips, v.String())

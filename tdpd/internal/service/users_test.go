@@ -27,6 +27,7 @@ import (
 func usersChain(t *testing.T, change ...func(name string, u *config.Users)) (r1, r2, r3 *router) {
 	dir, f := t.TempDir(), transport.NewFabric()
 	make := func(name, id string, u config.Users) *router {
+		u.Active = 5 * time.Minute
 		for _, c := range change {
 			c(name, &u)
 		}

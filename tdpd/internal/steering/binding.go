@@ -29,6 +29,7 @@ type Binding struct {
 	Users      []User           // exceptions, sorted by address
 	Lifetime   time.Duration    // MinLifetime to MaxLifetime: until then it holds without another word
 	Hold       time.Duration    // 0 to MaxLifetime: for so long it holds when the voucher is gone
+	Reactive   bool             // routers upstream send on by its tree who is told to be active, and all others by the route
 	Path       []Router         // who passed it on, the voucher first; at most MaxPath
 }
 
@@ -137,5 +138,5 @@ func (b Binding) checkUsers() error {
 // says tells whether two bindings steer alike.
 func (b Binding) says(o Binding) bool {
 	return b.Allocation.Epoch == o.Allocation.Epoch && b.Allocation.Same(o.Allocation) && slices.Equal(b.Allocation.Addresses, o.Allocation.Addresses) &&
-		slices.Equal(b.VIPs, o.VIPs) && slices.Equal(b.Users, o.Users) && b.Nobody == o.Nobody && b.Refuse == o.Refuse
+		slices.Equal(b.VIPs, o.VIPs) && slices.Equal(b.Users, o.Users) && b.Nobody == o.Nobody && b.Refuse == o.Refuse && b.Reactive == o.Reactive
 }

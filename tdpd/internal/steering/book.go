@@ -31,7 +31,10 @@ type Limits struct {
 type Action interface{ action() }
 
 // Steer says what a service's users are steered by from now on: a binding that holds, or one that withdraws, with the VIPs there were.
-type Steer struct{ Binding }
+type Steer struct {
+	Binding
+	All bool // all users, not only those that are active: the binding is not reactive, or a director says it at this router
+}
 
 // Tell says what routers upstream are to hear. Who is in its path has heard it. Again: it is what they heard before, with a later end.
 type Tell struct {
@@ -52,7 +55,7 @@ type Book struct {
 
 type service struct {
 	words map[Router]*word // by voucher
-	used  Binding          // the last Steer; the zero one: none
+	used  Steer            // the last; the zero one: none
 }
 
 // word is a voucher's last one.
@@ -254,6 +257,20 @@ func (b *Book) Lost(now time.Time, from Router) []Action {
 	return out
 }
 
+// MayActivate says whether a neighbor may tell of users of a service that they are active: it has told a reactive binding, which may hold.
+func (b *Book) MayActivate(from Router, name string) bool {
+	s := b.services[name]
+	if s == nil {
+		return false
+	}
+	for _, w := range s.words {
+		if w.Reactive && w.from[from] {
+			return true
+		}
+	}
+	return false
+}
+
 // Tick lets time pass: what was held for long enough goes.
 func (b *Book) Tick(now time.Time) []Action {
 	var out []Action
@@ -295,18 +312,19 @@ func (b *Book) settle(now time.Time, name string) []Action {
 	s := b.services[name]
 	maps.DeleteFunc(s.words, func(_ Router, w *word) bool { return !now.Before(w.gone()) })
 	best := s.best()
-	switch {
-	case best == nil:
+	if best == nil {
 		delete(b.services, name)
 		if s.used.Withdraws() {
 			return nil
 		}
-		return []Action{Steer{Binding{Service: name, VIPs: s.used.VIPs}}}
-	case best.says(s.used):
+		return []Action{Steer{Binding: Binding{Service: name, VIPs: s.used.VIPs}}}
+	}
+	all := !best.Reactive || s.words[b.self] != nil
+	if best.says(s.used.Binding) && all == s.used.All {
 		return nil
 	}
-	s.used = best.Binding
-	return []Action{Steer{best.Binding}}
+	s.used = Steer{best.Binding, all}
+	return []Action{s.used}
 }
 
 // best is the word of the highest epoch; of several, which say the same, the one that holds for longest.

@@ -2,6 +2,7 @@ package steering
 
 import (
 	"fmt"
+	"net/netip"
 
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/portion"
@@ -90,6 +91,21 @@ func (s *Steering) Plans(health func(server string) Health, owner func(server st
 		return four, four
 	}
 	return four, s.six.Renumber(of)
+}
+
+// OnlyActive is a plan by which users that are active have the owners that they have by p, and all others one owner. Users are as plans know
+// them: of IPv6 what stands in for them.
+func OnlyActive(p *steer.Plan, active []netip.Addr, others steer.Owner) (*steer.Plan, error) {
+	users := make([]steer.User, len(active))
+	for i, a := range active {
+		users[i] = steer.User{Addr: a, Owner: p.Lookup(a)}
+	}
+	everybody := portion.Set{Permit: []portion.Portion{portion.All4()}}
+	out, err := steer.Compile([]steer.Claim{{Owner: others, Set: everybody}})
+	if err != nil || len(users) == 0 {
+		return out, err
+	}
+	return out.WithUsers(users)
 }
 
 // compiler numbers the classes of an allocation.

@@ -20,6 +20,8 @@ import (
 type Users struct {
 	VIPs  map[netip.Addr]*steer.Plan   // of both families; of IPv6 the plan is one of stand-ins (steer.Standin)
 	Trees map[steer.Owner][]kernel.Hop // by the owners of the plans; a hop without labels and Via is the kernel's matter
+	// Tell says of which VIPs packets that come without a tag from a router, and are sent along a tree here, are told of: see Tagless.
+	Tell map[netip.Addr]bool
 	// Refuse says what becomes of a VIP's users whom nobody serves.
 	Refuse map[netip.Addr]Refusal
 }
@@ -34,6 +36,13 @@ const (
 	Unreachable         // an ICMP error: connection attempts end, connections outlive it
 	Reset               // of TCP a reset, of the rest an ICMP error
 )
+
+// Tagless is a packet for a VIP that came without a tag from another router, and was sent along a tree here.
+type Tagless struct {
+	VIP, User netip.Addr
+	Interface int          // index of the one that it came by
+	From      []netip.Addr // addresses there of the neighbor that sent it; none: it is not known
+}
 
 // Maps are the maps of one program. One goroutine at a time may use them.
 type Maps struct {

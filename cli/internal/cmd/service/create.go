@@ -100,7 +100,7 @@ func (o createOptions) exists() error {
 func (o createOptions) spec() (service.Service, error) {
 	spec := service.Service{Name: o.name, Mode: o.mode, Policy: alloc.Policy(o.policy), Handover: service.Reset}
 	if o.mode == service.Tags {
-		spec.Refuse = service.RefuseReset
+		spec.Refuse, spec.Steering = service.RefuseReset, service.Proactive
 	}
 	var err error
 	if spec.VIP, err = netip.ParseAddr(o.vip); err != nil {

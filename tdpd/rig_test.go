@@ -79,6 +79,7 @@ type rig struct {
 	daemons map[string]*testnet.Process
 	extra   string            // of all configurations
 	of      map[string]string // of single ones, before it
+	whole   map[string]string // in place of all this, but for directories
 	caps    string            // what the daemons have beside their units', "+bpf"
 }
 
@@ -168,6 +169,9 @@ level = "debug"
 [hello]
 link_hold = "3s"
 %[5]s`, name, number, r.state(name), filepath.Join(r.dir, name+"-run"), r.of[name]+r.extra)
+	if whole, ok := r.whole[name]; ok {
+		text = fmt.Sprintf("name = %q\nstate_dir = %q\nruntime_dir = %q\n%s", name, r.state(name), filepath.Join(r.dir, name+"-run"), whole)
+	}
 	config := filepath.Join(r.dir, name+".toml")
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		r.t.Fatal(err)

@@ -1577,6 +1577,7 @@ type NextHop struct {
 	Via           string                 `protobuf:"bytes,3,opt,name=via,proto3" json:"via,omitempty"`             // empty: this router takes the packet in itself
 	Interface     string                 `protobuf:"bytes,4,opt,name=interface,proto3" json:"interface,omitempty"`
 	Neighbor      string                 `protobuf:"bytes,5,opt,name=neighbor,proto3" json:"neighbor,omitempty"` // LDP identifier; empty: nobody's
+	Tunnel        string                 `protobuf:"bytes,6,opt,name=tunnel,proto3" json:"tunnel,omitempty"`     // the label crosses to this address in UDP; empty: no tunnel
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1642,6 +1643,13 @@ func (x *NextHop) GetInterface() string {
 func (x *NextHop) GetNeighbor() string {
 	if x != nil {
 		return x.Neighbor
+	}
+	return ""
+}
+
+func (x *NextHop) GetTunnel() string {
+	if x != nil {
+		return x.Tunnel
 	}
 	return ""
 }
@@ -2447,13 +2455,14 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\x05label\x18\x02 \x01(\rR\x05label\x12\x15\n" +
 	"\x06in_use\x18\x03 \x01(\bR\x05inUse\x12\x14\n" +
 	"\x05stale\x18\x04 \x01(\bR\x05stale\x12\x16\n" +
-	"\x06leaves\x18\x05 \x01(\bR\x06leaves\"\x98\x01\n" +
+	"\x06leaves\x18\x05 \x01(\bR\x06leaves\"\xb0\x01\n" +
 	"\aNextHop\x12\x1c\n" +
 	"\toperation\x18\x01 \x01(\tR\toperation\x12\x19\n" +
 	"\x05label\x18\x02 \x01(\rH\x00R\x05label\x88\x01\x01\x12\x10\n" +
 	"\x03via\x18\x03 \x01(\tR\x03via\x12\x1c\n" +
 	"\tinterface\x18\x04 \x01(\tR\tinterface\x12\x1a\n" +
-	"\bneighbor\x18\x05 \x01(\tR\bneighborB\b\n" +
+	"\bneighbor\x18\x05 \x01(\tR\bneighbor\x12\x16\n" +
+	"\x06tunnel\x18\x06 \x01(\tR\x06tunnelB\b\n" +
 	"\x06_label\"L\n" +
 	"\fTableRequest\x12\x10\n" +
 	"\x03ftn\x18\x01 \x01(\bR\x03ftn\x12\x14\n" +

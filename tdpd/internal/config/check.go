@@ -12,6 +12,9 @@ import (
 	"github.com/manycast/manycast/tdpd/internal/wire"
 )
 
+// TunnelUDP is the one kind of tunnel that there is: MPLS in UDP (RFC 7510).
+const TunnelUDP = "udp"
+
 const tunnelMTULeast = 576
 
 // Where labels are forwarded.
@@ -47,6 +50,9 @@ func (c Config) Check() error {
 			bad("servers.addresses: %v is no unicast address", a)
 		}
 	}
+	if t := c.Servers.Tunnel; t != "" && t != TunnelUDP {
+		bad("servers.tunnel %q: want %q, or none", t, TunnelUDP)
+	}
 	if l := c.Servers.Linger; l < 0 || l > 24*time.Hour {
 		bad("servers.linger is %v: want 0s to 24h", l)
 	}
@@ -67,8 +73,8 @@ func (c Config) checkForwarding(bad func(string, ...any)) {
 	if len(f.Edge) > 0 && !f.Fast {
 		bad("forwarding.edge: users are steered by the fast path: set fast_path")
 	}
-	if !f.Fast && len(f.TunnelsFrom) > 0 {
-		bad("forwarding.tunnels_from: the kernel's tables have none: set forwarding.fast_path")
+	if !f.Fast && (c.UsesTunnels() || len(f.TunnelsFrom) > 0) {
+		bad("tunnels (tunnel, forwarding.tunnels_from): the kernel's tables have none: set forwarding.fast_path")
 	}
 	if len(f.TunnelsFrom) > fastpath.MaxSources {
 		bad("forwarding.tunnels_from has %d prefixes: want %d at most", len(f.TunnelsFrom), fastpath.MaxSources)
@@ -143,7 +149,7 @@ func (c Config) checkInterfaces(bad func(string, ...any)) {
 			bad("interfaces: %s is there twice", name)
 		}
 	}
-	if len(c.Interfaces) == 0 && len(c.Targets()) == 0 && len(c.Hello.AcceptTargeted) == 0 {
+	if len(c.Interfaces) == 0 && len(c.Targets()) == 0 && c.Servers.Tunnel == "" && len(c.Hello.AcceptTargeted) == 0 {
 		bad("no interfaces, and no targeted neighbor: there is nobody to exchange labels with")
 	}
 }
@@ -158,6 +164,12 @@ func (c Config) checkNeighbors(bad func(string, ...any)) {
 		}
 		if n.Targeted.IsValid() && !unicast(n.Targeted) {
 			bad("neighbor %d: targeted %v is no unicast address", i+1, n.Targeted)
+		}
+		if n.Tunnel != "" && n.Tunnel != TunnelUDP {
+			bad("neighbor %d: tunnel %q: want %q, or none", i+1, n.Tunnel, TunnelUDP)
+		}
+		if n.Tunnel != "" && !n.Targeted.IsValid() {
+			bad("neighbor %d: tunnel without targeted: to which address?", i+1)
 		}
 		if n.SecretFile != "" && !n.RouterID.IsValid() {
 			bad("neighbor %d: md5_secret_file without router_id: whose secret is it?", i+1)

@@ -69,6 +69,7 @@ type Limits struct {
 type Neighbor struct {
 	RouterID   netip.Addr `toml:"router_id"`
 	Targeted   netip.Addr `toml:"targeted"`
+	Tunnel     string     `toml:"tunnel"`
 	SecretFile string     `toml:"md5_secret_file"`
 }
 
@@ -89,6 +90,7 @@ type Servers struct {
 	Addresses []netip.Addr  `toml:"addresses"`
 	FromBus   bool          `toml:"from_bus"`
 	Linger    time.Duration `toml:"linger"`
+	Tunnel    string        `toml:"tunnel"`
 }
 
 // Restart is [restart].
@@ -241,6 +243,19 @@ func (c Config) Targets() (out []netip.Addr) {
 	}
 	return out
 }
+
+// Tunnels are the configured neighbors that packets may be sent to in UDP, by the addresses that targeted hellos are sent to.
+func (c Config) Tunnels() (out []netip.Addr) {
+	for _, n := range c.Neighbors {
+		if n.Tunnel == TunnelUDP {
+			out = append(out, n.Targeted)
+		}
+	}
+	return out
+}
+
+// UsesTunnels says whether packets may be sent in UDP at all.
+func (c Config) UsesTunnels() bool { return len(c.Tunnels()) > 0 || c.Servers.Tunnel == TunnelUDP }
 
 // secretMax is how long a TCP MD5 key may be (TCP_MD5SIG_MAXKEYLEN), in bytes.
 const secretMax = 80

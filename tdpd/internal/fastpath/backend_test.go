@@ -89,6 +89,47 @@ var (
 	eth0 = neighbors.Link{Name: "eth0", MAC: here, MTU: 1500, Up: true}
 )
 
+// What goes into a tunnel is the programs' matter alone: the tables hear of the rest, and a process before has it in the programs.
+func TestBackendKeepsTunnelsFromTables(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		far := kernel.Hop{Labels: []uint32{300}, Via: via4, Interface: 7, Tunnel: far4}
+		near := kernel.Hop{Labels: []uint32{200}, Via: via4, Interface: 7}
+		fast, n := &recorder{on: map[int]Side{}, left: map[uint32][]kernel.Hop{100: {far}, 101: {near}}}, neighbors.NewFake()
+		tables := kernel.NewFake(kernel.State{Labels: map[uint32][]kernel.Hop{102: {near}}})
+		b, err := NewBackend(tables, fast, n, nil, 1400, slog.New(slog.NewTextHandler(t.Output(), nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal := func(what string, got, want any) {
+			t.Helper()
+			if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
+				t.Errorf("%s: -want +got:\n%s", what, diff)
+			}
+		}
+		entries, err := b.Entries()
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal("of a process before", entries.Labels, map[uint32][]kernel.Hop{100: {far}, 102: {near}})
+		server := netip.MustParsePrefix("10.9.0.80/32")
+		if err := b.Set(kernel.State{Labels: map[uint32][]kernel.Hop{100: {far}, 101: {near, far}}, Prefixes: map[netip.Prefix][]kernel.Hop{server: {far}}}); err != nil {
+			t.Fatal(err)
+		}
+		equal("the tables", tables.State().Labels, map[uint32][]kernel.Hop{101: {near}})
+		n.Send(known(map[netip.Addr]net.HardwareAddr{via4: next}, eth0))
+		synctest.Wait()
+		in, out := Hop{Interface: 7, How: UDP, Label: 300, To: next, From: here, MTU: 1400, Tunnel: far4, Next: far}, Hop{Interface: 7, How: Label, Label: 200, To: next, From: here, MTU: 1500, Next: near}
+		equal("the programs", fast.state.Labels, map[uint32][]Hop{100: {in}, 101: {out, in}})
+		if err := b.Update(kernel.Changes{Labels: map[uint32][]kernel.Hop{101: {far}}, Prefixes: map[netip.Prefix][]kernel.Hop{server: nil}}); err != nil {
+			t.Fatal(err)
+		}
+		equal("the tables, changed", tables.State().Labels, map[uint32][]kernel.Hop{})
+		if err := b.Close(true); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 func known(macs map[netip.Addr]net.HardwareAddr, l neighbors.Link) neighbors.Table {
 	t := neighbors.Table{Links: map[int]neighbors.Link{7: l}, Neighbors: map[neighbors.Key]net.HardwareAddr{}}
 	for a, m := range macs {

@@ -44,7 +44,8 @@ func TestNetTheNextProcessTakesOver(t *testing.T) {
 	}
 	s := halves(t)
 	s.Trees[1] = append(s.Trees[1], Hop{Interface: 7, How: Label, Label: 101, To: next, From: here, MTU: 1500})
-	s.Labels = map[uint32][]Hop{100: {{Interface: 7, How: Bare, To: next, From: here, MTU: 1500}}, 101: s.Trees[1], 102: nil,
+	far := kernel.Hop{Labels: []uint32{106}, Via: via4, Interface: 7, Tunnel: far6}
+	s.Labels = map[uint32][]Hop{104: {{How: UDP, Label: 106, Interface: 7, To: next, From: here, MTU: 1500, Tunnel: far6, Next: far}}, 105: {{How: Local, Interface: 1}}, 106: {{How: Kernel, Next: far}}, 100: {{Interface: 7, How: Bare, To: next, From: here, MTU: 1500}}, 101: s.Trees[1], 102: nil,
 		103: {{How: Kernel, Next: kernel.Hop{Labels: []uint32{104}, Via: via6, Interface: 7}}, {How: Label, Label: 105, Interface: 7, To: next, From: here, MTU: 1500, Next: kernel.Hop{Labels: []uint32{105}, Via: via4, Interface: 7}}},
 	}
 	f, ifindex := begin()
@@ -65,7 +66,7 @@ func TestNetTheNextProcessTakesOver(t *testing.T) {
 	if err := f.Prune(); err != nil || !nativeIn(t, node, ifindex) {
 		t.Errorf("what is wanted was pruned: %v", err)
 	}
-	left := map[uint32][]kernel.Hop{103: {{Labels: []uint32{104}, Via: via6, Interface: 7}, {Labels: []uint32{105}, Via: via4, Interface: 7}}}
+	left := map[uint32][]kernel.Hop{104: {far}, 105: {{Interface: 1}}, 106: {far}, 103: {{Labels: []uint32{104}, Via: via6, Interface: 7}, {Labels: []uint32{105}, Via: via4, Interface: 7}}}
 	if diff := cmp.Diff(left, f.Labels(), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 		t.Errorf("labels of the process before: -want +got:\n%s", diff)
 	}
@@ -75,8 +76,8 @@ func TestNetTheNextProcessTakesOver(t *testing.T) {
 		return nil
 	}
 	set(t, f, s)
-	if f.hops.next != places || places != 6 {
-		t.Errorf("%d places for hops, %d before, want 6", f.hops.next, places)
+	if f.hops.next != places || places != 9 {
+		t.Errorf("%d places for hops, %d before, want 9", f.hops.next, places)
 	}
 	f.hops.put = f.putHops
 	delete(s.VIPs, vip6)

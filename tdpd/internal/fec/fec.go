@@ -16,6 +16,7 @@ import (
 // FECs is the state. Not safe for concurrent use.
 type FECs struct {
 	runs    func(iface string) bool
+	tunnels bool
 	table   routes.Table
 	own     map[netip.Addr]int    // addresses of this router, with their interface
 	links   map[netip.Prefix]bool // of its interfaces
@@ -25,8 +26,9 @@ type FECs struct {
 }
 
 // New returns FECs without any. runs says which interfaces LDP runs on: routes that leave by others lead out of where labels are.
-func New(runs func(iface string) bool) *FECs {
-	return &FECs{runs: runs, own: map[netip.Addr]int{}, links: map[netip.Prefix]bool{}, servers: map[netip.Addr]bool{}, known: map[netip.Prefix]bool{}}
+// tunnels: those of servers do not, for there may be a tunnel.
+func New(runs func(iface string) bool, tunnels bool) *FECs {
+	return &FECs{runs: runs, tunnels: tunnels, own: map[netip.Addr]int{}, links: map[netip.Prefix]bool{}, servers: map[netip.Addr]bool{}, known: map[netip.Prefix]bool{}}
 }
 
 // Table is what the kernel's tables are known to have. It must not be changed.
@@ -182,11 +184,11 @@ func (f *FECs) route(p netip.Prefix) (labels.Route, bool) {
 	case r == nil || r.Drops:
 		return labels.Route{}, false
 	}
-	hops := f.hops(r)
-	if len(hops) == 0 {
+	hops, tunneled := f.hops(r), f.tunnels && f.IsServer(p)
+	if len(hops) == 0 && !tunneled {
 		return labels.Route{Prefix: p, Kind: labels.Attached}, true
 	}
-	return labels.Route{Prefix: p, Kind: labels.Transit, NextHops: hops}, true
+	return labels.Route{Prefix: p, Kind: labels.Transit, NextHops: hops, Tunneled: tunneled}, true
 }
 
 // Own says whether the address is one of this router's.
@@ -210,6 +212,24 @@ func (f *FECs) egress(server netip.Addr) (labels.NextHop, bool) {
 		return labels.NextHop{}, false
 	}
 	return labels.NextHop{Address: server, Interface: f.table.Interfaces[index].Name, Index: index}, true
+}
+
+// NextHops are those of packets to an address, whether they speak LDP or not; none: it is this router's, or there is no route to it.
+func (f *FECs) NextHops(to netip.Addr) (out []labels.NextHop) {
+	_, r := f.table.Lookup(to)
+	if r == nil || r.Drops || f.Own(to) {
+		return nil
+	}
+	for _, h := range r.Hops {
+		if i := f.table.Interfaces[h.Interface]; i != nil && i.Up && !i.Loopback {
+			via := h.Via
+			if !via.IsValid() {
+				via = to
+			}
+			out = append(out, labels.NextHop{Address: via.WithZone(""), Interface: i.Name, Index: h.Interface})
+		}
+	}
+	return out
 }
 
 // hops are the next hops that speak LDP, or may; none where the route is a link's. Of several those are left out whose link is down: the

@@ -39,7 +39,7 @@ func hop(via string, index int) routes.Hop {
 
 func TestKinds(t *testing.T) {
 	p, server := netip.MustParsePrefix, netip.MustParseAddr("10.9.0.80")
-	f := New(func(iface string) bool { return iface == "core" })
+	f := New(func(iface string) bool { return iface == "core" }, false)
 	step := func(want string, changed []labels.Route, gone []netip.Prefix) {
 		t.Helper()
 		if got := text(changed, gone); got != want {
@@ -75,7 +75,7 @@ func TestKinds(t *testing.T) {
 
 // TestServersOwnHost is the egress of its server, by itself.
 func TestServersOwnHost(t *testing.T) {
-	f := New(func(string) bool { return true })
+	f := New(func(string) bool { return true }, false)
 	f.SetServers([]netip.Addr{netip.MustParseAddr("10.9.0.80")})
 	got := text(f.Apply(routes.Change{Full: true, Interfaces: map[int]*routes.Interface{
 		1: {Index: 1, Name: "lo", Up: true, Loopback: true},
@@ -89,7 +89,7 @@ func TestServersOwnHost(t *testing.T) {
 // TestDownLinks: a next hop whose link is down is none while there are others.
 func TestDownLinks(t *testing.T) {
 	p := netip.MustParsePrefix("10.2.0.0/16")
-	f := New(func(string) bool { return true })
+	f := New(func(string) bool { return true }, false)
 	a := &routes.Interface{Index: 2, Name: "a", Up: true}
 	b := &routes.Interface{Index: 3, Name: "b", Up: true}
 	down := &routes.Interface{Index: 3, Name: "b"}
@@ -114,7 +114,7 @@ func TestDownLinks(t *testing.T) {
 // TestBlackholes: where packets are dropped there is nothing to lead them to, for a server in there neither.
 func TestBlackholes(t *testing.T) {
 	all, p := netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("10.9.0.0/24")
-	f := New(func(string) bool { return true })
+	f := New(func(string) bool { return true }, false)
 	f.SetServers([]netip.Addr{netip.MustParseAddr("10.9.0.80")})
 	via := &routes.Route{Hops: []routes.Hop{hop("10.1.0.2", 2)}}
 	got := text(f.Apply(routes.Change{Full: true, Interfaces: map[int]*routes.Interface{2: {Index: 2, Name: "a", Up: true}},
@@ -164,7 +164,7 @@ func TestChangesAddUp(t *testing.T) {
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		runs := func(iface string) bool { return iface != "eth3" }
-		f, sum := New(runs), map[netip.Prefix]string{}
+		f, sum := New(runs, seed%2 == 0), map[netip.Prefix]string{}
 		var servers []netip.Addr
 		take := func(changed []labels.Route, gone []netip.Prefix) {
 			for _, route := range changed {
@@ -185,7 +185,7 @@ func TestChangesAddUp(t *testing.T) {
 			} else {
 				take(f.Apply(some(r)))
 			}
-			fresh := New(runs)
+			fresh := New(runs, seed%2 == 0)
 			fresh.SetServers(servers)
 			changed, _ := fresh.Apply(routes.Change{Full: true, Routes: f.Table().Routes, Interfaces: f.Table().Interfaces})
 			got, want := slices.Sorted(maps.Values(sum)), []string(nil)
@@ -201,7 +201,7 @@ func TestChangesAddUp(t *testing.T) {
 
 // BenchmarkRoutes is a batch of 1,000 routes that change while there are 50,000 servers elsewhere.
 func BenchmarkRoutes(b *testing.B) {
-	f := New(func(string) bool { return true })
+	f := New(func(string) bool { return true }, false)
 	f.Apply(routes.Change{Full: true, Interfaces: map[int]*routes.Interface{2: {Index: 2, Name: "a", Up: true}}})
 	var servers []netip.Addr
 	for n := range 50_000 {

@@ -145,6 +145,6 @@ func hops(list []NHLFE) []kernel.Hop {
 
 func equal(a, b []kernel.Hop) bool {
 	return slices.EqualFunc(a, b, func(a, b kernel.Hop) bool {
-		return a.Via == b.Via && a.Interface == b.Interface && slices.Equal(a.Labels, b.Labels)
+		return a.Via == b.Via && a.Interface == b.Interface && a.Tunnel == b.Tunnel && slices.Equal(a.Labels, b.Labels)
 	})
 }

@@ -32,6 +32,7 @@ type NHLFE struct {
 	Peer           wire.Identifier // whose label it is; zero: nobody's
 	Operation      Operation
 	Label          wire.Label // of Swap and Push, explicit null included; else labels.NoLabel
+	Tunnel         netip.Addr // the far end of a tunnel that the label crosses in UDP; the zero Addr: there is none
 }
 
 // ILM is what is done to packets with a label. Without NHLFEs they are dropped: RFC 3031 section 3.18 has them go on without a label
@@ -133,9 +134,9 @@ func bound(v labels.View, label, none Operation) (out []NHLFE) {
 		switch h.Label {
 		case labels.NoLabel:
 		case wire.LabelImplicitNull:
-			out = append(out, NHLFE{h.NextHop, h.Peer, none, labels.NoLabel})
+			out = append(out, NHLFE{NextHop: h.NextHop, Peer: h.Peer, Operation: none, Label: labels.NoLabel})
 		default:
-			out = append(out, NHLFE{h.NextHop, h.Peer, label, h.Label})
+			out = append(out, NHLFE{NextHop: h.NextHop, Peer: h.Peer, Operation: label, Label: h.Label, Tunnel: h.Tunnel})
 		}
 	}
 	return out
@@ -143,7 +144,7 @@ func bound(v labels.View, label, none Operation) (out []NHLFE) {
 
 // hop is the entry for the kernel.
 func (n NHLFE) hop() kernel.Hop {
-	h := kernel.Hop{Via: n.Address, Interface: n.Index}
+	h := kernel.Hop{Via: n.Address, Interface: n.Index, Tunnel: n.Tunnel}
 	if n.Label != labels.NoLabel {
 		h.Labels = []uint32{uint32(n.Label)}
 	}

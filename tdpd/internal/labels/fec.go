@@ -10,17 +10,18 @@ import (
 
 // fec is all that is known of one prefix. There may be 100,000: what is rare is kept elsewhere.
 type fec struct {
-	prefix  netip.Prefix
-	hops    *hopSet // nil: no route, or none with next hops
-	remote  []binding
-	sent    []sent
-	asked   []asked
-	attrs   *attributes // that its mappings carry; nil: none
-	local   wire.Label
-	kind    Kind
-	routed  bool
-	changed bool          // is in Labels.changed
-	waits   *list.Element // of Labels.waiting; nil: it does not
+	prefix   netip.Prefix
+	hops     *hopSet // nil: no route, or none with next hops
+	remote   []binding
+	sent     []sent
+	asked    []asked
+	attrs    *attributes // that its mappings carry; nil: none
+	local    wire.Label
+	kind     Kind
+	routed   bool
+	changed  bool          // is in Labels.changed
+	tunneled bool          // Route.Tunneled
+	waits    *list.Element // of Labels.waiting; nil: it does not
 }
 
 // binding is a peer's; there is one a peer.
@@ -86,8 +87,25 @@ func (l *Labels) sorted() []*fec {
 	return all
 }
 
-// downstream yields the bindings that packets of the FEC can leave by: those of its next hops' peers.
+// downstream yields the bindings that packets of the FEC can leave by: those of its next hops' peers, and where there are none that of one
+// at the far end of a tunnel.
 func (f *fec) downstream(yield func(*binding) bool) {
+	next := false
+	for b := range f.nextHops {
+		if next = true; !yield(b) {
+			return
+		}
+	}
+	if next {
+		return
+	}
+	if b, _ := f.far(); b != nil {
+		yield(b)
+	}
+}
+
+// nextHops yields the bindings of its next hops' peers.
+func (f *fec) nextHops(yield func(*binding) bool) {
 	if f.hops == nil || f.kind != Transit {
 		return
 	}
@@ -107,7 +125,7 @@ func (f *fec) hasDownstream() bool {
 
 // uses says whether bindings of the peer matter for forwarding.
 func (f *fec) uses(p *peer) bool {
-	return f.kind == Transit && f.hops != nil && slices.Contains(f.hops.peers, p)
+	return f.kind == Transit && (f.hops != nil && slices.Contains(f.hops.peers, p) || f.tunneled && len(p.tunnels) > 0)
 }
 
 // settle brings about what is to hold of a FEC: its label, what its mappings say, and who has them.

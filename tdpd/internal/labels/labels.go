@@ -26,8 +26,8 @@ type Config struct {
 	First, Last  wire.Label // what is given out, all of it by default: wire.LabelFirst to wire.LabelLast
 	Ordered      bool       // ordered control; not: independent (RFC 5036 section 2.6.1)
 	ExplicitNull bool       // bind explicit null to attached FECs, not implicit
-	// Transports are addresses of this router that sessions are with: always bound to implicit null, a server's, too. Their packets have to
-	// come with all their hops (RFC 6720), and whoever takes a label off takes one of them.
+	// Transports are addresses of this router that sessions are with: to neighbors on links they are always bound to implicit null, a server's,
+	// too. Their packets have to come with all their hops (RFC 6720), and whoever takes a label off takes one of them.
 	Transports    []netip.Addr
 	LoopDetection bool  // RFC 5036 section 2.8
 	HopLimit      uint8 // longer LSPs are loops; 64
@@ -135,6 +135,7 @@ type Labels struct {
 	peers     []*peer // by identifier; those that are away, too
 	kept      int     // bindings of all peers
 	addresses []netip.Addr
+	tunnels   map[netip.Addr][]NextHop // far ends, and where packets there go
 	allocator *allocator
 	waiting   *list.List // of FECs, for a label
 	exhausted bool       // no label was left when one was wanted

@@ -13,11 +13,11 @@ func (l *Labels) settleLocal(f *fec) {
 	switch {
 	case !f.routed || l.cfg.Allocate != nil && !l.cfg.Allocate(f.prefix):
 		want = NoLabel
-	case f.kind != Transit && l.isTransport(f.prefix):
+	case f.kind == Attached && l.isTransport(f.prefix):
 		want = wire.LabelImplicitNull
 	case f.kind == Attached:
 		want = l.null(f.family())
-	case f.kind == Transit && (f.hops == nil || l.cfg.Ordered && !f.hasDownstream()):
+	case f.kind == Transit && (f.hops == nil || l.cfg.Ordered) && !f.hasDownstream():
 		want = NoLabel
 	case !isReal(f.local) || l.foreign[f.local]:
 		want = l.allocate(f)

@@ -25,6 +25,8 @@ type peer struct {
 	endOfLIB  bool // it wants to be told (RFC 5919)
 	families  families
 	links     map[link]bool
+	far       []netip.Addr        // where its targeted hellos come from, sorted
+	tunnels   []tunnel            // of these, those that there are tunnels to
 	addresses map[netip.Addr]bool // false: stale
 	until     time.Time           // stale is what is stale; zero: nothing
 	kept      int                 // bindings
@@ -105,6 +107,7 @@ func (l *Labels) Up(now time.Time, with Peer) []Action {
 	p.wildcards = map[wire.AddressFamily]wildcard{}
 	p.capable(with.Agreed.Capabilities)
 	p.adjacent(with.Adjacencies)
+	p.findTunnels(l.tunnels)
 	l.sayAddresses(p, p.families, l.addresses, false)
 	l.resolveAll(nil)
 	l.offerAll(p)
@@ -125,7 +128,7 @@ func (l *Labels) Adjacencies(now time.Time, id wire.Identifier, all []discovery.
 	if p == nil || !p.up { // what was known of one that is away serves until it is back
 		return nil
 	}
-	before := p.families
+	before, onLink := p.families, len(p.links) > 0
 	p.adjacent(all)
 	gained := families{p.families.v4 && !before.v4, p.families.v6 && !before.v6}
 	lost := families{before.v4 && !p.families.v4, before.v6 && !p.families.v6}
@@ -135,6 +138,12 @@ func (l *Labels) Adjacencies(now time.Time, id wire.Identifier, all []discovery.
 	if before != p.families {
 		l.familiesChanged(p)
 		l.sayEndOfLIB(p, gained)
+	}
+	if onLink != (len(p.links) > 0) {
+		l.settleTransports()
+	}
+	if p.findTunnels(l.tunnels) {
+		l.settleTunneled()
 	}
 	return l.take()
 }
@@ -150,15 +159,18 @@ func (l *Labels) familiesChanged(p *peer) {
 
 // adjacent takes adjacencies; a peer that says that it is dual-stack has both families (RFC 7552 section 6.1.1).
 func (p *peer) adjacent(all []discovery.Adjacency) {
-	p.families, p.links = families{}, map[link]bool{}
+	p.families, p.links, p.far = families{}, map[link]bool{}, nil
 	for _, a := range all {
 		dual := a.Preference != wire.PreferNone
 		p.families.v4 = p.families.v4 || dual || a.Source.Is4()
 		p.families.v6 = p.families.v6 || dual || a.Source.Is6()
 		if !a.Targeted() {
 			p.links[link{a.Interface, a.Source.WithZone("")}] = true
+		} else {
+			p.far = append(p.far, a.Source)
 		}
 	}
+	slices.SortFunc(p.far, netip.Addr.Compare)
 }
 
 func (p *peer) capable(list []wire.CapabilityParameter) {
@@ -221,6 +233,10 @@ func (l *Labels) drop(p *peer) {
 		}
 		l.unsend(f, p)
 		f.unask(p)
+		if f.tunneled && len(p.tunnels) > 0 {
+			l.change(f)
+			l.settle(f)
+		}
 		l.forget(f)
 	}
 	l.kept -= p.kept

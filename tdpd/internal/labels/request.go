@@ -73,7 +73,7 @@ func (l *Labels) answerWildcards(p *peer) {
 	for _, f := range l.sorted() {
 		if id, asked := due[f.family()]; asked && l.advertises(f, p) {
 			f.ask(p, id)
-			l.offer(f, p, false)
+			l.offer(f, p, l.labelFor(f, p), false)
 		}
 	}
 }
@@ -91,7 +91,7 @@ func (l *Labels) request(f *fec, p *peer, id uint32) wire.StatusCode {
 	}
 	f.ask(p, id)
 	if l.advertises(f, p) {
-		l.offer(f, p, false)
+		l.offer(f, p, l.labelFor(f, p), false)
 	}
 	return wire.StatusSuccess
 }
@@ -109,7 +109,7 @@ func (l *Labels) mayAdvertise(f *fec, p *peer) bool {
 
 // leadsBack says whether all ways go by the peer.
 func (f *fec) leadsBack(p *peer) bool {
-	return f.uses(p) && !slices.ContainsFunc(f.hops.peers, func(q *peer) bool { return q != p })
+	return f.uses(p) && f.hops != nil && !slices.ContainsFunc(f.hops.peers, func(q *peer) bool { return q != p })
 }
 
 func (l *Labels) refuseRequest(p *peer, why wire.StatusCode, id uint32) {

@@ -35,6 +35,7 @@ type Route struct {
 	Prefix   netip.Prefix
 	Kind     Kind
 	NextHops []NextHop // of Transit the next routers, of Server its neighbour; equal ones count once
+	Tunneled bool      // of Transit: where no next hop has bound a label, a neighbor at the far end of a tunnel may have
 }
 
 // Routes takes routes that are new or have changed, and prefixes that there is no route for any more. What cannot be a FEC is ignored.
@@ -59,7 +60,7 @@ func (l *Labels) route(r Route) {
 	if r.Kind != Attached {
 		hops = l.hopSet(r.NextHops)
 	}
-	if f.routed && f.kind == r.Kind && f.hops == hops {
+	if f.routed && f.kind == r.Kind && f.hops == hops && f.tunneled == r.Tunneled {
 		l.sets.drop(hops)
 		return
 	}
@@ -67,7 +68,7 @@ func (l *Labels) route(r Route) {
 	if !f.routed {
 		l.routed++
 	}
-	f.routed, f.kind, f.hops = true, r.Kind, hops
+	f.routed, f.kind, f.hops, f.tunneled = true, r.Kind, hops, r.Tunneled
 	l.change(f)
 	l.settle(f)
 	l.settleRequests(f)
@@ -76,7 +77,7 @@ func (l *Labels) route(r Route) {
 func (l *Labels) unroute(f *fec) {
 	l.sets.drop(f.hops)
 	l.routed--
-	f.routed, f.kind, f.hops = false, Transit, nil
+	f.routed, f.kind, f.hops, f.tunneled = false, Transit, nil, false
 	l.change(f)
 	l.answerUnrouted(f)
 	l.settle(f)

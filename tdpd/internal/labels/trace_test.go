@@ -143,6 +143,13 @@ func (x *trace) more(words []string) []string {
 			}
 		}
 		return texts(x.l.Restore(x.now, had, others, must(time.ParseDuration(rest[0]))))
+	case "tunnels":
+		all := map[netip.Addr][]labels.NextHop{}
+		for _, w := range rest {
+			far, hop, _ := strings.Cut(w, "=")
+			all[netip.MustParseAddr(far)] = append(all[netip.MustParseAddr(far)], parseHop(hop))
+		}
+		return texts(x.l.Tunnels(x.now, all))
 	case "reserve":
 		var all []wire.Label
 		for _, w := range rest {
@@ -176,10 +183,18 @@ func parseRoute(words []string) labels.Route {
 		r.Kind++
 	}
 	for _, w := range words[2:] {
-		address, iface, _ := strings.Cut(w, "@")
-		r.NextHops = append(r.NextHops, labels.NextHop{Address: netip.MustParseAddr(address), Interface: iface, Index: int(iface[len(iface)-1] - '0')})
+		if w == "tunneled" {
+			r.Tunneled = true
+			continue
+		}
+		r.NextHops = append(r.NextHops, parseHop(w))
 	}
 	return r
+}
+
+func parseHop(w string) labels.NextHop {
+	address, iface, _ := strings.Cut(w, "@")
+	return labels.NextHop{Address: netip.MustParseAddr(address), Interface: iface, Index: int(iface[len(iface)-1] - '0')}
 }
 
 func parseConfig(words []string) labels.Config {
@@ -250,6 +265,9 @@ func viewText(l *labels.Labels, p netip.Prefix) string {
 			out += fmt.Sprint(" of ", h.Peer.LSR)
 		}
 		out += " label " + labelText(h.Label)
+		if h.Tunnel.IsValid() {
+			out += fmt.Sprint(" in UDP to ", h.Tunnel)
+		}
 	}
 	return out
 }

@@ -24,6 +24,8 @@ type Hop struct {
 	NextHop
 	Peer  wire.Identifier // zero: nobody's
 	Label wire.Label      // NoLabel: none
+	// Tunnel is the far end of a tunnel to the peer, the next hop that of packets there; the zero Addr: there is none.
+	Tunnel netip.Addr
 }
 
 // View returns that of a FEC; false: there is no route to it.
@@ -33,12 +35,16 @@ func (l *Labels) View(p netip.Prefix) (View, bool) {
 		return View{}, false
 	}
 	v := View{FEC: p, Kind: f.kind, Local: f.local, Leaving: l.leaving(f)}
-	if f.hops == nil {
-		return v, true
+	if f.hops != nil {
+		v.Hops = make([]Hop, len(f.hops.hops))
+		for i, h := range f.hops.hops {
+			v.Hops[i] = f.hop(h, f.hops.peers[i])
+		}
 	}
-	v.Hops = make([]Hop, len(f.hops.hops))
-	for i, h := range f.hops.hops {
-		v.Hops[i] = f.hop(h, f.hops.peers[i])
+	if b, t := f.far(); b != nil {
+		for _, h := range t.hops {
+			v.Hops = append(v.Hops, Hop{NextHop: h, Peer: b.peer.id, Label: b.label, Tunnel: t.far})
+		}
 	}
 	return v, true
 }
@@ -100,9 +106,12 @@ func (l *Labels) Bindings(p netip.Prefix) Bindings {
 		return Bindings{Local: NoLabel}
 	}
 	out := Bindings{Local: f.local}
+	used := map[*peer]bool{}
+	for b := range f.downstream {
+		used[b.peer] = true
+	}
 	for _, b := range f.remote {
-		used := f.uses(b.peer) && b.peer.families.has(f.family())
-		out.Remote = append(out.Remote, Binding{Peer: b.peer.id, Label: b.label, InUse: used, Stale: b.stale})
+		out.Remote = append(out.Remote, Binding{Peer: b.peer.id, Label: b.label, InUse: used[b.peer], Stale: b.stale})
 	}
 	for _, s := range f.sent {
 		if s.state != refused && s.state != former {

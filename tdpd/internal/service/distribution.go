@@ -3,6 +3,7 @@ package service
 import (
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/manycast/manycast/tdpd/internal/discovery"
@@ -84,6 +85,10 @@ func (s *Service) keep(now time.Time, b batch) {
 
 // flush carries out what was collected.
 func (s *Service) flush(now time.Time) {
+	if s.users.news {
+		s.users.news = false
+		s.setServers(now)
+	}
 	b := s.pending
 	s.pending = batch{}
 	s.keep(now, b)
@@ -112,16 +117,23 @@ func (s *Service) routesChanged(now time.Time, c routes.Change) {
 	s.distribute(now, s.labels.Routes(now, changed, gone))
 	s.bareChanged(c)
 	s.noteBIRD(now, c)
+	s.setTunnels(now)
 	s.settlePlain()
 	if !s.kernel.synced {
 		s.kernel.synced, s.kernel.wrong = true, true
 	}
 }
 
-// setServers makes these, and those of the configuration, all the servers.
-func (s *Service) setServers(now time.Time, all []netip.Addr) {
-	changed, gone := s.fecs.SetServers(append(all[:len(all):len(all)], s.Config.Servers.Addresses...))
+// setServers makes those that services have, of the configuration, and, where their hosts are asked themselves, of users' bindings, all the
+// servers.
+func (s *Service) setServers(now time.Time) {
+	all := slices.Concat(s.servers, s.Config.Servers.Addresses)
+	if s.Config.Servers.Tunnel != "" {
+		all = append(all, s.users.servers()...)
+	}
+	changed, gone := s.fecs.SetServers(all)
 	s.distribute(now, s.labels.Routes(now, changed, gone))
+	s.setTargets(now)
 }
 
 // interfacesChanged tells everybody of interfaces and addresses.
@@ -153,6 +165,7 @@ func (s *Service) interfacesChanged(now time.Time) {
 		s.kernel.wrong = s.kernel.synced // the interfaces that take labelled packets are part of the whole
 	}
 	s.discovered(now, s.discovery.SetInterfaces(now, s.links))
+	s.setTargets(now)
 	s.distribute(now, s.labels.Addresses(now, addresses))
 }
 

@@ -72,11 +72,11 @@ func (l *left) claim(p netip.Prefix, gone *kernel.Changes) {
 // add takes over what entries did at their next hops.
 func (s *staleLabels) add(hops []kernel.Hop) {
 	for _, h := range hops {
-		stale := labels.Hop{NextHop: labels.NextHop{Address: h.Via, Index: h.Interface}, Label: wire.LabelImplicitNull}
+		stale := labels.Hop{NextHop: labels.NextHop{Address: h.Via, Index: h.Interface}, Label: wire.LabelImplicitNull, Tunnel: h.Tunnel}
 		if len(h.Labels) > 0 {
 			stale.Label = wire.Label(h.Labels[0])
 		}
-		if h.Via.IsValid() && s.of(stale.NextHop) == labels.NoLabel {
+		if h.Via.IsValid() && (h.Tunnel.IsValid() || s.of(stale.NextHop) == labels.NoLabel) {
 			s.hops = append(s.hops, stale)
 		}
 	}
@@ -85,7 +85,7 @@ func (s *staleLabels) add(hops []kernel.Hop) {
 // of is the label that a next hop had.
 func (s *staleLabels) of(n labels.NextHop) wire.Label {
 	for _, h := range s.hops {
-		if h.Address == n.Address && h.Index == n.Index {
+		if h.Address == n.Address && h.Index == n.Index && !h.Tunnel.IsValid() {
 			return h.Label
 		}
 	}
@@ -108,6 +108,13 @@ func (l *left) fill(v *labels.View) {
 		if label := s.of(h.NextHop); h.Label == labels.NoLabel && label != labels.NoLabel {
 			h.Label = label
 			used = append(used, *h)
+		}
+	}
+	if !slices.ContainsFunc(v.Hops, func(h labels.Hop) bool { return h.Label != labels.NoLabel }) {
+		for _, h := range s.hops {
+			if h.Tunnel.IsValid() {
+				v.Hops, used = append(v.Hops, h), append(used, h)
+			}
 		}
 	}
 	if v.Local != labels.NoLabel {

@@ -22,7 +22,9 @@ func bare(p netip.Prefix, r *routes.Route) bool {
 // outdoes says whether packets to a prefix get no label though there are some: an IPv4 route of the same prefix that has no metric
 // wins against the kernel's entry.
 func (s *Service) outdoes(p netip.Prefix, m forwarding.FTN) bool {
-	return bare(p, s.fecs.Table().Routes[p]) && actOf(m) == forwarding.Push.String()
+	return bare(p, s.fecs.Table().Routes[p]) && slices.ContainsFunc(m.NHLFEs, func(n forwarding.NHLFE) bool {
+		return n.Operation == forwarding.Push && !n.Tunnel.IsValid() // tunnels are not in the kernel
+	})
 }
 
 // outdone lists the first routes that outdo labels.

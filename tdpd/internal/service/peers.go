@@ -83,6 +83,7 @@ func (s *Service) settle(now time.Time, id wire.Identifier, status wire.StatusCo
 	default:
 		if state, _ := p.session.State(); state == session.Operational {
 			s.distribute(now, s.labels.Adjacencies(now, id, all))
+			s.setTunnels(now)
 		}
 	}
 }
@@ -290,6 +291,7 @@ func (s *Service) up(now time.Time, p *peer, agreed session.Parameters) {
 	s.Log.Info("session is up", "peer", p.id, "address", p.way.remote, "role", p.session.Role(), "keepalive", agreed.KeepAlive)
 	s.publish(Event{Time: now, What: SessionUp, Peer: p.id})
 	s.distribute(now, s.labels.Up(now, labels.Peer{ID: p.id, Agreed: agreed, Adjacencies: s.discovery.Of(p.id)}))
+	s.setTunnels(now)
 	s.usersUp(now, p, agreed.Others)
 }
 

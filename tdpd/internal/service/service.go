@@ -92,6 +92,7 @@ type Service struct {
 	labels    *labels.Labels
 	tables    *forwarding.Tables
 	links     []discovery.Interface // that LDP runs on now
+	servers   []netip.Addr          // that services have, as told last
 	inputs    map[string]int        // interfaces of the configuration that exist, with their index, up or not
 	plain     map[netip.Prefix]bool // see settlePlain
 	outdoing  map[netip.Prefix]bool // routes that outdo their labels
@@ -122,7 +123,7 @@ func New(o Options) (*Service, error) {
 		labels: l, tables: forwarding.New(), outdoing: map[netip.Prefix]bool{},
 	}
 	s.users = newUserState(s)
-	s.fecs = fec.New(func(iface string) bool { return slices.Contains(o.Config.Interfaces, iface) })
+	s.fecs = fec.New(func(iface string) bool { return slices.Contains(o.Config.Interfaces, iface) }, o.Config.UsesTunnels())
 	return s, nil
 }
 
@@ -139,10 +140,9 @@ func (s *Service) Run(ctx context.Context) error {
 	if err := s.restore(now); err != nil {
 		return errors.Join(err, s.Kernel.Close(true))
 	}
-	s.setServers(now, nil)
+	s.setServers(now)
 	defer s.openControl()()
 	s.restoreUsers(now)
-	s.discovered(now, s.discovery.SetTargets(now, s.Config.Targets()))
 	due := now
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -155,7 +155,8 @@ func (s *Service) Run(ctx context.Context) error {
 		case c := <-s.Routes:
 			s.routesChanged(time.Now(), c)
 		case all := <-s.Servers:
-			s.setServers(time.Now(), all)
+			s.servers = all
+			s.setServers(time.Now())
 		case <-s.control.mail.Ready():
 			s.heard()
 		case some := <-s.Tagless:

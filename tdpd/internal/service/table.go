@@ -53,7 +53,7 @@ func (s *Service) askTable(r *tdpdv1.TableRequest, answer *tdpdv1.Answer) (func(
 func nhlfes(list []forwarding.NHLFE) (out []*tdpdv1.NextHop) {
 	for _, n := range list {
 		out = append(out, &tdpdv1.NextHop{
-			Operation: n.Operation.String(), Label: label(n.Label), Via: text(n.Address), Interface: n.Interface, Neighbor: name(n.Peer),
+			Operation: n.Operation.String(), Label: label(n.Label), Via: text(n.Address), Interface: n.Interface, Neighbor: name(n.Peer), Tunnel: text(n.Tunnel),
 		})
 	}
 	return out

@@ -28,6 +28,7 @@ type userState struct {
 	owners map[netip.Addr]steer.Owner // servers' numbers in plans, by their addresses, while any binding that holds names them
 	dirty  bool                       // what is in the fast path is not what holds
 	unkept bool                       // what is on disk is not what was said
+	news   bool                       // bindings may name other servers
 	retry  time.Time                  // when it is tried again, after a failure
 
 	due     time.Time // when users who have become active, or are so no more, are to be in the fast path, too; zero: there are none
@@ -100,7 +101,7 @@ func (s *Service) steer(now time.Time, actions []steering.Action) {
 		switch a := a.(type) {
 		case steering.Steer:
 			changed = true
-			s.users.dirty, s.users.unkept = true, true
+			s.users.dirty, s.users.unkept, s.users.news = true, true, true
 			if a.Withdraws() {
 				delete(s.users.steered, a.Service)
 				s.Log.Info("users are steered no more", "service", a.Service)
@@ -312,15 +313,25 @@ func (u *userState) anew(server string) {
 	}
 }
 
-// number gives servers numbers, which they keep, and takes back those of servers that no binding names.
-func (u *userState) number() {
-	named, used := map[netip.Addr]bool{}, map[steer.Owner]bool{}
+// servers are those that bindings name, by address.
+func (u *userState) servers() (all []netip.Addr) {
 	for _, b := range u.steered {
 		for _, name := range b.Allocation.Servers {
 			if a := b.Allocation.Address(name); a.IsValid() {
-				named[a] = true
+				all = append(all, a)
 			}
 		}
+	}
+	return all
+}
+
+// number gives servers numbers, which they keep, and takes back those of servers that no binding names.
+func (u *userState) number() {
+	named, used := map[netip.Addr]bool{}, map[steer.Owner]bool{}
+	for _, a := range u.servers() {
+		named[a] = true
+	}
+	for _, b := range u.steered {
 		if b.active != nil {
 			named[byRoute] = true
 		}

@@ -13,12 +13,13 @@ type hopRow struct {
 	Via       string  `json:"via,omitempty"` // none: the router takes the packet in itself
 	Interface string  `json:"interface,omitempty"`
 	Neighbor  string  `json:"neighbor,omitempty"`
+	Tunnel    string  `json:"tunnel,omitempty"` // the label crosses to this address in UDP
 }
 
 func hopsOf(list []*tdpdv1.NextHop) []hopRow {
 	out := []hopRow{}
 	for _, h := range list {
-		out = append(out, hopRow{h.GetOperation(), h.Label, h.GetVia(), h.GetInterface(), h.GetNeighbor()})
+		out = append(out, hopRow{h.GetOperation(), h.Label, h.GetVia(), h.GetInterface(), h.GetNeighbor(), h.GetTunnel()})
 	}
 	return out
 }
@@ -36,8 +37,12 @@ func (h hopRow) to() string {
 	if h.Via == "" {
 		return orDash(strings.TrimSpace("here " + h.Interface))
 	}
-	if h.Interface == "" {
-		return h.Via
+	to := h.Via
+	if h.Interface != "" {
+		to += "%" + h.Interface
 	}
-	return h.Via + "%" + h.Interface
+	if h.Tunnel != "" {
+		return h.Tunnel + " in UDP by " + to
+	}
+	return to
 }

@@ -2,10 +2,16 @@ package scenario
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"path/filepath"
+	"time"
 
-	"github.com/cilium/ebpf"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 )
 
 // tagCounts are packets by what routers' fast paths did with them.
@@ -51,21 +57,27 @@ func (t *tags) countPhase(ctx context.Context, phase string) error {
 	return nil
 }
 
-// fast reads a router's counters; of one where tdpd has never run they are zero.
-func (t *tags) fast(_ context.Context, router string) (c tagCounts, err error) {
-	m, err := ebpf.LoadPinnedMap(filepath.Join(t.lab.BPFFS(), router, "tdpd", "fast_counts"), nil)
+// fast reads a router's counters from tdpd's status socket; where tdpd does not run they are as they were.
+func (t *tags) fast(ctx context.Context, router string) (c tagCounts, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(t.lab.Dir(router), "tdpd", "status.sock"))
 	if err != nil {
-		return c, nil
+		return t.counted[router], nil
 	}
-	defer m.Close()
-	for key, to := range map[uint32]*uint64{0: &c.pushed, 9: &c.outsiders} {
-		var each []uint64
-		if err := m.Lookup(key, &each); err != nil {
-			return c, fmt.Errorf("counters of %s: %w", router, err)
-		}
-		for _, n := range each {
-			*to += n
-		}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	if err := errors.Join(conn.SetDeadline(deadline), conn.(*net.UnixConn).CloseWrite()); err != nil {
+		return c, fmt.Errorf("ask tdpd of %s: %w", router, err)
 	}
-	return c, nil
+	text, err := io.ReadAll(conn)
+	if err != nil {
+		return c, fmt.Errorf("ask tdpd of %s: %w", router, err)
+	}
+	var answer tdpdv1.Answer
+	if err := protojson.Unmarshal(text, &answer); err != nil {
+		return c, fmt.Errorf("ask tdpd of %s: %w: %s", router, err, text)
+	}
+	counts := answer.GetStatus().GetFastPath()
+	return tagCounts{counts["pushed"], counts["outsider"]}, nil
 }

@@ -85,15 +85,19 @@ func (x *tap) take(frame []byte) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	ip, vip := frame[14:], netip.MustParseAddr(tunnelVIP)
-	switch proto := binary.BigEndian.Uint16(frame[12:]); {
+	proto, outer := binary.BigEndian.Uint16(frame[12:]), 20
+	if proto == 0x86dd {
+		outer = 40
+	}
+	switch {
 	case proto == 0x8847 || proto == 0x0800 && netip.AddrFrom4([4]byte(ip[16:])) == vip:
 		x.other++
-	case proto == 0x0800 && ip[9] == 17 && len(ip) >= 52 && binary.BigEndian.Uint16(ip[22:]) == 6635:
-		user := netip.AddrFrom4([4]byte(ip[32+12:]))
+	case len(ip) >= outer+32 && (proto == 0x0800 && ip[9] == 17 || proto == 0x86dd && ip[6] == 17) && binary.BigEndian.Uint16(ip[outer+2:]) == 6635:
+		user := netip.AddrFrom4([4]byte(ip[outer+12+12:]))
 		if x.ports[user] == nil {
 			x.ports[user] = map[uint16]int{}
 		}
-		x.ports[user][binary.BigEndian.Uint16(ip[20:])]++
+		x.ports[user][binary.BigEndian.Uint16(ip[outer:])]++
 	}
 }
 
@@ -180,20 +184,24 @@ func (r *rig) packets(name, what string) uint64 {
 	return answer.GetStatus().GetFastPath()[what]
 }
 
-// fabric is u - r1 - x - s1 and s2, with a plain router x that knows neither labels nor the VIP. r1 has a director beside it, servers' hosts
-// have tdpd beside the agent, and nothing else speaks LDP.
-func newFabric(t *testing.T) *rig {
+// newFabric is u - r1 - x - s1 and s2, with a plain router x that knows neither labels nor the VIP. r1 has a director beside it, servers' hosts
+// have tdpd beside the agent, and nothing else speaks LDP. Sessions, and what users' packets are in, are of one family.
+func newFabric(t *testing.T, six bool) *rig {
 	n := testnet.New(t)
 	r := &rig{t: t, dir: t.TempDir(), nodes: map[string]*testnet.Node{}, daemons: map[string]*testnet.Process{}, whole: map[string]string{}, caps: ",+bpf"}
 	for _, name := range []string{"u", "r1", "x", "s1", "s2"} {
 		node := n.Node(name)
 		r.nodes[name] = node
 		node.Sysctl("net.ipv4.ip_forward", "1")
+		node.Sysctl("net.ipv6.conf.all.forwarding", "1")
 		node.Sysctl("net.ipv4.conf.all.rp_filter", "0")
 		node.Sysctl("net.ipv4.conf.default.rp_filter", "0")
 	}
 	n.Link(r.nodes["u"], "eth0", "10.1.0.11/24", r.nodes["r1"], "e", "10.1.0.1/24")
 	n.Link(r.nodes["r1"], "a", "10.0.12.1/24", r.nodes["x"], "in", "10.0.12.2/24")
+	for _, a := range [][3]string{{"r1", "a", "2001:db8:12::1/64"}, {"x", "in", "2001:db8:12::2/64"}, {"r1", "lo", "2001:db8::1/128"}} {
+		r.nodes[a[0]].Address(a[1], a[2])
+	}
 	n.Link(r.nodes["x"], "s1", "10.9.1.1/24", r.nodes["s1"], "eth0", "10.9.1.80/24")
 	n.Link(r.nodes["x"], "s2", "10.9.2.1/24", r.nodes["s2"], "eth0", "10.9.2.80/24")
 	r.nodes["r1"].Address("lo", "1.1.1.1/32")
@@ -201,7 +209,12 @@ func newFabric(t *testing.T) *rig {
 	r.nodes["r1"].Route("10.9.0.0/16", "10.0.12.2")
 	r.nodes["x"].Route("1.1.1.1/32", "10.0.12.1")
 	r.nodes["x"].Route("10.1.0.0/24", "10.0.12.1")
+	r.nodes["r1"].Route("2001:db8:9::/48", "2001:db8:12::2")
+	r.nodes["x"].Route("2001:db8::1/128", "2001:db8:12::1")
 	for i, s := range []string{"s1", "s2"} {
+		r.nodes["x"].Address(s, fmt.Sprintf("2001:db8:9:%d::1/64", i+1))
+		r.nodes[s].Address("eth0", fmt.Sprintf("2001:db8:9:%d::80/64", i+1))
+		r.nodes[s].Route("::/0", fmt.Sprintf("2001:db8:9:%d::1", i+1))
 		r.nodes[s].Route("0.0.0.0/0", fmt.Sprintf("10.9.%d.1", i+1))
 		r.nodes[s].Address("lo", tunnelVIP+"/32")
 	}
@@ -210,24 +223,47 @@ func newFabric(t *testing.T) *rig {
 	}
 	bpffs := n.BPFFS()
 	fast := "[forwarding]\ntables = \"none\"\nfast_path = true\nbpffs = %q\n"
-	r.whole["r1"] = "router_id = \"1.1.1.1\"\ninterfaces = []\n[hello]\ntargeted_hold = \"3s\"\n[servers]\ntunnel = \"udp\"\n" + fmt.Sprintf(fast, filepath.Join(bpffs, "r1")) + "edge = [\"e\", \"a\"]\n"
+	own, transport := "1.1.1.1", ""
+	if six {
+		own, transport = "2001:db8::1", "transport_ipv6 = \"2001:db8::1\"\n"
+	}
+	r.whole["r1"] = "router_id = \"1.1.1.1\"\n" + transport + "interfaces = []\n[hello]\ntargeted_hold = \"3s\"\n[servers]\ntunnel = \"udp\"\n" + fmt.Sprintf(fast, filepath.Join(bpffs, "r1")) + "edge = [\"e\", \"a\"]\n"
 	for i, s := range []string{"s1", "s2"} {
-		address := fmt.Sprintf("10.9.%d.80", i+1)
-		r.whole[s] = fmt.Sprintf("router_id = %q\ninterfaces = []\n[hello]\ntargeted_hold = \"3s\"\naccept_targeted = [\"1.1.1.1/32\"]\n[servers]\naddresses = [%q]\n", address, address) +
-			fmt.Sprintf(fast, filepath.Join(bpffs, s)) + "edge = [\"eth0\"]\ntunnels_from = [\"1.1.1.1/32\"]\n"
+		id, address, transport := fmt.Sprintf("10.9.%d.80", i+1), serverOf(i+1, six), ""
+		if six {
+			transport = fmt.Sprintf("transport_ipv6 = %q\n", address)
+		}
+		from := netip.PrefixFrom(netip.MustParseAddr(own), netip.MustParseAddr(own).BitLen())
+		r.whole[s] = fmt.Sprintf("router_id = %q\n%sinterfaces = []\n[hello]\ntargeted_hold = \"3s\"\naccept_targeted = [%q]\n[servers]\naddresses = [%q]\n", id, transport, from, address) +
+			fmt.Sprintf(fast, filepath.Join(bpffs, s)) + fmt.Sprintf("edge = [\"eth0\"]\ntunnels_from = [%q]\n", from)
 	}
 	return r
+}
+
+func serverOf(i int, six bool) string {
+	if six {
+		return fmt.Sprintf("2001:db8:9:%d::80", i)
+	}
+	return fmt.Sprintf("10.9.%d.80", i)
 }
 
 // TestNetTunnelsToServersHosts: a director's router and tdpd on servers' hosts alone, with a fabric between that nobody has touched. The router
 // learns from the binding which servers there are, asks their hosts for labels, and sends users' packets there in UDP.
 func TestNetTunnelsToServersHosts(t *testing.T) {
-	r := newFabric(t)
+	t.Run("IPv4", func(t *testing.T) { testTunnelsToServersHosts(t, false) })
+	t.Run("IPv6", func(t *testing.T) { testTunnelsToServersHosts(t, true) })
+}
+
+func testTunnelsToServersHosts(t *testing.T, six bool) {
+	r := newFabric(t, six)
 	fabric := newTap(t, r.nodes["x"], "in")
 	for _, name := range []string{"r1", "s1", "s2"} {
 		r.start(name)
 	}
-	servers := map[string]string{"s1": "10.9.1.80", "s2": "10.9.2.80"}
+	servers, via := map[string]string{"s1": serverOf(1, six), "s2": serverOf(2, six)}, "10.0.12.2"
+	if six {
+		via = "2001:db8:12::2"
+	}
 	testnet.Eventually(t, 10*time.Second, func() bool { _, ok := r.ask("r1", ""); return ok }, "r1")
 	r.shares("r1", servers)
 	r.operational("r1", 2)
@@ -237,7 +273,7 @@ func TestNetTunnelsToServersHosts(t *testing.T) {
 	testnet.Eventually(t, 20*time.Second, func() bool {
 		for _, a := range servers {
 			answer, _ := r.ask("r1", fmt.Sprintf(`{"step": {"address": %q}}`, a))
-			if hops := answer.GetStep().GetHops(); answer.GetStep().GetAction() != "push" || len(hops) != 1 || hops[0].GetTunnel() != a || hops[0].GetVia() != "10.0.12.2" {
+			if hops := answer.GetStep().GetHops(); answer.GetStep().GetAction() != "push" || len(hops) != 1 || hops[0].GetTunnel() != a || hops[0].GetVia() != via {
 				return false
 			}
 		}
@@ -260,7 +296,7 @@ func TestNetTunnelsToServersHosts(t *testing.T) {
 	if told := r.packets("r1", "told"); told == 0 {
 		t.Error("nobody was told that 1,500 bytes are too many")
 	}
-	if out, err := r.nodes["u"].Run("ping", "-c", "3", "-i", "0.1", "-W", "2", "-M", "do", "-s", "1440", tunnelVIP); err != nil { // 1,468 bytes
+	if out, err := r.nodes["u"].Run("ping", "-c", "3", "-i", "0.1", "-W", "2", "-M", "do", "-s", "1420", tunnelVIP); err != nil { // 1,448 bytes
 		t.Errorf("as long as fits: %v\n%s", err, out)
 	}
 	fabric.mu.Lock()

@@ -100,7 +100,9 @@ func (b *Binder) Run(ctx context.Context) error {
 
 func (b *Binder) allocation(e bus.Entry) {
 	switch {
-	case e.Synced || e.Key == "":
+	case e.Synced:
+		b.words.setSynced()
+	case e.Key == "":
 	case e.Deleted:
 		b.words.setAllocation(e.Key, alloc.Allocation{})
 	default:
@@ -183,6 +185,7 @@ type words struct {
 	mu          sync.Mutex
 	services    []service.Service
 	allocations map[string]alloc.Allocation
+	synced      bool // all that there were have come: of others nobody serves
 	now         wanted
 }
 
@@ -200,6 +203,14 @@ func (w *words) setServices(all []service.Service) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.services, w.now.known = all, true
+	w.settle()
+}
+
+// setSynced says that the allocations that there were have come.
+func (w *words) setSynced() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.synced = true
 	w.settle()
 }
 
@@ -221,7 +232,7 @@ func (w *words) settle() {
 			now.moved[s.Name] = true
 			continue
 		}
-		if !ok {
+		if !ok && !w.synced {
 			continue
 		}
 		now.words[s.Name] = w.word(s, a)
@@ -242,11 +253,15 @@ func refusal(r service.Refusal) tdpdv1.Refusal {
 	return tdpdv1.Refusal_REFUSAL_DROP
 }
 
+// word is a service's; without an allocation nobody serves its users yet.
 func (w *words) word(s service.Service, a alloc.Allocation) *tdpdv1.UserBinding {
 	b := &tdpdv1.UserBinding{
 		Service: s.Name, Allocation: alloc.ToProto(s.Name, a),
 		LifetimeMs: uint32(w.lifetime.Milliseconds()), HoldMs: uint32(w.hold.Milliseconds()), Refuse: refusal(s.Refuse),
 		Reactive: s.Steering == service.Reactive,
+	}
+	if a.Zero() {
+		b.Allocation, b.Nobody = nil, alloc.EpochToProto(a.Epoch)
 	}
 	for _, vip := range s.VIPs() {
 		b.Vips = append(b.Vips, vip.AsSlice())

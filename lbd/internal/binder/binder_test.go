@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -35,6 +36,9 @@ func (r *routers) say(_ context.Context, router string, b *tdpdv1.UserBinding) e
 		return errors.New("nobody there")
 	}
 	text := "withdraw"
+	if b.GetNobody() != nil {
+		text = "nobody"
+	}
 	if a := b.GetAllocation(); a != nil {
 		text = fmt.Sprintf("%d of %d vips, %d ms and %d, %v", a.GetEpoch().GetNumber(), len(b.GetVips()), b.GetLifetimeMs(), b.GetHoldMs(), b.GetRefuse())
 	}
@@ -140,6 +144,12 @@ func TestRoutersAreTold(t *testing.T) {
 		want("deleted while it is away", "r1")
 		r.setAway("r1", false)
 		time.Sleep(retryAfter)
-		want("deleted", "r1", "web withdraw")
+		want("deleted", "r1", "web nobody, reactive")
+		services <- nil
+		want("no service", "r1", "web withdraw")
+		services <- parse(t, web)
+		want("a new one", "r1", "web nobody")
+		put(3)
+		want("its first epoch", "r1", strings.Replace(first, "web 1", "web 3", 1))
 	})
 }

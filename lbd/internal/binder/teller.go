@@ -40,7 +40,7 @@ func (t *teller) due(now time.Time, want wanted) (name string, word *tdpdv1.User
 		case w == nil && !t.goes(now, name, want):
 		case s == nil:
 			return name, w
-		case w == nil && s.word.GetAllocation() != nil:
+		case w == nil && !withdraws(s.word):
 			return name, &tdpdv1.UserBinding{Service: name}
 		case w == nil && !now.Before(s.next):
 			return name, s.word
@@ -88,7 +88,7 @@ func (t *teller) next(now time.Time, want wanted) time.Time {
 
 // told says how telling it went.
 func (t *teller) told(now time.Time, name string, word *tdpdv1.UserBinding, err error) {
-	if err == nil && word.GetAllocation() == nil {
+	if err == nil && withdraws(word) {
 		delete(t.said, name)
 		return
 	}
@@ -97,6 +97,10 @@ func (t *teller) told(now time.Time, name string, word *tdpdv1.UserBinding, err 
 		wait = retryAfter
 	}
 	t.said[name] = &said{word, now.Add(wait)}
+}
+
+func withdraws(word *tdpdv1.UserBinding) bool {
+	return word.GetAllocation() == nil && word.GetNobody() == nil
 }
 
 func (t *teller) names(want wanted) []string {

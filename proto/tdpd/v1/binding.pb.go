@@ -5,7 +5,7 @@
 // source: proto/tdpd/v1/binding.proto
 
 // What routers tell those upstream of a service: whose users are to be sent along which server's tree. Toward LDP neighbors it is the body of a
-// vendor-private message, in parts (docs/tags.md); on the bus it is published to "tdpd.bindings.<router>".
+// vendor-private message, in parts (docs/wire-formats.md); on the bus it is published to "tdpd.bindings.<router>".
 
 package tdpdv1
 

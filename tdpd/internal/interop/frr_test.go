@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/manycast/manycast/internal/testnet"
 )
 
@@ -26,6 +28,7 @@ type frr struct {
 	line *line
 	at   int
 	dir  string // of configuration and sockets
+	text string // ldpd's configuration
 	ldpd *testnet.Process
 }
 
@@ -68,12 +71,21 @@ func (l *line) frr(at int, c frrConfig) *frr {
 		}
 		l.nodes[at].Sysctl(key, value)
 	}
-	f := &frr{line: l, at: at, dir: filepath.Join("/run/frr", l.nodes[at].Name())}
+	f := &frr{line: l, at: at, dir: filepath.Join("/run/frr", l.nodes[at].Name()), text: c.text(l, at)}
 	own(l.t, f.dir)
 	l.t.Cleanup(func() { os.RemoveAll(f.dir) })
 	f.start("zebra", "log stdout\n")
-	f.ldpd = f.start("ldpd", c.text(l, at))
+	f.ldpd = f.start("ldpd", f.text)
 	return f
+}
+
+// restart kills ldpd, and starts it again after what else is to happen meanwhile.
+func (f *frr) restart(meanwhile func()) {
+	f.line.t.Helper()
+	f.ldpd.Signal(unix.SIGKILL)
+	_ = f.ldpd.Wait()
+	meanwhile()
+	f.ldpd = f.start("ldpd", f.text)
 }
 
 // own makes a directory of FRR's user.
@@ -203,4 +215,15 @@ func (f *frr) bindings(with int, p netip.Prefix) (local, remote string) {
 		}
 	}
 	return local, ""
+}
+
+// up is for how long ldpd has had its session with a router.
+func (f *frr) up(at int) time.Duration {
+	f.line.t.Helper()
+	text := f.neighbor(at).UpTime
+	var h, m, s time.Duration
+	if _, err := fmt.Sscanf(text, "%d:%d:%d", &h, &m, &s); err != nil {
+		f.line.t.Fatalf("FRR's session with %v is up for %q: %v", f.line.id(at), text, err)
+	}
+	return h*time.Hour + m*time.Minute + s*time.Second
 }

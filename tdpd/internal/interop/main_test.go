@@ -19,9 +19,13 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/manycast/manycast/tdpd/internal/binding"
 	"github.com/manycast/manycast/tdpd/internal/config"
+	"github.com/manycast/manycast/tdpd/internal/edge"
+	"github.com/manycast/manycast/tdpd/internal/fastpath"
 	"github.com/manycast/manycast/tdpd/internal/journal"
 	"github.com/manycast/manycast/tdpd/internal/kernel"
+	"github.com/manycast/manycast/tdpd/internal/neighbors"
 	"github.com/manycast/manycast/tdpd/internal/routes"
 	"github.com/manycast/manycast/tdpd/internal/service"
 	"github.com/manycast/manycast/tdpd/internal/transport"
@@ -53,7 +57,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// play is the daemon without bus and edges. It writes what happens, and stops at SIGTERM; at SIGHUP it stops as for a restart.
+// play is the daemon without bus and metrics. It writes what happens, and stops at SIGTERM; at SIGHUP it stops as for a restart.
 func (r role) play() error {
 	cfg := r.Config
 	log := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -67,9 +71,10 @@ func (r role) play() error {
 		return err
 	}
 	o.Routes = watcher.Changes()
-	if o.Kernel, err = kernel.Open(kernel.Config{PlatformLabels: uint32(cfg.Labels.Last) + 1, RouteProtocol: uint8(cfg.Labels.RouteProtocol), Former: filepath.Join(cfg.StateDir, "settings")}, log); err != nil {
+	if err := r.openTables(&o, log); err != nil {
 		return err
 	}
+	o.Users = binding.File(filepath.Join(cfg.StateDir, "users"))
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return err
@@ -84,11 +89,16 @@ func (r role) play() error {
 	if err != nil {
 		return err
 	}
+	status, err := edge.ListenStatus(cfg.StateDir, s, log)
+	if err != nil {
+		return err
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return watcher.Run(ctx) })
 	g.Go(func() error { return s.Run(ctx) })
+	g.Go(func() error { return status.Run(ctx) })
 	if r.Quiet {
 		g.Go(func() error { return bindings.tell(ctx) })
 	}
@@ -101,6 +111,29 @@ func (r role) play() error {
 		return nil
 	})
 	return g.Wait()
+}
+
+// openTables opens what forwards: the kernel's tables, and in front of them the fast path where that is wanted. It has little room: user-mode
+// Linux takes long to look through much.
+func (r role) openTables(o *service.Options, log *slog.Logger) (err error) {
+	cfg := r.Config
+	if o.Kernel, err = kernel.Open(kernel.Config{PlatformLabels: uint32(cfg.Labels.Last) + 1, RouteProtocol: uint8(cfg.Labels.RouteProtocol), Former: filepath.Join(cfg.StateDir, "settings")}, log); err != nil || !cfg.Forwarding.Fast {
+		return err
+	}
+	fast, err := fastpath.Open(fastpath.Options{Owners: 64, Labels: 4096, Hops: 4096, Pins: cfg.Forwarding.BPFFS, Self4: cfg.Self4(), Self6: cfg.Transport6})
+	if err != nil {
+		return err
+	}
+	n, err := neighbors.Open(log)
+	if err != nil {
+		return err
+	}
+	backend, err := fastpath.NewBackend(o.Kernel, fast, n, cfg.Sides(), cfg.Forwarding.TunnelMTU, log)
+	if err != nil {
+		return err
+	}
+	o.Kernel, o.Steer, o.Counters = backend, backend.Steer, backend.Counters
+	return nil
 }
 
 // tell writes an event as a line.

@@ -119,7 +119,7 @@ func TestVMTshark(t *testing.T) {
 // typedWildcard is the FEC TLV with all prefixes of IPv4 (RFC 5918), an element of which tshark 4.0 knows nothing.
 const typedWildcard = "01:00:00:05:05:02:02:00:01"
 
-func tshark(t *testing.T, args ...string) string {
+func tshark(t testing.TB, args ...string) string {
 	t.Helper()
 	out, err := exec.Command("tshark", args...).Output()
 	if err != nil {

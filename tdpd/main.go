@@ -10,9 +10,11 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/manycast/manycast/internal/bus"
+	"github.com/manycast/manycast/internal/control/channel"
 	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/tdpd/internal/config"
 	"github.com/manycast/manycast/tdpd/internal/edge"
@@ -61,7 +63,7 @@ func needs(cfg config.Config) []daemon.Need {
 	if cfg.Forwarding.Fast {
 		all = append(all, daemon.Need{Capability: daemon.BPF, To: "load the fast path (forwarding.fast_path)"})
 	}
-	return all
+	return withControl(all, cfg.Control)
 }
 
 func run(ctx context.Context, cfg config.Config, secrets map[netip.Addr]string, keep bool) error {
@@ -96,11 +98,16 @@ func run(ctx context.Context, cfg config.Config, secrets map[netip.Addr]string, 
 		}
 		tasks = append(tasks, more...)
 	}
+	heard, more, err := openControl(&options, c)
+	if err != nil {
+		return err
+	}
+	tasks = append(tasks, more...)
 	s, err := service.New(options)
 	if err != nil {
 		return err
 	}
-	edges, err := listen(cfg, s, c, log)
+	edges, err := listen(cfg, s, c, heard, log)
 	if err != nil {
 		return err
 	}
@@ -123,7 +130,7 @@ func useBus(o *service.Options, c *bus.Conn) ([]daemon.Task, error) {
 }
 
 // listen opens what others ask at, before anybody is told that tdpd is ready.
-func listen(cfg config.Config, s *service.Service, c *bus.Conn, log *slog.Logger) ([]daemon.Task, error) {
+func listen(cfg config.Config, s *service.Service, c *bus.Conn, heard *channel.Channel, log *slog.Logger) ([]daemon.Task, error) {
 	status, err := edge.ListenStatus(cfg.StateDir, s, log)
 	tasks := []daemon.Task{status}
 	if c != nil {
@@ -132,6 +139,10 @@ func listen(cfg config.Config, s *service.Service, c *bus.Conn, log *slog.Logger
 	if cfg.Metrics.Listen == "" {
 		return tasks, err
 	}
-	metrics, errMetrics := edge.ListenMetrics(cfg.Metrics.Listen, s)
+	var collectors []prometheus.Collector
+	if heard != nil {
+		collectors = append(collectors, heard)
+	}
+	metrics, errMetrics := edge.ListenMetrics(cfg.Metrics.Listen, s, collectors...)
 	return append(tasks, metrics), errors.Join(err, errMetrics)
 }

@@ -23,10 +23,11 @@ import (
 )
 
 // With one of these variables set the test binary is tdpd, or an agent that registers server web.s at a bus, whose data directory is the
-// variable's value.
+// variable's value, or a server on the control channel, whose directory that is.
 const (
 	daemonEnv = "MANYCAST_TEST_TDPD"
 	agentEnv  = "MANYCAST_TEST_AGENT"
+	memberEnv = "MANYCAST_TEST_MEMBER"
 )
 
 func TestMain(m *testing.M) {
@@ -36,6 +37,10 @@ func TestMain(m *testing.M) {
 	}
 	if data := os.Getenv(agentEnv); data != "" {
 		fmt.Println(register(data))
+		return
+	}
+	if dir := os.Getenv(memberEnv); dir != "" {
+		fmt.Println(beTheMember(dir))
 		return
 	}
 	os.Exit(m.Run())

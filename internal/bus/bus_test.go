@@ -210,7 +210,7 @@ func TestRolesAreKeptApart(t *testing.T) {
 		t.Errorf("an agent asked all routers: %v", err)
 	}
 	// Directors and routers are handed the control group's key; who answers the DNS needs none.
-	for role, may := range map[string]bool{"director": true, "igmpd": true, "tdpd": false, "dnsd": false} {
+	for role, may := range map[string]bool{"director": true, "igmpd": true, "tdpd": true, "dnsd": false} {
 		keys := s.connect(role).Bucket(BucketConfig{Name: BucketKeys})
 		if _, err := keys.List(ctx); (err == nil) != may {
 			t.Errorf("%s read the keys: %v", role, err)

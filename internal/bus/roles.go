@@ -61,7 +61,10 @@ func roles() []role {
 			publish: []string{"lbd.>"}, subscribe: []string{"lbd.>"},
 		},
 		{name: "igmpd", read: []string{BucketKeys, BucketMembers}, publish: []string{"igmpd.>"}, subscribe: []string{"igmpd.>"}},
-		{name: "tdpd", read: []string{BucketServers}, publish: []string{"tdpd.events.>"}, subscribe: []string{"tdpd.ask", "tdpd.ask.>", "tdpd.bind.>"}},
+		{
+			name: "tdpd", read: []string{BucketServers, BucketKeys}, publish: []string{"tdpd.events.>"},
+			subscribe: []string{"tdpd.ask", "tdpd.ask.>", "tdpd.bind.>", "tdpd.control.>"},
+		},
 		{name: "dnsd", publish: []string{"dnsd.>"}, subscribe: []string{"dnsd.>"}},
 	}
 }

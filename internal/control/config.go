@@ -51,25 +51,10 @@ func (c Config) Check() error {
 	if !c.Enabled() {
 		return nil
 	}
-	var errs []error
+	errs := c.heard().check()
 	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf("control: "+format, args...)) }
-	linkLocal := netip.MustParsePrefix("224.0.0.0/24")
-	if group, err := netip.ParseAddr(c.Group); err != nil || !group.Is4() || !group.IsMulticast() || linkLocal.Contains(group) {
-		wrong("group %.60q: want an IPv4 multicast address that routers forward, such as 239.80.255.1", c.Group)
-	}
-	if c.Port == 0 {
-		wrong("port 0: want 1 to 65535")
-	}
 	if c.Identity == "" || c.Authority == "" {
 		wrong("want identity and authority: make them with `manycast key create identity` and `manycast key create authority`")
-	}
-	if len(c.Interfaces) == 0 || len(c.Interfaces) > maxInterfaces {
-		wrong("%d interfaces: name 1 to %d, those that other members or the routers to them are on", len(c.Interfaces), maxInterfaces)
-	}
-	for i, name := range c.Interfaces {
-		if name == "" || len(name) > 15 || strings.ContainsAny(name, "/ \t\n") || slices.Contains(c.Interfaces[:i], name) {
-			wrong("interface %.40q: want each name once, as `ip link` shows it", name)
-		}
 	}
 	if c.Heartbeat < minHeartbeat || c.Heartbeat > maxHeartbeat {
 		wrong("heartbeat %v: want %v to %v", c.Heartbeat, minHeartbeat, maxHeartbeat)
@@ -84,4 +69,62 @@ func (c Config) Check() error {
 		wrong("frame_max %d: want 512 to 9000 bytes", c.FrameMax)
 	}
 	return errors.Join(errs...)
+}
+
+// heard is what members and listeners have in common.
+func (c Config) heard() ListenConfig {
+	return ListenConfig{c.Group, c.Port, c.Authority, c.Interfaces, c.DeadAfter}
+}
+
+// ListenConfig is section [control] of a daemon that hears the channel and says nothing there. Without a group there is no channel.
+type ListenConfig struct {
+	Group      string        `toml:"group"`      // IPv4 multicast address
+	Port       uint16        `toml:"port"`       // UDP
+	Authority  string        `toml:"authority"`  // public file of `manycast key create authority`
+	Interfaces []string      `toml:"interfaces"` // that members or their routers are on
+	DeadAfter  time.Duration `toml:"dead_after"` // silence that long counts; all members' own
+}
+
+// DefaultListenConfig is what holds where a file says nothing.
+func DefaultListenConfig() ListenConfig { return DefaultConfig().heard() }
+
+// Enabled says whether there is a channel.
+func (c ListenConfig) Enabled() bool { return c.Group != "" }
+
+// GroupAddr is the group; Check has seen that it is one.
+func (c ListenConfig) GroupAddr() netip.Addr { return Config{Group: c.Group}.GroupAddr() }
+
+// Check says all that is wrong; nil where there is no channel.
+func (c ListenConfig) Check() error {
+	if !c.Enabled() {
+		return nil
+	}
+	errs := c.check()
+	if c.Authority == "" {
+		errs = append(errs, errors.New("control: want authority: make it with `manycast key create authority`"))
+	}
+	if c.DeadAfter < 3*minHeartbeat {
+		errs = append(errs, fmt.Errorf("control: dead_after %v: want what the members have, at least %v", c.DeadAfter, 3*minHeartbeat))
+	}
+	return errors.Join(errs...)
+}
+
+func (c ListenConfig) check() (errs []error) {
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf("control: "+format, args...)) }
+	linkLocal := netip.MustParsePrefix("224.0.0.0/24")
+	if group, err := netip.ParseAddr(c.Group); err != nil || !group.Is4() || !group.IsMulticast() || linkLocal.Contains(group) {
+		wrong("group %.60q: want an IPv4 multicast address that routers forward, such as 239.80.255.1", c.Group)
+	}
+	if c.Port == 0 {
+		wrong("port 0: want 1 to 65535")
+	}
+	if len(c.Interfaces) == 0 || len(c.Interfaces) > maxInterfaces {
+		wrong("%d interfaces: name 1 to %d, those that other members or the routers to them are on", len(c.Interfaces), maxInterfaces)
+	}
+	for i, name := range c.Interfaces {
+		if name == "" || len(name) > 15 || strings.ContainsAny(name, "/ \t\n") || slices.Contains(c.Interfaces[:i], name) {
+			wrong("interface %.40q: want each name once, as `ip link` shows it", name)
+		}
+	}
+	return errs
 }

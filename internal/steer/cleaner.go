@@ -106,7 +106,7 @@ func (m *Maps) retire(i installed, removed bool) {
 	b.generations = append(b.generations, i.generation)
 	b.keys = append(b.keys, m.keys[i.generation]...)
 	delete(m.keys, i.generation)
-	if i.hasUsers {
+	if i.hasUsers || m.users.len(i.generation) > 0 {
 		b.users = append(b.users, i.generation)
 	}
 	if removed {

@@ -32,12 +32,14 @@ type (
 
 // lines returns the slot table in cache lines.
 func (p *Plan) lines() []line {
-	out := make([]line, (len(p.slots)+lineSlots-1)/lineSlots)
+	out := make([]line, p.lineCount())
 	for i, s := range p.slots {
 		out[i/lineSlots].Slot[i%lineSlots] = s
 	}
 	return out
 }
+
+func (p *Plan) lineCount() int { return (len(p.slots) + lineSlots - 1) / lineSlots }
 
 func (p *Plan) header(d digest, users usersAt) *header {
 	h := &header{Digest: d, MasksLen: uint32(len(p.masks)), Users: users}

@@ -35,6 +35,7 @@ type installed struct {
 	digest             digest
 	hasUsers           bool
 	plan               *Plan // that was given; nil: a former process' one
+	users              int   // lines of its table of users
 }
 
 // NewMaps takes the maps of a loaded collection by their names in bpf/steer.h (Collection.Maps will do). What pinned maps
@@ -140,12 +141,12 @@ func (m *Maps) prepare(plans map[netip.Addr]*Plan) ([]change, error) {
 			}
 		}
 		lines := plan.lines()
-		g, err := m.freeGeneration(len(lines))
+		g, err := m.freeGeneration(len(lines), is.users)
 		if err != nil {
 			return changes, fmt.Errorf("steer group %s: %w", group, err)
 		}
 		m.numbers[number], m.generations[g] = true, true
-		changes = append(changes, change{group, plan, installed{number, g, d, plan.Users() > 0, plan}, lines})
+		changes = append(changes, change{group, plan, installed{number: number, generation: g, digest: d, hasUsers: plan.Users() > 0, plan: plan}, lines})
 	}
 	return changes, nil
 }
@@ -165,24 +166,26 @@ func (m *Maps) freeNumber() (uint32, error) {
 	return uint32(n), nil
 }
 
-// freeGeneration returns one that has a slot table of that length if there is one, else one whose table is replaced.
-func (m *Maps) freeGeneration(lines int) (uint32, error) {
+// freeGeneration returns one that has tables of these lengths if there is one, else one whose tables are replaced, that of slots at the last.
+func (m *Maps) freeGeneration(lines, users int) (uint32, error) {
 	if !slices.Contains(m.generations, false) {
 		if err := m.settle(); err != nil {
 			return 0, err
 		}
 	}
-	best, rank := -1, 3
+	best, rank := -1, 4
 	for g, used := range m.generations {
 		has := m.slots.len(uint32(g))
 		switch {
 		case used:
-		case has == lines:
+		case has == lines && m.users.len(uint32(g)) == users:
 			return uint32(g), nil
-		case has > 0 && rank > 1:
+		case has == lines && rank > 1:
 			best, rank = g, 1
-		case rank > 2:
+		case has > 0 && rank > 2:
 			best, rank = g, 2
+		case rank > 3:
+			best, rank = g, 3
 		}
 	}
 	if best < 0 {
@@ -201,15 +204,16 @@ func (m *Maps) write(changes []change) ([]change, error) {
 		_, known := m.installed[c.group]
 		m.retire(c.to, !known)
 	}
-	for _, c := range changes {
+	for i := range changes {
+		c := &changes[i]
 		if err := m.writePlan(c); err != nil {
 			m.slots.drop(c.to.generation)
 			m.users.drop(c.to.generation)
-			give(c)
+			give(*c)
 			errs = append(errs, fmt.Errorf("steer group %s: %w", c.group, err))
 			continue
 		}
-		written = append(written, c)
+		written = append(written, *c)
 	}
 	if err := errors.Join(m.slots.put(), m.users.put()); err != nil {
 		for _, c := range written {
@@ -221,7 +225,7 @@ func (m *Maps) write(changes []change) ([]change, error) {
 }
 
 // writePlan writes a generation, which no lookup sees yet. Tables that are fresh have still to be put.
-func (m *Maps) writePlan(c change) error {
+func (m *Maps) writePlan(c *change) error {
 	g := c.to.generation
 	if err := m.slots.fill(g, len(c.lines), c.lines); err != nil {
 		return err
@@ -230,6 +234,7 @@ func (m *Maps) writePlan(c change) error {
 	if c.plan.Users() > 0 {
 		var table []userLine
 		table, at = layUsers(c.plan.users)
+		c.to.users = len(table)
 		if err := m.users.fill(g, int(at.Len), table); err != nil {
 			return err
 		}
@@ -311,7 +316,7 @@ func (m *Maps) takeOver() error {
 		if err := m.plans.Lookup(g, &h); err != nil {
 			return fmt.Errorf("plan %d: %w", g, err)
 		}
-		m.installed[netip.AddrFrom4(group)] = installed{number, g, h.Digest, h.Users.Len > 0, nil}
+		m.installed[netip.AddrFrom4(group)] = installed{number: number, generation: g, digest: h.Digest, hasUsers: h.Users.Len > 0, users: int(h.Users.Len)}
 		m.numbers[number], m.generations[g] = true, true
 	}
 	if err := it.Err(); err != nil {

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+
+	"github.com/cilium/ebpf"
 )
 
 func TestNetReserveSparesTheSetANewTable(t *testing.T) {
@@ -47,5 +49,37 @@ func TestNetReserveWithoutRoomIsAnError(t *testing.T) {
 	}
 	if err := m.Set(map[netip.Addr]*Plan{group: p}); err != nil {
 		t.Errorf("Set afterwards: %v", err)
+	}
+}
+
+// After Spare other owners of all users, in slots and single ones, find their tables where they are.
+func TestNetSpareIsForTheNextChange(t *testing.T) {
+	o, m := load(t, "", 1<<16)
+	p := moving(t)[0]
+	other, user := netip.MustParseAddr("239.0.0.2"), netip.MustParseAddr("10.3.0.3")
+	more, err := p.WithUsers([]User{{user, 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.16.0.99"), user}
+	var slots, users []*ebpf.Map
+	for i := range 6 {
+		next := map[netip.Addr]*Plan{}
+		for g, plan := range map[netip.Addr]*Plan{group: p, other: more} {
+			next[g] = plan.Renumber(func(o Owner) Owner { return o + Owner(i) })
+		}
+		if err := m.Set(next); err != nil {
+			t.Fatal(err)
+		}
+		for g, is := range m.installed {
+			if i > 0 && (!slices.Contains(slots, m.slots.made[is.generation]) || !slices.Contains(users, m.users.made[is.generation])) {
+				t.Errorf("change %d: group %s got a new table", i, g)
+			}
+			checkProgram(t, o, g, next[g], at)
+		}
+		if err := m.Spare(); err != nil {
+			t.Fatal(err)
+		}
+		slots, users = slices.Collect(maps.Values(m.slots.made)), slices.Collect(maps.Values(m.users.made))
 	}
 }

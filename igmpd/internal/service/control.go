@@ -43,6 +43,15 @@ func (s *Service) openControl() {
 	}
 }
 
+// restoreHealth has servers that were silent before a restart be so until they are heard.
+func (s *Service) restoreHealth(now time.Time) {
+	for _, m := range s.control.members {
+		if m.Role == control.Server {
+			s.act(s.table.SetHealth(now, m.Address, healthOf(m.Health)))
+		}
+	}
+}
+
 func (s *Service) member(m control.Member) {
 	s.control.members[m.Name] = m
 	if m.Role == control.Server || s.control.at[m.Address] == "" {

@@ -44,6 +44,7 @@ func newChannel(known ...control.Member) *channel {
 		s2:  hub.Join(control.Member{Name: "s2", Role: control.Server, Address: other}, nil),
 		own: &hubControl{hub.Join(control.Member{Name: "r2", Role: control.Router, Address: lanOwn}, nil), known},
 	}
+	c.s1.Mute(len(known) > 0) // who is known from before is not heard yet
 	c.s1.SetStatus(control.Status{OK: true})
 	c.s2.SetStatus(control.Status{OK: true})
 	return c
@@ -123,6 +124,30 @@ func TestSilentServer(t *testing.T) {
 	})
 }
 
+// A server that was silent before a restart has no users until it is heard.
+func TestServerThatWasSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newChannel(control.Member{Name: "s1", Role: control.Server, Address: server, Health: control.Silent})
+		defer c.end()
+		r := c.router(t, t.TempDir())
+		defer r.stop()
+		const even, odd = "0.0.0.0/0.0.0.1", "0.0.0.1/0.0.0.1"
+		r.share(server, even, odd)
+		r.share(other, odd, even)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if first, second := r.ownerOf("10.7.0.2"), r.ownerOf("10.7.0.3"); first != second || first == 0 {
+			t.Errorf("even at %d, odd at %d", first, second)
+		}
+		c.s1.Mute(false)
+		time.Sleep(200 * time.Millisecond)
+		synctest.Wait()
+		if first, second := r.ownerOf("10.7.0.2"), r.ownerOf("10.7.0.3"); first == second {
+			t.Errorf("it is heard: all at %d", first)
+		}
+	})
+}
+
 func TestControlGroupIsForwardedForMembersAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newChannel()
@@ -156,7 +181,6 @@ func TestControlMembersOfASnapshot(t *testing.T) {
 			t.Fatalf("known %+v", known)
 		}
 		c = newChannel(control.Member{Name: "s1", Role: control.Server, Address: server})
-		c.s1.Mute(true)
 		defer c.end()
 		r = c.router(t, dir)
 		defer r.stop()

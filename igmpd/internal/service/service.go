@@ -116,6 +116,7 @@ func New(o Options) (*Service, error) {
 	if err := s.restore(now); err != nil {
 		return nil, err
 	}
+	s.restoreHealth(now)
 	return s, nil
 }
 

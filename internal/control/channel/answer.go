@@ -12,13 +12,13 @@ import (
 	controlv1 "github.com/manycast/manycast/proto/control/v1"
 )
 
-// Answer is the task that tells on the bus whom this member hears; daemon is "lbd" or "igmpd", the bus' name for who may speak.
+// Answer is the task that tells on the bus whom this process hears; daemon is "lbd", "igmpd" or "tdpd", the bus' name for who may speak.
 func (c *Channel) Answer(conn *bus.Conn, daemonName string) daemon.Task {
 	return daemon.Func("control members", func(ctx context.Context) error {
 		id := c.cfg.Identity
 		subject := daemonName + ".control.members"
 		subjects := []string{bus.Of(subject, id.Name)}
-		if id.Leader || id.Role == control.Router { // not each of a thousand servers
+		if id.Leader || id.Role == control.Router || c.cfg.listens() { // not each of a thousand servers
 			subjects = append(subjects, subject)
 		}
 		for _, s := range subjects {
@@ -35,6 +35,9 @@ func (c *Channel) Answer(conn *bus.Conn, daemonName string) daemon.Task {
 
 func (c *Channel) answer(now time.Time) *controlv1.MembersAnswer {
 	a := &controlv1.MembersAnswer{Name: c.cfg.Identity.Name, Refused: make(map[string]uint64)}
+	if c.cfg.listens() { // a member beside it may be called the same
+		a.Name += " (listens)"
+	}
 	for reason, n := range c.Counters().Refused {
 		a.Refused[string(reason)] = n
 	}

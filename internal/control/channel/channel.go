@@ -31,7 +31,8 @@ const (
 
 // Config is what a Channel is made of.
 type Config struct {
-	Identity  identity.Identity
+	Identity  identity.Identity // the zero one: it listens, and nobody hears of it
+	Name      string            // of who listens
 	Authority ed25519.PublicKey
 	Group     netip.Addr
 	Heartbeat time.Duration
@@ -74,7 +75,9 @@ var _ control.Channel = (*Channel)(nil)
 // New returns a Channel that has yet to run. Certificates that others would refuse are errors here.
 func New(cfg Config) (*Channel, error) {
 	now := time.Now()
-	if err := cfg.Identity.Verify(cfg.Authority, now); err != nil {
+	if cfg.listens() {
+		cfg.Identity.Name = cfg.Name
+	} else if err := cfg.Identity.Verify(cfg.Authority, now); err != nil {
 		return nil, fmt.Errorf("control channel: own identity: %w", err)
 	}
 	boot, err := newBoot(cfg.Random)
@@ -108,6 +111,11 @@ func newBoot(random io.Reader) (uint64, error) {
 	}
 	return boot, nil
 }
+
+// ErrListens says that this process has nothing to say on the channel.
+var ErrListens = errors.New("control channel: without an identity it is only listened to")
+
+func (c Config) listens() bool { return c.Identity.Private == nil }
 
 // String names the task.
 func (c *Channel) String() string { return "control channel" }
@@ -156,13 +164,18 @@ func (c *Channel) SetKeys(groups []keyfile.Group) {
 	}
 	c.mu.Lock()
 	c.members.SetKeys(keys)
-	c.sender.SetKey(forSender)
+	if !c.cfg.listens() { // a sender without a key says nothing
+		c.sender.SetKey(forSender)
+	}
 	c.mu.Unlock()
 	c.wake()
 }
 
 // Send implements control.Channel.
 func (c *Channel) Send(kind control.Kind, body []byte) error {
+	if c.cfg.listens() {
+		return ErrListens
+	}
 	c.mu.Lock()
 	err := c.sender.Message(time.Now(), kind, body)
 	c.mu.Unlock()
@@ -193,6 +206,9 @@ func (c *Channel) tellStatus(now time.Time) {
 
 // Pause says that this member restarts on purpose and will be silent for d at most. It returns when that has been sent.
 func (c *Channel) Pause(d time.Duration) error {
+	if c.cfg.listens() {
+		return ErrListens
+	}
 	if d > members.MaxPause {
 		return fmt.Errorf("control channel: pause of %v, at most %v", d, members.MaxPause)
 	}

@@ -2,6 +2,7 @@ package channel_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
@@ -294,4 +295,45 @@ func TestOwnCertificate(t *testing.T) {
 	if err == nil {
 		t.Error("an expired certificate will do")
 	}
+}
+
+// Who only listens hears all, and nobody hears of it.
+func TestListens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lan := transport.NewLAN()
+		s1, s2 := start(t, lan, "s1", control.Server, 1), start(t, lan, "s2", control.Server, 2)
+		defer func() { s1.stop(); s2.stop() }()
+		c, err := channel.New(channel.Config{
+			Name: "r1", Authority: controltest.Authority().Public(), Group: controltest.Group, DeadAfter: 250 * time.Millisecond,
+			Transport: lan.Join(netip.AddrFrom4([4]byte{10, 0, 0, 7})), Random: controltest.Random(1), Log: slog.New(slog.DiscardHandler),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetKeys([]keyfile.Group{controltest.GroupKey(1)})
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- c.Run(ctx) }()
+		listener := &node{Channel: c}
+		time.Sleep(2 * time.Second)
+		if a, b := listener.health("s1"), listener.health("s2"); a != control.Available || b != control.Available {
+			t.Errorf("heard: s1 %v, s2 %v", a, b)
+		}
+		s1.SetStatus(control.Status{Why: "no answer"})
+		s2.stop()
+		time.Sleep(300 * time.Millisecond)
+		if a, b := listener.health("s1"), listener.health("s2"); a != control.Unwell || b != control.Silent {
+			t.Errorf("s1 says that it is unwell, s2 is gone: %v, %v", a, b)
+		}
+		if n := len(s1.Members()); n != 1 {
+			t.Errorf("%d others are heard of, want s2 alone", n)
+		}
+		if err := errors.Join(c.Send(control.KindDone, nil), c.Pause(time.Second)); !errors.Is(err, channel.ErrListens) || c.Counters().Sent != 0 {
+			t.Errorf("said: %v, %d frames", err, c.Counters().Sent)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -38,6 +38,22 @@ func Open(cfg control.Config, name string, role control.Role, known []members.Kn
 	})
 }
 
+// Listen makes a Channel on the interfaces of a checked configuration that hears members and is none itself, for a router of that name: it
+// needs the group's key and the authority, no identity. It has no keys yet.
+func Listen(cfg control.ListenConfig, name string, known []members.Known, log *slog.Logger) (*Channel, error) {
+	authority, err := keyfile.ReadAuthorityPublic(cfg.Authority)
+	if err != nil {
+		return nil, err
+	}
+	link, err := transport.OpenLink(transport.LinkConfig{Group: cfg.GroupAddr(), Port: cfg.Port, Interfaces: cfg.Interfaces, TTL: 1, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	return New(Config{
+		Name: name, Authority: authority, Group: cfg.GroupAddr(), DeadAfter: cfg.DeadAfter, Known: known, Transport: link, Random: rand.Reader, Log: log,
+	})
+}
+
 // Identity is this member's own.
 func (c *Channel) Identity() identity.Identity { return c.cfg.Identity }
 

@@ -14,22 +14,21 @@ type Known struct {
 	Role    control.Role
 	Leader  bool
 	Address netip.Addr
+	Silent  bool  `json:",omitempty"`
 	Stamp   int64 // ns, the sender's clock at its last report: nothing older begins another life
 }
 
-// Known returns the members that are not silent.
+// Known returns the members.
 func (m *Members) Known() []Known {
 	var out []Known
 	for _, p := range m.Members() {
-		if p.Health != control.Silent {
-			out = append(out, Known{p.Name, p.Role, p.Leader, p.Address, m.byName[p.Name].stamp})
-		}
+		out = append(out, Known{p.Name, p.Role, p.Leader, p.Address, p.Health == control.Silent, m.byName[p.Name].stamp})
 	}
 	return out
 }
 
-// Restore tells of members from before a restart. They are Unknown until they are heard, or until they have been missing for so
-// long among others that they must be silent.
+// Restore tells of members from before a restart. Those that were silent are, until they are heard. Others are Unknown until then, or until
+// they have been missing for so long among others that they must be silent.
 func (m *Members) Restore(now time.Time, known []Known) []control.Event {
 	var events []control.Event
 	for _, k := range known {
@@ -37,6 +36,9 @@ func (m *Members) Restore(now time.Time, known []Known) []control.Event {
 			continue
 		}
 		p := &member{Member: control.Member{Name: k.Name, Role: k.Role, Leader: k.Leader, Address: k.Address, Since: now}, stamp: k.Stamp, due: now}
+		if k.Silent {
+			p.Health = control.Silent
+		}
 		m.byName[k.Name] = p
 		heap.Push(&m.queue, p)
 		events = append(events, control.Changed{Member: p.Member})

@@ -456,6 +456,22 @@ func TestRestored(t *testing.T) {
 	}
 }
 
+// Who was silent before a restart is, until it is heard.
+func TestRestoredSilence(t *testing.T) {
+	l, s := newListener(t, begin), server(t, "s1", addr1, 1)
+	_, now := run(t, begin, begin.Add(time.Second), []*listener{l}, []*speaker{s}, nil)
+	_, now = run(t, now, now.Add(time.Second), []*listener{l}, nil, nil)
+	again := newListener(t, now)
+	again.Restore(now, l.Known())
+	if m := again.member("s1"); m.Health != control.Silent {
+		t.Errorf("after the restart: %+v", m)
+	}
+	run(t, now, now.Add(time.Second), []*listener{again}, []*speaker{newSpeaker(t, s.id, 2, now)}, nil)
+	if m := again.member("s1"); m.Health != control.Available {
+		t.Errorf("heard: %+v", m)
+	}
+}
+
 // A renewed certificate is the same member.
 func TestRenewedCertificate(t *testing.T) {
 	l, s := newListener(t, begin), server(t, "s1", addr1, 1)

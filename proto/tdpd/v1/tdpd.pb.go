@@ -381,6 +381,7 @@ type Status struct {
 	UserBindingsRefused map[string]uint64      `protobuf:"bytes,16,rep,name=user_bindings_refused,json=userBindingsRefused,proto3" json:"user_bindings_refused,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // neighbors' bindings of users, and words of active ones, by reason
 	Tagless             map[string]uint64      `protobuf:"bytes,17,rep,name=tagless,proto3" json:"tagless,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`                                                      // packets of users that came without a tag from a router, by what came of them
 	FastPath            map[string]uint64      `protobuf:"bytes,18,rep,name=fast_path,json=fastPath,proto3" json:"fast_path,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`                                    // packets, by what was done to them (docs/tags.md); none without a fast path
+	ServerFailures      uint64                 `protobuf:"varint,19,opt,name=server_failures,json=serverFailures,proto3" json:"server_failures,omitempty"`                                                                                            // times that a server was found unwell or silent on the control channel
 	Unlabelled          []string               `protobuf:"bytes,11,rep,name=unlabelled,proto3" json:"unlabelled,omitempty"`                                                                                                                           // IPv4 routes without a metric, against which labels cannot win; bounded
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
@@ -528,6 +529,13 @@ func (x *Status) GetFastPath() map[string]uint64 {
 	return nil
 }
 
+func (x *Status) GetServerFailures() uint64 {
+	if x != nil {
+		return x.ServerFailures
+	}
+	return 0
+}
+
 func (x *Status) GetUnlabelled() []string {
 	if x != nil {
 		return x.Unlabelled
@@ -545,8 +553,9 @@ type Steered struct {
 	Servers       uint32                 `protobuf:"varint,5,opt,name=servers,proto3" json:"servers,omitempty"`
 	Users         uint32                 `protobuf:"varint,6,opt,name=users,proto3" json:"users,omitempty"` // exceptions
 	Reactive      bool                   `protobuf:"varint,7,opt,name=reactive,proto3" json:"reactive,omitempty"`
-	All           bool                   `protobuf:"varint,8,opt,name=all,proto3" json:"all,omitempty"`       // all users are steered, not only active ones
-	Active        uint32                 `protobuf:"varint,9,opt,name=active,proto3" json:"active,omitempty"` // users that are, else
+	All           bool                   `protobuf:"varint,8,opt,name=all,proto3" json:"all,omitempty"`         // all users are steered, not only active ones
+	Active        uint32                 `protobuf:"varint,9,opt,name=active,proto3" json:"active,omitempty"`   // users that are, else
+	Failing       []string               `protobuf:"bytes,10,rep,name=failing,proto3" json:"failing,omitempty"` // servers that are unwell or silent on the control channel: their users are standbys' now
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -642,6 +651,13 @@ func (x *Steered) GetActive() uint32 {
 		return x.Active
 	}
 	return 0
+}
+
+func (x *Steered) GetFailing() []string {
+	if x != nil {
+		return x.Failing
+	}
+	return nil
 }
 
 type Interface struct {
@@ -2311,7 +2327,7 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\x05clear\x18\x06 \x01(\v2\x19.manycast.tdpd.v1.ClearedH\x00R\x05clear\x12-\n" +
 	"\x04bind\x18\a \x01(\v2\x17.manycast.tdpd.v1.BoundH\x00R\x04bindB\a\n" +
 	"\x05about\"\x0f\n" +
-	"\rStatusRequest\"\xdb\b\n" +
+	"\rStatusRequest\"\x84\t\n" +
 	"\x06Status\x12\x1b\n" +
 	"\trouter_id\x18\x01 \x01(\tR\brouterId\x12\x18\n" +
 	"\astarted\x18\x02 \x01(\tR\astarted\x12\x1c\n" +
@@ -2334,7 +2350,8 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\asteered\x18\x0e \x03(\v2\x19.manycast.tdpd.v1.SteeredR\asteered\x12e\n" +
 	"\x15user_bindings_refused\x18\x10 \x03(\v21.manycast.tdpd.v1.Status.UserBindingsRefusedEntryR\x13userBindingsRefused\x12?\n" +
 	"\atagless\x18\x11 \x03(\v2%.manycast.tdpd.v1.Status.TaglessEntryR\atagless\x12C\n" +
-	"\tfast_path\x18\x12 \x03(\v2&.manycast.tdpd.v1.Status.FastPathEntryR\bfastPath\x12\x1e\n" +
+	"\tfast_path\x18\x12 \x03(\v2&.manycast.tdpd.v1.Status.FastPathEntryR\bfastPath\x12'\n" +
+	"\x0fserver_failures\x18\x13 \x01(\x04R\x0eserverFailures\x12\x1e\n" +
 	"\n" +
 	"unlabelled\x18\v \x03(\tR\n" +
 	"unlabelled\x1a@\n" +
@@ -2349,7 +2366,7 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a;\n" +
 	"\rFastPathEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xf7\x01\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\x91\x02\n" +
 	"\aSteered\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
 	"\x04vips\x18\x02 \x03(\tR\x04vips\x12\x18\n" +
@@ -2359,7 +2376,9 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\x05users\x18\x06 \x01(\rR\x05users\x12\x1a\n" +
 	"\breactive\x18\a \x01(\bR\breactive\x12\x10\n" +
 	"\x03all\x18\b \x01(\bR\x03all\x12\x16\n" +
-	"\x06active\x18\t \x01(\rR\x06active\"G\n" +
+	"\x06active\x18\t \x01(\rR\x06active\x12\x18\n" +
+	"\afailing\x18\n" +
+	" \x03(\tR\afailing\"G\n" +
 	"\tInterface\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04ipv4\x18\x02 \x01(\bR\x04ipv4\x12\x12\n" +

@@ -58,7 +58,7 @@ func (c Config) Check() error {
 	}
 	c.checkUsers(bad)
 	c.checkForwarding(bad)
-	errs = append(errs, daemon.CheckRouterName(c.Name), c.Bus.Check("tdpd"), c.Metrics.Check())
+	errs = append(errs, daemon.CheckRouterName(c.Name), c.Bus.Check("tdpd"), c.Metrics.Check(), c.Control.check())
 	return errors.Join(errs...)
 }
 

@@ -2,11 +2,13 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/internal/keyfile"
 	"github.com/manycast/manycast/tdpd/internal/discovery"
@@ -36,6 +38,7 @@ type Config struct {
 	Restart    Restart               `toml:"restart"`
 	Users      Users                 `toml:"users"`
 	Forwarding Forwarding            `toml:"forwarding"`
+	Control    Control               `toml:"control"`
 	Bus        daemon.BusSection     `toml:"bus"`
 	Metrics    daemon.MetricsSection `toml:"metrics"`
 }
@@ -132,6 +135,21 @@ type Users struct {
 	Accept   []UsersAccepted `toml:"accept"`
 }
 
+// Control is [control]: the control channel, which tdpd hears and says nothing on, and where the control group's private key is.
+type Control struct {
+	control.ListenConfig
+	Member string `toml:"member"` // file of this router's own key pair, for keys that come by the bus
+	Keys   string `toml:"keys"`   // directory
+}
+
+func (c Control) check() error {
+	err := c.Check()
+	if c.Enabled() && c.Keys == "" {
+		err = errors.Join(err, errors.New("control.keys is empty: name the directory of the control group's private key"))
+	}
+	return err
+}
+
 // UsersAccepted is one [[users.accept]].
 type UsersAccepted struct {
 	From netip.Addr     `toml:"from"`
@@ -173,7 +191,10 @@ func Default() Config {
 		Labels: Labels{
 			First: 16, Last: 1_048_574, Control: controlIndependent, RouteProtocol: 1, Allocate: []Rule{{Prefix: anyV4, Least: 1}, {Prefix: anyV6, Least: 1}},
 		},
-		Users:      Users{Active: 5 * time.Minute},
+		Users: Users{Active: 5 * time.Minute},
+		Control: Control{
+			ListenConfig: control.DefaultListenConfig(), Member: "/var/lib/manycast/tdpd/member.key", Keys: "/var/lib/manycast/tdpd/groups",
+		},
 		Servers:    Servers{FromBus: true, Linger: 5 * time.Minute},
 		Forwarding: Forwarding{Tables: TablesKernel, BPFFS: "/sys/fs/bpf/manycast/tdpd"},
 		Restart: Restart{

@@ -32,10 +32,11 @@ func TestReferenceFile(t *testing.T) {
 	want.Hello.AcceptTargeted, want.Servers.Addresses, want.Bus.URLs = got.Hello.AcceptTargeted, got.Servers.Addresses, got.Bus.URLs
 	want.Users.Upstream, want.Users.VIPs = got.Users.Upstream, got.Users.VIPs
 	want.Forwarding.Edge, want.Forwarding.TunnelsFrom = got.Forwarding.Edge, got.Forwarding.TunnelsFrom
+	want.Control.Interfaces = got.Control.Interfaces
 	if !reflect.DeepEqual(got, want) {
 		t.Fatalf("the reference file says\n%+v\nthe defaults are\n%+v", got, want)
 	}
-	if n := len(got.Labels.Advertise) + len(got.Labels.Accept) + len(got.Hello.AcceptTargeted) + len(got.Servers.Addresses) + len(got.Bus.URLs) + len(got.Users.Upstream) + len(got.Users.VIPs) + len(got.Forwarding.Edge) + len(got.Forwarding.TunnelsFrom); n != 0 {
+	if n := len(got.Labels.Advertise) + len(got.Labels.Accept) + len(got.Hello.AcceptTargeted) + len(got.Servers.Addresses) + len(got.Bus.URLs) + len(got.Control.Interfaces) + len(got.Users.Upstream) + len(got.Users.VIPs) + len(got.Forwarding.Edge) + len(got.Forwarding.TunnelsFrom); n != 0 {
 		t.Errorf("%d defaults that are none", n)
 	}
 }
@@ -129,6 +130,9 @@ func TestWhatCannotWork(t *testing.T) {
 		"router_id = \"10.0.0.1\"\n[[neighbor]]\ntargeted = \"10.0.0.2\"\ntunnel = \"udp\"":                                 "the kernel's tables have none",
 		"router_id = \"10.0.0.1\"\n[[neighbor]]\ntargeted = \"10.0.0.2\"\ntunnel = \"ipip\"":                                `tunnel "ipip": want "udp"`,
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[forwarding]\ntunnel_mtu = 575":                                    "want 576 to 65535",
+		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[control]\ngroup = \"239.80.255.1\"":                               "control: 0 interfaces",
+		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[control]\ngroup = \"10.0.0.1\"\ninterfaces = [\"a\"]":             "want an IPv4 multicast address",
+		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[control]\nidentity = \"/x\"":                                      "identity",
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[limits]\nbindings = 0":                                            "limits.bindings is 0: want 1 to 10000000",
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[limits]\nadjacencies = 100001":                                    "limits.adjacencies is 100001",
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[session]\nhop_count_limit = 256":                                  "session.hop_count_limit is 256",

@@ -28,7 +28,7 @@ func (asker) Ask(_ context.Context, r *tdpdv1.Request) (*tdpdv1.Answer, error) {
 	switch about := r.GetAbout().(type) {
 	case *tdpdv1.Request_Status:
 		answer.About = &tdpdv1.Answer_Status{Status: &tdpdv1.Status{
-			RouterId: "2.2.2.2", SessionsUp: 7, HellosRefused: map[string]uint64{"own_id": 3}, FastPath: map[string]uint64{"pushed": 8}, Labels: &tdpdv1.Labels{Used: 5},
+			RouterId: "2.2.2.2", SessionsUp: 7, ServerFailures: 8, HellosRefused: map[string]uint64{"own_id": 3}, FastPath: map[string]uint64{"pushed": 8}, Labels: &tdpdv1.Labels{Used: 5},
 			Steered: []*tdpdv1.Steered{{Service: "web"}}, UserBindingsRefused: map[string]uint64{"stale": 6},
 			Neighbors: []*tdpdv1.Neighbor{
 				{Id: "1.1.1.1:0", Agreed: &tdpdv1.Agreed{}, Bindings: 4, Sent: map[string]uint64{"KeepAlive": 9}, Adjacencies: []*tdpdv1.Adjacency{{}, {}}},

@@ -11,8 +11,8 @@ import (
 )
 
 // ListenMetrics makes the task that serves Prometheus metrics on addr, which takes connections when ListenMetrics returns.
-func ListenMetrics(addr string, a Asker) (daemon.Task, error) {
-	return metrics.Listen(addr, collector{a})
+func ListenMetrics(addr string, a Asker, more ...prometheus.Collector) (daemon.Task, error) {
+	return metrics.Listen(addr, append(more, collector{a})...)
 }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -87,6 +87,7 @@ func (m writer) labels(l *tdpdv1.Labels) {
 }
 
 func (m writer) users(st *tdpdv1.Status) {
+	m.count("server_failures_total", "Times that a server was found unwell or silent on the control channel.", st.GetServerFailures())
 	m.gauge("services_steered", "Services whose users are sent along servers' trees.", uint64(len(st.GetSteered())))
 	for reason, n := range st.GetUserBindingsRefused() {
 		m.count("user_bindings_refused_total", "Neighbors' bindings of users that were not taken, and parts that make none.", n, "reason", reason)

@@ -18,7 +18,7 @@ type Control interface {
 type controlState struct {
 	mail     *control.Mailbox
 	servers  map[string]control.Member // members with that role, by name
-	switches uint64                    // times that somebody's users went to standbys
+	failures uint64                    // times that one was found unwell or silent
 }
 
 // openControl takes the members that are known from before: they are how they were until they are heard.
@@ -56,7 +56,7 @@ func (s *Service) heard() {
 			continue
 		}
 		if is != steering.Available {
-			s.control.switches++
+			s.control.failures++
 		}
 		s.Log.Warn("control channel: server", "server", m.Name, "address", m.Address, "health", m.Health, "why", m.Why, "heard_ms_ago", time.Since(m.Heard).Milliseconds())
 	}

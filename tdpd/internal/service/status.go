@@ -16,7 +16,8 @@ import (
 func (s *Service) status(now time.Time) *tdpdv1.Status {
 	st := &tdpdv1.Status{
 		RouterId: s.Config.RouterID.String(), Started: s.started.UTC().Format(time.RFC3339Nano), Strangers: s.counters.Strangers,
-		SessionsUp: s.counters.SessionsUp, SessionsDown: s.counters.SessionsDown,
+		ServerFailures: s.control.failures,
+		SessionsUp:     s.counters.SessionsUp, SessionsDown: s.counters.SessionsDown,
 		HellosRefused: map[string]uint64{}, Neighbors: s.neighbors(now), Labels: s.labelStatus(), Forwarding: s.forwardingStatus(now),
 	}
 	for _, a := range []netip.Addr{s.Config.Transport4, s.Config.Transport6} {

@@ -363,6 +363,11 @@ func (s *Service) steeredStatus() (out []*tdpdv1.Steered) {
 		if b.active != nil {
 			st.Active = uint32(b.active.Len())
 		}
+		for _, server := range b.Allocation.Servers {
+			if s.control.health(server, b.Allocation.Address(server)) != steering.Available {
+				st.Failing = append(st.Failing, server)
+			}
+		}
 		for _, v := range b.VIPs {
 			st.Vips = append(st.Vips, v.String())
 		}

@@ -107,7 +107,7 @@ func (m *Maps) Set(vips map[netip.Addr]*steer.Plan) error {
 		}
 		m.six[vip] = g
 	}
-	return err
+	return errors.Join(err, m.plans.Spare()) // users of a server that fails are not to wait for room
 }
 
 // group is what stands for a VIP of IPv6 in the steering maps: the n-th address that is no VIP.

@@ -21,7 +21,7 @@ import (
 const gather = 500 * time.Millisecond
 
 // subjects are where members are asked.
-var subjects = []string{"lbd.control.members", "igmpd.control.members"}
+var subjects = []string{"lbd.control.members", "igmpd.control.members", "tdpd.control.members"}
 
 func newMembers(f *cmdutil.Factory) *cobra.Command {
 	of := ""

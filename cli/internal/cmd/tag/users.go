@@ -27,30 +27,32 @@ type steeredRow struct {
 	Voucher    string   `json:"voucher"` // the director's router
 	Epoch      string   `json:"epoch"`
 	Servers    uint32   `json:"servers"`
+	Failing    []string `json:"failing"`    // unwell or silent on the control channel: their users are at standbys
 	Exceptions uint32   `json:"exceptions"` // users whose server is not the allocation's
 }
 
 func newUsers(o *options) *cobra.Command {
 	cmd := o.verb("users", "Show the services whose users routers send along servers' trees", showUsers)
-	cmd.Long = `Show the services whose users routers send along servers' trees: by whose word, and of what epoch. REFUSED are all bindings that the router
+	cmd.Long = `Show the services whose users routers send along servers' trees: by whose word, and of what epoch. Users of
+servers that are FAILING, by the control channel, are at those servers' standbys. REFUSED are all bindings that the router
 has not taken of its neighbors, of any service, with the reasons.`
 	return cmd
 }
 
 func showUsers(_ context.Context, _ way, all []*tdpdv1.Answer) (any, cmdutil.Table, error) {
 	rows := []usersRow{}
-	table := cmdutil.Table{Header: []string{"ROUTER", "SERVICE", "VIPS", "VOUCHER", "EPOCH", "SERVERS", "EXCEPTIONS", "REFUSED"}}
+	table := cmdutil.Table{Header: []string{"ROUTER", "SERVICE", "VIPS", "VOUCHER", "EPOCH", "SERVERS", "FAILING", "EXCEPTIONS", "REFUSED"}}
 	for _, answer := range all {
 		r := usersOf(answer)
 		rows = append(rows, r)
 		refused := reasons(r.Refused)
 		for _, s := range r.Services {
 			table.Rows = append(table.Rows, []string{
-				r.Router, s.Service, strings.Join(s.VIPs, ","), s.Voucher, s.Epoch, count(s.Servers), count(s.Exceptions), refused,
+				r.Router, s.Service, strings.Join(s.VIPs, ","), s.Voucher, s.Epoch, count(s.Servers), orDash(strings.Join(s.Failing, ",")), count(s.Exceptions), refused,
 			})
 		}
 		if len(r.Services) == 0 && len(r.Refused) > 0 {
-			table.Rows = append(table.Rows, []string{r.Router, "-", "-", "-", "-", "-", "-", refused})
+			table.Rows = append(table.Rows, []string{r.Router, "-", "-", "-", "-", "-", "-", "-", refused})
 		}
 	}
 	return rows, table, nil
@@ -62,7 +64,7 @@ func usersOf(answer *tdpdv1.Answer) usersRow {
 	maps.Copy(r.Refused, st.GetUserBindingsRefused())
 	for _, s := range st.GetSteered() {
 		r.Services = append(r.Services, steeredRow{
-			s.GetService(), s.GetVips(), s.GetVoucher(), alloc.EpochFromProto(s.GetEpoch()).String(), s.GetServers(), s.GetUsers(),
+			s.GetService(), s.GetVips(), s.GetVoucher(), alloc.EpochFromProto(s.GetEpoch()).String(), s.GetServers(), append([]string{}, s.GetFailing()...), s.GetUsers(),
 		})
 	}
 	return r

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"maps"
+	"net/netip"
 	"slices"
 )
 
@@ -25,7 +26,7 @@ type (
 		Runs     [maxRuns]mapRun
 		MasksLen uint32
 		Users    usersAt
-		Pad      uint32
+		ByPort   [4]byte
 		Masks    [maxMasks]uint32
 	}
 )
@@ -47,7 +48,17 @@ func (p *Plan) header(d digest, users usersAt) *header {
 		h.Runs[i] = mapRun{r.shift, r.mask}
 	}
 	copy(h.Masks[:], p.masks)
+	if p.byPort.Is4() {
+		h.ByPort = p.byPort.As4()
+	}
 	return h
+}
+
+func (h *header) byPort() netip.Addr {
+	if h.ByPort == [4]byte{} {
+		return netip.Addr{}
+	}
+	return netip.AddrFrom4(h.ByPort)
 }
 
 // digest tells plans apart: equal plans have equal digests.
@@ -76,6 +87,9 @@ func (p *Plan) digest() digest {
 	}
 	for _, u := range p.users {
 		put(uint32(u>>32), uint32(u))
+	}
+	if p.byPort.Is4() {
+		put(toUint32(p.byPort))
 	}
 	h.Write(b)
 	sum := h.Sum(nil)

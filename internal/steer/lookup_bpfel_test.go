@@ -31,7 +31,7 @@ type lookupSteerPlan struct {
 	MasksLen  uint32
 	UsersLen  uint32
 	UsersSeed uint32
-	Pad       uint32
+	ByPort    uint32
 	Masks     [32]uint32
 }
 
@@ -48,6 +48,7 @@ const (
 	lookupProgLookupAll   = "lookup_all"
 	lookupProgLookupNone  = "lookup_none"
 	lookupProgLookupOne   = "lookup_one"
+	lookupProgStandIn     = "stand_in"
 )
 
 // loadLookup returns the embedded CollectionSpec for lookup.
@@ -95,6 +96,7 @@ type lookupProgramSpecs struct {
 	LookupAll  *ebpf.ProgramSpec `ebpf:"lookup_all"`
 	LookupNone *ebpf.ProgramSpec `ebpf:"lookup_none"`
 	LookupOne  *ebpf.ProgramSpec `ebpf:"lookup_one"`
+	StandIn    *ebpf.ProgramSpec `ebpf:"stand_in"`
 }
 
 // lookupMapSpecs contains maps before they are loaded into the kernel.
@@ -167,6 +169,7 @@ type lookupPrograms struct {
 	LookupAll  *ebpf.Program `ebpf:"lookup_all"`
 	LookupNone *ebpf.Program `ebpf:"lookup_none"`
 	LookupOne  *ebpf.Program `ebpf:"lookup_one"`
+	StandIn    *ebpf.Program `ebpf:"stand_in"`
 }
 
 func (p *lookupPrograms) Close() error {
@@ -174,6 +177,7 @@ func (p *lookupPrograms) Close() error {
 		p.LookupAll,
 		p.LookupNone,
 		p.LookupOne,
+		p.StandIn,
 	)
 }
 

@@ -34,8 +34,9 @@ type installed struct {
 	number, generation uint32
 	digest             digest
 	hasUsers           bool
-	plan               *Plan // that was given; nil: a former process' one
-	users              int   // lines of its table of users
+	byPort             netip.Addr // as Plan.WithByPort; zero: none
+	plan               *Plan      // that was given; nil: a former process' one
+	users              int        // lines of its table of users
 }
 
 // NewMaps takes the maps of a loaded collection by their names in bpf/steer.h (Collection.Maps will do). What pinned maps
@@ -98,6 +99,15 @@ func (m *Maps) Set(plans map[netip.Addr]*Plan) error {
 	return errors.Join(err, cleanErr)
 }
 
+// Groups are those that have a plan.
+func (m *Maps) Groups() []netip.Addr { return slices.Collect(maps.Keys(m.installed)) }
+
+// ByPort is the group of the plan that the one in force leads users to who are told apart by port, too; false: it leads nobody.
+func (m *Maps) ByPort(group netip.Addr) (netip.Addr, bool) {
+	g := m.installed[group].byPort
+	return g, g.IsValid()
+}
+
 // Remove removes all groups, and waits until nothing of them is left.
 func (m *Maps) Remove() error { return errors.Join(m.Set(nil), m.settle()) }
 
@@ -146,7 +156,8 @@ func (m *Maps) prepare(plans map[netip.Addr]*Plan) ([]change, error) {
 			return changes, fmt.Errorf("steer group %s: %w", group, err)
 		}
 		m.numbers[number], m.generations[g] = true, true
-		changes = append(changes, change{group, plan, installed{number: number, generation: g, digest: d, hasUsers: plan.Users() > 0, plan: plan}, lines})
+		to := installed{number: number, generation: g, digest: d, hasUsers: plan.Users() > 0, byPort: plan.byPort, plan: plan}
+		changes = append(changes, change{group, plan, to, lines})
 	}
 	return changes, nil
 }
@@ -195,9 +206,11 @@ func (m *Maps) freeGeneration(lines, users int) (uint32, error) {
 }
 
 // write writes the new generations, which no lookup sees yet. It returns those that may be switched to: a plan that does not
-// fit keeps no other from its turn, and small ones come first.
+// fit keeps no other from its turn, and small ones come first, but those that lead on to others after all of these.
 func (m *Maps) write(changes []change) ([]change, error) {
-	slices.SortStableFunc(changes, func(a, b change) int { return cmp.Compare(a.plan.Entries(), b.plan.Entries()) })
+	slices.SortStableFunc(changes, func(a, b change) int {
+		return cmp.Or(a.plan.leads()-b.plan.leads(), cmp.Compare(a.plan.Entries(), b.plan.Entries()))
+	})
 	var written []change
 	var errs []error
 	give := func(c change) {
@@ -316,7 +329,9 @@ func (m *Maps) takeOver() error {
 		if err := m.plans.Lookup(g, &h); err != nil {
 			return fmt.Errorf("plan %d: %w", g, err)
 		}
-		m.installed[netip.AddrFrom4(group)] = installed{number: number, generation: g, digest: h.Digest, hasUsers: h.Users.Len > 0, users: int(h.Users.Len)}
+		m.installed[netip.AddrFrom4(group)] = installed{
+			number: number, generation: g, digest: h.Digest, hasUsers: h.Users.Len > 0, byPort: h.byPort(), users: int(h.Users.Len),
+		}
 		m.numbers[number], m.generations[g] = true, true
 	}
 	if err := it.Err(); err != nil {

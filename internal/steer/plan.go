@@ -33,6 +33,7 @@ type Plan struct {
 	masks   []uint32 // most specific first; the first entry found holds
 	entries map[entry]Owner
 	users   []override // overrides of one address, sorted
+	byPort  netip.Addr // of bpf/vips.h; zero: none
 }
 
 // run gathers neighbouring bits of the address into the index.
@@ -96,10 +97,26 @@ func (p *Plan) Renumber(of func(Owner) Owner) *Plan {
 	return &q
 }
 
+// WithByPort is the plan with the group of the plan for users that are told apart by port, too (Flow): IPv4. What is in maps has it for
+// programs; Lookup does not look at it.
+func (p *Plan) WithByPort(group netip.Addr) *Plan {
+	q := *p
+	q.byPort = group
+	return &q
+}
+
+// leads is 1 where the plan leads on to another group's, else 0.
+func (p *Plan) leads() int {
+	if p.byPort.IsValid() {
+		return 1
+	}
+	return 0
+}
+
 // Equal reports whether both plans are the same, not only alike in their answers.
 func (p *Plan) Equal(o *Plan) bool {
 	return slices.Equal(p.runs, o.runs) && slices.Equal(p.slots, o.slots) && slices.Equal(p.masks, o.masks) &&
-		maps.Equal(p.entries, o.entries) && slices.Equal(p.users, o.users)
+		maps.Equal(p.entries, o.entries) && slices.Equal(p.users, o.users) && p.byPort == o.byPort
 }
 
 // Slots returns the size of the slot table: 1..65536.

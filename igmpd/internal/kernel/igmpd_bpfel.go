@@ -45,7 +45,7 @@ type igmpdSteerPlan struct {
 	MasksLen  uint32
 	UsersLen  uint32
 	UsersSeed uint32
-	Pad       uint32
+	ByPort    uint32
 	Masks     [32]uint32
 }
 

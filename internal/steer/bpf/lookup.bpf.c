@@ -57,4 +57,22 @@ int lookup_none(struct xdp_md *ctx)
 	return prandom_user() == 1 ? XDP_PASS : XDP_DROP;
 }
 
+struct standins {
+	__u64 prefix; /* in: host order */
+	__u32 user;
+	__u32 port;
+};
+
+/* stand_in replaces the prefix by what stands in for it, and for the user and the port. */
+SEC("xdp")
+int stand_in(struct xdp_md *ctx)
+{
+	ALONE struct standins in = {};
+
+	if (bpf_xdp_load_bytes(ctx, 0, &in, sizeof(in)))
+		return XDP_ABORTED;
+	in.prefix = WORD(steer_standin(in.prefix), steer_flow(in.user, in.port));
+	return bpf_xdp_store_bytes(ctx, 0, &in, sizeof(in)) ? XDP_ABORTED : XDP_PASS;
+}
+
 char _license[] SEC("license") = "Dual BSD/GPL";

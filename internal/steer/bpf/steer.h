@@ -60,7 +60,7 @@ struct steer_plan {
 	__u32 masks_len;
 	__u32 users_len; /* lines */
 	__u32 users_seed;
-	__u32 pad;
+	__be32 by_port; /* the group whose plan is of users that are told apart by port, too; 0: there is none */
 	__u32 masks[STEER_MASKS]; /* host order, most specific first */
 };
 
@@ -179,24 +179,28 @@ static __always_inline __u32 steer_user(__u32 generation, const struct steer_pla
 	return line ? steer_in(line, addr) : 0;
 }
 
-/*
- * steer_owner returns the number of the user's owner in the group's plan, STEER_NOBODY if nobody owns it, or
- * STEER_NO_GROUP if the group has no plan here. The user is in host order: an address of IPv4, or what stands in for one.
- */
-static __always_inline __u32 steer_owner(__be32 group, __u32 user)
+/* steer_plan_of finds the plan of a group that is in force, and its generation; 0: the group has none here. */
+static __always_inline struct steer_plan *steer_plan_of(__be32 group, __u32 *generation)
 {
 	ALONE __be32 key = group;
 	__u32 *number = bpf_map_lookup_elem(&steer_groups, &key);
 	if (!number)
-		return STEER_NO_GROUP;
+		return 0;
 	ALONE __u32 n = *number;
 	volatile __u64 *current = bpf_map_lookup_elem(&steer_current, &n);
 	if (!current)
-		return STEER_NO_GROUP;
-	ALONE __u32 generation = *current;
-	struct steer_plan *plan = bpf_map_lookup_elem(&steer_plans, &generation);
-	void *slots = bpf_map_lookup_elem(&steer_slots, &generation);
-	if (!plan || !slots)
+		return 0;
+	ALONE __u32 g = *current;
+	*generation = g;
+	return bpf_map_lookup_elem(&steer_plans, &g);
+}
+
+/* steer_by returns the number of the user's owner in that plan, as steer_owner does. */
+static __always_inline __u32 steer_by(struct steer_plan *plan, __u32 generation, __u32 user)
+{
+	ALONE __u32 key = generation;
+	void *slots = bpf_map_lookup_elem(&steer_slots, &key);
+	if (!slots)
 		return STEER_NO_GROUP;
 
 	__u32 addr = user, index = 0;
@@ -227,6 +231,18 @@ static __always_inline __u32 steer_owner(__be32 group, __u32 user)
 	return slot & STEER_SLOT_OWNER;
 }
 
+/*
+ * steer_owner returns the number of the user's owner in the group's plan, STEER_NOBODY if nobody owns it, or
+ * STEER_NO_GROUP if the group has no plan here. The user is in host order: an address of IPv4, or what stands in for one.
+ */
+static __always_inline __u32 steer_owner(__be32 group, __u32 user)
+{
+	__u32 generation;
+	struct steer_plan *plan = steer_plan_of(group, &generation);
+
+	return plan ? steer_by(plan, generation, user) : STEER_NO_GROUP;
+}
+
 /* steer_lookup is steer_owner of an address. */
 static __always_inline __u32 steer_lookup(__be32 group, __be32 user)
 {
@@ -239,6 +255,12 @@ static __always_inline __u32 steer_standin(__u64 prefix)
 	prefix = (prefix ^ prefix >> 33) * 0xff51afd7ed558ccdULL;
 	prefix = (prefix ^ prefix >> 33) * 0xc4ceb9fe1a85ec53ULL;
 	return prefix >> 32;
+}
+
+/* steer_flow is what stands in for what a user sends from one port (host order), where ports tell it apart: Flow in Go. */
+static __always_inline __u32 steer_flow(__u32 user, __u16 port)
+{
+	return steer_standin((__u64)user << 16 | port);
 }
 
 #endif

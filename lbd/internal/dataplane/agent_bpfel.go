@@ -65,7 +65,7 @@ type agentSteerPlan struct {
 	MasksLen  uint32
 	UsersLen  uint32
 	UsersSeed uint32
-	Pad       uint32
+	ByPort    uint32
 	Masks     [32]uint32
 }
 

@@ -19,7 +19,7 @@ import (
 // programs are a Fastpath's state, and what a test has in its place.
 type programs interface {
 	SetRefusals(refuse map[netip.Addr]vips.Refusal) error
-	SetUsers(vips map[netip.Addr]*steer.Plan, trees map[steer.Owner][]Hop) error
+	SetUsers(plans map[netip.Addr]*steer.Plan, split map[netip.Addr]vips.Split, trees map[steer.Owner][]Hop) error
 	SetLabels(labels map[uint32][]Hop) error
 	UpdateLabels(labels map[uint32][]Hop) error
 	Labels() map[uint32][]kernel.Hop
@@ -254,7 +254,7 @@ func (b *Backend) applyUsers() error {
 	for owner, hops := range b.users.Trees {
 		trees[owner] = b.hops(hops)
 	}
-	return errors.Join(b.fast.SetRefusals(b.users.Refuse), b.fast.SetUsers(b.users.VIPs, trees)) // before there are such users
+	return errors.Join(b.fast.SetRefusals(b.users.Refuse), b.fast.SetUsers(b.users.VIPs, b.users.Split, trees)) // before there are such users
 }
 
 // use notes that n more hops lead to these neighbors. The caller holds mu.

@@ -70,8 +70,8 @@ func (r *recorder) SetRefusals(refuse map[netip.Addr]vips.Refusal) error {
 	return r.failure
 }
 
-func (r *recorder) SetUsers(vips map[netip.Addr]*steer.Plan, trees map[steer.Owner][]Hop) error {
-	r.state.VIPs, r.state.Trees = vips, trees
+func (r *recorder) SetUsers(plans map[netip.Addr]*steer.Plan, split map[netip.Addr]vips.Split, trees map[steer.Owner][]Hop) error {
+	r.state.VIPs, r.state.Split, r.state.Trees = plans, split, trees
 	r.users++
 	return r.failure
 }

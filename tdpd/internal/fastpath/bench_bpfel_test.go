@@ -102,8 +102,15 @@ type benchSteerPlan struct {
 	MasksLen  uint32
 	UsersLen  uint32
 	UsersSeed uint32
-	Pad       uint32
+	ByPort    uint32
 	Masks     [32]uint32
+}
+
+type benchVipSplit struct {
+	_         structs.HostLayout
+	Prefixlen uint32
+	Group     uint32
+	Addr      [4]uint32
 }
 
 // Names of all BPF objects in the ELF.
@@ -129,6 +136,7 @@ const (
 	benchMapSteerSlots        = "steer_slots"
 	benchMapSteerUsers        = "steer_users"
 	benchMapVips6             = "vips6"
+	benchMapVipsSplit         = "vips_split"
 	benchProgBenchConnections = "bench_connections"
 	benchProgBenchDrive       = "bench_drive"
 	benchProgBenchNothing     = "bench_nothing"
@@ -213,6 +221,7 @@ type benchMapSpecs struct {
 	SteerSlots    *ebpf.MapSpec `ebpf:"steer_slots"`
 	SteerUsers    *ebpf.MapSpec `ebpf:"steer_users"`
 	Vips6         *ebpf.MapSpec `ebpf:"vips6"`
+	VipsSplit     *ebpf.MapSpec `ebpf:"vips_split"`
 }
 
 // benchVariableSpecs contains global variables before they are loaded into the kernel.
@@ -263,6 +272,7 @@ type benchMaps struct {
 	SteerSlots    *ebpf.Map `ebpf:"steer_slots"`
 	SteerUsers    *ebpf.Map `ebpf:"steer_users"`
 	Vips6         *ebpf.Map `ebpf:"vips6"`
+	VipsSplit     *ebpf.Map `ebpf:"vips_split"`
 }
 
 func (m *benchMaps) Close() error {
@@ -286,6 +296,7 @@ func (m *benchMaps) Close() error {
 		m.SteerSlots,
 		m.SteerUsers,
 		m.Vips6,
+		m.VipsSplit,
 	)
 }
 

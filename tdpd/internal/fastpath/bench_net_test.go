@@ -46,7 +46,7 @@ func newRig(b *testing.B) *rig {
 	if err := spec.LoadAndAssign(&r.bench, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
 		"steer_groups": o.SteerGroups, "steer_current": o.SteerCurrent, "steer_plans": o.SteerPlans, "steer_slots": o.SteerSlots,
 		"steer_entries": o.SteerEntries, "steer_users": o.SteerUsers, "fast_trees": o.FastTrees, "fast_owners": o.FastOwners,
-		"fast_labels": o.FastLabels, "fast_hops": o.FastHops, "fast_counts": o.FastCounts, "vips6": o.Vips6, "fast_sources": o.FastSources,
+		"fast_labels": o.FastLabels, "fast_hops": o.FastHops, "fast_counts": o.FastCounts, "vips6": o.Vips6, "vips_split": o.VipsSplit, "fast_sources": o.FastSources,
 	}}); err != nil {
 		b.Fatalf("%+v", err)
 	}

@@ -86,8 +86,15 @@ type fastpathSteerPlan struct {
 	MasksLen  uint32
 	UsersLen  uint32
 	UsersSeed uint32
-	Pad       uint32
+	ByPort    uint32
 	Masks     [32]uint32
+}
+
+type fastpathVipSplit struct {
+	_         structs.HostLayout
+	Prefixlen uint32
+	Group     uint32
+	Addr      [4]uint32
 }
 
 // Names of all BPF objects in the ELF.
@@ -110,6 +117,7 @@ const (
 	fastpathMapSteerSlots   = "steer_slots"
 	fastpathMapSteerUsers   = "steer_users"
 	fastpathMapVips6        = "vips6"
+	fastpathMapVipsSplit    = "vips_split"
 	fastpathProgFastCore    = "fast_core"
 	fastpathProgFastEdge    = "fast_edge"
 	fastpathVarFastAlone    = "fast_alone"
@@ -183,6 +191,7 @@ type fastpathMapSpecs struct {
 	SteerSlots   *ebpf.MapSpec `ebpf:"steer_slots"`
 	SteerUsers   *ebpf.MapSpec `ebpf:"steer_users"`
 	Vips6        *ebpf.MapSpec `ebpf:"vips6"`
+	VipsSplit    *ebpf.MapSpec `ebpf:"vips_split"`
 }
 
 // fastpathVariableSpecs contains global variables before they are loaded into the kernel.
@@ -230,6 +239,7 @@ type fastpathMaps struct {
 	SteerSlots   *ebpf.Map `ebpf:"steer_slots"`
 	SteerUsers   *ebpf.Map `ebpf:"steer_users"`
 	Vips6        *ebpf.Map `ebpf:"vips6"`
+	VipsSplit    *ebpf.Map `ebpf:"vips_split"`
 }
 
 func (m *fastpathMaps) Close() error {
@@ -250,6 +260,7 @@ func (m *fastpathMaps) Close() error {
 		m.SteerSlots,
 		m.SteerUsers,
 		m.Vips6,
+		m.VipsSplit,
 	)
 }
 

@@ -56,7 +56,7 @@ func Open(o Options) (*Fastpath, error) {
 	var err error
 	if f.vips, err = vips.New(map[string]*ebpf.Map{
 		"steer_groups": m.SteerGroups, "steer_current": m.SteerCurrent, "steer_plans": m.SteerPlans,
-		"steer_slots": m.SteerSlots, "steer_entries": m.SteerEntries, "steer_users": m.SteerUsers, "vips6": m.Vips6,
+		"steer_slots": m.SteerSlots, "steer_entries": m.SteerEntries, "steer_users": m.SteerUsers, "vips6": m.Vips6, "vips_split": m.VipsSplit,
 	}); err == nil {
 		f.hops = newHopTable(m.FastHops.MaxEntries(), f.putHops)
 		f.trees = paths[steer.Owner]{kind: "tree of owner", hops: f.hops, has: map[steer.Owner][]fastpathFastHop{}, put: f.putTree, drop: f.dropTree}
@@ -136,9 +136,9 @@ func (f *Fastpath) Close(keep bool) error {
 // SetUsers makes these the plans and the trees of their owners: by VIPs of both families, those of IPv6 with plans of stand-ins
 // (steer.Standin); several hops of a tree share the flows. Trees are there before a plan names them, and go after it; a tree is changed
 // in one step, a VIP's users are in another. What can be done is done even where a part fails.
-func (f *Fastpath) SetUsers(plans map[netip.Addr]*steer.Plan, trees map[steer.Owner][]Hop) error {
+func (f *Fastpath) SetUsers(plans map[netip.Addr]*steer.Plan, split map[netip.Addr]vips.Split, trees map[steer.Owner][]Hop) error {
 	f.hops.settle(time.Now())
-	return errors.Join(f.trees.add(trees), f.vips.Set(plans), f.trees.prune(trees))
+	return errors.Join(f.trees.add(trees), f.vips.Set(plans, split), f.trees.prune(trees))
 }
 
 // SetLabels makes these what is done to labels that come in, 16 to 1,048,575, each changed in one step.

@@ -3,7 +3,6 @@
 package vips
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -22,8 +21,16 @@ type Users struct {
 	Trees map[steer.Owner][]kernel.Hop // by the owners of the plans; a hop without labels and Via is the kernel's matter
 	// Tell says of which VIPs packets that come without a tag from a router, and are sent along a tree here, are told of: see Tagless.
 	Tell map[netip.Addr]bool
+	// Split says whose users are told apart by port, too, by VIP.
+	Split map[netip.Addr]Split
 	// Refuse says what becomes of a VIP's users whom nobody serves.
 	Refuse map[netip.Addr]Refusal
+}
+
+// Split are users of a VIP who are told apart by port, too.
+type Split struct {
+	Prefixes steer.Split // whose they are; those of the other family are left out
+	Plan     *steer.Plan // what they go by, as stand-ins (steer.Flow); it may be the VIP's
 }
 
 // Refusal is what is done to packets of users whom nobody serves.
@@ -44,75 +51,199 @@ type Tagless struct {
 	From      []netip.Addr // addresses there of the neighbor that sent it; none: it is not known
 }
 
+// of is the part of it that the VIP's family has.
+func (s Split) of(vip netip.Addr) Split {
+	s.Prefixes = slices.DeleteFunc(slices.Clone(s.Prefixes), func(p netip.Prefix) bool { return p.Addr().Is4() != vip.Is4() })
+	return s
+}
+
 // Maps are the maps of one program. One goroutine at a time may use them.
 type Maps struct {
-	plans *steer.Maps
-	map6  *ebpf.Map
-	six   map[netip.Addr]netip.Addr // VIP of IPv6 -> its group in the plans
+	plans       *steer.Maps
+	map6, split *ebpf.Map
+	groups      map[role]netip.Addr // in the plans
+	prefixes    map[splitKey]bool   // in split
+	led         map[netip.Addr]led  // by group: plans that lead on to others
+}
+
+// role is what a group is for.
+type role struct {
+	vip   netip.Addr
+	flows bool // of split users, where they have a plan of their own
+}
+
+// led is a plan with the group that it leads on to.
+type led struct {
+	from, to *steer.Plan
+	group    netip.Addr
+}
+
+// splitKey is struct vip_split.
+type splitKey struct {
+	Len   uint32 // group included
+	Group [4]byte
+	Addr  [16]byte // of IPv4 the first bytes
+}
+
+func newSplitKey(group netip.Addr, p netip.Prefix) splitKey {
+	k := splitKey{Len: uint32(32 + p.Bits()), Group: group.As4()}
+	copy(k.Addr[:], p.Masked().Addr().AsSlice())
+	return k
 }
 
 // New takes the maps by their names in bpf/vips.h and bpf/steer.h. What a process before has left in them holds until others are set.
 func New(byName map[string]*ebpf.Map) (*Maps, error) {
-	m := &Maps{map6: byName["vips6"], six: map[netip.Addr]netip.Addr{}}
-	if m.map6 == nil {
-		return nil, errors.New("map vips6 is missing; the program must include vips.h")
+	m := &Maps{
+		map6: byName["vips6"], split: byName["vips_split"],
+		groups: map[role]netip.Addr{}, prefixes: map[splitKey]bool{}, led: map[netip.Addr]led{},
+	}
+	if m.map6 == nil || m.split == nil {
+		return nil, errors.New("maps vips6 and vips_split are missing; the program must include vips.h")
 	}
 	var err error
 	if m.plans, err = steer.NewMaps(byName); err != nil {
 		return nil, err
 	}
-	var vip [16]byte
-	var g [4]byte
-	it := m.map6.Iterate()
-	for it.Next(&vip, &g) {
-		m.six[netip.AddrFrom16(vip)] = netip.AddrFrom4(g)
-	}
-	if err := it.Err(); err != nil {
+	if err := m.takeOver(); err != nil {
 		return nil, fmt.Errorf("take over VIPs: %w", err)
 	}
 	return m, nil
 }
 
-// Set makes these the plans of all VIPs; those of IPv6 have plans of stand-ins (steer.Standin). Each VIP's users are switched in one step. A
-// VIP of IPv6 has a group while it is there.
-func (m *Maps) Set(vips map[netip.Addr]*steer.Plan) error {
-	plans := make(map[netip.Addr]*steer.Plan, len(vips))
-	for vip, g := range m.six {
-		if vips[vip] == nil {
-			if err := m.map6.Delete(vip.As16()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-				return fmt.Errorf("VIP %v: %w", vip, err)
-			}
-			delete(m.six, vip)
-			continue
-		}
-		plans[g] = vips[vip]
+// takeOver learns what a process before has left.
+func (m *Maps) takeOver() error {
+	var vip [16]byte
+	var g [4]byte
+	it := m.map6.Iterate()
+	for it.Next(&vip, &g) {
+		m.groups[role{vip: netip.AddrFrom16(vip)}] = netip.AddrFrom4(g)
 	}
-	fresh := map[netip.Addr]netip.Addr{}
-	for n, vip := range slices.SortedFunc(maps.Keys(vips), netip.Addr.Compare) {
-		g := vip
-		if vip.Is6() && !m.six[vip].IsValid() {
-			for g = group(n); plans[g] != nil; g = g.Next() {
-			}
-			fresh[vip] = g
-		} else if vip.Is6() {
-			continue
-		}
-		plans[g] = vips[vip]
+	if err := it.Err(); err != nil {
+		return err
 	}
-	err := m.plans.Set(plans)
-	for vip, g := range fresh {
-		if putErr := m.map6.Put(vip.As16(), g.As4()); putErr != nil {
-			err = errors.Join(err, fmt.Errorf("VIP %v: %w", vip, putErr))
-			continue
+	for _, g := range m.plans.Groups() {
+		if !reserved.Contains(g) {
+			m.groups[role{vip: g}] = g
 		}
-		m.six[vip] = g
 	}
-	return errors.Join(err, m.plans.Spare()) // users of a server that fails are not to wait for room
+	for r, g := range maps.Clone(m.groups) {
+		if flows, leads := m.plans.ByPort(g); leads && flows != g {
+			m.groups[role{r.vip, true}] = flows
+		}
+	}
+	var key splitKey
+	var none uint32
+	it = m.split.Iterate()
+	for it.Next(&key, &none) {
+		m.prefixes[key] = true
+	}
+	return it.Err()
 }
 
-// group is what stands for a VIP of IPv6 in the steering maps: the n-th address that is no VIP.
-func group(n int) netip.Addr {
-	var a [4]byte
-	binary.BigEndian.PutUint32(a[:], uint32(n+1)) // of 0.0.0.0/8
-	return netip.AddrFrom4(a)
+// Set makes these the plans of all VIPs; those of IPv6 have plans of stand-ins (steer.Standin). Each VIP's users are switched in one step,
+// those that are split in another. A VIP of IPv6 has a group while it is there, and so have split users with a plan of their own.
+func (m *Maps) Set(vips map[netip.Addr]*steer.Plan, split map[netip.Addr]Split) error {
+	if err := m.removeVIPs(vips); err != nil {
+		return err
+	}
+	had := maps.Clone(m.groups)
+	plans, prefixes := m.want(vips, split)
+	errs := []error{m.addPrefixes(prefixes), m.plans.Set(plans), m.removePrefixes(prefixes)}
+	for r, g := range m.groups {
+		if had[r].IsValid() || r.vip.Is4() || r.flows {
+			continue
+		}
+		if err := m.map6.Put(r.vip.As16(), g.As4()); err != nil {
+			delete(m.groups, r)
+			errs = append(errs, fmt.Errorf("VIP %v: %w", r.vip, err))
+		}
+	}
+	return errors.Join(append(errs, m.plans.Spare())...) // users of a server that fails are not to wait for room
 }
+
+// removeVIPs removes VIPs of IPv6 that are not wanted.
+func (m *Maps) removeVIPs(vips map[netip.Addr]*steer.Plan) error {
+	for r := range m.groups {
+		if _, wanted := vips[r.vip]; wanted || r.vip.Is4() || r.flows {
+			continue
+		}
+		if err := m.map6.Delete(r.vip.As16()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("VIP %v: %w", r.vip, err)
+		}
+		delete(m.groups, r)
+	}
+	return nil
+}
+
+// want gives VIPs their groups, and returns the plans of these and the prefixes of users that are split.
+func (m *Maps) want(vips map[netip.Addr]*steer.Plan, split map[netip.Addr]Split) (map[netip.Addr]*steer.Plan, map[splitKey]bool) {
+	groups, used := map[role]netip.Addr{}, map[netip.Addr]bool{}
+	for _, g := range m.groups {
+		used[g] = true
+	}
+	group := func(r role) netip.Addr {
+		g := m.groups[r]
+		if r.vip.Is4() && !r.flows {
+			g = r.vip
+		}
+		for next := reserved.Addr().Next(); !g.IsValid(); next = next.Next() {
+			if !used[next] {
+				g = next
+			}
+		}
+		groups[r], used[g] = g, true
+		return g
+	}
+	plans, prefixes, all := map[netip.Addr]*steer.Plan{}, map[splitKey]bool{}, map[netip.Addr]led{}
+	for _, vip := range slices.SortedFunc(maps.Keys(vips), netip.Addr.Compare) {
+		plan, g := vips[vip], group(role{vip: vip})
+		plans[g] = plan
+		of := split[vip].of(vip)
+		if len(of.Prefixes) == 0 {
+			continue
+		}
+		to := g
+		if of.Plan != plan {
+			to = group(role{vip, true})
+			plans[to] = of.Plan
+		}
+		for _, p := range of.Prefixes {
+			prefixes[newSplitKey(to, p)] = true
+		}
+		if all[g] = m.led[g]; all[g].from != plan || all[g].group != to {
+			all[g] = led{plan, plan.WithByPort(to), to}
+		}
+		plans[g] = all[g].to
+	}
+	m.groups, m.led = groups, all
+	return plans, prefixes
+}
+
+func (m *Maps) addPrefixes(want map[splitKey]bool) error {
+	for k := range want {
+		if m.prefixes[k] {
+			continue
+		}
+		if err := m.split.Put(k, uint32(0)); err != nil {
+			return fmt.Errorf("prefixes of split users, of which there is room for %d: %w", m.split.MaxEntries(), err)
+		}
+		m.prefixes[k] = true
+	}
+	return nil
+}
+
+func (m *Maps) removePrefixes(want map[splitKey]bool) error {
+	for k := range m.prefixes {
+		if want[k] {
+			continue
+		}
+		if err := m.split.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("prefix of split users: %w", err)
+		}
+		delete(m.prefixes, k)
+	}
+	return nil
+}
+
+// reserved has the groups that are no VIPs (RFC 1122 section 3.2.1.3).
+var reserved = netip.MustParsePrefix("0.0.0.0/8")

@@ -14,8 +14,6 @@
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
 
-#define IP_MORE 0x2000
-
 #define ICMP_ECHO 8
 #define ICMPV6_ECHO_REQUEST 128
 
@@ -110,8 +108,6 @@ static __always_inline bool reset6(struct xdp_md *ctx, struct ipv6hdr *ip, void 
 	a->body[2] = fold(bpf_csum_diff(0, 0, (__be32 *)a->body, sizeof(struct tcp_header), sum));
 	return back(ctx, bpf_htons(ETH_P_IPV6), a, sizeof(*ip), sizeof(struct tcp_header));
 }
-
-static __always_inline bool has_ports(__u8 proto) { return proto == IPPROTO_TCP || proto == IPPROTO_UDP; }
 
 /* may_tell_of is false for what is an error itself, or may hide one. */
 static __always_inline bool may_tell_of(__u8 proto, void *l4, void *end)

@@ -148,11 +148,19 @@ func (a Allocation) Why(user netip.Addr) (Answer, error) {
 	if a.Zero() {
 		return Answer{}, errors.New("nothing is allocated yet: no server has registered")
 	}
-	cell := a.CellOf(user)
+	return a.why(a.Slots.Index(user), a.CellOf(user)), nil
+}
+
+// WhyStandin is Why of what stands in for a user (steer.Standin, steer.Flow): fixed portions are not for it.
+func (a Allocation) WhyStandin(standin netip.Addr) (Answer, error) {
+	a.Fixed = nil
+	return a.Why(standin)
+}
+
+func (a Allocation) why(slot, cell int) Answer {
 	return Answer{
-		Slot: a.Slots.Index(user), Fixed: cell >= a.Slots.Count(), Portion: a.portionOf(cell),
-		Owner: a.OwnerOf(cell), Standby: a.StandbyOf(cell),
-	}, nil
+		Slot: slot, Fixed: cell >= a.Slots.Count(), Portion: a.portionOf(cell), Owner: a.OwnerOf(cell), Standby: a.StandbyOf(cell),
+	}
 }
 
 func (a Allocation) index(server string) (uint16, bool) {

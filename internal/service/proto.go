@@ -22,6 +22,9 @@ func ToProto(s Service) *servicev1.Service {
 	for _, prefix := range s.Prefixes {
 		p.Prefixes = append(p.Prefixes, &servicev1.Prefix{Portion: prefix.Portion.String(), Servers: prefix.Servers})
 	}
+	for _, prefix := range s.Split {
+		p.Split = append(p.Split, prefix.String())
+	}
 	for _, port := range s.Ports {
 		p.Ports = append(p.Ports, &servicev1.Port{Proto: port.Proto, Number: uint32(port.Number)})
 	}
@@ -51,6 +54,9 @@ func FromProto(p *servicev1.Service) (Service, error) {
 		return Service{}, fmt.Errorf("service %q: %w", s.Name, err)
 	}
 	if s.Group, err = maybe("group", p.GetGroup()); err != nil {
+		return Service{}, fmt.Errorf("service %q: %w", s.Name, err)
+	}
+	if s.Split, err = parseSplit(p.GetSplit()); err != nil {
 		return Service{}, fmt.Errorf("service %q: %w", s.Name, err)
 	}
 	for _, port := range p.GetPorts() {

@@ -10,6 +10,7 @@ import (
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/alloc/policy"
 	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/internal/steer"
 )
 
 // Modes: how an allocation is carried out.
@@ -53,9 +54,10 @@ type Service struct {
 	Prefixes []policy.Prefix
 	Slots    alloc.Slots
 	Handover string
-	Refuse   Refusal  // with Tags alone
-	Steering Steering // likewise
-	Servers  []Server // static use: without a bus
+	Refuse   Refusal     // with Tags alone
+	Steering Steering    // likewise
+	Split    steer.Split // NATs whose users are told apart by source port, too; with Tags and no Group alone
+	Servers  []Server    // static use: without a bus
 }
 
 // Port is one port of a service; text is "tcp/80".

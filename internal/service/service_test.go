@@ -1,6 +1,7 @@
 package service
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -49,7 +50,7 @@ prefixes:
   - {prefix: 10.9.0.0/16, servers: [s3]}
 `
 
-var byAddress = cmpopts.EquateComparable(netip.Addr{})
+var byAddress = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
 
 func TestDefaults(t *testing.T) {
 	got, err := Parse([]byte(web + "---\n" + strings.NewReplacer("web", "dns", "80.80.80", "53.53.53", "tcp/80, udp/53", "tcp/53").Replace(web)))
@@ -130,6 +131,19 @@ func TestTagsRoundTrip(t *testing.T) {
 	}
 }
 
+const split = "name: web\nvip: 192.0.2.80\nmode: tags\nports: [tcp/80]\nsplit: [203.0.113.7, 2001:db8::/32, 198.51.100.0/24]\n"
+
+func TestSplitRoundTrips(t *testing.T) {
+	services, err := Parse([]byte(split))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(services[0].Split); got != "[198.51.100.0/24 203.0.113.7/32 2001:db8::/32]" {
+		t.Errorf("%s", got)
+	}
+	roundTrip(t, services)
+}
+
 func roundTrip(t *testing.T, want []Service) {
 	t.Helper()
 	text, err := Marshal(want...)
@@ -199,6 +213,13 @@ func TestRefused(t *testing.T) {
 		"one server twice":    {replace(geo, "[s1, s2]", "[s1, s1]"), "s1 is there twice"},
 		"too many slots":      {geo + "slots: suffix/16", "slots of suffix/16 in all"},
 		"static prefixes":     {static + "prefixes: [{prefix: 10.0.0.0/8, servers: [s1]}]", "static"},
+		"split of multicast":  {web + "split: [203.0.113.7/32]", "split goes with mode tags"},
+		"split and a group":   {split + "group: 239.1.1.1", "take one of the two out"},
+		"split, no prefix":    {replace(split, "203.0.113.7", "everybody"), "everybody"},
+		"split, bits behind":  {replace(split, "203.0.113.7", "203.0.113.7/24"), "did you mean 203.0.113.0/24"},
+		"split twice":         {replace(split, "203.0.113.7", "198.51.100.0/24"), "198.51.100.0/24 is there twice"},
+		"split as mapped":     {replace(split, "203.0.113.7", "\"::ffff:203.0.113.7\""), "no prefix of addresses"},
+		"split of too many":   {replace(split, "203.0.113.7", strings.Join(addresses(257), ", ")), "259 prefixes, at most 256"},
 		"slots":               {web + "slots: suffix/17", "17 bits"},
 		"handover":            {web + "handover: magic", "magic"},
 		"vip and port taken":  {web + "---" + replace(web, "web", "dns", "239.80.80.80", "239.1.1.1", "tcp/80", "tcp/81"), "udp/53"},
@@ -236,6 +257,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(static)
 	f.Add(denying)
 	f.Add(geo)
+	f.Add(split)
 	f.Fuzz(func(t *testing.T, text string) {
 		services, err := Parse([]byte(text))
 		if err != nil {
@@ -253,7 +275,7 @@ func FuzzParse(f *testing.F) {
 }
 
 func FuzzFromProto(f *testing.F) {
-	for _, text := range []string{web, static, geo} {
+	for _, text := range []string{web, static, geo, split} {
 		services, err := Parse([]byte(text))
 		if err != nil {
 			f.Fatal(err)
@@ -281,6 +303,13 @@ func FuzzFromProto(f *testing.F) {
 			t.Fatalf("%+v became %+v, %v", s, again, err)
 		}
 	})
+}
+
+func addresses(n int) (all []string) {
+	for i := range n {
+		all = append(all, netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}).String())
+	}
+	return all
 }
 
 func replace(text string, oldnew ...string) string {

@@ -29,7 +29,7 @@ func (s Service) Validate() error {
 	if err := CheckName(s.Name); err != nil {
 		return fmt.Errorf("service: %w", err)
 	}
-	for _, check := range []func() error{s.checkAddresses, s.checkPorts, s.checkWords, s.checkRules, s.checkServers, s.checkPortions} {
+	for _, check := range []func() error{s.checkAddresses, s.checkPorts, s.checkWords, s.checkSplit, s.checkRules, s.checkServers, s.checkPortions} {
 		if err := check(); err != nil {
 			return fmt.Errorf("service %s: %w", s.Name, err)
 		}
@@ -97,6 +97,22 @@ func (s Service) checkWords() error {
 		return fmt.Errorf("handover %q: want reset", s.Handover)
 	}
 	return s.Slots.Check()
+}
+
+// checkSplit: by a group all of an address' packets go to one server, and so users would move with the mode.
+func (s Service) checkSplit() error {
+	switch {
+	case len(s.Split) == 0:
+		return nil
+	case s.Mode != Tags:
+		return errors.New("split goes with mode tags: with multicast all packets of an address go to one server")
+	case s.Group.IsValid():
+		return fmt.Errorf("split beside group %v: by the group all packets of an address go to one server; take one of the two out", s.Group)
+	}
+	if err := s.Split.Check(); err != nil {
+		return fmt.Errorf("split: %w", err)
+	}
+	return nil
 }
 
 func (s Service) checkRules() error {

@@ -8,11 +8,13 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/internal/steer"
 )
 
 // document is a Service in YAML and JSON.
@@ -30,6 +32,7 @@ type document struct {
 	Handover string           `yaml:"handover" json:"handover"`
 	Refuse   string           `yaml:"refuse,omitempty" json:"refuse,omitempty"`
 	Steering string           `yaml:"steering,omitempty" json:"steering,omitempty"`
+	Split    []string         `yaml:"split,omitempty,flow" json:"split,omitempty"`
 	Servers  []serverDocument `yaml:"servers,omitempty" json:"servers,omitempty"`
 }
 
@@ -115,6 +118,9 @@ func toDocument(s Service) document {
 		Policy: string(s.Policy), Slots: s.Slots.String(), Handover: s.Handover, Refuse: string(s.Refuse), Steering: string(s.Steering),
 	}
 	d.Balance, d.Prefixes = balanceToDocument(s), prefixesToDocument(s.Prefixes)
+	for _, p := range s.Split {
+		d.Split = append(d.Split, p.String())
+	}
 	for _, p := range s.Ports {
 		d.Ports = append(d.Ports, p.String())
 	}
@@ -163,6 +169,9 @@ func (d document) service() (Service, error) {
 			return fail(err)
 		}
 		s.Prefixes = append(s.Prefixes, p)
+	}
+	if s.Split, err = parseSplit(d.Split); err != nil {
+		return fail(err)
 	}
 	for _, text := range d.Ports {
 		p, err := ParsePort(text)
@@ -217,6 +226,23 @@ func parsePortions(texts []string) ([]portion.Portion, error) {
 		portions = append(portions, p)
 	}
 	return portions, nil
+}
+
+// parseSplit sorts prefixes; an address is one of itself.
+func parseSplit(texts []string) (steer.Split, error) {
+	var split steer.Split
+	for _, text := range texts {
+		p, err := netip.ParsePrefix(text)
+		if a, e := netip.ParseAddr(text); e == nil && a.Zone() == "" {
+			p, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("split: %q is not a prefix: want one such as 203.0.113.7/32", text)
+		}
+		split = append(split, p)
+	}
+	slices.SortFunc(split, netip.Prefix.Compare)
+	return split, nil
 }
 
 func address(key, text string) (netip.Addr, error) {

@@ -83,6 +83,11 @@ func (c *Core) SetServices(now time.Time, services []service.Service) []Action {
 	if c.specs != nil && reflect.DeepEqual(specs, c.specs) {
 		return nil
 	}
+	for name, s := range specs {
+		if was, known := c.specs[name]; known && !slices.Equal(was.Split, s.Split) {
+			c.closings = append(c.closings, closing{service: name, at: now.Add(c.settle)}) // other users are split: routers switch them
+		}
+	}
 	c.specs = specs
 	return []Action{c.apply()}
 }
@@ -212,19 +217,20 @@ func (c *Core) Tick(now time.Time) []Action {
 
 // lost says which users are not this server's by the newest allocation.
 func (c *Core) lost(d closing) func(netip.AddrPort) bool {
-	a := c.effective(c.current(d.service))
+	a, split := c.effective(c.current(d.service)), c.specs[d.service].Split
 	return func(user netip.AddrPort) bool {
-		return a.Zero() || a.OwnerOf(cellOf(a, user.Addr().Unmap())) != c.name
+		return a.Zero() || a.OwnerOf(cellOf(a, split, user)) != c.name
 	}
 }
 
-// cellOf is the cell of a user. One of IPv6 goes by the slot of what stands for its first 64 bits, as at the routers: fixed portions are
-// of IPv4.
-func cellOf(a alloc.Allocation, user netip.Addr) int {
-	if user.Is4() {
-		return a.CellOf(user)
+// cellOf is the cell of a connection, as at the routers. One of IPv6, or of a user that is split, goes by the slot of what stands in for it:
+// fixed portions are of IPv4 addresses.
+func cellOf(a alloc.Allocation, split steer.Split, from netip.AddrPort) int {
+	user, standin := split.User(from)
+	if standin {
+		return a.Slots.Index(user)
 	}
-	return a.Slots.Index(steer.Standin(user))
+	return a.CellOf(user)
 }
 
 // Next returns when Tick has something to do; zero: nothing is planned.

@@ -4,7 +4,9 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
+	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/internal/steer"
 )
@@ -37,6 +39,51 @@ func TestTaggedServiceIsNotJoined(t *testing.T) {
 	}
 	if !closed.Lost(netip.AddrPortFrom(six, 1)) {
 		t.Errorf("user %v, for whom %v stands in, is not lost", six, steer.Standin(six))
+	}
+}
+
+// Whom connections of split users belong to follows from address and port, whatever fixed portions there are; what is split changes without
+// an epoch, and then routers have switched after settle.
+func TestConnectionsOfSplitUsers(t *testing.T) {
+	tags := web
+	tags.Mode, tags.Group, tags.VIP6, tags.Refuse = service.Tags, netip.Addr{}, netip.MustParseAddr("2001:db8::80"), service.RefuseReset
+	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
+	c.SetServices(start, []service.Service{tags})
+	a := withFixed(allocation(1, s2, s1), s1, alloc.None)
+	c.Committed(start, "web", a)
+	closed := func(now time.Time) (closed []Close) {
+		for _, a := range c.Tick(now) {
+			if a, ok := a.(Close); ok {
+				closed = append(closed, a)
+			}
+		}
+		return closed
+	}
+	tags.Split = steer.Split{netip.MustParsePrefix("10.2.0.0/24"), netip.MustParsePrefix("2001:db8:77::/48")}
+	c.SetServices(start, []service.Service{tags})
+	if early := closed(start); len(early) > 0 || !c.Next().Equal(start.Add(settle)) {
+		t.Fatalf("closes %+v at once", early)
+	}
+	all := closed(start.Add(settle))
+	if len(all) != 1 || c.Closed("web", all[0].Epoch, 3) != nil {
+		t.Fatalf("closes %+v", all)
+	}
+	lost := map[bool]int{}
+	for port := uint16(1); port <= 1000; port++ {
+		for _, user := range []string{"10.2.0.2", "2001:db8:77::1"} {
+			from := netip.AddrPortFrom(netip.MustParseAddr(user), port)
+			want := steer.Flow(from).As4()[3]&1 == 1
+			if got := all[0].Lost(from); got != want {
+				t.Fatalf("%v is lost: %t, want %t", from, got, want)
+			}
+			lost[want]++
+		}
+	}
+	if lost[true] < 900 || lost[false] < 900 {
+		t.Errorf("of 2000 connections %d are lost", lost[true])
+	}
+	if !all[0].Lost(netip.MustParseAddrPort("10.2.1.2:7")) || all[0].Lost(netip.AddrPortFrom(even, 7)) {
+		t.Error("users who are not split go by a port")
 	}
 }
 

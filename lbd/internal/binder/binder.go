@@ -263,6 +263,9 @@ func (w *words) word(s service.Service, a alloc.Allocation) *tdpdv1.UserBinding 
 	if a.Zero() {
 		b.Allocation, b.Nobody = nil, alloc.EpochToProto(a.Epoch)
 	}
+	for _, p := range s.Split {
+		b.Split = append(b.Split, append(p.Addr().AsSlice(), byte(p.Bits())))
+	}
 	for _, vip := range s.VIPs() {
 		b.Vips = append(b.Vips, vip.AsSlice())
 	}

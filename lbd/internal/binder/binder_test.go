@@ -84,6 +84,21 @@ func state(t *testing.T, number uint64) []byte {
 	return data
 }
 
+// What a router reads in a word is what the service says.
+func TestSplitIsTold(t *testing.T) {
+	text := web + "split: [203.0.113.7/32, 2001:db8::/32]\n"
+	s := parse(t, text)[0]
+	w := newWords(Config{})
+	var got []string
+	for _, p := range w.word(s, alloc.Allocation{}).GetSplit() {
+		a, _ := netip.AddrFromSlice(p[:len(p)-1])
+		got = append(got, fmt.Sprintf("%v/%d", a, p[len(p)-1]))
+	}
+	if fmt.Sprint(got) != "[203.0.113.7/32 2001:db8::/32]" {
+		t.Errorf("told %v", got)
+	}
+}
+
 func TestRoutersAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &routers{heard: map[string][]string{}, away: map[string]bool{"r2": true}}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/internal/steer"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
 )
 
@@ -33,8 +34,9 @@ type senders struct {
 	users   map[uint32]float64 // the heavier ones
 }
 
-// take adds what users sent within dt. total is of all of them: of many the light ones are not in the sample.
-func (s *senders) take(dt time.Duration, slots alloc.Slots, sample []dataplane.Sender, total float64) {
+// take adds what users sent within dt. total is of all of them: of many the light ones are not in the sample. Those that are split are
+// spread over all slots, and make none hot.
+func (s *senders) take(dt time.Duration, slots alloc.Slots, split steer.Split, sample []dataplane.Sender, total float64) {
 	if slots != s.slots || s.users == nil {
 		*s = senders{slots: slots, perSlot: make([]float64, slots.Count()), users: map[uint32]float64{}}
 	}
@@ -56,6 +58,9 @@ func (s *senders) take(dt time.Duration, slots alloc.Slots, sample []dataplane.S
 		}
 		packets := float64(sender.Packets)
 		sampled += packets
+		if _, is := split.Of(sender.User); is {
+			continue
+		}
 		s.perSlot[slots.Index(sender.User)] += packets
 		s.users[number(sender.User)] += packets
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/steer"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
 )
 
@@ -22,6 +23,7 @@ type Reading struct {
 // ServiceReading is what was measured of a service.
 type ServiceReading struct {
 	Slots   alloc.Slots
+	Split   steer.Split        // whose packets go by their ports, too, and so are in no slot of their address
 	Traffic dataplane.Traffic  // totals
 	Senders []dataplane.Sender // since the reading before
 	Inbound float64            // the part of Traffic.Packets that came from users, 0 to 1
@@ -81,7 +83,7 @@ func (g *gauge) take(dt time.Duration, s ServiceReading) {
 	g.accepts.add(dt, float64(since(g.last.Traffic.Opened, s.Traffic.Opened))/dt.Seconds())
 	g.bytes.add(dt, float64(since(g.last.Traffic.Bytes, s.Traffic.Bytes))/dt.Seconds())
 	g.queue.add(dt, float64(s.Sockets.Waiting))
-	g.senders.take(dt, s.Slots, s.Senders, s.Inbound*float64(since(g.last.Traffic.Packets, s.Traffic.Packets)))
+	g.senders.take(dt, s.Slots, s.Split, s.Senders, s.Inbound*float64(since(g.last.Traffic.Packets, s.Traffic.Packets)))
 }
 
 // since is how much a counter has grown. One that has shrunk began anew.

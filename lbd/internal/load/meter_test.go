@@ -8,6 +8,7 @@ import (
 
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/internal/steer"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
 )
 
@@ -183,6 +184,15 @@ func TestHotSlots(t *testing.T) {
 	// After half a minute of other traffic a third of it is left, after two minutes nothing.
 	checkHot(t, sending(m, 30, map[string]uint64{"10.0.0.1": 1}, 10000)[:1], hot("0.0.0.7/0.0.0.255", 0.41/math.E))
 	checkHot(t, sending(m, 90, map[string]uint64{"10.0.0.1": 1}, 10000))
+}
+
+// A NAT that is split is in no slot, however heavy it is.
+func TestSplitUsersMakeNoSlotHot(t *testing.T) {
+	m := newMetered()
+	m.r.Services["web"] = ServiceReading{Slots: suffix8, Split: steer.Split{netip.MustParsePrefix("203.0.113.0/24")}, Inbound: 0.5}
+	m.second(steady)
+	got := sending(m, 60, map[string]uint64{"203.0.113.7": 6000, "10.0.0.1": 1000}, 3000)
+	checkHot(t, got, hot("0.0.0.1/0.0.0.255", 0.1), hot("10.0.0.1", 0.1))
 }
 
 func TestHotSlotsByPrefix(t *testing.T) {

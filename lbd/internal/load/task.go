@@ -115,7 +115,7 @@ func (t *Task) read(ctx context.Context, now time.Time, serving []agent.Serving)
 	for _, s := range serving {
 		if of, ok := traffic[s.Destination()]; ok {
 			r.Services[s.Name] = ServiceReading{
-				Slots: s.Slots, Traffic: of, Senders: senders[s.Destination()], Inbound: t.inbound, Sockets: t.sockets.of(s),
+				Slots: s.Slots, Split: s.Split, Traffic: of, Senders: senders[s.Destination()], Inbound: t.inbound, Sockets: t.sockets.of(s),
 			}
 		}
 	}

@@ -39,6 +39,7 @@ type Service struct {
 	Vip6          string                 `protobuf:"bytes,12,opt,name=vip6,proto3" json:"vip6,omitempty"`         // IPv6 address in text; with mode tags alone
 	Refuse        string                 `protobuf:"bytes,13,opt,name=refuse,proto3" json:"refuse,omitempty"`     // reset, unreachable, drop: what users get whom nobody serves; with mode tags alone
 	Steering      string                 `protobuf:"bytes,14,opt,name=steering,proto3" json:"steering,omitempty"` // proactive, reactive: when routers upstream begin with a user; with mode tags alone
+	Split         []string               `protobuf:"bytes,15,rep,name=split,proto3" json:"split,omitempty"`       // prefixes in text, sorted, at most 256: whose users are told apart by source port, too; with mode tags alone
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -169,6 +170,13 @@ func (x *Service) GetSteering() string {
 		return x.Steering
 	}
 	return ""
+}
+
+func (x *Service) GetSplit() []string {
+	if x != nil {
+		return x.Split
+	}
+	return nil
 }
 
 // Balance are the knobs of the feedback policies. Parts are 0 to 1.
@@ -494,7 +502,7 @@ var File_proto_service_v1_service_proto protoreflect.FileDescriptor
 
 const file_proto_service_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1eproto/service/v1/service.proto\x12\x13manycast.service.v1\"\xe0\x03\n" +
+	"\x1eproto/service/v1/service.proto\x12\x13manycast.service.v1\"\xf6\x03\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03vip\x18\x02 \x01(\tR\x03vip\x12\x14\n" +
@@ -510,7 +518,8 @@ const file_proto_service_v1_service_proto_rawDesc = "" +
 	"\bprefixes\x18\v \x03(\v2\x1b.manycast.service.v1.PrefixR\bprefixes\x12\x12\n" +
 	"\x04vip6\x18\f \x01(\tR\x04vip6\x12\x16\n" +
 	"\x06refuse\x18\r \x01(\tR\x06refuse\x12\x1a\n" +
-	"\bsteering\x18\x0e \x01(\tR\bsteering\"\x9e\x01\n" +
+	"\bsteering\x18\x0e \x01(\tR\bsteering\x12\x14\n" +
+	"\x05split\x18\x0f \x03(\tR\x05split\"\x9e\x01\n" +
 	"\aBalance\x12\x1f\n" +
 	"\vinterval_ms\x18\x01 \x01(\x04R\n" +
 	"intervalMs\x12\x1e\n" +

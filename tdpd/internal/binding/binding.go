@@ -49,6 +49,9 @@ func ToProto(b steering.Binding) (*tdpdv1.UserBinding, error) {
 	for _, v := range b.VIPs {
 		p.Vips = append(p.Vips, v.AsSlice())
 	}
+	for _, s := range b.Split {
+		p.Split = append(p.Split, append(s.Addr().AsSlice(), byte(s.Bits())))
+	}
 	var err error
 	if p.Voucher, err = number(b.Voucher); err != nil {
 		return nil, err
@@ -110,6 +113,13 @@ func FromProto(p *tdpdv1.UserBinding) (steering.Binding, error) {
 		}
 		b.VIPs = append(b.VIPs, vip)
 	}
+	for _, s := range p.GetSplit() {
+		prefix, err := prefixOf(s)
+		if err != nil {
+			return steering.Binding{}, err
+		}
+		b.Split = append(b.Split, prefix)
+	}
 	for _, r := range p.GetPath() {
 		b.Path = append(b.Path, address(r))
 	}
@@ -124,6 +134,19 @@ func FromProto(p *tdpdv1.UserBinding) (steering.Binding, error) {
 		b.Users = append(b.Users, steering.User{Address: address(u), Server: a.Servers[at]})
 	}
 	return b, nil
+}
+
+// prefixOf is an address and a byte of length.
+func prefixOf(b []byte) (netip.Prefix, error) {
+	if len(b) != 5 && len(b) != 17 {
+		return netip.Prefix{}, fmt.Errorf("%w: prefix of %d bytes", ErrInvalid, len(b))
+	}
+	a, _ := netip.AddrFromSlice(b[:len(b)-1]) // of that length
+	p := netip.PrefixFrom(a, int(b[len(b)-1]))
+	if !p.IsValid() {
+		return netip.Prefix{}, fmt.Errorf("%w: prefix %v/%d", ErrInvalid, a, b[len(b)-1])
+	}
+	return p, nil
 }
 
 func number(a netip.Addr) (uint32, error) {

@@ -13,6 +13,7 @@ import (
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/internal/steer"
 	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
 	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 	"github.com/manycast/manycast/tdpd/internal/steering"
@@ -35,6 +36,7 @@ func example(bits int) steering.Binding {
 		Service: "web", VIPs: []netip.Addr{netip.MustParseAddr("192.0.2.80"), netip.MustParseAddr("2001:db8::80")}, Voucher: router(1), Sequence: 5,
 		Allocation: a, Users: []steering.User{{Address: router(9), Server: "s2"}}, Lifetime: 30 * time.Second, Hold: time.Minute,
 		Path: []netip.Addr{router(1), router(2)}, Refuse: steering.Reset, Reactive: true,
+		Split: steer.Split{netip.MustParsePrefix("203.0.113.7/32"), netip.MustParsePrefix("2001:db8::/32")},
 	}
 }
 
@@ -45,7 +47,7 @@ func nobody() steering.Binding {
 	return b
 }
 
-var sameAddr = []cmp.Option{cmpopts.EquateComparable(netip.Addr{}, portion.Portion{}, epoch.Epoch{}), cmpopts.EquateEmpty()}
+var sameAddr = []cmp.Option{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, portion.Portion{}, epoch.Epoch{}), cmpopts.EquateEmpty()}
 
 func TestBothWays(t *testing.T) {
 	for name, b := range map[string]steering.Binding{
@@ -146,12 +148,14 @@ func TestWrongParts(t *testing.T) {
 
 func TestWhatIsNoBinding(t *testing.T) {
 	for name, change := range map[string]func(*tdpdv1.UserBinding){
-		"a refusal of later": func(p *tdpdv1.UserBinding) { p.Refuse = 3 },
-		"a refusal below":    func(p *tdpdv1.UserBinding) { p.Refuse = -256 },
-		"nobody and servers": func(p *tdpdv1.UserBinding) { p.Nobody = &allocv1.Epoch{} },
-		"a VIP of 5 bytes":   func(p *tdpdv1.UserBinding) { p.Vips[0] = make([]byte, 5) },
-		"users but servers":  func(p *tdpdv1.UserBinding) { p.UserServers = nil },
-		"a server of nobody": func(p *tdpdv1.UserBinding) { p.UserServers[0] = 2 },
+		"a refusal of later":  func(p *tdpdv1.UserBinding) { p.Refuse = 3 },
+		"a refusal below":     func(p *tdpdv1.UserBinding) { p.Refuse = -256 },
+		"nobody and servers":  func(p *tdpdv1.UserBinding) { p.Nobody = &allocv1.Epoch{} },
+		"a VIP of 5 bytes":    func(p *tdpdv1.UserBinding) { p.Vips[0] = make([]byte, 5) },
+		"a prefix of 6 bytes": func(p *tdpdv1.UserBinding) { p.Split[0] = make([]byte, 6) },
+		"a prefix of 33 bits": func(p *tdpdv1.UserBinding) { p.Split[0] = []byte{10, 0, 0, 0, 33} },
+		"users but servers":   func(p *tdpdv1.UserBinding) { p.UserServers = nil },
+		"a server of nobody":  func(p *tdpdv1.UserBinding) { p.UserServers[0] = 2 },
 	} {
 		p, err := ToProto(example(4))
 		if err != nil {

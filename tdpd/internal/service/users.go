@@ -133,7 +133,7 @@ func (s *Service) tellUsers(now time.Time, p *peer, b steering.Binding, again bo
 	}
 	kind := binding.TypeTold
 	if again {
-		kind, b.Allocation, b.Nobody, b.Users = binding.TypeRefreshed, steering.Binding{}.Allocation, false, nil
+		kind, b.Allocation, b.Nobody, b.Users, b.Split = binding.TypeRefreshed, steering.Binding{}.Allocation, false, nil, nil
 	}
 	raw, err := binding.Encode(b)
 	if err != nil {
@@ -245,7 +245,8 @@ func (s *Service) bringUsers(now time.Time) {
 func (s *Service) allUsers() (vips.Users, error) {
 	s.users.number()
 	all := vips.Users{
-		VIPs: map[netip.Addr]*steer.Plan{}, Trees: map[steer.Owner][]kernel.Hop{}, Refuse: map[netip.Addr]vips.Refusal{}, Tell: map[netip.Addr]bool{},
+		VIPs: map[netip.Addr]*steer.Plan{}, Trees: map[steer.Owner][]kernel.Hop{}, Split: map[netip.Addr]vips.Split{},
+		Refuse: map[netip.Addr]vips.Refusal{}, Tell: map[netip.Addr]bool{},
 	}
 	for server, owner := range s.users.owners {
 		if all.Trees[owner] = s.tables.Tree(host(server)); all.Trees[owner] == nil {
@@ -269,6 +270,9 @@ func (s *Service) allUsers() (vips.Users, error) {
 			all.VIPs[vip], all.Refuse[vip], all.Tell[vip] = four, refusalOf(b.Refuse), b.Reactive && len(s.Config.Users.Upstream) > 0
 			if vip.Is6() {
 				all.VIPs[vip] = six
+			}
+			if len(b.Split) > 0 { // active or not: a NAT that is worth it always is
+				all.Split[vip] = vips.Split{Prefixes: b.Split, Plan: b.six}
 			}
 		}
 	}

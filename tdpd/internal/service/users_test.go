@@ -297,6 +297,7 @@ func TestUsersGoAlongTrees(t *testing.T) {
 		both := said(1, 1)
 		both.VIPs = append(both.VIPs, addr("2001:db8::80"))
 		both.Users = []steering.User{{Address: addr("10.1.0.2"), Server: "s2"}}
+		both.Split = steer.Split{prefix("10.1.0.0/24"), prefix("2001:db8:77::/48")}
 		r3.say(t, both)
 		label := tree(t, "converged", r1, r2, r3)
 		for _, c := range []struct {
@@ -309,6 +310,12 @@ func TestUsersGoAlongTrees(t *testing.T) {
 		} {
 			if got := leaves(c.at, "192.0.2.80", c.user); got != c.want {
 				t.Errorf("%s at %s leaves by %s, want %s", c.user, c.at.name, got, c.want)
+			}
+		}
+		for _, vip := range both.VIPs {
+			split := inside(r1).Split[vip]
+			if fmt.Sprint(split.Prefixes) != fmt.Sprint(both.Split) || split.Plan == nil || split.Plan.Users() > 0 || split.Plan != inside(r1).VIPs[addr("2001:db8::80")] {
+				t.Errorf("split users of %v go by %+v", vip, split)
 			}
 		}
 		six := addr("2001:db8:7::1")

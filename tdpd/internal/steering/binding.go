@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/steer"
 )
 
 // Router is a router's LDP identifier, as an IPv4 address.
@@ -27,6 +28,7 @@ type Binding struct {
 	Nobody     bool             // nobody serves, in the allocation's epoch
 	Refuse     Refusal          // what users get whom nobody serves
 	Users      []User           // exceptions, sorted by address
+	Split      steer.Split      // whose users are told apart by source port, too: neither exceptions nor fixed portions are for these
 	Lifetime   time.Duration    // MinLifetime to MaxLifetime: until then it holds without another word
 	Hold       time.Duration    // 0 to MaxLifetime: for so long it holds when the voucher is gone
 	Reactive   bool             // routers upstream send on by its tree who is told to be active, and all others by the route
@@ -81,15 +83,21 @@ func (b Binding) check() error {
 	if b.Refuse > Reset {
 		return fmt.Errorf("refusal %d: want at most %d", b.Refuse, Reset)
 	}
+	if err := b.Split.Check(); err != nil {
+		return fmt.Errorf("split: %w", err)
+	}
 	return errors.Join(b.checkVIPs(), b.checkServers(), b.checkUsers())
 }
+
+// thisNetwork is nobody's (RFC 1122 section 3.2.1.3).
+var thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
 
 func (b Binding) checkVIPs() error {
 	if len(b.VIPs) == 0 || len(b.VIPs) > MaxVIPs {
 		return fmt.Errorf("%d VIPs, want 1 to %d", len(b.VIPs), MaxVIPs)
 	}
 	for i, v := range b.VIPs {
-		if !v.IsValid() || v.Is4In6() || v.Zone() != "" || v.IsMulticast() || v.IsUnspecified() || v.IsLoopback() {
+		if !v.IsValid() || v.Is4In6() || v.Zone() != "" || v.IsMulticast() || v.IsLoopback() || thisNetwork.Contains(v) || v.IsUnspecified() {
 			return fmt.Errorf("VIP %v is no unicast address of a service", v)
 		}
 		if i > 0 && v.Compare(b.VIPs[i-1]) <= 0 {
@@ -138,5 +146,13 @@ func (b Binding) checkUsers() error {
 // says tells whether two bindings steer alike.
 func (b Binding) says(o Binding) bool {
 	return b.Allocation.Epoch == o.Allocation.Epoch && b.Allocation.Same(o.Allocation) && slices.Equal(b.Allocation.Addresses, o.Allocation.Addresses) &&
-		slices.Equal(b.VIPs, o.VIPs) && slices.Equal(b.Users, o.Users) && b.Nobody == o.Nobody && b.Refuse == o.Refuse && b.Reactive == o.Reactive
+		slices.Equal(b.VIPs, o.VIPs) && slices.Equal(b.Users, o.Users) && b.Nobody == o.Nobody && b.Refuse == o.Refuse &&
+		b.Reactive == o.Reactive && slices.Equal(b.Split, o.Split)
+}
+
+// contradicts tells whether two vouchers cannot both be right. What is split comes of the service, without an epoch, and routers hear of it
+// one after the other.
+func (b Binding) contradicts(o Binding) bool {
+	o.Split = b.Split
+	return b.Allocation.Epoch == o.Allocation.Epoch && !b.says(o)
 }

@@ -205,7 +205,7 @@ func (b *Book) fits(n Binding, s *service, was *word) error {
 		return fmt.Errorf("%w: %d vouchers", ErrFull, len(s.words))
 	}
 	for voucher, w := range s.words {
-		if voucher != n.Voucher && w.Allocation.Epoch == n.Allocation.Epoch && !w.says(n) {
+		if voucher != n.Voucher && w.contradicts(n) {
 			return fmt.Errorf("%w: %v said otherwise of %v", ErrContradicts, voucher, n.Allocation.Epoch)
 		}
 	}
@@ -327,13 +327,13 @@ func (b *Book) settle(now time.Time, name string) []Action {
 	return []Action{s.used}
 }
 
-// best is the word of the highest epoch; of several, which say the same, the one that holds for longest.
+// best is the word of the highest epoch; of several, which say the same but for what is split, the newest.
 func (s *service) best() *word {
 	var best *word
 	for _, v := range slices.SortedFunc(maps.Keys(s.words), netip.Addr.Compare) {
 		w := s.words[v]
 		if best == nil || best.Allocation.Epoch.Less(w.Allocation.Epoch) ||
-			w.Allocation.Epoch == best.Allocation.Epoch && w.gone().After(best.gone()) {
+			w.Allocation.Epoch == best.Allocation.Epoch && w.Sequence > best.Sequence {
 			best = w
 		}
 	}

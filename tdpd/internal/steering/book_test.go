@@ -10,6 +10,7 @@ import (
 
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/internal/steer"
 )
 
 var (
@@ -264,8 +265,11 @@ func TestWhatIsRefused(t *testing.T) {
 			b.Sequence, b.Nobody, b.Users = 6, true, []User{{router(1), "s1"}}
 			b.Allocation = nobody(5)
 		}), ErrMalformed},
-		"no refusal":            {d1, with(func(b *Binding) { b.Sequence, b.Refuse = 6, Reset+1 }), ErrMalformed},
-		"another service's VIP": {d2, with(func(b *Binding) { b.Service, b.Voucher, b.Path = "dns", d2, []Router{d2} }), ErrTaken},
+		"a VIP of nobody's":      {d1, with(func(b *Binding) { b.Sequence, b.VIPs = 6, []netip.Addr{netip.MustParseAddr("0.0.0.1")} }), ErrMalformed},
+		"split without order":    {d1, with(func(b *Binding) { b.Sequence, b.Split = 6, split("203.0.113.7/32", "198.51.100.0/24") }), ErrMalformed},
+		"split with bits behind": {d1, with(func(b *Binding) { b.Sequence, b.Split = 6, split("203.0.113.7/24") }), ErrMalformed},
+		"no refusal":             {d1, with(func(b *Binding) { b.Sequence, b.Refuse = 6, Reset+1 }), ErrMalformed},
+		"another service's VIP":  {d2, with(func(b *Binding) { b.Service, b.Voucher, b.Path = "dns", d2, []Router{d2} }), ErrTaken},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -303,6 +307,30 @@ func TestNobodyServes(t *testing.T) {
 	if got := told(r.Restore(r.now, kept)); got != "steer 1.1 of 10.0.0.11" {
 		t.Errorf("restored: %q", got)
 	}
+}
+
+func split(prefixes ...string) (s steer.Split) {
+	for _, p := range prefixes {
+		s = append(s, netip.MustParsePrefix(p))
+	}
+	return s
+}
+
+// What is split changes without an epoch, and two directors' routers hear of it one after the other: the newest word of it holds.
+func TestTheNewestSplitHolds(t *testing.T) {
+	r := newRig(t)
+	one, two := binding(d1, 1, 1), binding(d2, 1, 1)
+	r.put(d1, one, "steer 1.1 of 10.0.0.11, tell 1.1")
+	r.put(d2, two, "tell 1.1")
+	two.Sequence, two.Split = 2, split("203.0.113.7/32")
+	r.put(d2, two, "steer 1.1 of 10.0.0.12, tell 1.1")
+	if got := r.services["web"].used.Split; !slices.Equal(got, two.Split) {
+		t.Errorf("split %v", got)
+	}
+	one.Sequence, one.Split = 3, two.Split
+	r.put(d1, one, "tell 1.1")
+	two.Sequence, two.Split = 4, nil
+	r.put(d2, two, "steer 1.1 of 10.0.0.12, tell 1.1")
 }
 
 func TestLimits(t *testing.T) {

@@ -52,6 +52,9 @@ func details(snap *pool.Snapshot, svc *pool.Service) cmdutil.Table {
 	}
 	if svc.Spec.Mode == service.Tags {
 		lines = append(lines, []string{"vip6", cmp.Or(r.VIP6, "none")}, []string{"refuse", string(svc.Spec.Refuse)}, []string{"steering", string(svc.Spec.Steering)})
+		for _, p := range svc.Spec.Split {
+			lines = append(lines, []string{"split", p.String() + ", by source port"})
+		}
 	}
 	if b := svc.Spec.Rules().Balance; svc.Spec.Rules().FollowsReports() {
 		lines = append(lines, []string{"balance", fmt.Sprintf("every %v, hysteresis %s, step %s, range %g, split %s", b.Interval,

@@ -11,6 +11,7 @@ import (
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/internal/steer"
 	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
 )
 
@@ -74,4 +75,42 @@ func TestWhyOfStaticService(t *testing.T) {
 		t.Errorf("allocation show does not tell of the denied sender:\n%s", out)
 	}
 	b.Refused([]string{"no server"}, "service", "why", "2001:db8::1")
+}
+
+// With mode tags what stands in for users of IPv6, and for connections of those that are split, chooses the slot.
+func TestWhyByWhatStandsIn(t *testing.T) {
+	b := cmdtest.Start(t)
+	a := cmdtest.World(b)
+	b.Service("name: web\nvip: 192.0.2.80\nvip6: 2001:db8::80\nmode: tags\nports: [tcp/80]\nslots: suffix/4\nsplit: [203.0.113.0/24, 2001:db8:77::/48]\n")
+	cmdtest.Golden(t, "why-split", b.OK("service", "why", "203.0.113.7:40000"))
+	cmdtest.Golden(t, "why-split-no-port", b.OK("service", "why", "203.0.113.7"))
+	cmdtest.Golden(t, "why-ipv6", b.OK("service", "why", "2001:db8:1::1"))
+	cmdtest.Golden(t, "show-split", b.OK("service", "show", "web"))
+	for source, by := range map[string]netip.Addr{
+		"203.0.113.7:40000":       steer.Flow(netip.MustParseAddrPort("203.0.113.7:40000")),
+		"203.0.113.7":             netip.MustParseAddr("203.0.113.7"),
+		"198.51.100.7:40000":      netip.MustParseAddr("198.51.100.7"),
+		"[2001:db8:77::1]:40000":  steer.Flow(netip.MustParseAddrPort("[2001:db8:77::1]:40000")),
+		"2001:db8:77::1":          steer.Standin(netip.MustParseAddr("2001:db8:77::1")),
+		"[2001:db8:78::1]:40000":  steer.Standin(netip.MustParseAddr("2001:db8:78::1")),
+		"[::ffff:203.0.113.7]:80": steer.Flow(netip.MustParseAddrPort("203.0.113.7:80")),
+	} {
+		want, err := a.Why(by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got struct {
+			Server string
+			Slot   int
+		}
+		if err := json.Unmarshal([]byte(b.OK("service", "why", "web", source, "-o", "json")), &got); err != nil {
+			t.Fatal(err)
+		}
+		if got.Server != want.Owner || got.Slot != want.Slot {
+			t.Errorf("%s: %+v, want %+v", source, got, want)
+		}
+	}
+	b.Refused([]string{"not an address", "with a port"}, "service", "why", "web", "203.0.113.7:0")
+	b.Service("name: web\nvip: 192.0.2.80\nmode: tags\nports: [tcp/80]\nslots: suffix/4\n")
+	b.Refused([]string{"it has no vip6"}, "service", "why", "web", "2001:db8::1")
 }

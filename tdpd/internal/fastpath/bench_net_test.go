@@ -14,6 +14,7 @@ import (
 
 	"github.com/manycast/manycast/internal/portion"
 	"github.com/manycast/manycast/internal/steer"
+	"github.com/manycast/manycast/tdpd/internal/vips"
 )
 
 const (
@@ -21,6 +22,9 @@ const (
 	benchFirst = 0x64400000 // 100.64.0.0
 	benchTrees = 1000
 )
+
+// benchNATs have all users behind them.
+var benchNATs = steer.Split{netip.MustParsePrefix("100.64.0.0/10")}
 
 // rig is the programs of bpf/bench.bpf.c over a fast path's maps.
 type rig struct {
@@ -74,7 +78,7 @@ func (r *rig) once(b *testing.B, what, users, n int) float64 {
 	if err := r.bench.BenchConfig.Put(uint32(0), config); err != nil {
 		b.Fatal(err)
 	}
-	in := frame(packet{src: "100.64.0.1", dst: vip4.String(), proto: 6, ttl: 64, payload: make([]byte, 26)}.ip())
+	in := frame(packet{src: "100.64.0.1", dst: vip4.String(), proto: 6, ttl: 64, payload: append(ports(40000, 80), make([]byte, 6)...)}.ip())
 	verdict, took, err := r.bench.BenchDrive.Benchmark(in, n, nil)
 	if err != nil {
 		b.Fatal(err)
@@ -147,7 +151,8 @@ func BenchmarkNetSteering(b *testing.B) {
 		name             string
 		what             int
 		users, overrides int
-		far              netip.Addr // labels leave in UDP
+		far              netip.Addr  // labels leave in UDP
+		split            steer.Split // NATs
 		took             []float64
 	}{
 		{name: "push", what: constantPush, users: 1 << 20},
@@ -156,6 +161,8 @@ func BenchmarkNetSteering(b *testing.B) {
 		{name: "64k", what: steering, users: 1 << 16},
 		{name: "1M", what: steering, users: 1 << 20},
 		{name: "udp", what: steering, users: 1 << 20, far: far4},
+		{name: "split", what: steering, users: 1 << 20, split: benchNATs},
+		{name: "beside-split", what: steering, users: 1 << 20, split: splitNATs},
 		{name: "lru", what: connections, users: 1 << 20},
 		{name: "1M+10k", what: steering, users: 1 << 20, overrides: 10_000},
 		{name: "1M+1M", what: steering, users: 1 << 20, overrides: 1_000_000},
@@ -165,7 +172,8 @@ func BenchmarkNetSteering(b *testing.B) {
 	for _, s := range []struct {
 		overrides int
 		far       netip.Addr
-	}{{0, netip.Addr{}}, {0, far4}, {10_000, netip.Addr{}}, {1_000_000, netip.Addr{}}} {
+		split     steer.Split
+	}{{}, {far: far4}, {split: benchNATs}, {split: splitNATs}, {overrides: 10_000}, {overrides: 1_000_000}} {
 		p := base
 		if s.overrides > 0 {
 			var err error
@@ -173,12 +181,14 @@ func BenchmarkNetSteering(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		if err := r.Set(benchState(p, s.far)); err != nil {
+		state := benchState(p, s.far)
+		state.Split = map[netip.Addr]vips.Split{vip4: {Prefixes: s.split, Plan: p}}
+		if err := r.Set(state); err != nil {
 			b.Fatal(err)
 		}
 		for range 9 {
 			for i := range cases {
-				if c := &cases[i]; c.overrides == s.overrides && c.far == s.far {
+				if c := &cases[i]; c.overrides == s.overrides && c.far == s.far && slices.Equal(c.split, s.split) {
 					r.once(b, c.what, c.users, 1<<20) // warm
 					floor := r.once(b, nothing, c.users, 1<<20)
 					driver = append(driver, floor)

@@ -9,6 +9,9 @@ make_member d2 d2 director {{.Addr "d2" "lo"}} --leader
 {{- range $node := .List "u1 u2 c1 c2 d1 d2"}}
 make_member {{$node}} {{$node}}-igmpd router {{$.Addr $node "lo"}}
 {{- end}}
+{{- range $node := .List "u1 u2 c1 c2 d1 d2"}}
+manycast key create member {{$node}}-tdpd --out "{{$.Lab}}/{{$node}}/tdpd.member"
+{{- end}}
 {{- range $node := .List "s1 s2 s3 s4"}}
 make_member {{$node}} {{$node}} server {{$.Addr $node "eth0"}}
 {{- end}}

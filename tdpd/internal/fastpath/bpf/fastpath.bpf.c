@@ -163,6 +163,32 @@ static __always_inline int to_tables(void)
 	return done(COUNT_KERNEL, XDP_PASS);
 }
 
+/* Ethernet addresses of a frame whose beginning moves. They are read and written by 2 bytes: it is IP that the kernel lays on words, and where the
+ * CPU minds (user-mode Linux says so), the verifier takes nothing else.
+ */
+struct macs {
+	__u64 first, second;
+};
+
+static __always_inline struct macs macs_of(const struct ethhdr *eth)
+{
+	const __u16 *half = (const void *)eth;
+
+	return (struct macs){ WORD(HALF(half[0], half[1]), HALF(half[2], half[3])), HALF(half[4], half[5]) };
+}
+
+static __always_inline void put_macs(struct ethhdr *eth, struct macs macs)
+{
+	__u16 *half = (void *)eth;
+
+	half[0] = macs.first;
+	half[1] = macs.first >> 16;
+	half[2] = macs.first >> 32;
+	half[3] = macs.first >> 48;
+	half[4] = macs.second;
+	half[5] = macs.second >> 16;
+}
+
 #include "toolong.h"
 #include "refuse.h"
 #include "udp.h"
@@ -376,15 +402,12 @@ static __always_inline int deliver(struct xdp_md *ctx, struct ethhdr *eth, __u32
 		done(COUNT_EXPIRING, 0);
 		return to_tables();
 	}
-	__u32 *mac = (void *)eth, first = mac[0], second = mac[1], third = mac[2];
+	struct macs macs = macs_of(eth);
 	__be16 proto = uncover(ctx, entry);
 	eth = (void *)(long)ctx->data;
 	if (!proto || (void *)(eth + 1) > (void *)(long)ctx->data_end)
 		return done(COUNT_MALFORMED, XDP_DROP);
-	mac = (void *)eth;
-	mac[0] = first;
-	mac[1] = second;
-	mac[2] = third;
+	put_macs(eth, macs);
 	eth->h_proto = proto;
 	return done(COUNT_LOCAL, XDP_PASS);
 }

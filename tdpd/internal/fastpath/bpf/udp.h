@@ -209,17 +209,14 @@ static __always_inline int out_of_udp(struct xdp_md *ctx, struct ethhdr *eth, vo
 		if (ecn == ECN_CE || (ecn == ECN_ECT1 && had == ECN_ECT0))
 			set_ecn(label + 1, end, ecn);
 	}
-	__u32 *mac = (void *)eth, first = mac[0], second = mac[1], third = mac[2];
+	struct macs macs = macs_of(eth);
 	if (bpf_xdp_adjust_head(ctx, outer))
 		return done(COUNT_MALFORMED, XDP_DROP);
 	eth = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
 	if ((void *)(eth + 1) > end)
 		return done(COUNT_MALFORMED, XDP_DROP);
-	mac = (void *)eth;
-	mac[0] = first;
-	mac[1] = second;
-	mac[2] = third;
+	put_macs(eth, macs);
 	eth->h_proto = bpf_htons(ETH_P_MPLS_UC);
 	done(COUNT_UNTUNNELED, 0);
 	return LABELLED;

@@ -150,9 +150,9 @@ func (b Binding) says(o Binding) bool {
 		b.Reactive == o.Reactive && slices.Equal(b.Split, o.Split)
 }
 
-// contradicts tells whether two vouchers cannot both be right. What is split comes of the service, without an epoch, and routers hear of it
-// one after the other.
+// contradicts tells whether two vouchers cannot both be right: of an epoch there is one allocation. The rest comes of the service, without
+// an epoch, and directors hear of it one after the other.
 func (b Binding) contradicts(o Binding) bool {
-	o.Split = b.Split
+	o.VIPs, o.Refuse, o.Reactive, o.Split = b.VIPs, b.Refuse, b.Reactive, b.Split
 	return b.Allocation.Epoch == o.Allocation.Epoch && !b.says(o)
 }

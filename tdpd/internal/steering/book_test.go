@@ -258,7 +258,6 @@ func TestWhatIsRefused(t *testing.T) {
 		"no name":                    {d1, with(func(b *Binding) { b.Service = "" }), ErrMalformed},
 		"a user of nobody":           {d1, with(func(b *Binding) { b.Sequence, b.Users = 6, []User{{router(1), "s9"}} }), ErrMalformed},
 		"users twice":                {d1, with(func(b *Binding) { b.Sequence, b.Users = 6, []User{{router(1), "s1"}, {router(1), "s2"}} }), ErrMalformed},
-		"another refusal":            {d2, with(func(b *Binding) { b.Voucher, b.Path, b.Refuse = d2, []Router{d2}, Reset }), ErrContradicts},
 		"nobody, of its epoch":       {d2, with(func(b *Binding) { b.Voucher, b.Path, b.Nobody = d2, []Router{d2}, true; b.Allocation = nobody(5) }), ErrContradicts},
 		"nobody, but servers":        {d1, with(func(b *Binding) { b.Sequence, b.Nobody = 6, true }), ErrMalformed},
 		"nobody, but a user": {d1, with(func(b *Binding) {
@@ -316,8 +315,8 @@ func split(prefixes ...string) (s steer.Split) {
 	return s
 }
 
-// What is split changes without an epoch, and two directors' routers hear of it one after the other: the newest word of it holds.
-func TestTheNewestSplitHolds(t *testing.T) {
+// What comes of the service changes without an epoch, and two directors' routers hear of it one after the other: the newest word of it holds.
+func TestTheNewestWordOfAServiceHolds(t *testing.T) {
 	r := newRig(t)
 	one, two := binding(d1, 1, 1), binding(d2, 1, 1)
 	r.put(d1, one, "steer 1.1 of 10.0.0.11, tell 1.1")
@@ -331,6 +330,11 @@ func TestTheNewestSplitHolds(t *testing.T) {
 	r.put(d1, one, "tell 1.1")
 	two.Sequence, two.Split = 4, nil
 	r.put(d2, two, "steer 1.1 of 10.0.0.12, tell 1.1")
+	one.Sequence, one.Split, one.Refuse, one.VIPs = 5, nil, Reset, append(slices.Clone(one.VIPs), netip.MustParseAddr("192.0.2.81"))
+	r.put(d1, one, "steer 1.1 of 10.0.0.11, tell 1.1")
+	if got := r.services["web"].used; got.Refuse != Reset || len(got.VIPs) != 2 {
+		t.Errorf("refusal %v, VIPs %v", got.Refuse, got.VIPs)
+	}
 }
 
 func TestLimits(t *testing.T) {

@@ -63,6 +63,9 @@ func needs(cfg config.Config) []daemon.Need {
 	if cfg.Forwarding.Fast {
 		all = append(all, daemon.Need{Capability: daemon.BPF, To: "load the fast path (forwarding.fast_path)"})
 	}
+	if cfg.Forwarding.Marks() {
+		all = append(all, daemon.Need{Capability: daemon.BPF, To: "load the program that marks users (forwarding.edge)"})
+	}
 	return withControl(all, cfg.Control)
 }
 

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,10 +14,12 @@ import (
 	"github.com/manycast/manycast/tdpd/internal/fastpath"
 	"github.com/manycast/manycast/tdpd/internal/journal"
 	"github.com/manycast/manycast/tdpd/internal/kernel"
+	"github.com/manycast/manycast/tdpd/internal/marking"
 	"github.com/manycast/manycast/tdpd/internal/neighbors"
 	"github.com/manycast/manycast/tdpd/internal/routes"
 	"github.com/manycast/manycast/tdpd/internal/service"
 	"github.com/manycast/manycast/tdpd/internal/transport"
+	"github.com/manycast/manycast/tdpd/internal/vips"
 )
 
 // open opens what the service works with. What is open stays so where another part fails: the process ends then, and leaves what is in
@@ -47,37 +51,99 @@ func open(o *service.Options, log *slog.Logger) (routes.Watcher, error) {
 	return watcher, nil
 }
 
-// openTables opens what forwards.
+// openTables opens what forwards, one in front of the other: the kernel's tables, marks that lead users there, and the fast path. What a
+// process of another configuration has left goes.
 func openTables(o *service.Options, log *slog.Logger) (err error) {
-	cfg := o.Config
+	f := o.Config.Forwarding
 	var fast *fastpath.Fastpath
-	if cfg.Forwarding.Fast {
+	if f.Fast {
 		fast, err = fastpath.Open(fastpath.Options{
-			Pins: cfg.Forwarding.BPFFS, Self4: cfg.Self4(), Self6: cfg.Transport6, Sources: cfg.Forwarding.TunnelsFrom,
-			Alone: cfg.Forwarding.Tables == config.TablesNone,
+			Pins: f.BPFFS, Self4: o.Config.Self4(), Self6: o.Config.Transport6, Sources: f.TunnelsFrom, Alone: f.Tables == config.TablesNone,
 		})
 	} else {
-		err = fastpath.Remove(cfg.Forwarding.BPFFS)
+		err = fastpath.Remove(f.BPFFS)
 	}
 	if err != nil {
 		return err
 	}
-	if cfg.Forwarding.Tables == config.TablesNone {
-		o.Kernel = kernel.NewNone(fast.Labels())
-	} else if o.Kernel, err = kernel.Open(kernel.Config{PlatformLabels: uint32(cfg.Labels.Last) + 1, RouteProtocol: uint8(cfg.Labels.RouteProtocol), Former: filepath.Join(cfg.RuntimeDir, "settings")}, log); err != nil {
+	if err := openKernel(o, fast, log); err != nil {
 		return err
 	}
-	if fast == nil {
+	var steer []func(vips.Users) error
+	var count []func() (map[string]uint64, error)
+	if fast != nil {
+		backend, err := openFast(o, fast, log)
+		if err != nil {
+			return err
+		}
+		o.Kernel, count = backend, append(count, backend.Counters)
+		if f.FastUsers() {
+			steer = append(steer, backend.Steer)
+		} else if err := backend.Steer(vips.Users{}); err != nil {
+			return err
+		}
+	}
+	if f.Marks() {
+		backend, err := marking.Open(f.Marking(), o.Kernel, log)
+		if err != nil {
+			return err
+		}
+		o.Kernel, steer, count = backend, append(steer, backend.Steer), append(count, backend.Counters)
+	} else if err := marking.Remove(marking.PinsBelow(f.BPFFS)); err != nil {
+		return err
+	}
+	o.Steer, o.Counters = eachSteers(steer), allCount(count)
+	return nil
+}
+
+// eachSteers gives users to all that steer; nil: there are none.
+func eachSteers(all []func(vips.Users) error) func(vips.Users) error {
+	if len(all) == 0 {
 		return nil
 	}
+	return func(u vips.Users) (err error) {
+		for _, steer := range all {
+			err = errors.Join(err, steer(u))
+		}
+		return err
+	}
+}
+
+// allCount are the counters of all; nil: there are none.
+func allCount(all []func() (map[string]uint64, error)) func() (map[string]uint64, error) {
+	if len(all) == 0 {
+		return nil
+	}
+	return func() (map[string]uint64, error) {
+		sum := map[string]uint64{}
+		for _, count := range all {
+			c, err := count()
+			if err != nil {
+				return nil, err
+			}
+			maps.Copy(sum, c)
+		}
+		return sum, nil
+	}
+}
+
+// openKernel opens the kernel's tables, or what stands for them where it has none.
+func openKernel(o *service.Options, fast *fastpath.Fastpath, log *slog.Logger) (err error) {
+	cfg := o.Config
+	if cfg.Forwarding.Tables == config.TablesNone {
+		o.Kernel = kernel.NewNone(fast.Labels())
+		return nil
+	}
+	o.Kernel, err = kernel.Open(kernel.Config{
+		PlatformLabels: uint32(cfg.Labels.Last) + 1, RouteProtocol: uint8(cfg.Labels.RouteProtocol), Former: filepath.Join(cfg.RuntimeDir, "settings"),
+	}, log)
+	return err
+}
+
+func openFast(o *service.Options, fast *fastpath.Fastpath, log *slog.Logger) (*fastpath.Backend, error) {
 	n, err := neighbors.Open(log)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	backend, err := fastpath.NewBackend(o.Kernel, fast, n, cfg.Sides(), cfg.Forwarding.TunnelMTU, log)
-	if err != nil {
-		return err
-	}
-	o.Kernel, o.Steer, o.Counters = backend, backend.Steer, backend.Counters
-	return nil
+	return fastpath.NewBackend(o.Kernel, fast, n, o.Config.Sides(), o.Config.Forwarding.TunnelMTU, log)
 }

@@ -235,6 +235,7 @@ func TestBootPacketPrograms(t *testing.T) {
 		"internal/steer":         {"TestNetNobodyIsNotNoGroup"},
 		"lbd/internal/dataplane": {"TestNetDirectorProgramRefuses", "TestNetAgentProgramClampsMSS/at_an_odd_offset", "TestNetClsact"},
 		"igmpd/internal/kernel":  {"TestNetOwnerMode"},
+		"tdpd/internal/marking":  {"TestNetUsersAreMarked", "TestNetUsersOfTwoServers"},
 		"tdpd/internal/fastpath": {"TestNetUsersGetLabels", "TestNetSplitUsers", "TestNetLabelsAreSwappedAndPopped", "TestNetLabelsLeaveInUDP", "TestNetLabelsComeInUDP"},
 	}
 	dir, script := t.TempDir(), "uname -r\n"

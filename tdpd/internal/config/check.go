@@ -23,6 +23,13 @@ const (
 	TablesNone   = "none"
 )
 
+// What steers users: with UsersAuto the fast path, and marks in the kernel's tables, where there are these.
+const (
+	UsersAuto   = "auto"
+	UsersFast   = "fast"
+	UsersKernel = "kernel"
+)
+
 const (
 	controlIndependent = "independent"
 	controlOrdered     = "ordered"
@@ -70,8 +77,18 @@ func (c Config) checkForwarding(bad func(string, ...any)) {
 	if f.Tables == TablesNone && !f.Fast {
 		bad("forwarding: without tables and without fast_path nothing is forwarded")
 	}
-	if len(f.Edge) > 0 && !f.Fast {
-		bad("forwarding.edge: users are steered by the fast path: set fast_path")
+	switch {
+	case !slices.Contains([]string{UsersAuto, UsersFast, UsersKernel}, f.Users):
+		bad("forwarding.users %q: want %q, %q or %q", f.Users, UsersAuto, UsersFast, UsersKernel)
+	case f.Users == UsersFast && !f.Fast:
+		bad("forwarding.users %q: set fast_path", f.Users)
+	case f.Users == UsersKernel && f.Tables != TablesKernel:
+		bad("forwarding.users %q: the kernel's tables steer: set tables = %q", f.Users, TablesKernel)
+	}
+	if f.Marks() {
+		if err := f.Marking().Check(); err != nil {
+			bad("forwarding.%w", err)
+		}
 	}
 	if !f.Fast && (c.UsesTunnels() || len(f.TunnelsFrom) > 0) {
 		bad("tunnels (tunnel, forwarding.tunnels_from): the kernel's tables have none: set forwarding.fast_path")
@@ -92,7 +109,7 @@ func (c Config) checkForwarding(bad func(string, ...any)) {
 			bad("forwarding.edge: %q: want interfaces toward users, each once, none of those that LDP runs on", name)
 		}
 	}
-	if f.Fast && f.BPFFS == "" {
+	if (f.Fast || f.Marks()) && f.BPFFS == "" {
 		bad("forwarding.bpffs is empty: name a directory on a bpffs")
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/manycast/manycast/tdpd/internal/discovery"
 	"github.com/manycast/manycast/tdpd/internal/fastpath"
 	"github.com/manycast/manycast/tdpd/internal/labels"
+	"github.com/manycast/manycast/tdpd/internal/marking"
 	"github.com/manycast/manycast/tdpd/internal/steering"
 	"github.com/manycast/manycast/tdpd/internal/wire"
 )
@@ -110,9 +111,29 @@ type Forwarding struct {
 	Tables      string         `toml:"tables"`
 	Fast        bool           `toml:"fast_path"`
 	Edge        []string       `toml:"edge"`
+	Users       string         `toml:"users"`
+	Mark        uint32         `toml:"users_mark"`
+	MarkMask    uint32         `toml:"users_mark_mask"`
+	Table       uint32         `toml:"users_table"`
+	Priority    uint32         `toml:"users_priority"`
 	BPFFS       string         `toml:"bpffs"`
 	TunnelsFrom []netip.Prefix `toml:"tunnels_from"`
 	TunnelMTU   int            `toml:"tunnel_mtu"`
+}
+
+// Marks says whether users are steered by marks and tables of the kernel.
+func (f Forwarding) Marks() bool {
+	return len(f.Edge) > 0 && f.Tables == TablesKernel && f.Users != UsersFast
+}
+
+// FastUsers says whether the fast path steers users.
+func (f Forwarding) FastUsers() bool { return f.Fast && f.Users != UsersKernel }
+
+// Marking is what marks users.
+func (f Forwarding) Marking() marking.Config {
+	return marking.Config{
+		Edge: f.Edge, Pins: marking.PinsBelow(f.BPFFS), Mark: f.Mark, Mask: f.MarkMask, Table: f.Table, Priority: f.Priority,
+	}
 }
 
 // Sides are the interfaces that the fast path is on.
@@ -195,8 +216,11 @@ func Default() Config {
 		Control: Control{
 			ListenConfig: control.DefaultListenConfig(), Member: "/var/lib/manycast/tdpd/member.key", Keys: "/var/lib/manycast/tdpd/groups",
 		},
-		Servers:    Servers{FromBus: true, Linger: 5 * time.Minute},
-		Forwarding: Forwarding{Tables: TablesKernel, BPFFS: "/sys/fs/bpf/manycast/tdpd"},
+		Servers: Servers{FromBus: true, Linger: 5 * time.Minute},
+		Forwarding: Forwarding{
+			Tables: TablesKernel, BPFFS: "/sys/fs/bpf/manycast/tdpd",
+			Users: UsersAuto, Mark: 0x5400_0000, MarkMask: 0xff00_0fff, Table: 77000, Priority: 7700,
+		},
 		Restart: Restart{
 			Reconnect: 2 * time.Minute, Recovery: 2 * time.Minute, Helper: true, MaxReconnect: 2 * time.Minute, MaxRecovery: 2 * time.Minute,
 		},

@@ -23,6 +23,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "border.h"
 #include "vips.h"
 
 /* A label stack entry (RFC 3032 section 2.1), host order. */
@@ -32,14 +33,6 @@
 #define ENTRY_BOTTOM (1U << 8)
 #define ENTRY_TTL 0xffU
 #define ENTRY_FIRST 16 /* label: those below have meanings of their own */
-
-/* A VLAN tag (IEEE 802.1Q), and what is behind it. */
-struct tag {
-	__be16 vlan;
-	__be16 proto;
-};
-
-#define MAX_TAGS 4 /* looked at */
 
 enum how {
 	HOW_KERNEL, /* leave it to the tables */
@@ -448,26 +441,6 @@ static __always_inline int labelled(struct xdp_md *ctx, struct ethhdr *eth, void
 	__builtin_memcpy(eth, hop->macs, sizeof(hop->macs));
 	done(COUNT_SWAPPED, 0);
 	return bpf_redirect(hop->ifindex, 0);
-}
-
-static __always_inline bool is_tag(__be16 proto)
-{
-	return proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD) || proto == bpf_htons(ETH_P_QINQ1);
-}
-
-/* has_label finds labels of unicast and of multicast (RFC 5332), behind VLAN tags, too; more of these than are looked at it takes for such. */
-static __always_inline bool has_label(struct ethhdr *eth, void *end)
-{
-	struct tag *tag = (void *)(eth + 1);
-	__be16 proto = eth->h_proto;
-
-#pragma unroll
-	for (int i = 0; i < MAX_TAGS && is_tag(proto); i++, tag++) {
-		if ((void *)(tag + 1) > end)
-			return false;
-		proto = tag->proto;
-	}
-	return proto == bpf_htons(ETH_P_MPLS_UC) || proto == bpf_htons(ETH_P_MPLS_MC) || is_tag(proto);
 }
 
 static __always_inline int forward(struct xdp_md *ctx, bool takes_labels)

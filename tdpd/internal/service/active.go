@@ -33,6 +33,7 @@ type steered struct {
 	steering.Steer
 	compiled  *steering.Steering // nil: not yet
 	four, six *steer.Plan        // of all users, of both families; nil: they are to be made anew
+	out       bool               // no server is left, as far as is heard
 
 	active           *steering.Active // nil: all users are steered
 	active4, active6 *steer.Plan      // the same of active users alone

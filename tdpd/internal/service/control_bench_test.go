@@ -39,6 +39,7 @@ type silenced struct{}
 
 func (silenced) Listen(func(control.Event)) (stop func()) { return func() {} }
 func (silenced) Members() []control.Member                { return nil }
+func (silenced) Silence() time.Duration                   { return 250 * time.Millisecond }
 
 // BenchmarkNetSilentServer is how long it takes from the news that a server of 1,000 is silent, or is back, until the fast path steers by
 // it: 65,536 slots, 100,000 labels beside them. Beside it a binding of a new epoch.
@@ -73,7 +74,7 @@ func BenchmarkNetSilentServer(b *testing.B) {
 		b.Fatal(err)
 	}
 	s.kernel.synced = true
-	s.openControl()
+	s.openControl(time.Now())
 	binding := pool(servers, 16)
 	var binds, fails time.Duration
 	took := func(to *time.Duration, f func()) {
@@ -98,7 +99,7 @@ func BenchmarkNetSilentServer(b *testing.B) {
 			time.Sleep(20 * time.Millisecond) // what was in force before is cleaned up, as at any other time
 			took(&fails, func() {
 				s.control.mail.Put(control.Changed{Member: m})
-				s.heard()
+				s.heard(time.Now())
 			})
 		}
 	}

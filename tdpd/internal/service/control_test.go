@@ -27,6 +27,7 @@ func (h *hubControl) Members() []control.Member { return h.known }
 // steeringRouter is a router with servers s1 and s2 on a channel, and what was last in its fast path.
 type steeringRouter struct {
 	*router
+	hub         *control.Hub
 	s1, s2, own *control.HubMember
 
 	mu sync.Mutex
@@ -37,6 +38,7 @@ type steeringRouter struct {
 func startSteering(t *testing.T, known ...control.Member) *steeringRouter {
 	hub := control.NewHub(50*time.Millisecond, 250*time.Millisecond)
 	r := &steeringRouter{
+		hub: hub,
 		s1:  hub.Join(control.Member{Name: "s1", Role: control.Server, Address: server}, nil),
 		s2:  hub.Join(control.Member{Name: "s2", Role: control.Server, Address: addr("10.9.0.81")}, nil),
 		own: hub.Join(control.Member{Name: "r3", Role: control.Router, Address: addr("10.9.0.3")}, nil),
@@ -173,6 +175,38 @@ func TestOtherServicesKeepTheirPlans(t *testing.T) {
 		}
 		if r.plan("192.0.2.21") != ftp {
 			t.Error("the plan of a service that it takes no part in was made anew")
+		}
+	})
+}
+
+// A service without servers has no user, while the channel is there: the router hears a director. A server that is on no channel is not gone.
+func TestServiceWithoutServers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startSteering(t)
+		defer r.end(t)
+		d1 := r.hub.Join(control.Member{Name: "d1", Role: control.Director, Address: addr("10.9.0.9")}, nil)
+		defer d1.Leave()
+		other := said(1, 1)
+		other.Service, other.VIPs, other.Allocation.Servers = "mail", []netip.Addr{addr("192.0.2.25")}, []string{"s1", "s9"}
+		r.say(t, said(1, 1))
+		r.say(t, other)
+		time.Sleep(5 * time.Second)
+		r.s1.Mute(true)
+		r.s2.SetStatus(control.Status{Why: "no answer"})
+		time.Sleep(400 * time.Millisecond)
+		if first, second := r.owners(); first == 0 || second == 0 {
+			t.Errorf("for a moment: users of s1 and s2 go to %d and %d", first, second)
+		}
+		time.Sleep(200 * time.Millisecond)
+		if first, second := r.owners(); first != 0 || second != 0 {
+			t.Errorf("without servers: users of s1 and s2 go to %d and %d", first, second)
+		}
+		if p := r.plan("192.0.2.25"); p.Lookup(addr("10.1.0.0")) == 0 {
+			t.Error("s9 was never heard, and is gone")
+		}
+		r.s2.SetStatus(control.Status{OK: true})
+		if first, second := r.owners(); first == 0 || first != second {
+			t.Errorf("s2 is back: users of s1 and s2 go to %d and %d", first, second)
 		}
 	})
 }

@@ -141,7 +141,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return errors.Join(err, s.Kernel.Close(true))
 	}
 	s.setServers(now)
-	defer s.openControl()()
+	defer s.openControl(now)()
 	s.restoreUsers(now)
 	due := now
 	timer := time.NewTimer(0)
@@ -158,7 +158,7 @@ func (s *Service) Run(ctx context.Context) error {
 			s.servers = all
 			s.setServers(time.Now())
 		case <-s.control.mail.Ready():
-			s.heard()
+			s.heard(time.Now())
 		case some := <-s.Tagless:
 			s.taglessCame(time.Now(), some)
 		case <-s.Kernel.Changed():
@@ -224,6 +224,7 @@ func (s *Service) next(now time.Time) time.Time {
 	sooner(s.kernel.retry)
 	sooner(s.users.book.Next())
 	sooner(s.users.retry)
+	sooner(s.control.due)
 	if due := s.users.due; s.kernel.synced && s.users.retry.Before(due) {
 		sooner(due)
 	}
@@ -250,6 +251,9 @@ func (s *Service) tick(now time.Time) {
 	s.distribute(now, s.labels.Tick(now))
 	s.steer(now, s.users.book.Tick(now))
 	s.expireActive(now)
+	if due := s.control.due; !due.IsZero() && !now.Before(due) {
+		s.judge(now)
+	}
 }
 
 // Do runs f in the loop.

@@ -104,10 +104,12 @@ func (s *Service) steer(now time.Time, actions []steering.Action) {
 			s.users.dirty, s.users.unkept, s.users.news = true, true, true
 			if a.Withdraws() {
 				delete(s.users.steered, a.Service)
+				s.control.allocate(a.Service, alloc.Allocation{})
 				s.Log.Info("users are steered no more", "service", a.Service)
 				continue
 			}
 			s.holds(a)
+			s.control.allocate(a.Service, a.Allocation)
 			s.Log.Info("users are steered", "service", a.Service, "epoch", a.Allocation.Epoch, "voucher", a.Voucher, "vips", a.VIPs, "servers", len(a.Allocation.Servers), "all", a.All)
 		case steering.Tell:
 			for _, p := range s.sortedPeers() {
@@ -116,6 +118,7 @@ func (s *Service) steer(now time.Time, actions []steering.Action) {
 		}
 	}
 	if changed {
+		s.judge(now)
 		s.settlePlain()
 	}
 }
@@ -302,7 +305,12 @@ func (s *Service) plan(b *steered) (err error) {
 	}
 	b.four, b.six = b.compiled.Plans(
 		func(server string) steering.Health { return s.control.health(server, b.Allocation.Address(server)) },
-		func(server string) steer.Owner { return s.users.owners[b.Allocation.Address(server)] },
+		func(server string) steer.Owner {
+			if b.out {
+				return 0
+			}
+			return s.users.owners[b.Allocation.Address(server)]
+		},
 	)
 	b.active4, b.active6 = nil, nil
 	return nil
@@ -312,9 +320,13 @@ func (s *Service) plan(b *steered) (err error) {
 func (u *userState) anew(server string) {
 	for _, b := range u.steered {
 		if slices.Contains(b.Allocation.Servers, server) {
-			b.four, b.six, u.dirty, u.retry = nil, nil, true, time.Time{}
+			u.planAnew(b)
 		}
 	}
+}
+
+func (u *userState) planAnew(b *steered) {
+	b.four, b.six, u.dirty, u.retry = nil, nil, true, time.Time{}
 }
 
 // servers are those that bindings name, by address.

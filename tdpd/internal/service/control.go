@@ -65,7 +65,7 @@ func (s *Service) heard(now time.Time) {
 
 // server follows how a server is.
 func (s *Service) server(now time.Time, before, m control.Member) {
-	was, is := healthOf(before.Health), healthOf(m.Health)
+	was, is := healthOf(before), healthOf(m)
 	if was != is || before.Address != m.Address {
 		s.users.anew(m.Name)
 	}
@@ -119,18 +119,19 @@ func (c *controlState) health(server string, at netip.Addr) steering.Health {
 	if m.Role != control.Server || !isAt(m, at) {
 		return steering.Available
 	}
-	return healthOf(m.Health)
+	return healthOf(m)
 }
 
 // isAt says whether a member may be the server with that address: members have addresses of IPv4 alone.
 func isAt(m control.Member, a netip.Addr) bool { return !a.Is4() || m.Address == a }
 
-// healthOf takes servers of whom nothing can be said for available.
-func healthOf(h control.Health) steering.Health {
-	switch h {
-	case control.Unwell:
+// healthOf takes servers of whom nothing can be said for available, and those that hear nobody: they serve until a leader gives their users to
+// others, and no standby takes these before.
+func healthOf(m control.Member) steering.Health {
+	switch {
+	case m.Health == control.Unwell && m.Why != control.Deaf:
 		return steering.Unwell
-	case control.Silent:
+	case m.Health == control.Silent:
 		return steering.Silent
 	}
 	return steering.Available

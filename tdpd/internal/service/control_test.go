@@ -30,8 +30,9 @@ type steeringRouter struct {
 	hub         *control.Hub
 	s1, s2, own *control.HubMember
 
-	mu sync.Mutex
-	in vips.Users
+	mu     sync.Mutex
+	in     vips.Users
+	failed error
 }
 
 // startSteering starts one; who is known from before is not heard yet.
@@ -52,8 +53,10 @@ func startSteering(t *testing.T, known ...control.Member) *steeringRouter {
 		o.Steer = func(u vips.Users) error {
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			r.in = u
-			return nil
+			if r.failed == nil {
+				r.in = u
+			}
+			return r.failed
 		}
 	})
 	tellLast(r.router)
@@ -66,6 +69,13 @@ func (r *steeringRouter) end(t *testing.T) {
 	for _, m := range []*control.HubMember{r.s1, r.s2, r.own} {
 		m.Leave()
 	}
+}
+
+// fail has all fail that is to come into the fast path; nil: no more.
+func (r *steeringRouter) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failed = err
 }
 
 func (r *steeringRouter) plan(vip string) *steer.Plan {
@@ -117,6 +127,10 @@ func TestUsersOfAFailingServer(t *testing.T) {
 		r.s1.SetStatus(control.Status{Why: "no answer"})
 		want("both are", s1, s2)
 		r.s1.SetStatus(control.Status{OK: true})
+		want("s1 is well again", s1, s1)
+		r.s2.SetStatus(control.Status{OK: true})
+		r.s2.SetStatus(control.Status{Why: control.Deaf})
+		want("s2 hears nobody, and serves", s1, s2)
 		r.s2.SetStatus(control.Status{OK: true})
 		if err := r.s1.Pause(time.Second); err != nil {
 			t.Fatal(err)

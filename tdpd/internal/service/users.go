@@ -26,6 +26,7 @@ type userState struct {
 	told    time.Time           // when one that was refused was logged last
 
 	owners map[netip.Addr]steer.Owner // servers' numbers in plans, by their addresses, while any binding that holds names them
+	freed  map[steer.Owner]bool       // numbers of servers that none names any more, while plans in force may have them
 	dirty  bool                       // what is in the fast path is not what holds
 	unkept bool                       // what is on disk is not what was said
 	news   bool                       // bindings may name other servers
@@ -38,7 +39,8 @@ type userState struct {
 func newUserState(s *Service) userState {
 	return userState{
 		book:    steering.New(s.Config.RouterID, s.Config.Users.Trust(), steering.Limits{}),
-		steered: map[string]*steered{}, refused: map[string]uint64{}, tagless: map[string]uint64{}, owners: map[netip.Addr]steer.Owner{},
+		steered: map[string]*steered{}, refused: map[string]uint64{}, tagless: map[string]uint64{},
+		owners: map[netip.Addr]steer.Owner{}, freed: map[steer.Owner]bool{},
 	}
 }
 
@@ -53,18 +55,19 @@ func (s *Service) restoreUsers(now time.Time) {
 		return
 	}
 	s.users.owners = kept.Owners
+	s.users.dirty = true // also where nothing holds: that process may have ended before the fast path knew it
 	s.steer(now, s.users.book.Restore(now, kept.Bindings))
 }
 
 // keepUsers keeps what was said, when that has changed.
-func (s *Service) keepUsers(now time.Time) {
+func (s *Service) keepUsers() error {
 	if s.Users == nil || !s.users.unkept {
-		return
+		s.users.unkept = false
+		return nil
 	}
-	s.users.unkept = false
-	if err := s.Users.Save(binding.Kept{Bindings: s.users.book.Words(), Owners: s.users.owners}); err != nil {
-		s.kernel.warn(s.Log, now, err)
-	}
+	err := s.Users.Save(binding.Kept{Bindings: s.users.book.Words(), Owners: s.users.owners})
+	s.users.unkept = err != nil
+	return err
 }
 
 func (s *Service) forgetUsers() error {
@@ -112,6 +115,7 @@ func (s *Service) steer(now time.Time, actions []steering.Action) {
 			s.control.allocate(a.Service, a.Allocation)
 			s.Log.Info("users are steered", "service", a.Service, "epoch", a.Allocation.Epoch, "voucher", a.Voucher, "vips", a.VIPs, "servers", len(a.Allocation.Servers), "all", a.All)
 		case steering.Tell:
+			s.users.unkept = s.users.unkept || !a.Again
 			for _, p := range s.sortedPeers() {
 				s.tellUsers(now, p, a.Binding, a.Again)
 			}
@@ -226,22 +230,22 @@ func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 // bringUsers brings what holds into the fast path, where it is not there yet.
 func (s *Service) bringUsers(now time.Time) {
 	u := &s.users
-	if !u.dirty && (u.due.IsZero() || now.Before(u.due)) || !s.kernel.synced || now.Before(u.retry) {
+	if !u.dirty && !u.unkept && (u.due.IsZero() || now.Before(u.due)) || !s.kernel.synced || now.Before(u.retry) {
 		return // before there are routes there are no trees: what a process before has left goes on
 	}
 	all, err := s.allUsers()
-	s.keepUsers(now)
-	if s.Steer == nil {
-		u.dirty, u.due = false, time.Time{}
-		return
+	err = errors.Join(err, s.keepUsers())
+	if s.Steer != nil {
+		u.brought = now
+		err = errors.Join(err, s.Steer(all))
 	}
-	u.brought = now
-	if err = errors.Join(err, s.Steer(all)); err != nil {
+	if err != nil {
 		u.retry = now.Add(retrySoon)
 		s.kernel.warn(s.Log, now, err)
 		return
 	}
 	u.dirty, u.due, u.retry = false, time.Time{}, time.Time{}
+	clear(u.freed)
 }
 
 // allUsers is what all users are steered by. What cannot be is left out, and in the error.
@@ -341,7 +345,8 @@ func (u *userState) servers() (all []netip.Addr) {
 	return all
 }
 
-// number gives servers numbers, which they keep, and takes back those of servers that no binding names.
+// number gives servers numbers, which they keep, and takes back those of servers that no binding names. None is another one's before plans
+// that have it are out of force: their users would go to the wrong server until then.
 func (u *userState) number() {
 	named, used := map[netip.Addr]bool{}, map[steer.Owner]bool{}
 	for _, a := range u.servers() {
@@ -352,10 +357,13 @@ func (u *userState) number() {
 			named[byRoute] = true
 		}
 	}
-	maps.DeleteFunc(u.owners, func(a netip.Addr, _ steer.Owner) bool { return !named[a] })
-	for _, o := range u.owners {
-		used[o] = true
+	for a, o := range u.owners {
+		if used[o] = true; !named[a] {
+			u.freed[o] = true
+			delete(u.owners, a)
+		}
 	}
+	maps.Copy(used, u.freed)
 	next := steer.Owner(1)
 	for _, a := range slices.SortedFunc(maps.Keys(named), netip.Addr.Compare) {
 		if u.owners[a] != 0 {

@@ -342,31 +342,85 @@ func TestUsersGoAlongTrees(t *testing.T) {
 	})
 }
 
+// A server's number is another one's only when no plan in force has it: until then the number's tree would take the first one's users.
+func TestNumbersOfServersThatHaveGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startSteering(t)
+		defer r.end(t)
+		owners := func(number uint64, servers ...netip.Addr) (steer.Owner, steer.Owner) {
+			b := said(number, number)
+			b.Allocation.Addresses = servers
+			r.say(t, b)
+			time.Sleep(2 * time.Second) // it is tried again
+			return r.owners()
+		}
+		s1, s2 := owners(1, server, addr("10.9.0.81"))
+		r.fail(errors.New("full"))
+		r.say(t, steering.Binding{Service: "web"})
+		r.fail(nil)
+		third, fourth := owners(2, addr("10.9.0.82"), addr("10.9.0.83"))
+		if third == s1 || third == s2 || fourth == s1 || fourth == s2 {
+			t.Errorf("numbers %d and %d are used by a plan in force, the next servers have %d and %d", s1, s2, third, fourth)
+		}
+		if third, fourth := owners(3, addr("10.9.0.84"), addr("10.9.0.85")); third != s1 || fourth != s2 {
+			t.Errorf("numbers %d and %d are not used again: %d and %d are", s1, s2, third, fourth)
+		}
+	})
+}
+
 // store keeps bindings of users in memory.
 type store struct {
 	mu    sync.Mutex
 	saves int
+	kept  binding.Kept
+	load  error
+	save  error
 }
 
-func (s *store) Load() (binding.Kept, error) { return binding.Kept{}, errors.New("damaged") }
+func (s *store) Load() (binding.Kept, error) { return binding.Kept{}, s.load }
 func (s *store) Remove() error               { return nil }
 
-func (s *store) Save(binding.Kept) error {
+func (s *store) Save(k binding.Kept) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.save != nil {
+		return s.save
+	}
 	s.saves++
+	s.kept = k
 	return nil
+}
+
+func (s *store) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.save = err
+}
+
+func (s *store) want(t *testing.T, when string, saves int) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.saves != saves {
+		t.Errorf("%s: written %d times, want %d", when, s.saves, saves)
+	}
+}
+
+// startKeeping is a router that keeps what is said.
+func startKeeping(t *testing.T, kept *store, steer func(vips.Users) error) *router {
+	r := begin(t, transport.NewFabric(), "r3", "3.3.3.3", filepath.Join(t.TempDir(), "3"), kernel.State{}, func(o *Options) {
+		o.Config.Users, o.Users, o.Steer = config.Users{Upstream: []netip.Addr{addr("2.2.2.2")}}, kept, steer
+	})
+	tellLast(r)
+	synctest.Wait()
+	return r
 }
 
 // TestKeptUsers: what cannot be read keeps no router from starting, and what was said is written when it changes, not when labels do.
 func TestKeptUsers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		kept := &store{}
-		r := begin(t, transport.NewFabric(), "r3", "3.3.3.3", filepath.Join(t.TempDir(), "3"), kernel.State{}, func(o *Options) {
-			o.Config.Users, o.Users = config.Users{Upstream: []netip.Addr{addr("2.2.2.2")}}, kept
-		})
-		tellLast(r)
-		synctest.Wait()
+		kept := &store{load: errors.New("damaged")}
+		r := startKeeping(t, kept, nil)
 		r.say(t, said(1, 1))
 		r.routes.Send(routes.Change{Routes: map[netip.Prefix]*routes.Route{prefix("10.9.0.0/24"): nil}})
 		tellLast(r)
@@ -374,10 +428,45 @@ func TestKeptUsers(t *testing.T) {
 		r.say(t, said(1, 1))
 		steers(t, "said", 1, r)
 		r.say(t, said(2, 2))
-		if kept.mu.Lock(); kept.saves != 2 {
-			t.Errorf("written %d times, want 2", kept.saves)
-		}
-		kept.mu.Unlock()
+		kept.want(t, "said twice", 2)
+		kept.fail(errors.New("no space"))
+		r.say(t, said(3, 3))
+		kept.fail(nil)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		kept.want(t, "there is space again", 3)
 		stopAll(t, r)
+	})
+}
+
+// What a process before has left in the fast path goes where it has kept nothing: the service may be no more.
+func TestNothingIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var in []vips.Users
+		r := startKeeping(t, &store{}, func(u vips.Users) error { in = append(in, u); return nil })
+		stopAll(t, r)
+		if len(in) != 1 || len(in[0].VIPs) != 0 {
+			t.Errorf("brought in %v, want once nothing", in)
+		}
+	})
+}
+
+// Every voucher's word is kept, also one that says no more than another.
+func TestKeptVouchers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r1, r2, r3 := usersChain(t)
+		kept := &store{}
+		if err := r2.Do(t.Context(), func(time.Time) { r2.Users = kept }); err != nil {
+			t.Fatal(err)
+		}
+		r3.say(t, said(1, 1))
+		r2.say(t, said(1, 1))
+		kept.want(t, "two have said it", 2)
+		r3.say(t, steering.Binding{Service: "web"})
+		kept.want(t, "one does no more", 3)
+		if b := kept.kept.Bindings; len(b) != 1 || b[0].Voucher != addr("2.2.2.2") {
+			t.Errorf("kept are %d words", len(b))
+		}
+		stopAll(t, r1, r2, r3)
 	})
 }

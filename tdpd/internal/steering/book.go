@@ -327,7 +327,7 @@ func (b *Book) settle(now time.Time, name string) []Action {
 	return []Action{s.used}
 }
 
-// best is the word of the highest epoch; of several, which say the same but for what is split, the newest.
+// best is the word of the highest epoch; of several, which say the same but for what comes of the service without an epoch, the newest.
 func (s *service) best() *word {
 	var best *word
 	for _, v := range slices.SortedFunc(maps.Keys(s.words), netip.Addr.Compare) {

@@ -18,6 +18,7 @@ import (
 	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/tdpd/internal/config"
 	"github.com/manycast/manycast/tdpd/internal/edge"
+	"github.com/manycast/manycast/tdpd/internal/kernel"
 	"github.com/manycast/manycast/tdpd/internal/service"
 )
 
@@ -74,6 +75,7 @@ func run(ctx context.Context, cfg config.Config, secrets map[netip.Addr]string, 
 	if err != nil {
 		return err
 	}
+	cfg.Forwarding = cfg.Forwarding.On(kernel.HasMPLS())
 	if err := daemon.Require(needs(cfg)...); err != nil {
 		return err
 	}

@@ -92,6 +92,7 @@ func openTables(o *service.Options, log *slog.Logger) (err error) {
 	} else if err := marking.Remove(marking.PinsBelow(f.BPFFS)); err != nil {
 		return err
 	}
+	log.Info("forwards", "tables", f.Tables, "fast_path", f.Fast, "marks", f.Marks())
 	o.Steer, o.Counters = eachSteers(steer), allCount(count)
 	return nil
 }

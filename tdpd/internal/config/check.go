@@ -19,6 +19,7 @@ const tunnelMTULeast = 576
 
 // Where labels are forwarded.
 const (
+	TablesAuto   = "auto"
 	TablesKernel = "kernel"
 	TablesNone   = "none"
 )
@@ -71,8 +72,8 @@ func (c Config) Check() error {
 
 func (c Config) checkForwarding(bad func(string, ...any)) {
 	f := c.Forwarding
-	if f.Tables != TablesKernel && f.Tables != TablesNone {
-		bad("forwarding.tables %q: want %q or %q", f.Tables, TablesKernel, TablesNone)
+	if f.Tables != TablesAuto && f.Tables != TablesKernel && f.Tables != TablesNone {
+		bad("forwarding.tables %q: want %q, %q or %q", f.Tables, TablesAuto, TablesKernel, TablesNone)
 	}
 	if f.Tables == TablesNone && !f.Fast {
 		bad("forwarding: without tables and without fast_path nothing is forwarded")
@@ -82,7 +83,7 @@ func (c Config) checkForwarding(bad func(string, ...any)) {
 		bad("forwarding.users %q: want %q, %q or %q", f.Users, UsersAuto, UsersFast, UsersKernel)
 	case f.Users == UsersFast && !f.Fast:
 		bad("forwarding.users %q: set fast_path", f.Users)
-	case f.Users == UsersKernel && f.Tables != TablesKernel:
+	case f.Users == UsersKernel && f.Tables == TablesNone:
 		bad("forwarding.users %q: the kernel's tables steer: set tables = %q", f.Users, TablesKernel)
 	}
 	if f.Marks() {

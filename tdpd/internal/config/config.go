@@ -121,9 +121,20 @@ type Forwarding struct {
 	TunnelMTU   int            `toml:"tunnel_mtu"`
 }
 
+// On is what is there on a kernel with MPLS, or without: there tables are none where the fast path forwards.
+func (f Forwarding) On(hasMPLS bool) Forwarding {
+	if f.Tables == TablesAuto {
+		f.Tables = TablesKernel
+		if !hasMPLS && f.Fast && f.Users != UsersKernel {
+			f.Tables = TablesNone
+		}
+	}
+	return f
+}
+
 // Marks says whether users are steered by marks and tables of the kernel.
 func (f Forwarding) Marks() bool {
-	return len(f.Edge) > 0 && f.Tables == TablesKernel && f.Users != UsersFast
+	return len(f.Edge) > 0 && f.Tables != TablesNone && f.Users != UsersFast
 }
 
 // FastUsers says whether the fast path steers users.
@@ -218,7 +229,7 @@ func Default() Config {
 		},
 		Servers: Servers{FromBus: true, Linger: 5 * time.Minute},
 		Forwarding: Forwarding{
-			Tables: TablesKernel, BPFFS: "/sys/fs/bpf/manycast/tdpd",
+			Tables: TablesAuto, BPFFS: "/sys/fs/bpf/manycast/tdpd",
 			Users: UsersAuto, Mark: 0x5400_0000, MarkMask: 0xff00_0fff, Table: 77000, Priority: 7700,
 		},
 		Restart: Restart{

@@ -118,7 +118,7 @@ func TestWhatCannotWork(t *testing.T) {
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[users]\nupstream = [\"10.0.0.1\"]":                                "users.upstream: 10.0.0.1",
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[[users.accept]]\nvips = [\"192.0.2.80/32\"]":                      "users.accept: from invalid IP",
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[[users.accept]]\nfrom = \"10.0.0.2\"\nvips = [\"192.0.2.80/24\"]": "192.0.2.80/24 is no prefix",
-		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[forwarding]\ntables = \"some\"":                                   `want "kernel" or "none"`,
+		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[forwarding]\ntables = \"some\"":                                   `want "auto", "kernel" or "none"`,
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[forwarding]\ntables = \"none\"":                                   "nothing is forwarded",
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[forwarding]\nfast_path = true\nedge = [\"a\"]":                    "none of those that LDP runs on",
 		"router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[forwarding]\ntunnels_from = [\"10.0.0.0/8\"]":                     "set forwarding.fast_path",

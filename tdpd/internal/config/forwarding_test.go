@@ -38,3 +38,19 @@ func TestWhatSteersUsers(t *testing.T) {
 		}
 	}
 }
+
+func TestTablesThatAreThere(t *testing.T) {
+	const head = "router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n[forwarding]\n"
+	for text, want := range map[string][2]string{ // on a kernel with MPLS, and without
+		"":                                      {TablesKernel, TablesKernel}, // which says what is missing
+		"fast_path = true":                      {TablesKernel, TablesNone},
+		"tables = \"kernel\"\nfast_path = true": {TablesKernel, TablesKernel},
+		"tables = \"none\"\nfast_path = true":   {TablesNone, TablesNone},
+		"fast_path = true\nusers = \"kernel\"\nedge = [\"b\"]\n": {TablesKernel, TablesKernel},
+	} {
+		c, err := load(t, head+text)
+		if got := [2]string{c.Forwarding.On(true).Tables, c.Forwarding.On(false).Tables}; err != nil || got != want {
+			t.Errorf("%q: %v, %v, want %v", text, got, err, want)
+		}
+	}
+}

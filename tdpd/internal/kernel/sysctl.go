@@ -31,10 +31,16 @@ type sysctls struct {
 	former former
 }
 
+// HasMPLS says whether the kernel of this network namespace has MPLS now: it is built in, or its module is loaded.
+func HasMPLS() bool {
+	_, err := os.Stat(mplsDir)
+	return err == nil
+}
+
 func openSysctls(dir, file string) (*sysctls, error) {
 	s := &sysctls{dir: dir, file: file}
 	if _, err := os.Stat(dir); err != nil {
-		return nil, fmt.Errorf("this kernel has no MPLS (%w): load mpls_router and mpls_iptunnel (CONFIG_MPLS_ROUTING, CONFIG_MPLS_IPTUNNEL)", err)
+		return nil, fmt.Errorf("this kernel has no MPLS (%w): load mpls_router and mpls_iptunnel (CONFIG_MPLS_ROUTING, CONFIG_MPLS_IPTUNNEL), or set forwarding.fast_path", err)
 	}
 	if file == "" {
 		return s, nil

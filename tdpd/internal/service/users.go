@@ -104,7 +104,7 @@ func (s *Service) steer(now time.Time, actions []steering.Action) {
 		switch a := a.(type) {
 		case steering.Steer:
 			changed = true
-			s.users.dirty, s.users.unkept, s.users.news = true, true, true
+			s.users.dirty, s.users.unkept, s.users.news, s.users.retry = true, true, true, time.Time{}
 			if a.Withdraws() {
 				delete(s.users.steered, a.Service)
 				s.control.allocate(a.Service, alloc.Allocation{})
@@ -235,17 +235,20 @@ func (s *Service) bringUsers(now time.Time) {
 	}
 	all, err := s.allUsers()
 	err = errors.Join(err, s.keepUsers())
+	var failed error
 	if s.Steer != nil {
 		u.brought = now
-		err = errors.Join(err, s.Steer(all))
+		failed = s.Steer(all)
 	}
-	if err != nil {
+	if failed == nil {
+		clear(u.freed)
+	}
+	if err = errors.Join(err, failed); err != nil {
 		u.retry = now.Add(retrySoon)
 		s.kernel.warn(s.Log, now, err)
 		return
 	}
 	u.dirty, u.due, u.retry = false, time.Time{}, time.Time{}
-	clear(u.freed)
 }
 
 // allUsers is what all users are steered by. What cannot be is left out, and in the error.

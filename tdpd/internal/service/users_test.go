@@ -429,8 +429,18 @@ func TestKeptUsers(t *testing.T) {
 		steers(t, "said", 1, r)
 		r.say(t, said(2, 2))
 		kept.want(t, "said twice", 2)
+		var in vips.Users
+		if err := r.Do(t.Context(), func(time.Time) { r.Steer = func(u vips.Users) error { in = u; return nil } }); err != nil {
+			t.Fatal(err)
+		}
 		kept.fail(errors.New("no space"))
 		r.say(t, said(3, 3))
+		other := said(4, 4)
+		other.VIPs = []netip.Addr{addr("192.0.2.81")}
+		r.say(t, other)
+		if in.VIPs[other.VIPs[0]] == nil {
+			t.Error("what is said next waits for space")
+		}
 		kept.fail(nil)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()

@@ -89,7 +89,7 @@ func directorTasks(ctx context.Context, cfg config.Director, keep bool, plane da
 	if len(cfg.Tags.Routers) > 0 {
 		tasks = append(tasks, binder.New(binder.Config{
 			Routers: cfg.Tags.Routers, Lifetime: cfg.Tags.Lifetime, Hold: cfg.Tags.Hold,
-			Services: b.services(ctx, ""), Allocations: store.OnBus(b.conn).Allocations, Say: binder.OnBus(b.conn), Log: b.log,
+			Services: b.services(ctx, ""), Allocations: store.OnBus(b.conn).Allocations, Router: binder.OnBus(b.conn), Log: b.log,
 		}))
 	}
 	return withMetrics(tasks, cfg.Metrics.Listen, collectors(metrics.NewCounters("director", plane.Counters), c)...)

@@ -17,15 +17,31 @@ import (
 	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 )
 
-// Say tells a router a binding. The error says why the router does not have it.
-type Say func(ctx context.Context, router string, b *tdpdv1.UserBinding) error
+// Router is who is told. Errors say why a router has not taken it.
+type Router interface {
+	// Bind tells it a binding.
+	Bind(ctx context.Context, router string, b *tdpdv1.UserBinding) error
+	// Only tells it that there are no services but these: what it was told of others before is over.
+	Only(ctx context.Context, router string, services []string) error
+}
 
-// OnBus says it to tdpd.
-func OnBus(c *bus.Conn) Say {
-	return func(ctx context.Context, router string, b *tdpdv1.UserBinding) error {
-		request := &tdpdv1.Request{About: &tdpdv1.Request_Bind{Bind: &tdpdv1.BindRequest{Binding: b}}}
-		return c.Request(ctx, bus.Of("tdpd.bind", router), request, &tdpdv1.Answer{})
-	}
+// OnBus tells tdpd.
+func OnBus(c *bus.Conn) Router { return onBus{c} }
+
+type onBus struct{ c *bus.Conn }
+
+// Bind implements Router.
+func (o onBus) Bind(ctx context.Context, router string, b *tdpdv1.UserBinding) error {
+	return o.ask(ctx, router, &tdpdv1.Request{About: &tdpdv1.Request_Bind{Bind: &tdpdv1.BindRequest{Binding: b}}})
+}
+
+// Only implements Router.
+func (o onBus) Only(ctx context.Context, router string, services []string) error {
+	return o.ask(ctx, router, &tdpdv1.Request{About: &tdpdv1.Request_Only{Only: &tdpdv1.OnlyRequest{Services: services}}})
+}
+
+func (o onBus) ask(ctx context.Context, router string, r *tdpdv1.Request) error {
+	return o.c.Request(ctx, bus.Of("tdpd.bind", router), r, &tdpdv1.Answer{})
 }
 
 // Config is what a Binder works with.
@@ -35,7 +51,7 @@ type Config struct {
 	Hold        time.Duration // and for so long when nobody says it any more
 	Services    <-chan []service.Service
 	Allocations store.Bucket
-	Say         Say
+	Router      Router
 	Log         *slog.Logger
 }
 
@@ -121,6 +137,11 @@ func (b *Binder) tell(ctx context.Context, router string, changed <-chan struct{
 	failed := map[string]string{} // as logged
 	for {
 		want := b.words.get()
+		if services, due := t.only(time.Now(), want); due {
+			err := b.say(ctx, func(ctx context.Context) error { return b.cfg.Router.Only(ctx, router, services) })
+			t.toldOnly(time.Now(), err)
+			b.log(failed, router, "", err)
+		}
 		name, word := t.due(time.Now(), want)
 		if word == nil {
 			if !sleep(ctx, changed, t.next(time.Now(), want)) {
@@ -128,30 +149,34 @@ func (b *Binder) tell(ctx context.Context, router string, changed <-chan struct{
 			}
 			continue
 		}
-		asking, cancel := context.WithTimeout(ctx, sayTimeout)
-		err := b.cfg.Say(asking, router, word)
-		cancel()
+		err := b.say(ctx, func(ctx context.Context) error { return b.cfg.Router.Bind(ctx, router, word) })
 		if ctx.Err() != nil {
 			return
 		}
 		t.told(time.Now(), name, word, err)
-		b.log(failed, router, word, err)
+		b.log(failed, router, name, err)
 	}
 }
 
-// log tells what is new.
-func (b *Binder) log(failed map[string]string, router string, word *tdpdv1.UserBinding, err error) {
+func (b *Binder) say(ctx context.Context, what func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, sayTimeout)
+	defer cancel()
+	return what(ctx)
+}
+
+// log tells what is new of a service; of none: of which there are.
+func (b *Binder) log(failed map[string]string, router, service string, err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()
 	}
-	was := failed[word.GetService()]
-	failed[word.GetService()] = text
+	was := failed[service]
+	failed[service] = text
 	switch {
 	case err != nil && was != text:
-		b.cfg.Log.Error("router is not told whose users go where; trying again", "router", router, "service", word.GetService(), "err", err)
+		b.cfg.Log.Error("router is not told whose users go where; trying again", "router", router, "service", service, "err", err)
 	case err == nil && was != "":
-		b.cfg.Log.Info("router is told again", "router", router, "service", word.GetService())
+		b.cfg.Log.Info("router is told again", "router", router, "service", service)
 	}
 }
 
@@ -174,6 +199,7 @@ func sleep(ctx context.Context, changed <-chan struct{}, until time.Time) bool {
 // wanted is what routers are to know. A word is replaced, never changed: it is another one when it says something else.
 type wanted struct {
 	words map[string]*tdpdv1.UserBinding // by service
+	names []string                       // of the services of mode tags, words or none
 	moved map[string]bool                // services that are there, and not of mode tags
 	known bool                           // the services have come: what is not there is to go
 }
@@ -232,6 +258,7 @@ func (w *words) settle() {
 			now.moved[s.Name] = true
 			continue
 		}
+		now.names = append(now.names, s.Name)
 		if !ok && !w.synced {
 			continue
 		}

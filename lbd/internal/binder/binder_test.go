@@ -29,7 +29,17 @@ type routers struct {
 	away  map[string]bool
 }
 
-func (r *routers) say(_ context.Context, router string, b *tdpdv1.UserBinding) error {
+func (r *routers) Only(_ context.Context, router string, services []string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.away[router] {
+		return errors.New("nobody there")
+	}
+	r.heard[router] = append(r.heard[router], "only "+strings.Join(services, ", "))
+	return nil
+}
+
+func (r *routers) Bind(_ context.Context, router string, b *tdpdv1.UserBinding) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.away[router] {
@@ -104,7 +114,7 @@ func TestRoutersAreTold(t *testing.T) {
 		r := &routers{heard: map[string][]string{}, away: map[string]bool{"r2": true}}
 		services, bucket := make(chan []service.Service), store.NewMemory(0)
 		b := New(Config{
-			Routers: []string{"r1", "r2"}, Lifetime: 30 * time.Second, Hold: time.Minute, Services: services, Allocations: bucket, Say: r.say, Log: slog.New(slog.DiscardHandler),
+			Routers: []string{"r1", "r2"}, Lifetime: 30 * time.Second, Hold: time.Minute, Services: services, Allocations: bucket, Router: r, Log: slog.New(slog.DiscardHandler),
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer synctest.Wait()
@@ -127,11 +137,11 @@ func TestRoutersAreTold(t *testing.T) {
 		put(1)
 		want("services are not known", "r1")
 		services <- parse(t, web)
-		want("known", "r1", first)
+		want("known", "r1", "only web", first)
 		want("away", "r2")
 		r.setAway("r2", false)
 		time.Sleep(retryAfter)
-		want("back", "r2", first)
+		want("back", "r2", "only web", first)
 		services <- parse(t, web)
 		want("the same", "r1")
 		time.Sleep(20 * time.Second)

@@ -20,6 +20,8 @@ type teller struct {
 	refresh time.Duration
 	said    map[string]*said
 	leaving map[string]time.Time // services that have moved: when they are withdrawn
+	onlyAt  time.Time            // when it is told which services there are
+	isOnly  bool                 // it was told
 }
 
 type said struct {
@@ -29,6 +31,18 @@ type said struct {
 
 func newTeller(refresh time.Duration) *teller {
 	return &teller{refresh: refresh, said: map[string]*said{}, leaving: map[string]time.Time{}}
+}
+
+// only is which services there are, once that is known and if the router is to be told now: a process before may have said more.
+func (t *teller) only(now time.Time, want wanted) (services []string, due bool) {
+	if t.isOnly || !want.known || now.Before(t.onlyAt) {
+		return nil, false
+	}
+	return want.names, true
+}
+
+func (t *teller) toldOnly(now time.Time, err error) {
+	t.isOnly, t.onlyAt = err == nil, now.Add(retryAfter)
 }
 
 // due is what the router is to be told now, in order of services' names; a nil word: nothing. What is wanted no more is withdrawn.
@@ -71,6 +85,9 @@ func (t *teller) goes(now time.Time, name string, want wanted) bool {
 // next is when something is due if nothing changes; zero: never.
 func (t *teller) next(now time.Time, want wanted) time.Time {
 	var next time.Time
+	if !t.isOnly && want.known {
+		next = t.onlyAt
+	}
 	for name, s := range t.said {
 		at := s.next
 		if want.words[name] == nil && !want.known {

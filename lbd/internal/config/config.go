@@ -101,7 +101,7 @@ func DefaultDirector() Director {
 		Name: hostname(), StateDir: "/var/lib/manycast/director", BPFFS: "/sys/fs/bpf/manycast/director", FragmentsMax: 65536,
 		Log:     daemon.LogSection{Level: "info"},
 		Leader:  defaultLeader(true),
-		Tags:    Tags{Lifetime: 30 * time.Second, Hold: time.Minute},
+		Tags:    Tags{Lifetime: 30 * time.Second, Hold: 10 * time.Minute},
 		Control: control.DefaultConfig(),
 		Keys:    DirectorKeys{Member: "/var/lib/manycast/director/member.key", Dir: "/var/lib/manycast/director/groups"},
 	}

@@ -37,6 +37,7 @@ type Request struct {
 	//	*Request_Step
 	//	*Request_Clear
 	//	*Request_Bind
+	//	*Request_Only
 	About         isRequest_About `protobuf_oneof:"about"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -133,6 +134,15 @@ func (x *Request) GetBind() *BindRequest {
 	return nil
 }
 
+func (x *Request) GetOnly() *OnlyRequest {
+	if x != nil {
+		if x, ok := x.About.(*Request_Only); ok {
+			return x.Only
+		}
+	}
+	return nil
+}
+
 type isRequest_About interface {
 	isRequest_About()
 }
@@ -161,6 +171,10 @@ type Request_Bind struct {
 	Bind *BindRequest `protobuf:"bytes,6,opt,name=bind,proto3,oneof"` // the same
 }
 
+type Request_Only struct {
+	Only *OnlyRequest `protobuf:"bytes,7,opt,name=only,proto3,oneof"` // the same
+}
+
 func (*Request_Status) isRequest_About() {}
 
 func (*Request_Fecs) isRequest_About() {}
@@ -172,6 +186,8 @@ func (*Request_Step) isRequest_About() {}
 func (*Request_Clear) isRequest_About() {}
 
 func (*Request_Bind) isRequest_About() {}
+
+func (*Request_Only) isRequest_About() {}
 
 type Answer struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -2123,6 +2139,52 @@ func (x *BindRequest) GetBinding() *UserBinding {
 	return nil
 }
 
+// OnlyRequest is a director's when it begins to speak at this router: it will say nothing of services but these, and what directors said here of
+// others is withdrawn. It goes where a BindRequest goes, and is answered by Bound.
+type OnlyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Services      []string               `protobuf:"bytes,1,rep,name=services,proto3" json:"services,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OnlyRequest) Reset() {
+	*x = OnlyRequest{}
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OnlyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OnlyRequest) ProtoMessage() {}
+
+func (x *OnlyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OnlyRequest.ProtoReflect.Descriptor instead.
+func (*OnlyRequest) Descriptor() ([]byte, []int) {
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *OnlyRequest) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
 type Bound struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2131,7 +2193,7 @@ type Bound struct {
 
 func (x *Bound) Reset() {
 	*x = Bound{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[24]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2143,7 +2205,7 @@ func (x *Bound) String() string {
 func (*Bound) ProtoMessage() {}
 
 func (x *Bound) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[24]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2156,7 +2218,7 @@ func (x *Bound) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bound.ProtoReflect.Descriptor instead.
 func (*Bound) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{24}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{25}
 }
 
 // Event tells of a session or a binding that came or went.
@@ -2174,7 +2236,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[25]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2186,7 +2248,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[25]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2199,7 +2261,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{25}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Event) GetTime() string {
@@ -2256,7 +2318,7 @@ type Events struct {
 
 func (x *Events) Reset() {
 	*x = Events{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[26]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2268,7 +2330,7 @@ func (x *Events) String() string {
 func (*Events) ProtoMessage() {}
 
 func (x *Events) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[26]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2281,7 +2343,7 @@ func (x *Events) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Events.ProtoReflect.Descriptor instead.
 func (*Events) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{26}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Events) GetRouter() string {
@@ -2309,14 +2371,15 @@ var File_proto_tdpd_v1_tdpd_proto protoreflect.FileDescriptor
 
 const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\n" +
-	"\x18proto/tdpd/v1/tdpd.proto\x12\x10manycast.tdpd.v1\x1a\x1aproto/alloc/v1/alloc.proto\x1a\x1bproto/tdpd/v1/binding.proto\"\xdc\x02\n" +
+	"\x18proto/tdpd/v1/tdpd.proto\x12\x10manycast.tdpd.v1\x1a\x1aproto/alloc/v1/alloc.proto\x1a\x1bproto/tdpd/v1/binding.proto\"\x91\x03\n" +
 	"\aRequest\x129\n" +
 	"\x06status\x18\x01 \x01(\v2\x1f.manycast.tdpd.v1.StatusRequestH\x00R\x06status\x123\n" +
 	"\x04fecs\x18\x02 \x01(\v2\x1d.manycast.tdpd.v1.FECsRequestH\x00R\x04fecs\x126\n" +
 	"\x05table\x18\x03 \x01(\v2\x1e.manycast.tdpd.v1.TableRequestH\x00R\x05table\x123\n" +
 	"\x04step\x18\x04 \x01(\v2\x1d.manycast.tdpd.v1.StepRequestH\x00R\x04step\x126\n" +
 	"\x05clear\x18\x05 \x01(\v2\x1e.manycast.tdpd.v1.ClearRequestH\x00R\x05clear\x123\n" +
-	"\x04bind\x18\x06 \x01(\v2\x1d.manycast.tdpd.v1.BindRequestH\x00R\x04bindB\a\n" +
+	"\x04bind\x18\x06 \x01(\v2\x1d.manycast.tdpd.v1.BindRequestH\x00R\x04bind\x123\n" +
+	"\x04only\x18\a \x01(\v2\x1d.manycast.tdpd.v1.OnlyRequestH\x00R\x04onlyB\a\n" +
 	"\x05about\"\xcc\x02\n" +
 	"\x06Answer\x12\x16\n" +
 	"\x06router\x18\x01 \x01(\tR\x06router\x122\n" +
@@ -2512,7 +2575,9 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\aCleared\x12\x1a\n" +
 	"\bneighbor\x18\x01 \x01(\tR\bneighbor\"F\n" +
 	"\vBindRequest\x127\n" +
-	"\abinding\x18\x01 \x01(\v2\x1d.manycast.tdpd.v1.UserBindingR\abinding\"\a\n" +
+	"\abinding\x18\x01 \x01(\v2\x1d.manycast.tdpd.v1.UserBindingR\abinding\")\n" +
+	"\vOnlyRequest\x12\x1a\n" +
+	"\bservices\x18\x01 \x03(\tR\bservices\"\a\n" +
 	"\x05Bound\"\x85\x01\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04time\x18\x01 \x01(\tR\x04time\x12\x12\n" +
@@ -2538,7 +2603,7 @@ func file_proto_tdpd_v1_tdpd_proto_rawDescGZIP() []byte {
 	return file_proto_tdpd_v1_tdpd_proto_rawDescData
 }
 
-var file_proto_tdpd_v1_tdpd_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_proto_tdpd_v1_tdpd_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_proto_tdpd_v1_tdpd_proto_goTypes = []any{
 	(*Request)(nil),       // 0: manycast.tdpd.v1.Request
 	(*Answer)(nil),        // 1: manycast.tdpd.v1.Answer
@@ -2564,17 +2629,18 @@ var file_proto_tdpd_v1_tdpd_proto_goTypes = []any{
 	(*ClearRequest)(nil),  // 21: manycast.tdpd.v1.ClearRequest
 	(*Cleared)(nil),       // 22: manycast.tdpd.v1.Cleared
 	(*BindRequest)(nil),   // 23: manycast.tdpd.v1.BindRequest
-	(*Bound)(nil),         // 24: manycast.tdpd.v1.Bound
-	(*Event)(nil),         // 25: manycast.tdpd.v1.Event
-	(*Events)(nil),        // 26: manycast.tdpd.v1.Events
-	nil,                   // 27: manycast.tdpd.v1.Status.HellosRefusedEntry
-	nil,                   // 28: manycast.tdpd.v1.Status.UserBindingsRefusedEntry
-	nil,                   // 29: manycast.tdpd.v1.Status.TaglessEntry
-	nil,                   // 30: manycast.tdpd.v1.Status.FastPathEntry
-	nil,                   // 31: manycast.tdpd.v1.Neighbor.SentEntry
-	nil,                   // 32: manycast.tdpd.v1.Neighbor.ReceivedEntry
-	(*v1.Epoch)(nil),      // 33: manycast.alloc.v1.Epoch
-	(*UserBinding)(nil),   // 34: manycast.tdpd.v1.UserBinding
+	(*OnlyRequest)(nil),   // 24: manycast.tdpd.v1.OnlyRequest
+	(*Bound)(nil),         // 25: manycast.tdpd.v1.Bound
+	(*Event)(nil),         // 26: manycast.tdpd.v1.Event
+	(*Events)(nil),        // 27: manycast.tdpd.v1.Events
+	nil,                   // 28: manycast.tdpd.v1.Status.HellosRefusedEntry
+	nil,                   // 29: manycast.tdpd.v1.Status.UserBindingsRefusedEntry
+	nil,                   // 30: manycast.tdpd.v1.Status.TaglessEntry
+	nil,                   // 31: manycast.tdpd.v1.Status.FastPathEntry
+	nil,                   // 32: manycast.tdpd.v1.Neighbor.SentEntry
+	nil,                   // 33: manycast.tdpd.v1.Neighbor.ReceivedEntry
+	(*v1.Epoch)(nil),      // 34: manycast.alloc.v1.Epoch
+	(*UserBinding)(nil),   // 35: manycast.tdpd.v1.UserBinding
 }
 var file_proto_tdpd_v1_tdpd_proto_depIdxs = []int32{
 	2,  // 0: manycast.tdpd.v1.Request.status:type_name -> manycast.tdpd.v1.StatusRequest
@@ -2583,40 +2649,41 @@ var file_proto_tdpd_v1_tdpd_proto_depIdxs = []int32{
 	19, // 3: manycast.tdpd.v1.Request.step:type_name -> manycast.tdpd.v1.StepRequest
 	21, // 4: manycast.tdpd.v1.Request.clear:type_name -> manycast.tdpd.v1.ClearRequest
 	23, // 5: manycast.tdpd.v1.Request.bind:type_name -> manycast.tdpd.v1.BindRequest
-	3,  // 6: manycast.tdpd.v1.Answer.status:type_name -> manycast.tdpd.v1.Status
-	12, // 7: manycast.tdpd.v1.Answer.fecs:type_name -> manycast.tdpd.v1.FECs
-	17, // 8: manycast.tdpd.v1.Answer.table:type_name -> manycast.tdpd.v1.Table
-	20, // 9: manycast.tdpd.v1.Answer.step:type_name -> manycast.tdpd.v1.Step
-	22, // 10: manycast.tdpd.v1.Answer.clear:type_name -> manycast.tdpd.v1.Cleared
-	24, // 11: manycast.tdpd.v1.Answer.bind:type_name -> manycast.tdpd.v1.Bound
-	5,  // 12: manycast.tdpd.v1.Status.interfaces:type_name -> manycast.tdpd.v1.Interface
-	7,  // 13: manycast.tdpd.v1.Status.neighbors:type_name -> manycast.tdpd.v1.Neighbor
-	27, // 14: manycast.tdpd.v1.Status.hellos_refused:type_name -> manycast.tdpd.v1.Status.HellosRefusedEntry
-	9,  // 15: manycast.tdpd.v1.Status.labels:type_name -> manycast.tdpd.v1.Labels
-	10, // 16: manycast.tdpd.v1.Status.forwarding:type_name -> manycast.tdpd.v1.Forwarding
-	4,  // 17: manycast.tdpd.v1.Status.steered:type_name -> manycast.tdpd.v1.Steered
-	28, // 18: manycast.tdpd.v1.Status.user_bindings_refused:type_name -> manycast.tdpd.v1.Status.UserBindingsRefusedEntry
-	29, // 19: manycast.tdpd.v1.Status.tagless:type_name -> manycast.tdpd.v1.Status.TaglessEntry
-	30, // 20: manycast.tdpd.v1.Status.fast_path:type_name -> manycast.tdpd.v1.Status.FastPathEntry
-	33, // 21: manycast.tdpd.v1.Steered.epoch:type_name -> manycast.alloc.v1.Epoch
-	8,  // 22: manycast.tdpd.v1.Neighbor.agreed:type_name -> manycast.tdpd.v1.Agreed
-	6,  // 23: manycast.tdpd.v1.Neighbor.adjacencies:type_name -> manycast.tdpd.v1.Adjacency
-	31, // 24: manycast.tdpd.v1.Neighbor.sent:type_name -> manycast.tdpd.v1.Neighbor.SentEntry
-	32, // 25: manycast.tdpd.v1.Neighbor.received:type_name -> manycast.tdpd.v1.Neighbor.ReceivedEntry
-	13, // 26: manycast.tdpd.v1.FECs.fecs:type_name -> manycast.tdpd.v1.FEC
-	15, // 27: manycast.tdpd.v1.FEC.hops:type_name -> manycast.tdpd.v1.NextHop
-	14, // 28: manycast.tdpd.v1.FEC.remote:type_name -> manycast.tdpd.v1.Binding
-	14, // 29: manycast.tdpd.v1.FEC.sent:type_name -> manycast.tdpd.v1.Binding
-	18, // 30: manycast.tdpd.v1.Table.entries:type_name -> manycast.tdpd.v1.Entry
-	15, // 31: manycast.tdpd.v1.Entry.hops:type_name -> manycast.tdpd.v1.NextHop
-	15, // 32: manycast.tdpd.v1.Step.hops:type_name -> manycast.tdpd.v1.NextHop
-	34, // 33: manycast.tdpd.v1.BindRequest.binding:type_name -> manycast.tdpd.v1.UserBinding
-	25, // 34: manycast.tdpd.v1.Events.events:type_name -> manycast.tdpd.v1.Event
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	24, // 6: manycast.tdpd.v1.Request.only:type_name -> manycast.tdpd.v1.OnlyRequest
+	3,  // 7: manycast.tdpd.v1.Answer.status:type_name -> manycast.tdpd.v1.Status
+	12, // 8: manycast.tdpd.v1.Answer.fecs:type_name -> manycast.tdpd.v1.FECs
+	17, // 9: manycast.tdpd.v1.Answer.table:type_name -> manycast.tdpd.v1.Table
+	20, // 10: manycast.tdpd.v1.Answer.step:type_name -> manycast.tdpd.v1.Step
+	22, // 11: manycast.tdpd.v1.Answer.clear:type_name -> manycast.tdpd.v1.Cleared
+	25, // 12: manycast.tdpd.v1.Answer.bind:type_name -> manycast.tdpd.v1.Bound
+	5,  // 13: manycast.tdpd.v1.Status.interfaces:type_name -> manycast.tdpd.v1.Interface
+	7,  // 14: manycast.tdpd.v1.Status.neighbors:type_name -> manycast.tdpd.v1.Neighbor
+	28, // 15: manycast.tdpd.v1.Status.hellos_refused:type_name -> manycast.tdpd.v1.Status.HellosRefusedEntry
+	9,  // 16: manycast.tdpd.v1.Status.labels:type_name -> manycast.tdpd.v1.Labels
+	10, // 17: manycast.tdpd.v1.Status.forwarding:type_name -> manycast.tdpd.v1.Forwarding
+	4,  // 18: manycast.tdpd.v1.Status.steered:type_name -> manycast.tdpd.v1.Steered
+	29, // 19: manycast.tdpd.v1.Status.user_bindings_refused:type_name -> manycast.tdpd.v1.Status.UserBindingsRefusedEntry
+	30, // 20: manycast.tdpd.v1.Status.tagless:type_name -> manycast.tdpd.v1.Status.TaglessEntry
+	31, // 21: manycast.tdpd.v1.Status.fast_path:type_name -> manycast.tdpd.v1.Status.FastPathEntry
+	34, // 22: manycast.tdpd.v1.Steered.epoch:type_name -> manycast.alloc.v1.Epoch
+	8,  // 23: manycast.tdpd.v1.Neighbor.agreed:type_name -> manycast.tdpd.v1.Agreed
+	6,  // 24: manycast.tdpd.v1.Neighbor.adjacencies:type_name -> manycast.tdpd.v1.Adjacency
+	32, // 25: manycast.tdpd.v1.Neighbor.sent:type_name -> manycast.tdpd.v1.Neighbor.SentEntry
+	33, // 26: manycast.tdpd.v1.Neighbor.received:type_name -> manycast.tdpd.v1.Neighbor.ReceivedEntry
+	13, // 27: manycast.tdpd.v1.FECs.fecs:type_name -> manycast.tdpd.v1.FEC
+	15, // 28: manycast.tdpd.v1.FEC.hops:type_name -> manycast.tdpd.v1.NextHop
+	14, // 29: manycast.tdpd.v1.FEC.remote:type_name -> manycast.tdpd.v1.Binding
+	14, // 30: manycast.tdpd.v1.FEC.sent:type_name -> manycast.tdpd.v1.Binding
+	18, // 31: manycast.tdpd.v1.Table.entries:type_name -> manycast.tdpd.v1.Entry
+	15, // 32: manycast.tdpd.v1.Entry.hops:type_name -> manycast.tdpd.v1.NextHop
+	15, // 33: manycast.tdpd.v1.Step.hops:type_name -> manycast.tdpd.v1.NextHop
+	35, // 34: manycast.tdpd.v1.BindRequest.binding:type_name -> manycast.tdpd.v1.UserBinding
+	26, // 35: manycast.tdpd.v1.Events.events:type_name -> manycast.tdpd.v1.Event
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_proto_tdpd_v1_tdpd_proto_init() }
@@ -2632,6 +2699,7 @@ func file_proto_tdpd_v1_tdpd_proto_init() {
 		(*Request_Step)(nil),
 		(*Request_Clear)(nil),
 		(*Request_Bind)(nil),
+		(*Request_Only)(nil),
 	}
 	file_proto_tdpd_v1_tdpd_proto_msgTypes[1].OneofWrappers = []any{
 		(*Answer_Status)(nil),
@@ -2651,7 +2719,7 @@ func file_proto_tdpd_v1_tdpd_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_tdpd_v1_tdpd_proto_rawDesc), len(file_proto_tdpd_v1_tdpd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -22,6 +23,7 @@ import (
 type Kept struct {
 	Bindings []steering.Binding
 	Owners   map[netip.Addr]steer.Owner
+	At       time.Time // the last Save or Touch; Save does not look at it
 }
 
 // File keeps it in a file, which it replaces.
@@ -50,6 +52,14 @@ func (f File) Save(k Kept) error {
 	return nil
 }
 
+// Touch says that what is kept holds now.
+func (f File) Touch(now time.Time) error {
+	if err := os.Chtimes(string(f), now, now); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("keep bindings of users: %w", err)
+	}
+	return nil
+}
+
 // Load reads what Save wrote; where there is no file, nothing.
 func (f File) Load() (Kept, error) {
 	k := Kept{Owners: map[netip.Addr]steer.Owner{}}
@@ -60,6 +70,11 @@ func (f File) Load() (Kept, error) {
 	var p tdpdv1.KeptUsers
 	if err == nil {
 		err = proto.Unmarshal(raw, &p)
+	}
+	if info, statErr := os.Stat(string(f)); err == nil {
+		if err = statErr; err == nil {
+			k.At = info.ModTime()
+		}
 	}
 	if err != nil {
 		return k, fmt.Errorf("kept bindings of users in %s: %w", string(f), err)

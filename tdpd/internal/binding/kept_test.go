@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -18,12 +19,20 @@ func TestKept(t *testing.T) {
 	if k, err := f.Load(); err != nil || len(k.Bindings)+len(k.Owners) > 0 {
 		t.Errorf("of nothing: %+v, %v", k, err)
 	}
-	want := Kept{[]steering.Binding{example(8), example(4)}, map[netip.Addr]steer.Owner{router(7): 3, netip.MustParseAddr("2001:db8::1"): 1}}
+	want := Kept{[]steering.Binding{example(8), example(4)}, map[netip.Addr]steer.Owner{router(7): 3, netip.MustParseAddr("2001:db8::1"): 1}, time.Time{}}
 	for range 2 {
 		if err := f.Save(want); err != nil {
 			t.Fatal(err)
 		}
+		at := time.Unix(1_800_000_000, 0)
+		if err := f.Touch(at); err != nil {
+			t.Fatal(err)
+		}
 		got, err := f.Load()
+		if !got.At.Equal(at) {
+			t.Errorf("at %v, want %v", got.At, at)
+		}
+		got.At = time.Time{}
 		if diff := cmp.Diff(want, got, sameAddr...); err != nil || diff != "" {
 			t.Errorf("%v, -want +got:\n%s", err, diff)
 		}
@@ -38,5 +47,8 @@ func TestKept(t *testing.T) {
 		if err := f.Remove(); err != nil {
 			t.Error(err)
 		}
+	}
+	if err := f.Touch(time.Now()); err != nil {
+		t.Errorf("of nothing: %v", err)
 	}
 }

@@ -44,7 +44,7 @@ func ServeBus(ctx context.Context, c *bus.Conn, name string, a Asker) error {
 		if err := proto.Unmarshal(m.Data, r); err != nil {
 			return nil, err
 		}
-		if _, binds := r.GetAbout().(*tdpdv1.Request_Bind); !binds {
+		if r.GetBind() == nil && r.GetOnly() == nil {
 			return nil, fmt.Errorf("%s takes bindings of users, and nothing else", m.Subject)
 		}
 		ctx, cancel := context.WithTimeout(ctx, askTimeout)

@@ -47,6 +47,12 @@ func (s *Service) asked(r *tdpdv1.Request, answer *tdpdv1.Answer) (func(now time
 		return s.askStep(about.Step, answer)
 	case *tdpdv1.Request_Clear:
 		return s.askClear(about.Clear, answer)
+	case *tdpdv1.Request_Only:
+		return func(now time.Time) error {
+			answer.About = &tdpdv1.Answer_Bind{Bind: &tdpdv1.Bound{}}
+			s.Only(now, about.Only.GetServices())
+			return nil
+		}, nil
 	case *tdpdv1.Request_Bind:
 		return s.askBind(about.Bind, answer)
 	}

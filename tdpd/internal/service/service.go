@@ -50,6 +50,7 @@ type Journal interface {
 type UserStore interface {
 	Load() (binding.Kept, error)
 	Save(binding.Kept) error
+	Touch(now time.Time) error
 	Remove() error
 }
 

@@ -29,6 +29,7 @@ type userState struct {
 	freed  map[steer.Owner]bool       // numbers of servers that none names any more, while plans in force may have them
 	dirty  bool                       // what is in the fast path is not what holds
 	unkept bool                       // what is on disk is not what was said
+	heard  time.Time                  // when it was noted last on disk that somebody said it
 	news   bool                       // bindings may name other servers
 	retry  time.Time                  // when it is tried again, after a failure
 
@@ -56,7 +57,7 @@ func (s *Service) restoreUsers(now time.Time) {
 	}
 	s.users.owners = kept.Owners
 	s.users.dirty = true // also where nothing holds: that process may have ended before the fast path knew it
-	s.steer(now, s.users.book.Restore(now, kept.Bindings))
+	s.steer(now, s.users.book.Restore(now, kept.At, kept.Bindings))
 }
 
 // keepUsers keeps what was said, when that has changed.
@@ -68,6 +69,17 @@ func (s *Service) keepUsers() error {
 	err := s.Users.Save(binding.Kept{Bindings: s.users.book.Words(), Owners: s.users.owners})
 	s.users.unkept = err != nil
 	return err
+}
+
+// noteUsers notes on disk that somebody vouches now: a next process holds what is there from then on. Not at each word.
+func (s *Service) noteUsers(now time.Time) {
+	if s.Users == nil || now.Sub(s.users.heard) < 5*time.Second {
+		return
+	}
+	s.users.heard = now
+	if err := s.Users.Touch(now); err != nil {
+		s.users.unkept = true // writing it says why it cannot be
+	}
 }
 
 func (s *Service) forgetUsers() error {
@@ -84,7 +96,15 @@ func (s *Service) Bind(now time.Time, b steering.Binding) error {
 	}
 	actions, err := s.users.book.Say(now, b)
 	s.steer(now, actions)
+	if err == nil {
+		s.noteUsers(now)
+	}
 	return err
+}
+
+// Only takes a director's word at this router that there are no services but these that it speaks of.
+func (s *Service) Only(now time.Time, services []string) {
+	s.steer(now, s.users.book.Only(now, services))
 }
 
 func (s *Service) bind(now time.Time, from steering.Router, b steering.Binding, again bool) error {
@@ -94,8 +114,14 @@ func (s *Service) bind(now time.Time, from steering.Router, b steering.Binding, 
 	}
 	actions, err := take(now, from, b)
 	s.steer(now, actions)
+	if err == nil {
+		s.noteUsers(now)
+	}
 	return err
 }
+
+// toldAgain is how long a binding may be, in bytes, that is told in full when it is refreshed.
+const toldAgain = 512 << 10
 
 // steer carries out what the book wants.
 func (s *Service) steer(now time.Time, actions []steering.Action) {
@@ -134,15 +160,18 @@ func (s *Service) tells(p *peer, b steering.Binding) bool {
 }
 
 // tellUsers tells a neighbor a binding, if it is to be told.
+//
+// What holds for longer is told in full again, where that is not much: a neighbor may have refused it when it was told.
 func (s *Service) tellUsers(now time.Time, p *peer, b steering.Binding, again bool) {
 	if !s.tells(p, b) {
 		return
 	}
 	kind := binding.TypeTold
-	if again {
-		kind, b.Allocation, b.Nobody, b.Users, b.Split = binding.TypeRefreshed, steering.Binding{}.Allocation, false, nil, nil
-	}
 	raw, err := binding.Encode(b)
+	if err == nil && again && len(raw) > toldAgain {
+		kind, b.Allocation, b.Nobody, b.Users, b.Split = binding.TypeRefreshed, steering.Binding{}.Allocation, false, nil, nil
+		raw, err = binding.Encode(b)
+	}
 	if err != nil {
 		s.Log.Error("tell a binding of users", "peer", p.id, "service", b.Service, "err", err)
 		return

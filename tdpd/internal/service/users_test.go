@@ -375,10 +375,19 @@ type store struct {
 	kept  binding.Kept
 	load  error
 	save  error
+
+	touched time.Time
 }
 
 func (s *store) Load() (binding.Kept, error) { return binding.Kept{}, s.load }
 func (s *store) Remove() error               { return nil }
+
+func (s *store) Touch(now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.touched = now
+	return s.save
+}
 
 func (s *store) Save(k binding.Kept) error {
 	s.mu.Lock()

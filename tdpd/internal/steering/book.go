@@ -212,17 +212,44 @@ func (b *Book) fits(n Binding, s *service, was *word) error {
 	return nil
 }
 
-// Restore takes what a process before has kept: nobody vouches for it now, so it is held, and replaced by whatever is said. What cannot be
-// taken is left out.
-func (b *Book) Restore(now time.Time, kept []Binding) []Action {
+// Restore takes what a process before has kept, which was there until then: nobody vouches for it now, so it is held from then on, and replaced
+// by whatever is said. What is over, or cannot be taken, or is of nobody who is trusted any more is left out.
+func (b *Book) Restore(now, then time.Time, kept []Binding) []Action {
 	var out []Action
 	for _, n := range kept {
 		s := b.services[n.Service]
-		if n.Withdraws() || n.check() != nil || b.fits(n, s, nil) != nil {
+		if n.Withdraws() || n.check() != nil || !b.trusts(n) || b.fits(n, s, nil) != nil {
+			continue
+		}
+		if away := now.Sub(then); away > 0 { // a clock that was set back does not count
+			n.Hold -= away
+		}
+		if n.Hold <= 0 {
 			continue
 		}
 		b.services[n.Service].words[n.Voucher] = &word{Binding: n, from: map[Router]bool{}, expires: now}
 		out = append(out, b.settle(now, n.Service)...)
+	}
+	return out
+}
+
+// trusts says whether who told it last may bind all of its VIPs.
+func (b *Book) trusts(n Binding) bool {
+	from := n.Path[len(n.Path)-1]
+	return from == b.self || !slices.ContainsFunc(n.VIPs, func(v netip.Addr) bool { return !b.trust.allows(from, v) })
+}
+
+// Only says that at this router directors say nothing of services but these: what they said of others is withdrawn.
+func (b *Book) Only(now time.Time, services []string) []Action {
+	var out []Action
+	for _, name := range b.names() {
+		if w := b.services[name].words[b.self]; w == nil || slices.Contains(services, name) {
+			continue
+		}
+		actions, err := b.Say(now, Binding{Service: name})
+		if err == nil { // what was said can be withdrawn
+			out = append(out, actions...)
+		}
 	}
 	return out
 }

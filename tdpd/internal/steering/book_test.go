@@ -303,7 +303,7 @@ func TestNobodyServes(t *testing.T) {
 	none.Sequence, none.Allocation = 4, nobody(3)
 	r.put(d1, none, "steer 1.3 of 10.0.0.11, tell 1.3")
 	r.Book = book()
-	if got := told(r.Restore(r.now, kept)); got != "steer 1.1 of 10.0.0.11" {
+	if got := told(r.Restore(r.now, r.now, kept)); got != "steer 1.1 of 10.0.0.11" {
 		t.Errorf("restored: %q", got)
 	}
 }
@@ -367,7 +367,7 @@ func TestRestore(t *testing.T) {
 	wrong := binding(core, 1, 9)
 	wrong.Lifetime = 0
 	r.Book = book()
-	if got := told(r.Restore(r.now, append(kept, wrong))); got != "steer 1.4 of 10.0.0.11" {
+	if got := told(r.Restore(r.now, r.now, append(kept, wrong))); got != "steer 1.4 of 10.0.0.11" {
 		t.Errorf("restored: %q", got)
 	}
 	if _, err := r.Refresh(r.now, d1, Binding{Service: "web", Voucher: d1, Sequence: 3, Lifetime: 30 * time.Second}); !errors.Is(err, ErrStale) {
@@ -379,6 +379,25 @@ func TestRestore(t *testing.T) {
 	r.put(d1, binding(d1, 4, 5), "steer 1.5 of 10.0.0.11, tell 1.5")
 	r.pass(91*time.Second, "stop")
 	r.Book = book()
-	r.Restore(r.now, kept)
+	r.Restore(r.now, r.now, kept)
 	r.pass(61*time.Second, "stop")
+
+	r.Book = book()
+	r.Restore(r.now, r.now.Add(-40*time.Second), kept)
+	again := r.Words() // of a router that restarts again and again
+	r.Book = book()
+	r.Restore(r.now.Add(10*time.Second), r.now, again)
+	r.pass(19*time.Second, "")
+	r.pass(2*time.Second, "stop")
+	r.Book = book()
+	if got := told(r.Restore(r.now, r.now.Add(-time.Minute), kept)); got != "" {
+		t.Errorf("what is over: %q", got)
+	}
+	if got := told(r.Restore(r.now, r.now.Add(time.Hour), kept)); got != "steer 1.4 of 10.0.0.11" {
+		t.Errorf("after a clock was set back: %q", got)
+	}
+	r.Book = New(self, Trust{{From: d1, VIPs: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}}}, Limits{})
+	if got := told(r.Restore(r.now, r.now, kept)); got != "" {
+		t.Errorf("of whom nobody trusts any more: %q", got)
+	}
 }

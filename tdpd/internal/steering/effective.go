@@ -3,6 +3,7 @@ package steering
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/portion"
@@ -12,7 +13,7 @@ import (
 // Health is how a server is, as far as is heard on the control channel; without a word everybody is available.
 type Health uint8
 
-// Unwell ones keep what no available standby takes. Silent ones get nothing while anybody else is there.
+// Unwell ones keep what no available standby takes. Silent ones get nothing while anybody else is there, were it neither owner nor standby.
 const (
 	Available Health = iota
 	Unwell
@@ -23,6 +24,7 @@ const (
 // costs no more than a look at each slot.
 type Steering struct {
 	servers   []string
+	used      []uint16    // of them, those that are somebody's in some turn
 	four, six *steer.Plan // of classes: owner n is classes[n-1]
 	classes   []class
 }
@@ -30,8 +32,9 @@ type Steering struct {
 // class are users whom the same servers take: indexes into the allocation's, in their turn; alloc.None is nobody.
 type class [3]uint16
 
-// pick is who takes them: the first that is available, else the first that is unwell.
-func (c class) pick(at []Health) uint16 {
+// pick is who takes them: the first that is available, else the first that is unwell, else one of the others that are available: every router
+// has the same one.
+func (c class) pick(at []Health, others []uint16) uint16 {
 	for _, want := range []Health{Available, Unwell} {
 		for _, server := range c {
 			if server != alloc.None && at[server] == want {
@@ -39,7 +42,10 @@ func (c class) pick(at []Health) uint16 {
 			}
 		}
 	}
-	return alloc.None
+	if len(others) == 0 {
+		return alloc.None
+	}
+	return others[int(c[0])%len(others)]
 }
 
 // Compile makes a binding's Steering. A cell's users are its owner's, then its standby's; an exception's are its server's before. Users of
@@ -64,7 +70,18 @@ func Compile(b Binding) (*Steering, error) {
 	if err != nil {
 		return nil, fmt.Errorf("plan of %q: %w", b.Service, err)
 	}
+	s.used = usedBy(s.classes)
 	return s, nil
+}
+
+// usedBy are the servers of classes, each once, in order.
+func usedBy(classes []class) []uint16 {
+	var used []uint16
+	for _, c := range classes {
+		used = append(used, c[:]...)
+	}
+	slices.Sort(used)
+	return slices.DeleteFunc(slices.Compact(used), func(server uint16) bool { return server == alloc.None })
 }
 
 // Plans are what users of IPv4 and of IPv6 are steered by while the servers are so. owner says servers' numbers; 0: it has none here, and its
@@ -80,9 +97,15 @@ func (s *Steering) Plans(health func(server string) Health, owner func(server st
 	if silent == len(s.servers) {
 		clear(at)
 	}
+	var others []uint16 // that are available, of those that have users
+	for _, i := range s.used {
+		if at[i] == Available {
+			others = append(others, i)
+		}
+	}
 	takes := make([]steer.Owner, len(s.classes))
 	for i, c := range s.classes {
-		if server := c.pick(at); server != alloc.None {
+		if server := c.pick(at, others); server != alloc.None {
 			takes[i] = owners[server]
 		}
 	}

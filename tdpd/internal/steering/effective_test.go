@@ -21,7 +21,7 @@ func TestStandbysTakeOver(t *testing.T) {
 		"s2 unwell":                  {map[string]Health{"s2": Unwell}, [4]steer.Owner{3, 3, 3, 1}},
 		"s2 and its standby unwell":  {map[string]Health{"s2": Unwell, "s3": Unwell}, [4]steer.Owner{1, 2, 1, 1}},
 		"s2 silent, s3 unwell":       {map[string]Health{"s2": Silent, "s3": Unwell}, [4]steer.Owner{1, 3, 1, 1}},
-		"s2 and its standby silent":  {map[string]Health{"s2": Silent, "s3": Silent}, [4]steer.Owner{1, 0, 1, 1}},
+		"s2 and its standby silent":  {map[string]Health{"s2": Silent, "s3": Silent}, [4]steer.Owner{1, 1, 1, 1}},
 		"the exception's silent":     {map[string]Health{"s1": Unwell, "s3": Silent}, [4]steer.Owner{2, 2, 1, 2}},
 		"all silent: the channel is": {map[string]Health{"s1": Silent, "s2": Silent, "s3": Silent}, [4]steer.Owner{3, 2, 3, 1}},
 	} {

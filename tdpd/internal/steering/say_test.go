@@ -2,6 +2,7 @@ package steering
 
 import (
 	"errors"
+	"net/netip"
 	"testing"
 	"time"
 )
@@ -30,4 +31,29 @@ func TestSay(t *testing.T) {
 	say("anew", one, "steer 1.1 of 10.0.0.1, tell 1.1", nil)
 	now = now.Add(-time.Hour)
 	say("while the clock is behind", two, "steer 1.2 of 10.0.0.1, tell 1.2", nil)
+}
+
+// A director that begins to speak says which services there are: what a process before it said of others is over.
+func TestOnly(t *testing.T) {
+	b := book()
+	other := binding(Router{}, 0, 1)
+	other.Service, other.VIPs = "api", []netip.Addr{netip.MustParseAddr("192.0.2.81")}
+	for _, n := range []Binding{binding(Router{}, 0, 1), other} {
+		if _, err := b.Say(start, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.Put(start, d1, func() Binding {
+		n := binding(d1, 1, 1)
+		n.Service, n.VIPs = "far", []netip.Addr{netip.MustParseAddr("192.0.2.82")}
+		return n
+	}()); err != nil {
+		t.Fatal(err)
+	}
+	if got := told(b.Only(start, []string{"web", "new"})); got != "stop, withdraw" {
+		t.Errorf("%q", got)
+	}
+	if got := told(b.Only(start, []string{"web"})); got != "" {
+		t.Errorf("again: %q", got)
+	}
 }

@@ -78,7 +78,7 @@ func openTables(o *service.Options, log *slog.Logger) (err error) {
 		}
 		o.Kernel, count = backend, append(count, backend.Counters)
 		if f.FastUsers() {
-			steer = append(steer, backend.Steer)
+			steer, o.Tagless = append(steer, backend.Steer), backend.Tagless()
 		} else if err := backend.Steer(vips.Users{}); err != nil {
 			return err
 		}

@@ -236,7 +236,7 @@ func TestBootPacketPrograms(t *testing.T) {
 		"lbd/internal/dataplane": {"TestNetDirectorProgramRefuses", "TestNetAgentProgramClampsMSS/at_an_odd_offset", "TestNetClsact"},
 		"igmpd/internal/kernel":  {"TestNetOwnerMode"},
 		"tdpd/internal/marking":  {"TestNetUsersAreMarked", "TestNetUsersOfTwoServers"},
-		"tdpd/internal/fastpath": {"TestNetUsersGetLabels", "TestNetSplitUsers", "TestNetLabelsAreSwappedAndPopped", "TestNetLabelsLeaveInUDP", "TestNetLabelsComeInUDP"},
+		"tdpd/internal/fastpath": {"TestNetUsersGetLabels", "TestNetSplitUsers", "TestNetLabelsAreSwappedAndPopped", "TestNetLabelsLeaveInUDP", "TestNetLabelsComeInUDP", "TestNetPacketsWithoutATagAreToldOf"},
 	}
 	dir, script := t.TempDir(), "uname -r\n"
 	for pkg, tests := range packages {

@@ -18,7 +18,7 @@ import (
 
 // programs are a Fastpath's state, and what a test has in its place.
 type programs interface {
-	SetRefusals(refuse map[netip.Addr]vips.Refusal) error
+	SetServices(refuse map[netip.Addr]vips.Refusal, tell map[netip.Addr]bool) error
 	SetUsers(plans map[netip.Addr]*steer.Plan, split map[netip.Addr]vips.Split, trees map[steer.Owner][]Hop) error
 	SetLabels(labels map[uint32][]Hop) error
 	UpdateLabels(labels map[uint32][]Hop) error
@@ -27,6 +27,7 @@ type programs interface {
 	Detach(ifindex int) error
 	Prune() error
 	Counters() (Counters, error)
+	Listen() (Listener, error)
 	Close(keep bool) error
 }
 
@@ -40,6 +41,8 @@ type Backend struct {
 	sides     map[string]Side // of interfaces, by name
 	tunnelMTU int             // of what leaves in UDP, 0: that of the link
 	log       *slog.Logger
+	tells     Listener
+	tagless   chan []vips.Tagless
 	done      chan struct{}
 	over      sync.WaitGroup
 
@@ -57,7 +60,7 @@ type Backend struct {
 // have into tunnels. tunnelMTU is how long a packet in UDP may be at most; 0: as its link says. It closes all of them.
 func NewBackend(tables kernel.Backend, fast programs, n neighbors.Source, sides map[string]Side, tunnelMTU int, log *slog.Logger) (*Backend, error) {
 	b := &Backend{
-		Backend: tables, fast: fast, neighbors: n, sides: sides, tunnelMTU: tunnelMTU, log: log, done: make(chan struct{}),
+		Backend: tables, fast: fast, neighbors: n, sides: sides, tunnelMTU: tunnelMTU, log: log, done: make(chan struct{}), tagless: make(chan []vips.Tagless),
 		on: map[int]bool{}, uses: map[neighbors.Key]int{},
 	}
 	entries, err := b.Entries()
@@ -65,7 +68,11 @@ func NewBackend(tables kernel.Backend, fast programs, n neighbors.Source, sides 
 		return nil, err
 	}
 	b.setLabels(entries.Labels)
+	if b.tells, err = fast.Listen(); err != nil {
+		return nil, err
+	}
 	b.over.Go(b.follow)
+	b.over.Go(b.listen)
 	return b, nil
 }
 
@@ -213,8 +220,9 @@ func (b *Backend) Counters() (map[string]uint64, error) {
 // Close implements kernel.Backend.
 func (b *Backend) Close(keep bool) error {
 	close(b.done)
+	err := b.tells.Close()
 	b.over.Wait()
-	return errors.Join(b.fast.Close(keep), b.neighbors.Close(), b.Backend.Close(keep))
+	return errors.Join(err, b.fast.Close(keep), b.neighbors.Close(), b.Backend.Close(keep))
 }
 
 // setLabels makes these the labels that there are. The caller holds mu.
@@ -254,7 +262,7 @@ func (b *Backend) applyUsers() error {
 	for owner, hops := range b.users.Trees {
 		trees[owner] = b.hops(hops)
 	}
-	return errors.Join(b.fast.SetRefusals(b.users.Refuse), b.fast.SetUsers(b.users.VIPs, b.users.Split, trees)) // before there are such users
+	return errors.Join(b.fast.SetServices(b.users.Refuse, b.users.Tell), b.fast.SetUsers(b.users.VIPs, b.users.Split, trees)) // before there are such users
 }
 
 // use notes that n more hops lead to these neighbors. The caller holds mu.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"reflect"
 	"slices"
 	"testing"
@@ -28,6 +29,7 @@ type recorder struct {
 	left    map[uint32][]kernel.Hop
 	closed  []bool
 	on      map[int]Side
+	tells   told
 	pruned  int
 }
 
@@ -65,8 +67,8 @@ func (r *recorder) Counters() (Counters, error) {
 	return Counters{Pushed: 7, NoTables: 8}, r.failure
 }
 
-func (r *recorder) SetRefusals(refuse map[netip.Addr]vips.Refusal) error {
-	r.state.Refuse = refuse
+func (r *recorder) SetServices(refuse map[netip.Addr]vips.Refusal, tell map[netip.Addr]bool) error {
+	r.state.Refuse, r.state.Tell = refuse, tell
 	return r.failure
 }
 
@@ -77,6 +79,27 @@ func (r *recorder) SetUsers(plans map[netip.Addr]*steer.Plan, split map[netip.Ad
 }
 
 func (r *recorder) Labels() map[uint32][]kernel.Hop { return r.left }
+
+// told is what a test has the programs tell of.
+type told chan []Tagless
+
+func (t told) Read() ([]Tagless, error) {
+	some, ok := <-t
+	if !ok {
+		return nil, os.ErrClosed
+	}
+	return some, nil
+}
+
+func (t told) Close() error {
+	close(t)
+	return nil
+}
+
+func (r *recorder) Listen() (Listener, error) {
+	r.tells = make(told)
+	return r.tells, nil
+}
 
 func (r *recorder) Close(keep bool) error {
 	r.closed = append(r.closed, keep)

@@ -56,6 +56,12 @@ type benchFastPath struct {
 	Count uint32
 }
 
+type benchFastSeen struct {
+	_    structs.HostLayout
+	Vip  [2]uint64
+	User uint64
+}
+
 type benchFastService struct {
 	_      structs.HostLayout
 	Refuse uint8
@@ -125,8 +131,10 @@ const (
 	benchMapFastHops          = "fast_hops"
 	benchMapFastLabels        = "fast_labels"
 	benchMapFastOwners        = "fast_owners"
+	benchMapFastSeen          = "fast_seen"
 	benchMapFastServices      = "fast_services"
 	benchMapFastSources       = "fast_sources"
+	benchMapFastTagless       = "fast_tagless"
 	benchMapFastToldAt        = "fast_told_at"
 	benchMapFastTrees         = "fast_trees"
 	benchMapSteerCurrent      = "steer_current"
@@ -146,6 +154,7 @@ const (
 	benchVarFastAlone         = "fast_alone"
 	benchVarFastSelf4         = "fast_self4"
 	benchVarFastSelf6         = "fast_self6"
+	benchVarFastTells         = "fast_tells"
 )
 
 // loadBench returns the embedded CollectionSpec for bench.
@@ -210,8 +219,10 @@ type benchMapSpecs struct {
 	FastHops      *ebpf.MapSpec `ebpf:"fast_hops"`
 	FastLabels    *ebpf.MapSpec `ebpf:"fast_labels"`
 	FastOwners    *ebpf.MapSpec `ebpf:"fast_owners"`
+	FastSeen      *ebpf.MapSpec `ebpf:"fast_seen"`
 	FastServices  *ebpf.MapSpec `ebpf:"fast_services"`
 	FastSources   *ebpf.MapSpec `ebpf:"fast_sources"`
+	FastTagless   *ebpf.MapSpec `ebpf:"fast_tagless"`
 	FastToldAt    *ebpf.MapSpec `ebpf:"fast_told_at"`
 	FastTrees     *ebpf.MapSpec `ebpf:"fast_trees"`
 	SteerCurrent  *ebpf.MapSpec `ebpf:"steer_current"`
@@ -231,6 +242,7 @@ type benchVariableSpecs struct {
 	FastAlone *ebpf.VariableSpec `ebpf:"fast_alone"`
 	FastSelf4 *ebpf.VariableSpec `ebpf:"fast_self4"`
 	FastSelf6 *ebpf.VariableSpec `ebpf:"fast_self6"`
+	FastTells *ebpf.VariableSpec `ebpf:"fast_tells"`
 }
 
 // benchObjects contains all objects after they have been loaded into the kernel.
@@ -261,8 +273,10 @@ type benchMaps struct {
 	FastHops      *ebpf.Map `ebpf:"fast_hops"`
 	FastLabels    *ebpf.Map `ebpf:"fast_labels"`
 	FastOwners    *ebpf.Map `ebpf:"fast_owners"`
+	FastSeen      *ebpf.Map `ebpf:"fast_seen"`
 	FastServices  *ebpf.Map `ebpf:"fast_services"`
 	FastSources   *ebpf.Map `ebpf:"fast_sources"`
+	FastTagless   *ebpf.Map `ebpf:"fast_tagless"`
 	FastToldAt    *ebpf.Map `ebpf:"fast_told_at"`
 	FastTrees     *ebpf.Map `ebpf:"fast_trees"`
 	SteerCurrent  *ebpf.Map `ebpf:"steer_current"`
@@ -285,8 +299,10 @@ func (m *benchMaps) Close() error {
 		m.FastHops,
 		m.FastLabels,
 		m.FastOwners,
+		m.FastSeen,
 		m.FastServices,
 		m.FastSources,
+		m.FastTagless,
 		m.FastToldAt,
 		m.FastTrees,
 		m.SteerCurrent,
@@ -307,6 +323,7 @@ type benchVariables struct {
 	FastAlone *ebpf.Variable `ebpf:"fast_alone"`
 	FastSelf4 *ebpf.Variable `ebpf:"fast_self4"`
 	FastSelf6 *ebpf.Variable `ebpf:"fast_self6"`
+	FastTells *ebpf.Variable `ebpf:"fast_tells"`
 }
 
 // benchPrograms contains all programs after they have been loaded into the kernel.

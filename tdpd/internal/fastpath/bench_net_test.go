@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
@@ -50,12 +51,13 @@ func newRig(b *testing.B) *rig {
 	if err := spec.LoadAndAssign(&r.bench, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
 		"steer_groups": o.SteerGroups, "steer_current": o.SteerCurrent, "steer_plans": o.SteerPlans, "steer_slots": o.SteerSlots,
 		"steer_entries": o.SteerEntries, "steer_users": o.SteerUsers, "fast_trees": o.FastTrees, "fast_owners": o.FastOwners,
-		"fast_labels": o.FastLabels, "fast_hops": o.FastHops, "fast_counts": o.FastCounts, "vips6": o.Vips6, "vips_split": o.VipsSplit, "fast_sources": o.FastSources,
+		"fast_labels": o.FastLabels, "fast_hops": o.FastHops, "fast_counts": o.FastCounts,
+		"fast_services": o.FastServices, "fast_seen": o.FastSeen, "fast_tagless": o.FastTagless, "vips6": o.Vips6, "vips_split": o.VipsSplit, "fast_sources": o.FastSources,
 	}}); err != nil {
 		b.Fatalf("%+v", err)
 	}
 	b.Cleanup(func() { r.bench.Close() })
-	for i, p := range []*ebpf.Program{r.bench.BenchNothing, r.bench.BenchPush, r.bench.FastEdge, r.bench.BenchConnections} {
+	for i, p := range []*ebpf.Program{r.bench.BenchNothing, r.bench.BenchPush, r.bench.FastEdge, r.bench.BenchConnections, r.bench.FastCore} {
 		if err := r.bench.BenchPrograms.Put(uint32(i), p); err != nil {
 			b.Fatal(err)
 		}
@@ -69,6 +71,7 @@ const (
 	constantPush
 	steering
 	connections
+	fromRouter
 )
 
 // once is how long one packet took of n, from users of that number.
@@ -147,33 +150,39 @@ func BenchmarkNetSteering(b *testing.B) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	base := slotPlan(b)
+	type setting struct {
+		name      string
+		overrides int
+		far       netip.Addr  // labels leave in UDP
+		split     steer.Split // NATs
+		tell      bool        // what comes without a tag from a router is told of
+	}
 	cases := []struct {
-		name             string
-		what             int
-		users, overrides int
-		far              netip.Addr  // labels leave in UDP
-		split            steer.Split // NATs
-		took             []float64
+		name, in    string // a setting's name
+		what, users int
+		took        []float64
 	}{
 		{name: "push", what: constantPush, users: 1 << 20},
 		{name: "1", what: steering, users: 1},
 		{name: "1k", what: steering, users: 1 << 10},
 		{name: "64k", what: steering, users: 1 << 16},
 		{name: "1M", what: steering, users: 1 << 20},
-		{name: "udp", what: steering, users: 1 << 20, far: far4},
-		{name: "split", what: steering, users: 1 << 20, split: benchNATs},
-		{name: "beside-split", what: steering, users: 1 << 20, split: splitNATs},
+		{name: "udp", in: "udp", what: steering, users: 1 << 20},
+		{name: "split", in: "split", what: steering, users: 1 << 20},
+		{name: "beside-split", in: "beside split", what: steering, users: 1 << 20},
 		{name: "lru", what: connections, users: 1 << 20},
-		{name: "1M+10k", what: steering, users: 1 << 20, overrides: 10_000},
-		{name: "1M+1M", what: steering, users: 1 << 20, overrides: 1_000_000},
+		{name: "1M+10k", in: "10k", what: steering, users: 1 << 20},
+		{name: "1M+1M", in: "1M", what: steering, users: 1 << 20},
+		{name: "router", what: fromRouter, users: 1 << 20},
+		{name: "router-1k", what: fromRouter, users: 1 << 10},
+		{name: "tell-1k", in: "told", what: fromRouter, users: 1 << 10},
 	}
 	r := newRig(b)
 	var driver []float64
-	for _, s := range []struct {
-		overrides int
-		far       netip.Addr
-		split     steer.Split
-	}{{}, {far: far4}, {split: benchNATs}, {split: splitNATs}, {overrides: 10_000}, {overrides: 1_000_000}} {
+	for _, s := range []setting{
+		{}, {name: "udp", far: far4}, {name: "split", split: benchNATs}, {name: "beside split", split: splitNATs}, {name: "told", tell: true},
+		{name: "10k", overrides: 10_000}, {name: "1M", overrides: 1_000_000},
+	} {
 		p := base
 		if s.overrides > 0 {
 			var err error
@@ -183,12 +192,17 @@ func BenchmarkNetSteering(b *testing.B) {
 		}
 		state := benchState(p, s.far)
 		state.Split = map[netip.Addr]vips.Split{vip4: {Prefixes: s.split, Plan: p}}
-		if err := r.Set(state); err != nil {
+		state.Tell = map[netip.Addr]bool{vip4: s.tell}
+		tells := uint32(0)
+		if s.tell {
+			tells = 1
+		}
+		if err := errors.Join(r.Set(state), r.bench.FastTells.Set(tells)); err != nil {
 			b.Fatal(err)
 		}
 		for range 9 {
 			for i := range cases {
-				if c := &cases[i]; c.overrides == s.overrides && c.far == s.far && slices.Equal(c.split, s.split) {
+				if c := &cases[i]; c.in == s.name {
 					r.once(b, c.what, c.users, 1<<20) // warm
 					floor := r.once(b, nothing, c.users, 1<<20)
 					driver = append(driver, floor)

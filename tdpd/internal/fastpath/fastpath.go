@@ -72,6 +72,21 @@ type Traffic struct {
 	Bytes   uint64 // from the IP header on
 }
 
+// Tagless is a packet for a VIP that came from another router without a tag, and went along a tree.
+type Tagless struct {
+	VIP, User netip.Addr       // a user of IPv6 by its first 64 bits
+	Interface int              // index of the one that it came by
+	From      net.HardwareAddr // who sent it
+}
+
+// Listener reads of which packets the programs tell.
+type Listener interface {
+	// Read waits for packets, and returns those that there are, 1,024 at most. After Close the error wraps os.ErrClosed.
+	Read() ([]Tagless, error)
+	// Close ends it, and a Read that waits.
+	Close() error
+}
+
 // Bounds of the maps.
 const (
 	MaxSources = 1 << 10

@@ -40,6 +40,12 @@ type fastpathFastPath struct {
 	Count uint32
 }
 
+type fastpathFastSeen struct {
+	_    structs.HostLayout
+	Vip  [2]uint64
+	User uint64
+}
+
 type fastpathFastService struct {
 	_      structs.HostLayout
 	Refuse uint8
@@ -106,8 +112,10 @@ const (
 	fastpathMapFastHops     = "fast_hops"
 	fastpathMapFastLabels   = "fast_labels"
 	fastpathMapFastOwners   = "fast_owners"
+	fastpathMapFastSeen     = "fast_seen"
 	fastpathMapFastServices = "fast_services"
 	fastpathMapFastSources  = "fast_sources"
+	fastpathMapFastTagless  = "fast_tagless"
 	fastpathMapFastToldAt   = "fast_told_at"
 	fastpathMapFastTrees    = "fast_trees"
 	fastpathMapSteerCurrent = "steer_current"
@@ -123,6 +131,7 @@ const (
 	fastpathVarFastAlone    = "fast_alone"
 	fastpathVarFastSelf4    = "fast_self4"
 	fastpathVarFastSelf6    = "fast_self6"
+	fastpathVarFastTells    = "fast_tells"
 )
 
 // loadFastpath returns the embedded CollectionSpec for fastpath.
@@ -180,8 +189,10 @@ type fastpathMapSpecs struct {
 	FastHops     *ebpf.MapSpec `ebpf:"fast_hops"`
 	FastLabels   *ebpf.MapSpec `ebpf:"fast_labels"`
 	FastOwners   *ebpf.MapSpec `ebpf:"fast_owners"`
+	FastSeen     *ebpf.MapSpec `ebpf:"fast_seen"`
 	FastServices *ebpf.MapSpec `ebpf:"fast_services"`
 	FastSources  *ebpf.MapSpec `ebpf:"fast_sources"`
+	FastTagless  *ebpf.MapSpec `ebpf:"fast_tagless"`
 	FastToldAt   *ebpf.MapSpec `ebpf:"fast_told_at"`
 	FastTrees    *ebpf.MapSpec `ebpf:"fast_trees"`
 	SteerCurrent *ebpf.MapSpec `ebpf:"steer_current"`
@@ -201,6 +212,7 @@ type fastpathVariableSpecs struct {
 	FastAlone *ebpf.VariableSpec `ebpf:"fast_alone"`
 	FastSelf4 *ebpf.VariableSpec `ebpf:"fast_self4"`
 	FastSelf6 *ebpf.VariableSpec `ebpf:"fast_self6"`
+	FastTells *ebpf.VariableSpec `ebpf:"fast_tells"`
 }
 
 // fastpathObjects contains all objects after they have been loaded into the kernel.
@@ -228,8 +240,10 @@ type fastpathMaps struct {
 	FastHops     *ebpf.Map `ebpf:"fast_hops"`
 	FastLabels   *ebpf.Map `ebpf:"fast_labels"`
 	FastOwners   *ebpf.Map `ebpf:"fast_owners"`
+	FastSeen     *ebpf.Map `ebpf:"fast_seen"`
 	FastServices *ebpf.Map `ebpf:"fast_services"`
 	FastSources  *ebpf.Map `ebpf:"fast_sources"`
+	FastTagless  *ebpf.Map `ebpf:"fast_tagless"`
 	FastToldAt   *ebpf.Map `ebpf:"fast_told_at"`
 	FastTrees    *ebpf.Map `ebpf:"fast_trees"`
 	SteerCurrent *ebpf.Map `ebpf:"steer_current"`
@@ -249,8 +263,10 @@ func (m *fastpathMaps) Close() error {
 		m.FastHops,
 		m.FastLabels,
 		m.FastOwners,
+		m.FastSeen,
 		m.FastServices,
 		m.FastSources,
+		m.FastTagless,
 		m.FastToldAt,
 		m.FastTrees,
 		m.SteerCurrent,
@@ -271,6 +287,7 @@ type fastpathVariables struct {
 	FastAlone *ebpf.Variable `ebpf:"fast_alone"`
 	FastSelf4 *ebpf.Variable `ebpf:"fast_self4"`
 	FastSelf6 *ebpf.Variable `ebpf:"fast_self6"`
+	FastTells *ebpf.Variable `ebpf:"fast_tells"`
 }
 
 // fastpathPrograms contains all programs after they have been loaded into the kernel.

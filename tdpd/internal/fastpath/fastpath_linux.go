@@ -24,7 +24,7 @@ type Fastpath struct {
 	hops     *hopTable
 	trees    paths[steer.Owner]
 	labels   paths[uint32]
-	refusals map[netip.Addr]vips.Refusal // by VIP; those that are not Drop
+	services map[netip.Addr]fastpathFastService // by VIP; those that have something to say
 
 	pins     string
 	attached map[int]link.Link // by the interface's index
@@ -48,7 +48,7 @@ type Options struct {
 // Open loads the programs, over the maps that a process before has pinned, if any: what is in them holds until others are set. It
 // needs CAP_BPF and CAP_NET_ADMIN.
 func Open(o Options) (*Fastpath, error) {
-	f := &Fastpath{pins: o.Pins, attached: map[int]link.Link{}, refusals: map[netip.Addr]vips.Refusal{}}
+	f := &Fastpath{pins: o.Pins, attached: map[int]link.Link{}, services: map[netip.Addr]fastpathFastService{}}
 	if err := f.load(o); err != nil {
 		return nil, err
 	}
@@ -110,7 +110,7 @@ func (f *Fastpath) load(o Options) error {
 // takeOver learns what a process before has left in the maps.
 func (f *Fastpath) takeOver() error {
 	hop := func(at uint32) (h fastpathFastHop, err error) { return h, f.objects.FastHops.Lookup(at, &h) }
-	if err := errors.Join(f.takeOverRefusals(), f.trees.takeOver(f.objects.FastTrees, hop)); err != nil {
+	if err := errors.Join(f.takeOverServices(), f.trees.takeOver(f.objects.FastTrees, hop)); err != nil {
 		return err
 	}
 	return f.labels.takeOver(f.objects.FastLabels, hop)

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
 )
 
 // Key is a neighbor.
@@ -34,6 +35,18 @@ func (t Table) Equal(o Table) bool {
 	return maps.EqualFunc(t.Neighbors, o.Neighbors, same) && maps.EqualFunc(t.Links, o.Links, func(a, b Link) bool {
 		return a.Name == b.Name && same(a.MAC, b.MAC) && a.MTU == b.MTU && a.Up == b.Up
 	})
+}
+
+// Addresses are those that a neighbor has on a link, by its Ethernet address, sorted; none: it is not known.
+func (t Table) Addresses(iface int, mac net.HardwareAddr) []netip.Addr {
+	var out []netip.Addr
+	for key, m := range t.Neighbors {
+		if key.Interface == iface && string(m) == string(mac) {
+			out = append(out, key.Address)
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
 }
 
 // Source is the seam between the kernel and the fake.

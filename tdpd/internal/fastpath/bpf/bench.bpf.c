@@ -117,5 +117,5 @@ int bench_connections(struct xdp_md *ctx)
 			return XDP_PASS;
 		bpf_map_update_elem(&bench_lru, &c, &p.owner, BPF_ANY);
 	}
-	return onto_tree(ctx, eth, &p);
+	return onto_tree(ctx, eth, &p, false);
 }

@@ -185,6 +185,7 @@ static __always_inline void put_macs(struct ethhdr *eth, struct macs macs)
 #include "toolong.h"
 #include "refuse.h"
 #include "udp.h"
+#include "tagless.h"
 
 /* hop_of chooses one of a path's hops by the flow. */
 static __always_inline struct fast_hop *hop_of(const struct fast_path *path, __u32 flow)
@@ -254,8 +255,8 @@ struct packet {
 	__u8 ecn;
 };
 
-/* onto_tree sends a user's packet along its owner's tree. */
-static __always_inline int onto_tree(struct xdp_md *ctx, struct ethhdr *eth, struct packet *p)
+/* onto_tree sends a user's packet along its owner's tree; from_router: it came by an interface toward routers. */
+static __always_inline int onto_tree(struct xdp_md *ctx, struct ethhdr *eth, struct packet *p, const bool from_router)
 {
 	ALONE __u32 owner = p->owner;
 	void *end = (void *)(long)ctx->data_end;
@@ -271,6 +272,8 @@ static __always_inline int onto_tree(struct xdp_md *ctx, struct ethhdr *eth, str
 	__u32 more = room(hop);
 	if (p->len + more > hop->mtu)
 		return too_long(ctx, eth->h_proto, ETH_HLEN, hop->mtu - more);
+	if (from_router && fast_tells)
+		fast_tell(ctx, p->user);
 	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = (void *)(eth + 1);
 		if ((void *)(ip + 1) > end)
@@ -319,11 +322,11 @@ static __always_inline bool is_for_vip(struct ethhdr *eth, void *end, struct pac
 }
 
 /* steer takes what is for a VIP. */
-static __always_inline int steer(struct xdp_md *ctx, struct ethhdr *eth, struct packet *p)
+static __always_inline int steer(struct xdp_md *ctx, struct ethhdr *eth, struct packet *p, const bool from_router)
 {
 	if (p->owner == STEER_NOBODY)
 		return refuse(ctx, eth);
-	return onto_tree(ctx, eth, p);
+	return onto_tree(ctx, eth, p, from_router);
 }
 
 /* flow_of tells the flows of labelled packets apart, by the addresses inside where there is IP. */
@@ -453,7 +456,7 @@ static __always_inline int forward(struct xdp_md *ctx, bool takes_labels)
 	if (eth->h_proto == bpf_htons(ETH_P_IP) || eth->h_proto == bpf_htons(ETH_P_IPV6)) {
 		struct packet p = {};
 		if (is_for_vip(eth, end, &p))
-			return steer(ctx, eth, &p);
+			return steer(ctx, eth, &p, takes_labels);
 		int verdict = out_of_udp(ctx, eth, end);
 		if (verdict != LABELLED)
 			return verdict;

@@ -31,6 +31,8 @@ enum refuse {
 	REFUSE_RESET, /* TCP; the rest as before */
 };
 
+#define SERVICE_TELL 1 /* flag: packets that come without a tag from a router are told of: tagless.h */
+
 /* What of a VIP's service matters here; no entry is as one of zeros. */
 struct fast_service {
 	__u8 refuse;

@@ -29,7 +29,7 @@ func (asker) Ask(_ context.Context, r *tdpdv1.Request) (*tdpdv1.Answer, error) {
 	case *tdpdv1.Request_Status:
 		answer.About = &tdpdv1.Answer_Status{Status: &tdpdv1.Status{
 			RouterId: "2.2.2.2", SessionsUp: 7, ServerFailures: 8, HellosRefused: map[string]uint64{"own_id": 3}, FastPath: map[string]uint64{"pushed": 8}, Labels: &tdpdv1.Labels{Used: 5},
-			Steered: []*tdpdv1.Steered{{Service: "web"}}, UserBindingsRefused: map[string]uint64{"stale": 6},
+			Steered: []*tdpdv1.Steered{{Service: "web", Reactive: true, Active: 4}}, Tagless: map[string]uint64{"told": 2}, UserBindingsRefused: map[string]uint64{"stale": 6},
 			Neighbors: []*tdpdv1.Neighbor{
 				{Id: "1.1.1.1:0", Agreed: &tdpdv1.Agreed{}, Bindings: 4, Sent: map[string]uint64{"KeepAlive": 9}, Adjacencies: []*tdpdv1.Adjacency{{}, {}}},
 				{Id: "3.3.3.3:0"},
@@ -157,6 +157,7 @@ func TestMetrics(t *testing.T) {
 	for _, want := range []string{
 		"manycast_tdpd_sessions_up_total 7", `manycast_tdpd_hellos_refused_total{reason="own_id"} 3`, "manycast_tdpd_labels_used 5", `manycast_tdpd_fast_path_packets_total{what="pushed"} 8`,
 		"manycast_tdpd_services_steered 1", `manycast_tdpd_user_bindings_refused_total{reason="stale"} 6`,
+		`manycast_tdpd_users_active{service="web"} 4`, `manycast_tdpd_tagless_total{what="told"} 2`,
 		`manycast_tdpd_session_operational{neighbor="1.1.1.1:0"} 1`, `manycast_tdpd_session_operational{neighbor="3.3.3.3:0"} 0`,
 		`manycast_tdpd_messages_sent_total{neighbor="1.1.1.1:0",type="KeepAlive"} 9`, `manycast_tdpd_adjacencies{neighbor="1.1.1.1:0"} 2`,
 	} {

@@ -90,7 +90,15 @@ func (m writer) users(st *tdpdv1.Status) {
 	m.count("server_failures_total", "Times that a server was found unwell or silent on the control channel.", st.GetServerFailures())
 	m.gauge("services_steered", "Services whose users are sent along servers' trees.", uint64(len(st.GetSteered())))
 	for reason, n := range st.GetUserBindingsRefused() {
-		m.count("user_bindings_refused_total", "Neighbors' bindings of users that were not taken, and parts that make none.", n, "reason", reason)
+		m.count("user_bindings_refused_total", "Neighbors' bindings of users and words of active ones that were not taken, and parts that make none.", n, "reason", reason)
+	}
+	for what, n := range st.GetTagless() {
+		m.count("tagless_total", "Packets of reactive services that came without a tag from a router, by what came of them.", n, "what", what)
+	}
+	for _, s := range st.GetSteered() {
+		if s.GetReactive() && !s.GetAll() {
+			m.gauge("users_active", "Users of a reactive service that are sent along servers' trees.", uint64(s.GetActive()), "service", s.GetService())
+		}
 	}
 }
 

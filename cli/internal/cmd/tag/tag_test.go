@@ -43,7 +43,7 @@ func status(router string) *tdpdv1.Status {
 	case "r1":
 		st.Neighbors = []*tdpdv1.Neighbor{neighbor("2.2.2.2:0", "a", "10.0.12.2")}
 		st.Steered = []*tdpdv1.Steered{
-			{Service: "mail", Vips: []string{"192.0.2.25"}, Voucher: "3.3.3.3", Epoch: &allocv1.Epoch{Term: 1, Number: 2}, Servers: 2},
+			{Service: "mail", Vips: []string{"192.0.2.25"}, Voucher: "3.3.3.3", Epoch: &allocv1.Epoch{Term: 1, Number: 2}, Servers: 2, Reactive: true, Active: 12},
 			{Service: "web", Vips: []string{"192.0.2.80", "2001:db8::80"}, Voucher: "2.2.2.2", Epoch: &allocv1.Epoch{Term: 3, Number: 7}, Servers: 40, Users: 9, Failing: []string{"s3", "s17"}},
 		}
 		st.UserBindingsRefused = map[string]uint64{"stale": 12, "not_trusted": 1}

@@ -3,6 +3,7 @@ package fastpath
 import (
 	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
 	"strconv"
 
@@ -26,6 +27,26 @@ const (
 
 // pinPrefix is how the pin of an attachment begins; the interface's index follows, for names may hold dots.
 const pinPrefix = "xdp-"
+
+// macIndexes bounds the indexes of interfaces whose addresses there is room for; of others all frames to hosts are taken.
+const macIndexes = 1 << 14
+
+// SetMACs says the Ethernet addresses of interfaces, by their index: frames to others are left to the kernel.
+func (f *Fastpath) SetMACs(macs map[int]net.HardwareAddr) error {
+	var errs []error
+	for index, mac := range macs {
+		var value [8]byte
+		if copy(value[:6], mac); index >= macIndexes || f.macs[index] == value {
+			continue
+		}
+		if err := f.objects.FastMacs.Put(uint32(index), value); err != nil {
+			errs = append(errs, fmt.Errorf("address of interface %d: %w", index, err))
+			continue
+		}
+		f.macs[index] = value
+	}
+	return errors.Join(errs...)
+}
 
 // Attach puts the programs on an interface, by its index, until Detach or Close: in the driver (native XDP), and where that has none in
 // front of the stack (generic XDP), slowly. What a process before has left there is replaced in one step. The calling thread has to be in the

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -23,6 +24,7 @@ type programs interface {
 	SetLabels(labels map[uint32][]Hop) error
 	UpdateLabels(labels map[uint32][]Hop) error
 	Labels() map[uint32][]kernel.Hop
+	SetMACs(macs map[int]net.HardwareAddr) error
 	Attach(ifindex int, side Side) error
 	Detach(ifindex int) error
 	Prune() error
@@ -141,6 +143,13 @@ func (b *Backend) attach() error {
 			errs = append(errs, b.fast.Detach(index))
 		}
 	}
+	macs := map[int]net.HardwareAddr{}
+	for index, l := range b.table.Links {
+		if _, wanted := b.sides[l.Name]; wanted {
+			macs[index] = l.MAC
+		}
+	}
+	errs = append(errs, b.fast.SetMACs(macs))
 	for index, l := range b.table.Links {
 		side, wanted := b.sides[l.Name]
 		if !wanted || b.on[index] {

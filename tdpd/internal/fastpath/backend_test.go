@@ -31,6 +31,12 @@ type recorder struct {
 	on      map[int]Side
 	tells   told
 	pruned  int
+	macs    map[int]net.HardwareAddr
+}
+
+func (r *recorder) SetMACs(macs map[int]net.HardwareAddr) error {
+	r.macs = macs
+	return nil
 }
 
 func (r *recorder) Attach(ifindex int, side Side) error {

@@ -130,6 +130,7 @@ const (
 	benchMapFastCounts        = "fast_counts"
 	benchMapFastHops          = "fast_hops"
 	benchMapFastLabels        = "fast_labels"
+	benchMapFastMacs          = "fast_macs"
 	benchMapFastOwners        = "fast_owners"
 	benchMapFastSeen          = "fast_seen"
 	benchMapFastServices      = "fast_services"
@@ -218,6 +219,7 @@ type benchMapSpecs struct {
 	FastCounts    *ebpf.MapSpec `ebpf:"fast_counts"`
 	FastHops      *ebpf.MapSpec `ebpf:"fast_hops"`
 	FastLabels    *ebpf.MapSpec `ebpf:"fast_labels"`
+	FastMacs      *ebpf.MapSpec `ebpf:"fast_macs"`
 	FastOwners    *ebpf.MapSpec `ebpf:"fast_owners"`
 	FastSeen      *ebpf.MapSpec `ebpf:"fast_seen"`
 	FastServices  *ebpf.MapSpec `ebpf:"fast_services"`
@@ -272,6 +274,7 @@ type benchMaps struct {
 	FastCounts    *ebpf.Map `ebpf:"fast_counts"`
 	FastHops      *ebpf.Map `ebpf:"fast_hops"`
 	FastLabels    *ebpf.Map `ebpf:"fast_labels"`
+	FastMacs      *ebpf.Map `ebpf:"fast_macs"`
 	FastOwners    *ebpf.Map `ebpf:"fast_owners"`
 	FastSeen      *ebpf.Map `ebpf:"fast_seen"`
 	FastServices  *ebpf.Map `ebpf:"fast_services"`
@@ -298,6 +301,7 @@ func (m *benchMaps) Close() error {
 		m.FastCounts,
 		m.FastHops,
 		m.FastLabels,
+		m.FastMacs,
 		m.FastOwners,
 		m.FastSeen,
 		m.FastServices,

@@ -111,6 +111,7 @@ const (
 	fastpathMapFastCounts   = "fast_counts"
 	fastpathMapFastHops     = "fast_hops"
 	fastpathMapFastLabels   = "fast_labels"
+	fastpathMapFastMacs     = "fast_macs"
 	fastpathMapFastOwners   = "fast_owners"
 	fastpathMapFastSeen     = "fast_seen"
 	fastpathMapFastServices = "fast_services"
@@ -188,6 +189,7 @@ type fastpathMapSpecs struct {
 	FastCounts   *ebpf.MapSpec `ebpf:"fast_counts"`
 	FastHops     *ebpf.MapSpec `ebpf:"fast_hops"`
 	FastLabels   *ebpf.MapSpec `ebpf:"fast_labels"`
+	FastMacs     *ebpf.MapSpec `ebpf:"fast_macs"`
 	FastOwners   *ebpf.MapSpec `ebpf:"fast_owners"`
 	FastSeen     *ebpf.MapSpec `ebpf:"fast_seen"`
 	FastServices *ebpf.MapSpec `ebpf:"fast_services"`
@@ -239,6 +241,7 @@ type fastpathMaps struct {
 	FastCounts   *ebpf.Map `ebpf:"fast_counts"`
 	FastHops     *ebpf.Map `ebpf:"fast_hops"`
 	FastLabels   *ebpf.Map `ebpf:"fast_labels"`
+	FastMacs     *ebpf.Map `ebpf:"fast_macs"`
 	FastOwners   *ebpf.Map `ebpf:"fast_owners"`
 	FastSeen     *ebpf.Map `ebpf:"fast_seen"`
 	FastServices *ebpf.Map `ebpf:"fast_services"`
@@ -262,6 +265,7 @@ func (m *fastpathMaps) Close() error {
 		m.FastCounts,
 		m.FastHops,
 		m.FastLabels,
+		m.FastMacs,
 		m.FastOwners,
 		m.FastSeen,
 		m.FastServices,

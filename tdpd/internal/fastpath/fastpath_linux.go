@@ -28,6 +28,7 @@ type Fastpath struct {
 
 	pins     string
 	attached map[int]link.Link // by the interface's index
+	macs     map[int][8]byte   // as they are in the map
 }
 
 // Options of a Fastpath. Sizes are how much there is room for; 0 is the most.
@@ -48,7 +49,7 @@ type Options struct {
 // Open loads the programs, over the maps that a process before has pinned, if any: what is in them holds until others are set. It
 // needs CAP_BPF and CAP_NET_ADMIN.
 func Open(o Options) (*Fastpath, error) {
-	f := &Fastpath{pins: o.Pins, attached: map[int]link.Link{}, services: map[netip.Addr]fastpathFastService{}}
+	f := &Fastpath{pins: o.Pins, attached: map[int]link.Link{}, macs: map[int][8]byte{}, services: map[netip.Addr]fastpathFastService{}}
 	if err := f.load(o); err != nil {
 		return nil, err
 	}

@@ -170,11 +170,6 @@ func TestNetNobodyIsRefused(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	in := frame(of["ACK"][0].ip())
-	in[0] |= 1
-	if out := answer(t, f, in, false); out != nil {
-		t.Errorf("what went to many is answered by %x", out)
-	}
-	in = frame(of["ACK"][0].ip())
 	in[14+16] = 10 // a VIP of nobody
 	if verdict, _ := give(t, f.objects.FastEdge, in); verdict != pass {
 		t.Errorf("another address: verdict %d", verdict)

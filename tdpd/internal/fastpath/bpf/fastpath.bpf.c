@@ -446,6 +446,32 @@ static __always_inline int labelled(struct xdp_md *ctx, struct ethhdr *eth, void
 	return bpf_redirect(hop->ifindex, 0);
 }
 
+/* Ethernet addresses of interfaces, by their index, in the lower 6 bytes; 0: not known. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << 14);
+	__type(key, __u32);
+	__type(value, __u64);
+} fast_macs SEC(".maps");
+
+/* fast_is_ours is 0 for frames to groups and to other hosts: a switch that floods, or an interface in promiscuous mode, brings them, and who
+ * forwarded them would double them. Where the address is not known all frames to a host are taken. It has a stack of its own: there is no
+ * more room on that of the programs.
+ */
+__noinline int fast_is_ours(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = data;
+	__u32 ifindex = ctx->ingress_ifindex;
+	__u64 *mac;
+
+	if ((void *)(eth + 1) > end || eth->h_dest[0] & 1)
+		return 0;
+	mac = bpf_map_lookup_elem(&fast_macs, &ifindex);
+	__u16 *to = (__u16 *)eth->h_dest;
+	return !mac || !*mac || *mac == ((__u64)to[0] | (__u64)to[1] << 16 | (__u64)to[2] << 32);
+}
+
 static __always_inline int forward(struct xdp_md *ctx, bool takes_labels)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
@@ -455,6 +481,8 @@ static __always_inline int forward(struct xdp_md *ctx, bool takes_labels)
 		return XDP_PASS;
 	if (eth->h_proto == bpf_htons(ETH_P_IP) || eth->h_proto == bpf_htons(ETH_P_IPV6)) {
 		struct packet p = {};
+		if (!fast_is_ours(ctx))
+			return XDP_PASS;
 		if (is_for_vip(eth, end, &p))
 			return steer(ctx, eth, &p, takes_labels);
 		int verdict = out_of_udp(ctx, eth, end);
@@ -468,7 +496,7 @@ static __always_inline int forward(struct xdp_md *ctx, bool takes_labels)
 	}
 	if (!takes_labels && has_label(eth, end))
 		return done(COUNT_OUTSIDER, XDP_DROP);
-	if (eth->h_proto != bpf_htons(ETH_P_MPLS_UC))
+	if (eth->h_proto != bpf_htons(ETH_P_MPLS_UC) || !fast_is_ours(ctx))
 		return XDP_PASS;
 	return labelled(ctx, eth, end);
 }

@@ -180,8 +180,6 @@ static __always_inline int refuse(struct xdp_md *ctx, struct ethhdr *eth)
 	void *end = (void *)(long)ctx->data_end;
 
 	done(COUNT_NOBODY, 0);
-	if (eth->h_dest[0] & 1) /* to a group of hosts */
-		return XDP_DROP;
 	if (eth->h_proto == bpf_htons(ETH_P_IP))
 		return refuse4(ctx, (void *)(eth + 1), end);
 	return refuse6(ctx, (void *)(eth + 1), end);

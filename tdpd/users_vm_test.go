@@ -52,8 +52,12 @@ func usersByMarks(t *testing.T, forwarding, does [3]string) {
 		r.of[name] = fmt.Sprintf("[forwarding]\nbpffs = %q\n%s", filepath.Join(bpffs, name), forwarding[i])
 	}
 	r.of["r1"] += "edge = [\"e\"]\n[users]\nupstream = [\"9.9.9.9\"]\n"
-	for _, name := range routers {
+	for _, name := range routers { // one after the other: to load the fast path takes an emulated machine its time
 		r.start(name)
+		testnet.Eventually(t, 2*time.Minute, func() bool {
+			_, ok := r.ask(name, "")
+			return ok
+		}, name, " answers")
 	}
 	r.operational("r2", 2)
 	r.tree()

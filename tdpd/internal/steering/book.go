@@ -169,7 +169,7 @@ func (b *Book) admit(now time.Time, from Router, n Binding) error {
 		vips = was.VIPs
 	}
 	for _, v := range vips {
-		if from != b.self && !b.trust.allows(from, v) {
+		if v == b.self || from != b.self && !b.trust.allows(from, v) {
 			return fmt.Errorf("%w %v", ErrNotTrusted, v)
 		}
 	}

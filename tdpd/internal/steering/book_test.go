@@ -265,6 +265,7 @@ func TestWhatIsRefused(t *testing.T) {
 			b.Allocation = nobody(5)
 		}), ErrMalformed},
 		"a VIP of nobody's":      {d1, with(func(b *Binding) { b.Sequence, b.VIPs = 6, []netip.Addr{netip.MustParseAddr("0.0.0.1")} }), ErrMalformed},
+		"this router's address":  {d1, with(func(b *Binding) { b.Sequence, b.VIPs = 6, []netip.Addr{self} }), ErrNotTrusted},
 		"split without order":    {d1, with(func(b *Binding) { b.Sequence, b.Split = 6, split("203.0.113.7/32", "198.51.100.0/24") }), ErrMalformed},
 		"split with bits behind": {d1, with(func(b *Binding) { b.Sequence, b.Split = 6, split("203.0.113.7/24") }), ErrMalformed},
 		"no refusal":             {d1, with(func(b *Binding) { b.Sequence, b.Refuse = 6, Reset+1 }), ErrMalformed},

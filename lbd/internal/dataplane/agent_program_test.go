@@ -158,6 +158,24 @@ func TestNetAgentProgramTakesTagged(t *testing.T) {
 	}
 }
 
+// While a tagged service gets a group, or loses it, no packet to the VIP is dropped: maps are written one after the other.
+func TestNetTaggedServiceChangesItsName(t *testing.T) {
+	with, without := agentServices(odd, even)[0], AgentService{VIP: addr(testVIP), Ports: []Port{tcp(80)}, Tagged: true}
+	with.Tagged = true
+	in := packet{src: evenUser, dst: testVIP, proto: protoTCP, payload: tcpSegment(1000, 80, 2, nil, "hello")}.frame()
+	for _, now := range []AgentService{with, without} {
+		a := newAgent(t, 0, []AgentService{now})
+		for _, next := range []AgentService{with, without} { // the ports are the first that Set writes
+			if err := a.coll.Maps[agentMapServices].Put(newPortMapKey(next.VIP, next.Ports[0]), next.name().As4()); err != nil {
+				t.Fatal(err)
+			}
+			if verdict, _ := run(t, a.coll.Programs[agentProgAgentIngress], in); verdict != verdictNext {
+				t.Errorf("from %s to %s: verdict %#x", now.name(), next.name(), verdict)
+			}
+		}
+	}
+}
+
 func TestNetAgentProgramClampsMSS(t *testing.T) {
 	const syn, synAck, ack = 0x02, 0x12, 0x10
 	mss := func(n uint16) []byte { return binary.BigEndian.AppendUint16([]byte{2, 4}, n) }

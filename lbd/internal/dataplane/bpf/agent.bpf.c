@@ -138,12 +138,13 @@ struct {
 			c->field += (n);                                                  \
 	} while (0)
 
-static __always_inline bool has_port(const struct service *s, __be16 port, __u8 proto)
+/* has_port: a VIP that is reached by trees is one service's, also while that changes its name. */
+static __always_inline bool has_port(const struct service *s, const struct iphdr *ip, __be16 port, __u8 proto)
 {
 	__u64 key = port_key(s->vip, port, proto);
 	__be32 *name = bpf_map_lookup_elem(&services, &key);
 
-	return name && *name == s->name;
+	return name && (*name == s->name || ip->daddr == s->vip);
 }
 
 enum judgement { WANTED, WANTED_ERROR, NO_PORT, TOO_SHORT };
@@ -172,7 +173,7 @@ static __always_inline enum judgement judge_icmp(struct __sk_buff *skb, const st
 		return WANTED_ERROR;
 	if (!load_quoted_ports(skb, l4, &inner, &ports))
 		return TOO_SHORT;
-	return has_port(s, ports.src, inner.protocol) ? WANTED_ERROR : NO_PORT;
+	return has_port(s, ip, ports.src, inner.protocol) ? WANTED_ERROR : NO_PORT;
 }
 
 /* judge tells whether the service wants the packet, and whose it is. A later fragment has no port: it comes to nothing when its
@@ -190,7 +191,7 @@ static __always_inline enum judgement judge(struct __sk_buff *skb, const struct 
 		return NO_PORT;
 	if (!load_ports(skb, l4_offset(ip), &ports))
 		return TOO_SHORT;
-	return has_port(s, ports.dst, ip->protocol) ? WANTED : NO_PORT;
+	return has_port(s, ip, ports.dst, ip->protocol) ? WANTED : NO_PORT;
 }
 
 static __always_inline bool is_alive(void)

@@ -458,7 +458,7 @@ struct {
  * forwarded them would double them. Where the address is not known all frames to a host are taken. It has a stack of its own: there is no
  * more room on that of the programs.
  */
-__noinline int fast_is_ours(struct xdp_md *ctx)
+static __noinline int fast_is_ours(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = data;

@@ -65,10 +65,10 @@ static __always_inline bool seen_of(struct ethhdr *eth, void *end, __u32 user, s
 	return steer_standin((__u64)bpf_ntohl(src[0]) << 32 | bpf_ntohl(src[1])) == user;
 }
 
-/* fast_tell tells of a packet, as it came, for a VIP. The verifier looks at it by itself, once: what follows would be looked at for each of its
- * ways out.
+/* fast_tell tells of a packet, as it came, for a VIP. It is a function for its stack and its size, and not one that the verifier looks at by
+ * itself: a kernel without BTF knows no context in those.
  */
-__noinline int fast_tell(struct xdp_md *ctx, __u32 user)
+static __noinline int fast_tell(struct xdp_md *ctx, __u32 user)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = data;

@@ -201,10 +201,10 @@ func TestVMDeafPeer(t *testing.T) {
 			ended = err != nil
 		}
 	}(i.conn)
-	l.eventually(func() bool { _, up := o.sessions(0); return !up }, "the session ends")
-	if !strings.Contains(o.Output(), "takes too little") {
-		t.Error("it does not say why")
-	}
+	l.eventually(func() bool { // before it is up it is down, too
+		_, up := o.sessions(0)
+		return !up && strings.Contains(o.Output(), "takes too little")
+	}, "the session ends, and it says why")
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", o.PID()))
 	most := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(status)
 	if err != nil || most == nil {

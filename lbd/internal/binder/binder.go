@@ -119,6 +119,7 @@ func (b *Binder) allocation(e bus.Entry) {
 	case e.Synced:
 		b.words.setSynced()
 	case e.Key == "":
+	case e.Deleted && e.Revision == 0: // the bus has lost its data: routers go on by the last one
 	case e.Deleted:
 		b.words.setAllocation(e.Key, alloc.Allocation{})
 	default:
@@ -229,7 +230,7 @@ func (w *words) setServices(all []service.Service) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.services, w.now.known = all, true
-	w.settle()
+	w.settle("")
 }
 
 // setSynced says that the allocations that there were have come.
@@ -237,7 +238,7 @@ func (w *words) setSynced() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.synced = true
-	w.settle()
+	w.settle("")
 }
 
 // setAllocation takes what is allocated of a service; the zero one: nothing.
@@ -247,10 +248,11 @@ func (w *words) setAllocation(name string, a alloc.Allocation) {
 	if w.allocations[name] = a; a.Zero() {
 		delete(w.allocations, name)
 	}
-	w.settle()
+	w.settle(name)
 }
 
-func (w *words) settle() {
+// settle makes the words anew, or the one of a service: an allocation may be long, and there may be many.
+func (w *words) settle(only string) {
 	now := wanted{words: map[string]*tdpdv1.UserBinding{}, moved: map[string]bool{}, known: w.now.known}
 	for _, s := range w.services {
 		a, ok := w.allocations[s.Name]
@@ -262,8 +264,12 @@ func (w *words) settle() {
 		if !ok && !w.synced {
 			continue
 		}
-		now.words[s.Name] = w.word(s, a)
-		if was := w.now.words[s.Name]; proto.Equal(was, now.words[s.Name]) {
+		was := w.now.words[s.Name]
+		if was != nil && only != "" && only != s.Name {
+			now.words[s.Name] = was
+			continue
+		}
+		if now.words[s.Name] = w.word(s, a); proto.Equal(was, now.words[s.Name]) {
 			now.words[s.Name] = was
 		}
 	}

@@ -142,9 +142,7 @@ func (s *Service) steer(now time.Time, actions []steering.Action) {
 			s.Log.Info("users are steered", "service", a.Service, "epoch", a.Allocation.Epoch, "voucher", a.Voucher, "vips", a.VIPs, "servers", len(a.Allocation.Servers), "all", a.All)
 		case steering.Tell:
 			s.users.unkept = s.users.unkept || !a.Again
-			for _, p := range s.sortedPeers() {
-				s.tellUsers(now, p, a.Binding, a.Again)
-			}
+			s.tellUsers(now, s.sortedPeers(), a.Binding, a.Again)
 		}
 	}
 	if changed {
@@ -159,33 +157,40 @@ func (s *Service) tells(p *peer, b steering.Binding) bool {
 	return p.takesUsers && slices.Contains(s.Config.Users.Upstream, id) && !slices.Contains(b.Path, id)
 }
 
-// tellUsers tells a neighbor a binding, if it is to be told.
-//
-// What holds for longer is told in full again, where that is not much: a neighbor may have refused it when it was told.
-func (s *Service) tellUsers(now time.Time, p *peer, b steering.Binding, again bool) {
-	if !s.tells(p, b) {
+// tellUsers tells those neighbors a binding that are to be told.
+func (s *Service) tellUsers(now time.Time, all []*peer, b steering.Binding, again bool) {
+	all = slices.DeleteFunc(slices.Clone(all), func(p *peer) bool { return !s.tells(p, b) })
+	if len(all) == 0 {
 		return
 	}
-	kind := binding.TypeTold
-	raw, err := binding.Encode(b)
-	if err == nil && again && len(raw) > toldAgain {
+	kind, raw, err := encode(b, again)
+	if err != nil {
+		s.Log.Error("tell a binding of users", "service", b.Service, "err", err)
+		return
+	}
+	for _, p := range all {
+		for _, m := range binding.Messages(kind, raw, int(p.session.MaxPDU())) {
+			s.act(now, p, p.session.Say(now, m))
+		}
+	}
+}
+
+// encode is what neighbors are told. What holds for longer is told in full again, where that is not much: a neighbor may have refused it
+// when it was told.
+func encode(b steering.Binding, again bool) (kind wire.MessageType, raw []byte, err error) {
+	kind = binding.TypeTold
+	if raw, err = binding.Encode(b); err == nil && again && len(raw) > toldAgain {
 		kind, b.Allocation, b.Nobody, b.Users, b.Split = binding.TypeRefreshed, steering.Binding{}.Allocation, false, nil, nil
 		raw, err = binding.Encode(b)
 	}
-	if err != nil {
-		s.Log.Error("tell a binding of users", "peer", p.id, "service", b.Service, "err", err)
-		return
-	}
-	for _, m := range binding.Messages(kind, raw, int(p.session.MaxPDU())) {
-		s.act(now, p, p.session.Say(now, m))
-	}
+	return kind, raw, err
 }
 
 // usersUp begins with a neighbor: one upstream that takes bindings is told all there are.
 func (s *Service) usersUp(now time.Time, p *peer, offers []wire.TLV) {
 	p.takesUsers, p.users = binding.Offered(offers), binding.Assembler{}
 	for _, b := range s.users.book.Held(now) {
-		s.tellUsers(now, p, b, false)
+		s.tellUsers(now, []*peer{p}, b, false)
 	}
 }
 
@@ -265,7 +270,7 @@ func (s *Service) bringUsers(now time.Time) {
 	all, err := s.allUsers()
 	err = errors.Join(err, s.keepUsers())
 	var failed error
-	if s.Steer != nil {
+	if s.Steer != nil && (u.dirty || !u.due.IsZero()) { // else what was said is to be kept alone
 		u.brought = now
 		failed = s.Steer(all)
 	}

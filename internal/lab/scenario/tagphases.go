@@ -30,18 +30,19 @@ func (t *tags) tagUpstream(ctx context.Context) error {
 			return err
 		}
 	}
-	return t.awaitTagged(ctx)
+	return t.awaitTagged(ctx, &t.tagged.FirstPacketsViaDirector)
 }
 
-// awaitTagged waits until upstream routers tag all there is: a while in which directors have nothing to do.
-func (t *tags) awaitTagged(ctx context.Context) error {
+// awaitTagged waits until upstream routers tag all there is: a while in which directors have nothing to do. What these had to do before goes
+// to byDirectors.
+func (t *tags) awaitTagged(ctx context.Context, byDirectors *uint64) error {
 	deadline := time.Now().Add(20 * time.Second)
 	for since := time.Now(); ; {
 		d, err := t.count(ctx)
 		if err != nil {
 			return err
 		}
-		t.tagged.FirstPacketsViaDirector += d.byDirectors
+		*byDirectors += d.byDirectors
 		t.tagged.PacketsTagged += d.byUpstreams
 		if d.byDirectors > 0 || d.byUpstreams == 0 {
 			since = time.Now()
@@ -200,7 +201,7 @@ func (t *tags) changeModes(ctx context.Context) error {
 	}{
 		{"mode: tags\ngroup: " + t.vars["group"], t.awaitJoins},
 		{"mode: multicast\ngroup: " + t.vars["group"], t.awaitUntagged},
-		{"mode: tags\ngroup: " + t.vars["group"], t.awaitTagged},
+		{"mode: tags\ngroup: " + t.vars["group"], func(ctx context.Context) error { return t.awaitTagged(ctx, &t.tagged.PacketsViaDirector) }},
 		{"mode: tags", func(context.Context) error { return nil }},
 	} {
 		text := fmt.Sprintf("name: %s\nvip: %s\nports: [tcp/80, udp/80]\npolicy: weighted\n%s\n", t.vars["service"], t.vars["vip"], step.fields)

@@ -28,15 +28,13 @@ const (
 // pinPrefix is how the pin of an attachment begins; the interface's index follows, for names may hold dots.
 const pinPrefix = "xdp-"
 
-// macIndexes bounds the indexes of interfaces whose addresses there is room for; of others all frames to hosts are taken.
-const macIndexes = 1 << 14
-
-// SetMACs says the Ethernet addresses of interfaces, by their index: frames to others are left to the kernel.
+// SetMACs says the Ethernet addresses of interfaces, by their index: frames to others are left to the kernel. Of an interface with an index
+// that there is no room for all frames to hosts are taken.
 func (f *Fastpath) SetMACs(macs map[int]net.HardwareAddr) error {
 	var errs []error
 	for index, mac := range macs {
 		var value [8]byte
-		if copy(value[:6], mac); index >= macIndexes || f.macs[index] == value {
+		if copy(value[:6], mac); uint32(index) >= f.objects.FastMacs.MaxEntries() || f.macs[index] == value {
 			continue
 		}
 		if err := f.objects.FastMacs.Put(uint32(index), value); err != nil {

@@ -22,7 +22,7 @@ func TestNetFramesForOthersAreLeftAlone(t *testing.T) {
 		t.Errorf("before its address is known: verdict %d", verdict)
 	}
 	const loopback = 1 // where test runs say that packets come in
-	if err := f.SetMACs(map[int]net.HardwareAddr{loopback: own, macIndexes: own}); err != nil {
+	if err := f.SetMACs(map[int]net.HardwareAddr{loopback: own, int(f.objects.FastMacs.MaxEntries()): own}); err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {

@@ -17,7 +17,6 @@ import (
 	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/internal/groupkeys"
 	"github.com/manycast/manycast/internal/wholefile"
-	"github.com/manycast/manycast/tdpd/internal/config"
 	"github.com/manycast/manycast/tdpd/internal/service"
 )
 
@@ -41,14 +40,6 @@ func openControl(o *service.Options, conn *bus.Conn) (*channel.Channel, []daemon
 		tasks = append(tasks, c.Answer(conn, "tdpd"))
 	}
 	return c, append(tasks, groupkeys.New(cfg.Keys, cfg.Member, sealed, c.SetKeys, o.Log)), nil
-}
-
-// withControl adds what a control channel needs.
-func withControl(needs []daemon.Need, cfg config.Control) []daemon.Need {
-	if !cfg.Enabled() {
-		return needs
-	}
-	return append(needs, daemon.Need{Capability: daemon.NetRaw, To: "hear the control channel (control.group)"})
 }
 
 // memberStore keeps in a file who is on the channel, for a restart: who was silent then is, until it is heard.

@@ -3,21 +3,15 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/manycast/manycast/internal/bus"
-	"github.com/manycast/manycast/internal/control/channel"
 	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/tdpd/internal/config"
-	"github.com/manycast/manycast/tdpd/internal/edge"
 	"github.com/manycast/manycast/tdpd/internal/kernel"
 	"github.com/manycast/manycast/tdpd/internal/service"
 )
@@ -53,21 +47,6 @@ func command() *cobra.Command {
 	cmd.Flags().BoolVar(&check, "check", false, "check the configuration and exit")
 	cmd.Flags().BoolVar(&keep, "keep", false, "leave the entries in the kernel at a clean stop")
 	return cmd
-}
-
-// needs are the capabilities that tdpd cannot do without.
-func needs(cfg config.Config) []daemon.Need {
-	all := []daemon.Need{
-		{Capability: daemon.NetAdmin, To: "change routes of labels and of IP, and settings of interfaces"},
-		{Capability: daemon.NetBindService, To: "speak LDP at port 646"},
-	}
-	if cfg.Forwarding.Fast {
-		all = append(all, daemon.Need{Capability: daemon.BPF, To: "load the fast path (forwarding.fast_path)"})
-	}
-	if cfg.Forwarding.Marks() {
-		all = append(all, daemon.Need{Capability: daemon.BPF, To: "load the program that marks users (forwarding.edge)"})
-	}
-	return withControl(all, cfg.Control)
 }
 
 func run(ctx context.Context, cfg config.Config, secrets map[netip.Addr]string, keep bool) error {
@@ -117,37 +96,4 @@ func run(ctx context.Context, cfg config.Config, secrets map[netip.Addr]string, 
 		return err
 	}
 	return daemon.Run(ctx, log, append(append(tasks, s), edges...)...)
-}
-
-// useBus has the service hear of servers on the bus, and tell events.
-func useBus(o *service.Options, c *bus.Conn) ([]daemon.Task, error) {
-	events := edge.NewEvents(c, o.Config.Name, o.Log)
-	o.Publish = events.Put
-	if !o.Config.Servers.FromBus {
-		return []daemon.Task{events}, nil
-	}
-	servers, err := edge.NewServers(c, filepath.Join(o.Config.StateDir, "servers"), o.Config.Servers.Linger, o.Log)
-	if err != nil {
-		return nil, err
-	}
-	o.Servers = servers.All()
-	return []daemon.Task{events, servers}, nil
-}
-
-// listen opens what others ask at, before anybody is told that tdpd is ready.
-func listen(cfg config.Config, s *service.Service, c *bus.Conn, heard *channel.Channel, log *slog.Logger) ([]daemon.Task, error) {
-	status, err := edge.ListenStatus(cfg.StateDir, s, log)
-	tasks := []daemon.Task{status}
-	if c != nil {
-		tasks = append(tasks, daemon.Func("bus", func(ctx context.Context) error { return edge.ServeBus(ctx, c, cfg.Name, s) }))
-	}
-	if cfg.Metrics.Listen == "" {
-		return tasks, err
-	}
-	var collectors []prometheus.Collector
-	if heard != nil {
-		collectors = append(collectors, heard)
-	}
-	metrics, errMetrics := edge.ListenMetrics(cfg.Metrics.Listen, s, collectors...)
-	return append(tasks, metrics), errors.Join(err, errMetrics)
 }

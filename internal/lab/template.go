@@ -2,6 +2,7 @@ package lab
 
 import (
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -63,8 +64,24 @@ func BuiltIn(name string) (Source, error) {
 	if err != nil {
 		return Source{}, fmt.Errorf("no topology %q: there are %s", name, strings.Join(Topologies(), ", "))
 	}
-	templates, err := fs.Sub(embedded, "topologies/"+name)
-	return Source{text, templates}, err
+	own, err := fs.Sub(embedded, "topologies/"+name)
+	if err != nil {
+		return Source{}, err
+	}
+	common, err := fs.Sub(embedded, "topologies/common")
+	return Source{text, either{own, common}}, err
+}
+
+// either has the files of the first, and those that it has not of the second.
+type either struct{ first, second fs.FS }
+
+// Open implements fs.FS.
+func (e either) Open(name string) (fs.File, error) {
+	f, err := e.first.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return e.second.Open(name)
+	}
+	return f, err
 }
 
 // FromFile returns the topology of a file NAME.yaml; its templates are in the directory NAME beside it.
@@ -135,7 +152,7 @@ func (l *Lab) writeFiles(templates fs.FS) error {
 		}
 		for _, p := range n.Processes {
 			for _, name := range slices.Sorted(maps.Keys(p.Files)) {
-				if err := l.writeFile(templates, n.Name, name, p.Files[name]); err != nil {
+				if err := l.writeFile(templates, n.Name, p.Vars, name, p.Files[name]); err != nil {
 					return fmt.Errorf("%s/%s: file %s: %w", n.Name, p.Name, name, err)
 				}
 			}
@@ -144,12 +161,14 @@ func (l *Lab) writeFiles(templates fs.FS) error {
 	return nil
 }
 
-func (l *Lab) writeFile(templates fs.FS, node, name, templateName string) error {
+func (l *Lab) writeFile(templates fs.FS, node string, vars map[string]string, name, templateName string) error {
 	text, err := fs.ReadFile(templates, templateName)
 	if err != nil {
 		return err
 	}
-	out, err := render(templateName, string(text), l.data(node))
+	data := l.data(node)
+	maps.Copy(data.Vars, vars)
+	out, err := render(templateName, string(text), data)
 	if err != nil {
 		return err
 	}

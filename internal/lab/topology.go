@@ -57,6 +57,7 @@ type Process struct {
 	Name    string            `yaml:"name"`
 	Command []string          `yaml:"command"`
 	Files   map[string]string `yaml:"files"` // name in the node's directory -> template's name
+	Vars    map[string]string `yaml:"vars"`  // over the node's, in files
 	Ready   string            `yaml:"ready"` // notify (default): READY=1 as services tell systemd | none
 
 	Nice         int      `yaml:"nice"`         // -20 to 19: below 0 it goes before others

@@ -61,22 +61,27 @@ func (s *Service) restoreUsers(now time.Time) {
 }
 
 // keepUsers keeps what was said, when that has changed.
-func (s *Service) keepUsers() error {
+func (s *Service) keepUsers(now time.Time) error {
 	if s.Users == nil || !s.users.unkept {
 		s.users.unkept = false
 		return nil
 	}
-	err := s.Users.Save(binding.Kept{Bindings: s.users.book.Words(), Owners: s.users.owners})
+	err := s.Users.Save(binding.Kept{Bindings: s.users.book.Words(now), Owners: s.users.owners})
 	s.users.unkept = err != nil
 	return err
 }
 
-// noteUsers notes on disk that somebody vouches now: a next process holds what is there from then on. Not at each word.
+// noteUsers notes on disk that somebody vouches now: a next process holds what is there from then on. Not at each word. Where nobody vouches
+// for some of it, all is written, with the time that is left of that.
 func (s *Service) noteUsers(now time.Time) {
 	if s.Users == nil || now.Sub(s.users.heard) < 5*time.Second {
 		return
 	}
 	s.users.heard = now
+	if s.users.book.Holds(now) {
+		s.users.unkept = true
+		return
+	}
 	if err := s.Users.Touch(now); err != nil {
 		s.users.unkept = true // writing it says why it cannot be
 	}
@@ -268,7 +273,7 @@ func (s *Service) bringUsers(now time.Time) {
 		return // before there are routes there are no trees: what a process before has left goes on
 	}
 	all, err := s.allUsers()
-	err = errors.Join(err, s.keepUsers())
+	err = errors.Join(err, s.keepUsers(now))
 	var failed error
 	if s.Steer != nil && (u.dirty || !u.due.IsZero()) { // else what was said is to be kept alone
 		u.brought = now

@@ -254,16 +254,32 @@ func (b *Book) Only(now time.Time, services []string) []Action {
 	return out
 }
 
-// Words are all that was said and may hold, to be kept.
-func (b *Book) Words() []Binding {
+// Words are all that was said and may hold, to be kept: what is held already is so for the rest of its time.
+func (b *Book) Words(now time.Time) []Binding {
 	var out []Binding
 	for _, name := range b.names() {
 		s := b.services[name]
 		for _, v := range slices.SortedFunc(maps.Keys(s.words), netip.Addr.Compare) {
-			out = append(out, s.words[v].Binding)
+			n := s.words[v].Binding
+			if left := s.words[v].gone().Sub(now); left < n.Hold {
+				n.Hold = max(left, 0)
+			}
+			out = append(out, n)
 		}
 	}
 	return out
+}
+
+// Holds says whether anything is held: nobody vouches for it now.
+func (b *Book) Holds(now time.Time) bool {
+	for _, s := range b.services {
+		for _, w := range s.words {
+			if !now.Before(w.expires) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Lost says that a neighbor is not there any more. What only it told is held from now on.

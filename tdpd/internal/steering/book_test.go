@@ -299,7 +299,7 @@ func TestNobodyServes(t *testing.T) {
 	r.pass(29*time.Second, "")
 	r.put(d1, none, "tell 1.1 again")
 	r.refused(d1, Binding{Service: "dns", VIPs: none.VIPs, Voucher: d1, Sequence: 1, Allocation: allocation(1, "s1", "s2"), Lifetime: time.Minute, Path: []Router{d1}}, ErrTaken)
-	kept := r.Words()
+	kept := r.Words(r.now)
 	r.put(d1, binding(d1, 3, 2), "steer 1.2 of 10.0.0.11, tell 1.2")
 	none.Sequence, none.Allocation = 4, nobody(3)
 	r.put(d1, none, "steer 1.3 of 10.0.0.11, tell 1.3")
@@ -364,7 +364,7 @@ func TestRestore(t *testing.T) {
 	r := newRig(t)
 	r.put(d1, binding(d1, 3, 4), "steer 1.4 of 10.0.0.11, tell 1.4")
 	r.put(d2, binding(d2, 1, 4), "tell 1.4")
-	kept := r.Words()
+	kept := r.Words(r.now)
 	wrong := binding(core, 1, 9)
 	wrong.Lifetime = 0
 	r.Book = book()
@@ -385,11 +385,22 @@ func TestRestore(t *testing.T) {
 
 	r.Book = book()
 	r.Restore(r.now, r.now.Add(-40*time.Second), kept)
-	again := r.Words() // of a router that restarts again and again
+	again := r.Words(r.now) // of a router that restarts again and again
 	r.Book = book()
 	r.Restore(r.now.Add(10*time.Second), r.now, again)
 	r.pass(19*time.Second, "")
 	r.pass(2*time.Second, "stop")
+	r.Book = book()
+	r.put(d1, binding(d1, 3, 4), "steer 1.4 of 10.0.0.11, tell 1.4")
+	r.Lost(r.now, d1)
+	if r.now = r.now.Add(40 * time.Second); !r.Holds(r.now) {
+		t.Error("what nobody vouches for is not held")
+	}
+	held := r.Words(r.now)
+	r.Book = book()
+	r.Restore(r.now, r.now, held)
+	r.pass(21*time.Second, "stop")
+
 	r.Book = book()
 	if got := told(r.Restore(r.now, r.now.Add(-time.Minute), kept)); got != "" {
 		t.Errorf("what is over: %q", got)

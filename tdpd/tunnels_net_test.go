@@ -104,28 +104,11 @@ func (x *tap) take(frame []byte) {
 // serve has a server say its name, the user's address and the sum of what it uploaded.
 func (r *rig) serve(name string) {
 	r.t.Helper()
-	var l net.Listener
-	if err := r.nodes[name].Do(func() (err error) {
-		l, err = net.Listen("tcp", tunnelVIP+":80")
-		return err
-	}); err != nil {
-		r.t.Fatal(err)
-	}
-	r.t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				h := sha256.New()
-				io.Copy(h, conn)
-				fmt.Fprintf(conn, "%s %v %x", name, conn.RemoteAddr(), h.Sum(nil))
-			}()
-		}
-	}()
+	r.nodes[name].Serve(tunnelVIP+":80", func(conn net.Conn) {
+		h := sha256.New()
+		io.Copy(h, conn)
+		fmt.Fprintf(conn, "%s %v %x", name, conn.RemoteAddr(), h.Sum(nil))
+	})
 }
 
 // upload uploads a megabyte to the VIP from a user's address, and returns who has served it.

@@ -117,26 +117,11 @@ func (c *chain) hop(from, to *testnet.Node, how How, label uint32) (h Hop) {
 
 // serve answers each connection with the sum of what came, and says from where it was.
 func (c *chain) serve(address string) {
-	var l net.Listener
-	c.do(c.server, func() (err error) {
-		l, err = net.Listen("tcp", address)
-		return err
+	c.server.Serve(address, func(conn net.Conn) {
+		h := sha256.New()
+		io.Copy(h, conn)
+		fmt.Fprintf(conn, "%v %x", conn.RemoteAddr(), h.Sum(nil))
 	})
-	c.t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				h := sha256.New()
-				io.Copy(h, conn)
-				fmt.Fprintf(conn, "%v %x", conn.RemoteAddr(), h.Sum(nil))
-			}()
-		}
-	}()
 }
 
 // send uploads bytes and checks what the server says of them.

@@ -109,26 +109,11 @@ func (c *nat) hopTo(server string) (h Hop) {
 // answerWith has the servers answer what came with their name, its sum, and as much again.
 func (c *nat) answerWith(address string) {
 	for name, s := range c.servers {
-		var l net.Listener
-		c.do(s, func() (err error) {
-			l, err = net.Listen("tcp", address)
-			return err
+		s.Serve(address, func(conn net.Conn) {
+			data, _ := io.ReadAll(conn) // the user sees what is missing
+			fmt.Fprintf(conn, "%s %x ", name, sha256.Sum256(data))
+			conn.Write(data)
 		})
-		c.t.Cleanup(func() { l.Close() })
-		go func() {
-			for {
-				conn, err := l.Accept()
-				if err != nil {
-					return
-				}
-				go func() {
-					defer conn.Close()
-					data, _ := io.ReadAll(conn) // the user sees what is missing
-					fmt.Fprintf(conn, "%s %x ", name, sha256.Sum256(data))
-					conn.Write(data)
-				}()
-			}
-		}()
 	}
 }
 

@@ -20,6 +20,10 @@ type AgentService struct {
 	Ports  []Port     // at least one; services may share a VIP by different ports
 	Accept portion.Union
 	Leased bool // a leader gives the users to others once this agent is dead: they are taken while it is alive
+	// Keeps: connections of users who moved are kept. Packets of TCP and UDP that are of none here go to who may have it, by Chains; what
+	// comes from peers goes up for whatever user has it here. Needs AgentConfig.Forward.
+	Keeps  bool
+	Chains []Chain // where Keeps; disjoint: of two that have a user the first holds
 }
 
 // AgentPlane rewrites group -> VIP on the interface where the server joins. One goroutine sets and closes it; any
@@ -28,7 +32,8 @@ type AgentPlane interface {
 	// Set makes services the complete set. The accepted users of a group switch in one step: no packet sees a mix. It fails,
 	// and changes nothing, when the services contradict each other.
 	Set(services []AgentService) error
-	// Prepare does what a Set of services would have to wait for, and changes nothing that packets meet.
+	// Prepare does what a Set of services would have to wait for, and puts their chains in force, so that whoever gets users finds
+	// their connections from the first packet on. Else it changes nothing that packets meet.
 	Prepare(services []AgentService) error
 	// Revive says that the agent is alive: from now on users of leased services are taken for AgentConfig.Hold, and no longer.
 	// Like the next three it may be called beside Set and Counters.
@@ -53,6 +58,7 @@ type AgentPlane interface {
 	Shed(group netip.Addr, share int) error
 	// Shedding is what Shed said last of group, be it in an earlier run.
 	Shedding(group netip.Addr) (share int, err error)
+	Forwarder
 	// Close lets go of the plane. keep: packets go on and the next OpenAgent takes it over; else VIPs, ARP settings and programs
 	// are as they were before.
 	Close(keep bool) error
@@ -73,6 +79,21 @@ type AgentCounters struct {
 	Clamped    uint64 // answers whose MSS option was lowered
 	Lapsed     uint64 // dropped: of a leased service, and the agent was not alive
 	Shed       uint64 // refused: first segments of new connections, for the server has too much to do
+
+	ForwardedOut      uint64 // straight from a router, sent to a server that may know it
+	ForwardedOn       uint64 // from a server, sent to an earlier one
+	ForwardedIn       uint64 // from a server, delivered
+	ForwardReturned   uint64 // of UDP, from a server, known to none: sent back to the owner
+	ForwardEnded      uint64 // of connections that nobody knows, sent up the stack, which resets them
+	ForwardFailed     uint64 // dropped: could not be sent
+	NotPeer           uint64 // dropped: from who is no peer, or no frame
+	HopsSpent         uint64 // dropped: servers sent it on too often
+	Held              uint64 // kept until Release
+	HeldLost          uint64 // of these, dropped: too many
+	Passed            uint64 // sent on by Pass
+	Strays            uint64 // given to Strays
+	StraysLost        uint64 // dropped beyond its rate, or not read in time
+	FragmentsFollowed uint64 // sent where their first was, later fragments
 }
 
 // Traffic is what a server did for a service.
@@ -94,10 +115,11 @@ const ShedAll = 1024
 
 // AgentConfig is what does not change while an agent runs.
 type AgentConfig struct {
-	Interface string        // Ethernet-like interface where the groups are joined
-	Bpffs     string        // directory for pins, on a bpffs
-	VIPDevice string        // VIPs are added here; "": lo
-	PathMTU   int           // bytes; the MSS of answers is clamped to PathMTU-40; 0: the interface's MTU
+	Interface string // Ethernet-like interface where the groups are joined
+	Bpffs     string // directory for pins, on a bpffs
+	VIPDevice string // VIPs are added here; "": lo
+	PathMTU   int    // bytes; the MSS of answers is clamped to PathMTU-40; 0: the interface's MTU
+	Forward   Forward
 	Hold      time.Duration // leased users are taken that long after the last sign of life; 0: like others
 	Log       *slog.Logger
 }

@@ -25,6 +25,7 @@ func NewFakeDirector() *FakeDirector {
 // FakeAgent is an AgentPlane without a kernel: it checks as the real one does and records what was set.
 type FakeAgent struct {
 	fake[AgentService, AgentCounters]
+	forwards
 	hold         time.Duration // 0: alive for ever once revived
 	until        time.Time
 	revived      bool
@@ -38,7 +39,7 @@ type FakeAgent struct {
 
 // NewFakeAgent returns a plane that has nothing set, and takes leased users for ever.
 func NewFakeAgent() *FakeAgent {
-	return &FakeAgent{fake: fake[AgentService, AgentCounters]{check: checkAgent}}
+	return &FakeAgent{fake: fake[AgentService, AgentCounters]{check: checkAgent}, forwards: newForwards()}
 }
 
 // NewMortalAgent returns one that takes leased users for hold after each sign of life.
@@ -46,6 +47,12 @@ func NewMortalAgent(hold time.Duration) *FakeAgent {
 	f := NewFakeAgent()
 	f.hold = hold
 	return f
+}
+
+// Close ends gates and Strays, too.
+func (f *FakeAgent) Close(keep bool) error {
+	f.forwards.close()
+	return f.fake.Close(keep)
 }
 
 // Prepare checks as Set does.
@@ -115,6 +122,7 @@ func (f *FakeAgent) Restart() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.closed, f.paused = false, false
+	f.forwards.open()
 }
 
 // Takes reports whether a packet for group from user goes to the application now.

@@ -31,7 +31,7 @@ func checkAgent(services []AgentService) error {
 	groups := make(map[netip.Addr]netip.Addr)
 	var errs []error
 	for _, s := range services {
-		errs = append(errs, checkTagged(s), checkService(taken, s.VIP, s.name(), s.Ports))
+		errs = append(errs, checkTagged(s), checkChains(s), checkService(taken, s.VIP, s.name(), s.Ports))
 		if vip, ok := groups[s.name()]; ok {
 			errs = append(errs, fmt.Errorf("group %s stands for %s and for %s: give each service its own group", s.name(), vip, s.VIP))
 		}
@@ -61,7 +61,7 @@ func checkTagged(s AgentService) error {
 // checkService finds what is wrong with one service, and with its ports beside those already taken (which it adds to).
 func checkService(taken map[portKey]netip.Addr, vip, group netip.Addr, ports []Port) error {
 	switch {
-	case !vip.Is4() || vip.IsMulticast() || vip.IsUnspecified() || vip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+	case !isHost(vip):
 		return fmt.Errorf("VIP %s: not an IPv4 unicast address", vip)
 	case group != vip && (!group.Is4() || !group.IsMulticast()):
 		return fmt.Errorf("VIP %s: group %s is not an IPv4 multicast address", vip, group)
@@ -79,6 +79,11 @@ func checkService(taken map[portKey]netip.Addr, vip, group netip.Addr, ports []P
 		taken[key] = group
 	}
 	return nil
+}
+
+// isHost reports whether a is an address that one host of IPv4 can have.
+func isHost(a netip.Addr) bool {
+	return a.Is4() && !a.IsMulticast() && !a.IsUnspecified() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
 func checkShed(group netip.Addr, share int) error {

@@ -14,7 +14,7 @@ func ToProto(s Service) *servicev1.Service {
 	p := &servicev1.Service{
 		Name: s.Name, Vip: s.VIP.String(), Vip6: text(s.VIP6), Group: text(s.Group), Mode: s.Mode, Policy: string(s.Policy), Refuse: string(s.Refuse),
 		Steering: string(s.Steering),
-		Slots:    &servicev1.Slots{By: string(s.Slots.By), Bits: uint32(s.Slots.Bits)}, Handover: s.Handover,
+		Slots:    &servicev1.Slots{By: string(s.Slots.By), Bits: uint32(s.Slots.Bits)}, Handover: handoverToProto(s.Handover),
 	}
 	if s.Balance != (policy.Balance{}) {
 		p.Balance = balanceToProto(s.Balance)
@@ -39,7 +39,7 @@ func ToProto(s Service) *servicev1.Service {
 // FromProto converts a service from the bus and validates it.
 func FromProto(p *servicev1.Service) (Service, error) {
 	s := Service{
-		Name: p.GetName(), Mode: p.GetMode(), Policy: alloc.Policy(p.GetPolicy()), Handover: p.GetHandover(), Refuse: Refusal(p.GetRefuse()),
+		Name: p.GetName(), Mode: p.GetMode(), Policy: alloc.Policy(p.GetPolicy()), Refuse: Refusal(p.GetRefuse()),
 		Steering: Steering(p.GetSteering()),
 		Slots:    alloc.Slots{By: alloc.By(p.GetSlots().GetBy()), Bits: int(p.GetSlots().GetBits())},
 	}
@@ -66,6 +66,9 @@ func FromProto(p *servicev1.Service) (Service, error) {
 		s.Ports = append(s.Ports, Port{port.GetProto(), uint16(port.GetNumber())})
 	}
 	if s.Balance, err = balanceFromProto(p.GetBalance()); err != nil {
+		return Service{}, fmt.Errorf("service %q: %w", s.Name, err)
+	}
+	if s.Handover, err = handoverFromProto(p.GetHandover()); err != nil {
 		return Service{}, fmt.Errorf("service %q: %w", s.Name, err)
 	}
 	for _, pp := range p.GetPrefixes() {

@@ -19,9 +19,6 @@ const (
 	Tags      = "tags"      // routers send each user's packets along its server's label-switched tree (Fig 17)
 )
 
-// Reset is the handover in which connections of moved users are closed and opened anew (Fig 12).
-const Reset = "reset"
-
 // Steering is when routers upstream begin to send a user along its server's tree, with Tags.
 type Steering string
 
@@ -53,7 +50,7 @@ type Service struct {
 	Balance  policy.Balance // zero: the default
 	Prefixes []policy.Prefix
 	Slots    alloc.Slots
-	Handover string
+	Handover Handover
 	Refuse   Refusal     // with Tags alone
 	Steering Steering    // likewise
 	Split    steer.Split // NATs whose users are told apart by source port, too; with Tags and no Group alone

@@ -3,6 +3,8 @@ package service
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,7 +63,7 @@ func TestDefaults(t *testing.T) {
 	if s.Balance != policy.DefaultBalance() {
 		t.Errorf("default balance: %+v", s.Balance)
 	}
-	if s.Mode != Multicast || s.Policy != "equal" || s.Slots.String() != "suffix/8" || s.Handover != Reset || s.Static() {
+	if s.Mode != Multicast || s.Policy != "equal" || s.Slots.String() != "suffix/8" || !slices.Equal(s.Handover.Strategies, []Strategy{Reset}) || s.Handover.Close != CloseReset || s.Static() {
 		t.Errorf("defaults: %+v", s)
 	}
 }
@@ -222,6 +224,15 @@ func TestRefused(t *testing.T) {
 		"split of too many":   {replace(split, "203.0.113.7", strings.Join(addresses(257), ", ")), "259 prefixes, at most 256"},
 		"slots":               {web + "slots: suffix/17", "17 bits"},
 		"handover":            {web + "handover: magic", "magic"},
+		"handover twice":      {web + "handover: [forward, forward]", "forward is there twice"},
+		"handover after all":  {web + "handover: [reset, forward]", "nothing is left after it"},
+		"handover's key":      {web + "handover: {strategy: forward, deadlin: 1s}", "no key deadlin"},
+		"handover's close":    {web + "handover: {strategy: reset, close: softly}", "close \"softly\""},
+		"deadline of forward": {web + "handover: {strategy: forward, deadline: 1s}", "deadline goes with transfer"},
+		"deadline":            {web + "handover: {strategy: transfer, deadline: 1ms}", "want 100ms to 1m0s"},
+		"break of reset":      {web + "handover: {strategy: reset, break: 1m}", "break goes with forward and pin"},
+		"break":               {web + "handover: {strategy: forward, break: soon}", "break \"soon\""},
+		"static handover":     {static + "handover: forward", "it takes a leader"},
 		"vip and port taken":  {web + "---" + replace(web, "web", "dns", "239.80.80.80", "239.1.1.1", "tcp/80", "tcp/81"), "udp/53"},
 		"group taken":         {web + "---" + replace(web, "web", "dns", "192.0.2.80", "192.0.2.81"), "same group"},
 		"portions overlap":    {replace(static, "0.0.0.3/0.0.0.3", "0.0.0.2/0.0.0.3"), "portions"},
@@ -252,8 +263,44 @@ func TestServicesShareAVIPByPort(t *testing.T) {
 	}
 }
 
+// handovers are all that can be said of one, and what is meant.
+var handovers = map[string]Handover{
+	"handover: forward":             {Strategies: []Strategy{Forward}, Close: CloseReset},
+	"handover: [transfer, forward]": {Strategies: []Strategy{Transfer, Forward}, Close: CloseReset, Deadline: 2 * time.Second},
+	"handover: {strategy: [pin, forward, reset], close: orderly, break: 5m}": {
+		Strategies: []Strategy{Pin, Forward, Reset}, Close: CloseOrderly, Break: 5 * time.Minute,
+	},
+	"handover: {strategy: transfer, deadline: 750ms}": {Strategies: []Strategy{Transfer}, Close: CloseReset, Deadline: 750 * time.Millisecond},
+}
+
+func TestHandovers(t *testing.T) {
+	for text, want := range handovers {
+		services, err := Parse([]byte(web + text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := services[0].Handover; !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, want %+v", text, got, want)
+		}
+		out, err := Marshal(services...)
+		if err != nil || !strings.Contains(string(out), text) && !strings.Contains(text, "{") {
+			t.Errorf("%v: %s became\n%s", err, text, out)
+		}
+		back, err := FromProto(ToProto(services[0]))
+		if err != nil || !reflect.DeepEqual(back.Handover, want) {
+			t.Errorf("%v: %s on the bus is %+v", err, text, back.Handover)
+		}
+	}
+	if h, err := handoverFromProto(nil); err != nil || !reflect.DeepEqual(h, DefaultHandover()) {
+		t.Errorf("not said: %+v, %v", h, err)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add(web)
+	for text := range handovers {
+		f.Add(web + text)
+	}
 	f.Add(static)
 	f.Add(denying)
 	f.Add(geo)

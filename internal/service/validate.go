@@ -29,7 +29,7 @@ func (s Service) Validate() error {
 	if err := CheckName(s.Name); err != nil {
 		return fmt.Errorf("service: %w", err)
 	}
-	for _, check := range []func() error{s.checkAddresses, s.checkPorts, s.checkWords, s.checkSplit, s.checkRules, s.checkServers, s.checkPortions} {
+	for _, check := range []func() error{s.checkAddresses, s.checkPorts, s.checkWords, s.checkHandover, s.checkSplit, s.checkRules, s.checkServers, s.checkPortions} {
 		if err := check(); err != nil {
 			return fmt.Errorf("service %s: %w", s.Name, err)
 		}
@@ -92,9 +92,6 @@ func (s Service) checkWords() error {
 		return fmt.Errorf("steering %q goes with mode tags: with multicast servers join for all of their users", s.Steering)
 	case s.Mode == Tags && s.Static():
 		return errors.New("portions of servers with mode tags: it takes a leader, which gives epochs to what routers are told")
-	}
-	if s.Handover != Reset {
-		return fmt.Errorf("handover %q: want reset", s.Handover)
 	}
 	return s.Slots.Check()
 }

@@ -19,21 +19,21 @@ import (
 
 // document is a Service in YAML and JSON.
 type document struct {
-	Name     string           `yaml:"name" json:"name"`
-	VIP      string           `yaml:"vip" json:"vip"`
-	VIP6     string           `yaml:"vip6,omitempty" json:"vip6,omitempty"`
-	Group    string           `yaml:"group,omitempty" json:"group,omitempty"`
-	Ports    []string         `yaml:"ports,flow" json:"ports"`
-	Mode     string           `yaml:"mode" json:"mode"`
-	Policy   string           `yaml:"policy" json:"policy"`
-	Balance  *balanceDocument `yaml:"balance,omitempty" json:"balance,omitempty"`
-	Prefixes []prefixDocument `yaml:"prefixes,omitempty" json:"prefixes,omitempty"`
-	Slots    string           `yaml:"slots" json:"slots"`
-	Handover string           `yaml:"handover" json:"handover"`
-	Refuse   string           `yaml:"refuse,omitempty" json:"refuse,omitempty"`
-	Steering string           `yaml:"steering,omitempty" json:"steering,omitempty"`
-	Split    []string         `yaml:"split,omitempty,flow" json:"split,omitempty"`
-	Servers  []serverDocument `yaml:"servers,omitempty" json:"servers,omitempty"`
+	Name     string            `yaml:"name" json:"name"`
+	VIP      string            `yaml:"vip" json:"vip"`
+	VIP6     string            `yaml:"vip6,omitempty" json:"vip6,omitempty"`
+	Group    string            `yaml:"group,omitempty" json:"group,omitempty"`
+	Ports    []string          `yaml:"ports,flow" json:"ports"`
+	Mode     string            `yaml:"mode" json:"mode"`
+	Policy   string            `yaml:"policy" json:"policy"`
+	Balance  *balanceDocument  `yaml:"balance,omitempty" json:"balance,omitempty"`
+	Prefixes []prefixDocument  `yaml:"prefixes,omitempty" json:"prefixes,omitempty"`
+	Slots    string            `yaml:"slots" json:"slots"`
+	Handover *handoverDocument `yaml:"handover,omitempty" json:"handover,omitempty"`
+	Refuse   string            `yaml:"refuse,omitempty" json:"refuse,omitempty"`
+	Steering string            `yaml:"steering,omitempty" json:"steering,omitempty"`
+	Split    []string          `yaml:"split,omitempty,flow" json:"split,omitempty"`
+	Servers  []serverDocument  `yaml:"servers,omitempty" json:"servers,omitempty"`
 }
 
 type serverDocument struct {
@@ -115,7 +115,7 @@ func (s Service) MarshalJSON() ([]byte, error) { return json.Marshal(toDocument(
 func toDocument(s Service) document {
 	d := document{
 		Name: s.Name, VIP: s.VIP.String(), VIP6: text(s.VIP6), Group: text(s.Group), Mode: s.Mode,
-		Policy: string(s.Policy), Slots: s.Slots.String(), Handover: s.Handover, Refuse: string(s.Refuse), Steering: string(s.Steering),
+		Policy: string(s.Policy), Slots: s.Slots.String(), Handover: handoverToDocument(s.Handover), Refuse: string(s.Refuse), Steering: string(s.Steering),
 	}
 	d.Balance, d.Prefixes = balanceToDocument(s), prefixesToDocument(s.Prefixes)
 	for _, p := range s.Split {
@@ -137,7 +137,7 @@ func toDocument(s Service) document {
 func (d document) service() (Service, error) {
 	s := Service{
 		Name: d.Name, Mode: or(d.Mode, Multicast), Policy: alloc.Policy(or(d.Policy, string(alloc.Equal))),
-		Handover: or(d.Handover, Reset), Refuse: Refusal(d.Refuse), Steering: Steering(d.Steering),
+		Refuse: Refusal(d.Refuse), Steering: Steering(d.Steering),
 	}
 	if s.Mode == Tags {
 		s.Refuse, s.Steering = Refusal(or(d.Refuse, string(RefuseReset))), Steering(or(d.Steering, string(Proactive)))
@@ -162,6 +162,9 @@ func (d document) service() (Service, error) {
 	}
 	if s.Balance, err = d.Balance.balance(); err != nil {
 		return fail(fmt.Errorf("balance: %w", err))
+	}
+	if s.Handover, err = d.Handover.handover(); err != nil {
+		return fail(err)
 	}
 	for _, pd := range d.Prefixes {
 		p, err := parsePrefix(pd.Prefix, pd.Servers)

@@ -17,7 +17,7 @@ var (
 	web   = service.Service{
 		Name: "web", VIP: netip.MustParseAddr("192.0.2.80"), Group: netip.MustParseAddr("239.80.80.80"),
 		Ports: []service.Port{{Proto: "tcp", Number: 80}}, Mode: "multicast", Policy: "equal",
-		Slots: alloc.Slots{By: alloc.Suffix, Bits: 1}, Handover: "reset",
+		Slots: alloc.Slots{By: alloc.Suffix, Bits: 1}, Handover: service.DefaultHandover(),
 	}
 	even = netip.MustParseAddr("10.1.0.2")
 	odd  = netip.MustParseAddr("10.1.0.3")
@@ -147,7 +147,7 @@ func TestUsersComeBackWithinSettle(t *testing.T) {
 func TestAllocatedUsersAreLeased(t *testing.T) {
 	static := service.Service{
 		Name: "dns", VIP: web.VIP, Group: netip.MustParseAddr("239.53.53.53"), Ports: []service.Port{{Proto: "udp", Number: 53}},
-		Mode: "multicast", Policy: "equal", Slots: web.Slots, Handover: "reset",
+		Mode: "multicast", Policy: "equal", Slots: web.Slots, Handover: service.DefaultHandover(),
 		Servers: []service.Server{{Name: "s2", Portions: []portion.Portion{portion.MustParse("0.0.0.0/0")}}},
 	}
 	c := NewCore("s2", []string{"web", "dns"}, netip.MustParsePrefix("10.3.2.0/24"), settle)

@@ -32,14 +32,14 @@ type Service struct {
 	Mode          string                 `protobuf:"bytes,5,opt,name=mode,proto3" json:"mode,omitempty"`     // multicast, tags
 	Policy        string                 `protobuf:"bytes,6,opt,name=policy,proto3" json:"policy,omitempty"` // equal, weighted, load, least-connections, wanted, geo
 	Slots         *Slots                 `protobuf:"bytes,7,opt,name=slots,proto3" json:"slots,omitempty"`
-	Handover      string                 `protobuf:"bytes,8,opt,name=handover,proto3" json:"handover,omitempty"` // reset
-	Servers       []*Server              `protobuf:"bytes,9,rep,name=servers,proto3" json:"servers,omitempty"`   // static use
-	Balance       *Balance               `protobuf:"bytes,10,opt,name=balance,proto3" json:"balance,omitempty"`  // not there: the defaults
+	Servers       []*Server              `protobuf:"bytes,9,rep,name=servers,proto3" json:"servers,omitempty"`  // static use
+	Balance       *Balance               `protobuf:"bytes,10,opt,name=balance,proto3" json:"balance,omitempty"` // not there: the defaults
 	Prefixes      []*Prefix              `protobuf:"bytes,11,rep,name=prefixes,proto3" json:"prefixes,omitempty"`
 	Vip6          string                 `protobuf:"bytes,12,opt,name=vip6,proto3" json:"vip6,omitempty"`         // IPv6 address in text; with mode tags alone
 	Refuse        string                 `protobuf:"bytes,13,opt,name=refuse,proto3" json:"refuse,omitempty"`     // reset, unreachable, drop: what users get whom nobody serves; with mode tags alone
 	Steering      string                 `protobuf:"bytes,14,opt,name=steering,proto3" json:"steering,omitempty"` // proactive, reactive: when routers upstream begin with a user; with mode tags alone
 	Split         []string               `protobuf:"bytes,15,rep,name=split,proto3" json:"split,omitempty"`       // prefixes in text, sorted, at most 256: whose users are told apart by source port, too; with mode tags alone
+	Handover      *Handover              `protobuf:"bytes,16,opt,name=handover,proto3" json:"handover,omitempty"` // not there: reset
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -123,13 +123,6 @@ func (x *Service) GetSlots() *Slots {
 	return nil
 }
 
-func (x *Service) GetHandover() string {
-	if x != nil {
-		return x.Handover
-	}
-	return ""
-}
-
 func (x *Service) GetServers() []*Server {
 	if x != nil {
 		return x.Servers
@@ -179,6 +172,82 @@ func (x *Service) GetSplit() []string {
 	return nil
 }
 
+func (x *Service) GetHandover() *Handover {
+	if x != nil {
+		return x.Handover
+	}
+	return nil
+}
+
+// Handover says what becomes of live connections whose users move.
+type Handover struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Strategies    []string               `protobuf:"bytes,1,rep,name=strategies,proto3" json:"strategies,omitempty"`                    // reset, forward, transfer, pin; the first that can be had
+	Close         string                 `protobuf:"bytes,2,opt,name=close,proto3" json:"close,omitempty"`                              // reset, orderly
+	BreakMs       uint64                 `protobuf:"varint,3,opt,name=break_ms,json=breakMs,proto3" json:"break_ms,omitempty"`          // 0: never
+	DeadlineMs    uint64                 `protobuf:"varint,4,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"` // of a transfer; 0: the default
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Handover) Reset() {
+	*x = Handover{}
+	mi := &file_proto_service_v1_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Handover) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Handover) ProtoMessage() {}
+
+func (x *Handover) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_service_v1_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Handover.ProtoReflect.Descriptor instead.
+func (*Handover) Descriptor() ([]byte, []int) {
+	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Handover) GetStrategies() []string {
+	if x != nil {
+		return x.Strategies
+	}
+	return nil
+}
+
+func (x *Handover) GetClose() string {
+	if x != nil {
+		return x.Close
+	}
+	return ""
+}
+
+func (x *Handover) GetBreakMs() uint64 {
+	if x != nil {
+		return x.BreakMs
+	}
+	return 0
+}
+
+func (x *Handover) GetDeadlineMs() uint64 {
+	if x != nil {
+		return x.DeadlineMs
+	}
+	return 0
+}
+
 // Balance are the knobs of the feedback policies. Parts are 0 to 1.
 type Balance struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -194,7 +263,7 @@ type Balance struct {
 
 func (x *Balance) Reset() {
 	*x = Balance{}
-	mi := &file_proto_service_v1_service_proto_msgTypes[1]
+	mi := &file_proto_service_v1_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -206,7 +275,7 @@ func (x *Balance) String() string {
 func (*Balance) ProtoMessage() {}
 
 func (x *Balance) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_service_v1_service_proto_msgTypes[1]
+	mi := &file_proto_service_v1_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -219,7 +288,7 @@ func (x *Balance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Balance.ProtoReflect.Descriptor instead.
 func (*Balance) Descriptor() ([]byte, []int) {
-	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{1}
+	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Balance) GetIntervalMs() uint64 {
@@ -275,7 +344,7 @@ type Prefix struct {
 
 func (x *Prefix) Reset() {
 	*x = Prefix{}
-	mi := &file_proto_service_v1_service_proto_msgTypes[2]
+	mi := &file_proto_service_v1_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -287,7 +356,7 @@ func (x *Prefix) String() string {
 func (*Prefix) ProtoMessage() {}
 
 func (x *Prefix) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_service_v1_service_proto_msgTypes[2]
+	mi := &file_proto_service_v1_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -300,7 +369,7 @@ func (x *Prefix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prefix.ProtoReflect.Descriptor instead.
 func (*Prefix) Descriptor() ([]byte, []int) {
-	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{2}
+	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Prefix) GetPortion() string {
@@ -327,7 +396,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_proto_service_v1_service_proto_msgTypes[3]
+	mi := &file_proto_service_v1_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -339,7 +408,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_service_v1_service_proto_msgTypes[3]
+	mi := &file_proto_service_v1_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -352,7 +421,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{3}
+	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Port) GetProto() string {
@@ -380,7 +449,7 @@ type Slots struct {
 
 func (x *Slots) Reset() {
 	*x = Slots{}
-	mi := &file_proto_service_v1_service_proto_msgTypes[4]
+	mi := &file_proto_service_v1_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -392,7 +461,7 @@ func (x *Slots) String() string {
 func (*Slots) ProtoMessage() {}
 
 func (x *Slots) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_service_v1_service_proto_msgTypes[4]
+	mi := &file_proto_service_v1_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -405,7 +474,7 @@ func (x *Slots) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Slots.ProtoReflect.Descriptor instead.
 func (*Slots) Descriptor() ([]byte, []int) {
-	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{4}
+	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Slots) GetBy() string {
@@ -435,7 +504,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_proto_service_v1_service_proto_msgTypes[5]
+	mi := &file_proto_service_v1_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -447,7 +516,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_service_v1_service_proto_msgTypes[5]
+	mi := &file_proto_service_v1_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -460,7 +529,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{5}
+	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Server) GetName() string {
@@ -502,7 +571,7 @@ var File_proto_service_v1_service_proto protoreflect.FileDescriptor
 
 const file_proto_service_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1eproto/service/v1/service.proto\x12\x13manycast.service.v1\"\xf6\x03\n" +
+	"\x1eproto/service/v1/service.proto\x12\x13manycast.service.v1\"\x9b\x04\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03vip\x18\x02 \x01(\tR\x03vip\x12\x14\n" +
@@ -510,8 +579,7 @@ const file_proto_service_v1_service_proto_rawDesc = "" +
 	"\x05ports\x18\x04 \x03(\v2\x19.manycast.service.v1.PortR\x05ports\x12\x12\n" +
 	"\x04mode\x18\x05 \x01(\tR\x04mode\x12\x16\n" +
 	"\x06policy\x18\x06 \x01(\tR\x06policy\x120\n" +
-	"\x05slots\x18\a \x01(\v2\x1a.manycast.service.v1.SlotsR\x05slots\x12\x1a\n" +
-	"\bhandover\x18\b \x01(\tR\bhandover\x125\n" +
+	"\x05slots\x18\a \x01(\v2\x1a.manycast.service.v1.SlotsR\x05slots\x125\n" +
 	"\aservers\x18\t \x03(\v2\x1b.manycast.service.v1.ServerR\aservers\x126\n" +
 	"\abalance\x18\n" +
 	" \x01(\v2\x1c.manycast.service.v1.BalanceR\abalance\x127\n" +
@@ -519,7 +587,16 @@ const file_proto_service_v1_service_proto_rawDesc = "" +
 	"\x04vip6\x18\f \x01(\tR\x04vip6\x12\x16\n" +
 	"\x06refuse\x18\r \x01(\tR\x06refuse\x12\x1a\n" +
 	"\bsteering\x18\x0e \x01(\tR\bsteering\x12\x14\n" +
-	"\x05split\x18\x0f \x03(\tR\x05split\"\x9e\x01\n" +
+	"\x05split\x18\x0f \x03(\tR\x05split\x129\n" +
+	"\bhandover\x18\x10 \x01(\v2\x1d.manycast.service.v1.HandoverR\bhandoverJ\x04\b\b\x10\t\"|\n" +
+	"\bHandover\x12\x1e\n" +
+	"\n" +
+	"strategies\x18\x01 \x03(\tR\n" +
+	"strategies\x12\x14\n" +
+	"\x05close\x18\x02 \x01(\tR\x05close\x12\x19\n" +
+	"\bbreak_ms\x18\x03 \x01(\x04R\abreakMs\x12\x1f\n" +
+	"\vdeadline_ms\x18\x04 \x01(\x04R\n" +
+	"deadlineMs\"\x9e\x01\n" +
 	"\aBalance\x12\x1f\n" +
 	"\vinterval_ms\x18\x01 \x01(\x04R\n" +
 	"intervalMs\x12\x1e\n" +
@@ -558,26 +635,28 @@ func file_proto_service_v1_service_proto_rawDescGZIP() []byte {
 	return file_proto_service_v1_service_proto_rawDescData
 }
 
-var file_proto_service_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_proto_service_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_proto_service_v1_service_proto_goTypes = []any{
-	(*Service)(nil), // 0: manycast.service.v1.Service
-	(*Balance)(nil), // 1: manycast.service.v1.Balance
-	(*Prefix)(nil),  // 2: manycast.service.v1.Prefix
-	(*Port)(nil),    // 3: manycast.service.v1.Port
-	(*Slots)(nil),   // 4: manycast.service.v1.Slots
-	(*Server)(nil),  // 5: manycast.service.v1.Server
+	(*Service)(nil),  // 0: manycast.service.v1.Service
+	(*Handover)(nil), // 1: manycast.service.v1.Handover
+	(*Balance)(nil),  // 2: manycast.service.v1.Balance
+	(*Prefix)(nil),   // 3: manycast.service.v1.Prefix
+	(*Port)(nil),     // 4: manycast.service.v1.Port
+	(*Slots)(nil),    // 5: manycast.service.v1.Slots
+	(*Server)(nil),   // 6: manycast.service.v1.Server
 }
 var file_proto_service_v1_service_proto_depIdxs = []int32{
-	3, // 0: manycast.service.v1.Service.ports:type_name -> manycast.service.v1.Port
-	4, // 1: manycast.service.v1.Service.slots:type_name -> manycast.service.v1.Slots
-	5, // 2: manycast.service.v1.Service.servers:type_name -> manycast.service.v1.Server
-	1, // 3: manycast.service.v1.Service.balance:type_name -> manycast.service.v1.Balance
-	2, // 4: manycast.service.v1.Service.prefixes:type_name -> manycast.service.v1.Prefix
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	4, // 0: manycast.service.v1.Service.ports:type_name -> manycast.service.v1.Port
+	5, // 1: manycast.service.v1.Service.slots:type_name -> manycast.service.v1.Slots
+	6, // 2: manycast.service.v1.Service.servers:type_name -> manycast.service.v1.Server
+	2, // 3: manycast.service.v1.Service.balance:type_name -> manycast.service.v1.Balance
+	3, // 4: manycast.service.v1.Service.prefixes:type_name -> manycast.service.v1.Prefix
+	1, // 5: manycast.service.v1.Service.handover:type_name -> manycast.service.v1.Handover
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_proto_service_v1_service_proto_init() }
@@ -591,7 +670,7 @@ func file_proto_service_v1_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_service_v1_service_proto_rawDesc), len(file_proto_service_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

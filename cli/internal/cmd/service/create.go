@@ -98,7 +98,7 @@ func (o createOptions) exists() error {
 }
 
 func (o createOptions) spec() (service.Service, error) {
-	spec := service.Service{Name: o.name, Mode: o.mode, Policy: alloc.Policy(o.policy), Handover: service.Reset}
+	spec := service.Service{Name: o.name, Mode: o.mode, Policy: alloc.Policy(o.policy), Handover: service.DefaultHandover()}
 	if o.mode == service.Tags {
 		spec.Refuse, spec.Steering = service.RefuseReset, service.Proactive
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -34,7 +35,7 @@ func TestCreate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if spec.Policy != alloc.Weighted || spec.Slots.String() != "prefix/4" || len(spec.Ports) != 3 || spec.Mode != service.Multicast || spec.Handover != service.Reset {
+	if spec.Policy != alloc.Weighted || spec.Slots.String() != "prefix/4" || len(spec.Ports) != 3 || spec.Mode != service.Multicast || !reflect.DeepEqual(spec.Handover, service.DefaultHandover()) {
 		t.Fatalf("%+v", spec)
 	}
 	for _, bad := range map[string]struct {

@@ -68,7 +68,7 @@ func details(snap *pool.Snapshot, svc *pool.Service) cmdutil.Table {
 	}
 	lines = append(lines, [][]string{
 		{"slots", fmt.Sprintf("%s: %d", r.Slots, svc.Spec.Slots.Count())},
-		{"handover", svc.Spec.Handover},
+		{"handover", svc.Spec.Handover.String()},
 	}...)
 	switch {
 	case r.Static:

@@ -29,6 +29,9 @@ type Allocation struct {
 	// Addresses are the servers' own, in the order of Servers; invalid where not known. They say who is whose neighbour and
 	// change nothing of the partition.
 	Addresses []netip.Addr
+
+	// Trail says who had the cells before, of a service that keeps moved users' connections. It changes nothing of the partition.
+	Trail Trail
 }
 
 // Zero reports whether a is what comes before the first allocation.
@@ -69,7 +72,7 @@ func (a Allocation) Check() error {
 			return fmt.Errorf("allocation %v: %s has no proper standby", a.Epoch, a.cellName(i))
 		}
 	}
-	return nil
+	return a.Trail.check(a)
 }
 
 // Same reports whether a and b have the same cells and give each to the same owner and standby, whatever their epochs.

@@ -13,6 +13,7 @@ type Load struct {
 	Queue       int      // connections waiting to be accepted
 	Wanted      []portion.Portion
 	Hot         []Hot // the heaviest first
+	Kept        *Kept // nil: nothing is known of it
 }
 
 // Hot is a portion of the sources with a large share of a server's load.

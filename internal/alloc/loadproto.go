@@ -19,6 +19,7 @@ func LoadToProto(l Load) *allocv1.Load {
 	p := &allocv1.Load{
 		Connections: uint32(min(max(l.Connections, 0), math.MaxUint32)), Accepts: l.Accepts, Bytes: l.Bytes, Cpu: l.CPU, Memory: l.Memory,
 		Application: l.Application, Queue: uint32(min(max(l.Queue, 0), math.MaxUint32)),
+		Kept: keptToProto(l.Kept),
 	}
 	for _, w := range l.Wanted {
 		p.Wanted = append(p.Wanted, w.String())
@@ -35,6 +36,7 @@ func LoadFromProto(p *allocv1.Load) Load {
 	l := Load{
 		Connections: int(p.GetConnections()), Queue: int(p.GetQueue()),
 		Accepts: figure(p.GetAccepts(), maxFigure), Bytes: figure(p.GetBytes(), maxFigure), CPU: figure(p.GetCpu(), 1), Memory: figure(p.GetMemory(), 1),
+		Kept: keptFromProto(p.GetKept()),
 	}
 	if p != nil && p.Application != nil && !math.IsNaN(p.GetApplication()) {
 		given := figure(p.GetApplication(), maxFigure)

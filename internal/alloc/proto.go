@@ -37,6 +37,7 @@ func ToProto(service string, a Allocation) *allocv1.Allocation {
 		}
 		p.Addresses = append(p.Addresses, text)
 	}
+	p.Trail = trailToProto(a.Trail)
 	return p
 }
 
@@ -62,6 +63,9 @@ func FromProto(p *allocv1.Allocation) (Allocation, error) {
 	}
 	if a.Addresses, err = parseAddresses(p.GetAddresses()); err != nil {
 		return Allocation{}, fmt.Errorf("allocation of %q: %w", p.GetService(), err)
+	}
+	if a.Trail, err = trailFromProto(p.GetTrail()); err != nil {
+		return Allocation{}, fmt.Errorf("allocation of %q: trail: %w", p.GetService(), err)
 	}
 	if err := a.Check(); err != nil {
 		return Allocation{}, fmt.Errorf("allocation of %q: %w", p.GetService(), err)

@@ -288,6 +288,7 @@ func refusal(r service.Refusal) tdpdv1.Refusal {
 
 // word is a service's; without an allocation nobody serves its users yet.
 func (w *words) word(s service.Service, a alloc.Allocation) *tdpdv1.UserBinding {
+	a.Trail = alloc.Trail{} // servers forward, not routers
 	b := &tdpdv1.UserBinding{
 		Service: s.Name, Allocation: alloc.ToProto(s.Name, a),
 		LifetimeMs: uint32(w.lifetime.Milliseconds()), HoldMs: uint32(w.hold.Milliseconds()), Refuse: refusal(s.Refuse),

@@ -121,6 +121,9 @@ func (p *pool) evaluate(now time.Time) []Action {
 		return append(out, p.takeBack()...)
 	}
 	p.settled = nil
+	if p.spec.Handover.Keeps() {
+		next.Trail = alloc.Follow(p.state.Committed, next, p.holders(now))
+	}
 	p.round = &round{next: next, move: move, reason: p.reason(now, next, d.Why), began: now, agents: p.agents(now, next)}
 	return append(out, Save{p.name, p.revision, store.State{Committed: p.state.Committed, Prepared: next}})
 }

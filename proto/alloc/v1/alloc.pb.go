@@ -88,6 +88,7 @@ type Allocation struct {
 	Standby       []uint32               `protobuf:"varint,6,rep,packed,name=standby,proto3" json:"standby,omitempty"` // the same; 65535: none
 	Addresses     []string               `protobuf:"bytes,7,rep,name=addresses,proto3" json:"addresses,omitempty"`     // of the servers, in their order; empty: not known
 	Fixed         []string               `protobuf:"bytes,8,rep,name=fixed,proto3" json:"fixed,omitempty"`             // portions, as address/mask or prefix; sorted, disjoint
+	Trail         *Trail                 `protobuf:"bytes,9,opt,name=trail,proto3" json:"trail,omitempty"`             // not there: moved users' connections are not kept
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -178,6 +179,179 @@ func (x *Allocation) GetFixed() []string {
 	return nil
 }
 
+func (x *Allocation) GetTrail() *Trail {
+	if x != nil {
+		return x.Trail
+	}
+	return nil
+}
+
+// Trail says who had cells before, as far as connections may live there still.
+type Trail struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Chains        []*Chain               `protobuf:"bytes,1,rep,name=chains,proto3" json:"chains,omitempty"`
+	Of            []uint32               `protobuf:"varint,2,rep,packed,name=of,proto3" json:"of,omitempty"` // per cell 0, or 1 more than an index into chains
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trail) Reset() {
+	*x = Trail{}
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trail) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trail) ProtoMessage() {}
+
+func (x *Trail) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trail.ProtoReflect.Descriptor instead.
+func (*Trail) Descriptor() ([]byte, []int) {
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Trail) GetChains() []*Chain {
+	if x != nil {
+		return x.Chains
+	}
+	return nil
+}
+
+func (x *Trail) GetOf() []uint32 {
+	if x != nil {
+		return x.Of
+	}
+	return nil
+}
+
+// Chain are former owners of a cell, the latest first.
+type Chain struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hops          []*Hop                 `protobuf:"bytes,1,rep,name=hops,proto3" json:"hops,omitempty"` // at most 8
+	Cut           *Epoch                 `protobuf:"bytes,2,opt,name=cut,proto3" json:"cut,omitempty"`   // others had it until then or before; zero: nobody
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Chain) Reset() {
+	*x = Chain{}
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Chain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Chain) ProtoMessage() {}
+
+func (x *Chain) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Chain.ProtoReflect.Descriptor instead.
+func (*Chain) Descriptor() ([]byte, []int) {
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Chain) GetHops() []*Hop {
+	if x != nil {
+		return x.Hops
+	}
+	return nil
+}
+
+func (x *Chain) GetCut() *Epoch {
+	if x != nil {
+		return x.Cut
+	}
+	return nil
+}
+
+type Hop struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Server        string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"` // empty: not known
+	Until         *Epoch                 `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"`     // the last epoch in which it owned the cell
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hop) Reset() {
+	*x = Hop{}
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hop) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hop) ProtoMessage() {}
+
+func (x *Hop) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hop.ProtoReflect.Descriptor instead.
+func (*Hop) Descriptor() ([]byte, []int) {
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Hop) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *Hop) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Hop) GetUntil() *Epoch {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
 // State is the value of bucket "allocations" under the service's name. What is prepared was executed by nobody.
 type State struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -189,7 +363,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[2]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -201,7 +375,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[2]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -214,7 +388,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{2}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *State) GetCommitted() *Allocation {
@@ -247,7 +421,7 @@ type Registration struct {
 
 func (x *Registration) Reset() {
 	*x = Registration{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[3]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -259,7 +433,7 @@ func (x *Registration) String() string {
 func (*Registration) ProtoMessage() {}
 
 func (x *Registration) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[3]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -272,7 +446,7 @@ func (x *Registration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Registration.ProtoReflect.Descriptor instead.
 func (*Registration) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{3}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Registration) GetName() string {
@@ -336,13 +510,14 @@ type Load struct {
 	Queue         uint32                 `protobuf:"varint,7,opt,name=queue,proto3" json:"queue,omitempty"`                    // connections waiting to be accepted
 	Wanted        []string               `protobuf:"bytes,8,rep,name=wanted,proto3" json:"wanted,omitempty"`                   // portions that the server asks for (Fig 19)
 	Hot           []*Hot                 `protobuf:"bytes,9,rep,name=hot,proto3" json:"hot,omitempty"`                         // the heaviest portions of what it serves, the heaviest first
+	Kept          *Kept                  `protobuf:"bytes,10,opt,name=kept,proto3" json:"kept,omitempty"`                      // not there: nothing is known of it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Load) Reset() {
 	*x = Load{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[4]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -354,7 +529,7 @@ func (x *Load) String() string {
 func (*Load) ProtoMessage() {}
 
 func (x *Load) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[4]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -367,7 +542,7 @@ func (x *Load) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Load.ProtoReflect.Descriptor instead.
 func (*Load) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{4}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Load) GetConnections() uint32 {
@@ -433,6 +608,74 @@ func (x *Load) GetHot() []*Hot {
 	return nil
 }
 
+func (x *Load) GetKept() *Kept {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
+// Kept is what a server holds of connections of users who are others' now.
+type Kept struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         *Epoch                 `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"` // of the allocation by which it has counted
+	Connections   uint32                 `protobuf:"varint,2,opt,name=connections,proto3" json:"connections,omitempty"`
+	Since         *Epoch                 `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"` // the last epoch in which it owned the user of one of them, the earliest of all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Kept) Reset() {
+	*x = Kept{}
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Kept) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Kept) ProtoMessage() {}
+
+func (x *Kept) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Kept.ProtoReflect.Descriptor instead.
+func (*Kept) Descriptor() ([]byte, []int) {
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Kept) GetEpoch() *Epoch {
+	if x != nil {
+		return x.Epoch
+	}
+	return nil
+}
+
+func (x *Kept) GetConnections() uint32 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
+func (x *Kept) GetSince() *Epoch {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
 // Hot is a portion of the sources with a large share of a server's load.
 type Hot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -444,7 +687,7 @@ type Hot struct {
 
 func (x *Hot) Reset() {
 	*x = Hot{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[5]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -456,7 +699,7 @@ func (x *Hot) String() string {
 func (*Hot) ProtoMessage() {}
 
 func (x *Hot) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[5]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -469,7 +712,7 @@ func (x *Hot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hot.ProtoReflect.Descriptor instead.
 func (*Hot) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{5}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Hot) GetPortion() string {
@@ -497,7 +740,7 @@ type Operator struct {
 
 func (x *Operator) Reset() {
 	*x = Operator{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[6]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +752,7 @@ func (x *Operator) String() string {
 func (*Operator) ProtoMessage() {}
 
 func (x *Operator) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[6]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +765,7 @@ func (x *Operator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operator.ProtoReflect.Descriptor instead.
 func (*Operator) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{6}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Operator) GetDrained() bool {
@@ -549,7 +792,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[7]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -561,7 +804,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[7]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -574,7 +817,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{7}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Lease) GetHolder() string {
@@ -595,7 +838,7 @@ type Announce struct {
 
 func (x *Announce) Reset() {
 	*x = Announce{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[8]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +850,7 @@ func (x *Announce) String() string {
 func (*Announce) ProtoMessage() {}
 
 func (x *Announce) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[8]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +863,7 @@ func (x *Announce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announce.ProtoReflect.Descriptor instead.
 func (*Announce) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{8}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Announce) GetAllocation() *Allocation {
@@ -649,7 +892,7 @@ type Prepared struct {
 
 func (x *Prepared) Reset() {
 	*x = Prepared{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[9]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +904,7 @@ func (x *Prepared) String() string {
 func (*Prepared) ProtoMessage() {}
 
 func (x *Prepared) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[9]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,7 +917,7 @@ func (x *Prepared) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepared.ProtoReflect.Descriptor instead.
 func (*Prepared) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{9}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Prepared) GetService() string {
@@ -708,7 +951,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[10]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -720,7 +963,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[10]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -733,7 +976,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{10}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Commit) GetAllocation() *Allocation {
@@ -755,7 +998,7 @@ type Ceased struct {
 
 func (x *Ceased) Reset() {
 	*x = Ceased{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[11]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -767,7 +1010,7 @@ func (x *Ceased) String() string {
 func (*Ceased) ProtoMessage() {}
 
 func (x *Ceased) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[11]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -780,7 +1023,7 @@ func (x *Ceased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ceased.ProtoReflect.Descriptor instead.
 func (*Ceased) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{11}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Ceased) GetService() string {
@@ -817,7 +1060,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[12]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +1072,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[12]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -842,7 +1085,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{12}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Done) GetService() string {
@@ -884,7 +1127,7 @@ type Moves struct {
 
 func (x *Moves) Reset() {
 	*x = Moves{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[13]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +1139,7 @@ func (x *Moves) String() string {
 func (*Moves) ProtoMessage() {}
 
 func (x *Moves) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[13]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +1152,7 @@ func (x *Moves) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Moves.ProtoReflect.Descriptor instead.
 func (*Moves) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{13}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Moves) GetMoves() []*Move {
@@ -937,7 +1180,7 @@ type Dampened struct {
 
 func (x *Dampened) Reset() {
 	*x = Dampened{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[14]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1192,7 @@ func (x *Dampened) String() string {
 func (*Dampened) ProtoMessage() {}
 
 func (x *Dampened) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[14]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1205,7 @@ func (x *Dampened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dampened.ProtoReflect.Descriptor instead.
 func (*Dampened) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{14}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Dampened) GetServer() string {
@@ -997,7 +1240,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[15]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +1252,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[15]
+	mi := &file_proto_alloc_v1_alloc_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,7 +1265,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{15}
+	return file_proto_alloc_v1_alloc_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Move) GetService() string {
@@ -1095,7 +1338,7 @@ const file_proto_alloc_v1_alloc_proto_rawDesc = "" +
 	"\x1aproto/alloc/v1/alloc.proto\x12\x11manycast.alloc.v1\x1a\x1eproto/service/v1/service.proto\"3\n" +
 	"\x05Epoch\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
-	"\x06number\x18\x02 \x01(\x04R\x06number\"\x86\x02\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\"\xb6\x02\n" +
 	"\n" +
 	"Allocation\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12.\n" +
@@ -1105,7 +1348,18 @@ const file_proto_alloc_v1_alloc_proto_rawDesc = "" +
 	"\x05owner\x18\x05 \x03(\rR\x05owner\x12\x18\n" +
 	"\astandby\x18\x06 \x03(\rR\astandby\x12\x1c\n" +
 	"\taddresses\x18\a \x03(\tR\taddresses\x12\x14\n" +
-	"\x05fixed\x18\b \x03(\tR\x05fixed\"\x7f\n" +
+	"\x05fixed\x18\b \x03(\tR\x05fixed\x12.\n" +
+	"\x05trail\x18\t \x01(\v2\x18.manycast.alloc.v1.TrailR\x05trail\"I\n" +
+	"\x05Trail\x120\n" +
+	"\x06chains\x18\x01 \x03(\v2\x18.manycast.alloc.v1.ChainR\x06chains\x12\x0e\n" +
+	"\x02of\x18\x02 \x03(\rR\x02of\"_\n" +
+	"\x05Chain\x12*\n" +
+	"\x04hops\x18\x01 \x03(\v2\x16.manycast.alloc.v1.HopR\x04hops\x12*\n" +
+	"\x03cut\x18\x02 \x01(\v2\x18.manycast.alloc.v1.EpochR\x03cut\"g\n" +
+	"\x03Hop\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12.\n" +
+	"\x05until\x18\x03 \x01(\v2\x18.manycast.alloc.v1.EpochR\x05until\"\x7f\n" +
 	"\x05State\x12;\n" +
 	"\tcommitted\x18\x01 \x01(\v2\x1d.manycast.alloc.v1.AllocationR\tcommitted\x129\n" +
 	"\bprepared\x18\x02 \x01(\v2\x1d.manycast.alloc.v1.AllocationR\bprepared\"\xce\x01\n" +
@@ -1116,7 +1370,7 @@ const file_proto_alloc_v1_alloc_proto_rawDesc = "" +
 	"\x06weight\x18\x04 \x01(\rR\x06weight\x12\x18\n" +
 	"\ahealthy\x18\x05 \x01(\bR\ahealthy\x12\x17\n" +
 	"\aboot_id\x18\x06 \x01(\x06R\x06bootId\x12+\n" +
-	"\x04load\x18\a \x01(\v2\x17.manycast.alloc.v1.LoadR\x04load\"\x91\x02\n" +
+	"\x04load\x18\a \x01(\v2\x17.manycast.alloc.v1.LoadR\x04load\"\xbe\x02\n" +
 	"\x04Load\x12 \n" +
 	"\vconnections\x18\x01 \x01(\rR\vconnections\x12\x18\n" +
 	"\aaccepts\x18\x02 \x01(\x01R\aaccepts\x12\x14\n" +
@@ -1126,8 +1380,14 @@ const file_proto_alloc_v1_alloc_proto_rawDesc = "" +
 	"\vapplication\x18\x06 \x01(\x01H\x00R\vapplication\x88\x01\x01\x12\x14\n" +
 	"\x05queue\x18\a \x01(\rR\x05queue\x12\x16\n" +
 	"\x06wanted\x18\b \x03(\tR\x06wanted\x12(\n" +
-	"\x03hot\x18\t \x03(\v2\x16.manycast.alloc.v1.HotR\x03hotB\x0e\n" +
-	"\f_application\"5\n" +
+	"\x03hot\x18\t \x03(\v2\x16.manycast.alloc.v1.HotR\x03hot\x12+\n" +
+	"\x04kept\x18\n" +
+	" \x01(\v2\x17.manycast.alloc.v1.KeptR\x04keptB\x0e\n" +
+	"\f_application\"\x88\x01\n" +
+	"\x04Kept\x12.\n" +
+	"\x05epoch\x18\x01 \x01(\v2\x18.manycast.alloc.v1.EpochR\x05epoch\x12 \n" +
+	"\vconnections\x18\x02 \x01(\rR\vconnections\x12.\n" +
+	"\x05since\x18\x03 \x01(\v2\x18.manycast.alloc.v1.EpochR\x05since\"5\n" +
 	"\x03Hot\x12\x18\n" +
 	"\aportion\x18\x01 \x01(\tR\aportion\x12\x14\n" +
 	"\x05share\x18\x02 \x01(\x01R\x05share\"L\n" +
@@ -1189,47 +1449,59 @@ func file_proto_alloc_v1_alloc_proto_rawDescGZIP() []byte {
 	return file_proto_alloc_v1_alloc_proto_rawDescData
 }
 
-var file_proto_alloc_v1_alloc_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_proto_alloc_v1_alloc_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_proto_alloc_v1_alloc_proto_goTypes = []any{
 	(*Epoch)(nil),        // 0: manycast.alloc.v1.Epoch
 	(*Allocation)(nil),   // 1: manycast.alloc.v1.Allocation
-	(*State)(nil),        // 2: manycast.alloc.v1.State
-	(*Registration)(nil), // 3: manycast.alloc.v1.Registration
-	(*Load)(nil),         // 4: manycast.alloc.v1.Load
-	(*Hot)(nil),          // 5: manycast.alloc.v1.Hot
-	(*Operator)(nil),     // 6: manycast.alloc.v1.Operator
-	(*Lease)(nil),        // 7: manycast.alloc.v1.Lease
-	(*Announce)(nil),     // 8: manycast.alloc.v1.Announce
-	(*Prepared)(nil),     // 9: manycast.alloc.v1.Prepared
-	(*Commit)(nil),       // 10: manycast.alloc.v1.Commit
-	(*Ceased)(nil),       // 11: manycast.alloc.v1.Ceased
-	(*Done)(nil),         // 12: manycast.alloc.v1.Done
-	(*Moves)(nil),        // 13: manycast.alloc.v1.Moves
-	(*Dampened)(nil),     // 14: manycast.alloc.v1.Dampened
-	(*Move)(nil),         // 15: manycast.alloc.v1.Move
-	(*v1.Slots)(nil),     // 16: manycast.service.v1.Slots
+	(*Trail)(nil),        // 2: manycast.alloc.v1.Trail
+	(*Chain)(nil),        // 3: manycast.alloc.v1.Chain
+	(*Hop)(nil),          // 4: manycast.alloc.v1.Hop
+	(*State)(nil),        // 5: manycast.alloc.v1.State
+	(*Registration)(nil), // 6: manycast.alloc.v1.Registration
+	(*Load)(nil),         // 7: manycast.alloc.v1.Load
+	(*Kept)(nil),         // 8: manycast.alloc.v1.Kept
+	(*Hot)(nil),          // 9: manycast.alloc.v1.Hot
+	(*Operator)(nil),     // 10: manycast.alloc.v1.Operator
+	(*Lease)(nil),        // 11: manycast.alloc.v1.Lease
+	(*Announce)(nil),     // 12: manycast.alloc.v1.Announce
+	(*Prepared)(nil),     // 13: manycast.alloc.v1.Prepared
+	(*Commit)(nil),       // 14: manycast.alloc.v1.Commit
+	(*Ceased)(nil),       // 15: manycast.alloc.v1.Ceased
+	(*Done)(nil),         // 16: manycast.alloc.v1.Done
+	(*Moves)(nil),        // 17: manycast.alloc.v1.Moves
+	(*Dampened)(nil),     // 18: manycast.alloc.v1.Dampened
+	(*Move)(nil),         // 19: manycast.alloc.v1.Move
+	(*v1.Slots)(nil),     // 20: manycast.service.v1.Slots
 }
 var file_proto_alloc_v1_alloc_proto_depIdxs = []int32{
 	0,  // 0: manycast.alloc.v1.Allocation.epoch:type_name -> manycast.alloc.v1.Epoch
-	16, // 1: manycast.alloc.v1.Allocation.slots:type_name -> manycast.service.v1.Slots
-	1,  // 2: manycast.alloc.v1.State.committed:type_name -> manycast.alloc.v1.Allocation
-	1,  // 3: manycast.alloc.v1.State.prepared:type_name -> manycast.alloc.v1.Allocation
-	4,  // 4: manycast.alloc.v1.Registration.load:type_name -> manycast.alloc.v1.Load
-	5,  // 5: manycast.alloc.v1.Load.hot:type_name -> manycast.alloc.v1.Hot
-	1,  // 6: manycast.alloc.v1.Announce.allocation:type_name -> manycast.alloc.v1.Allocation
-	1,  // 7: manycast.alloc.v1.Announce.previous:type_name -> manycast.alloc.v1.Allocation
-	0,  // 8: manycast.alloc.v1.Prepared.epoch:type_name -> manycast.alloc.v1.Epoch
-	1,  // 9: manycast.alloc.v1.Commit.allocation:type_name -> manycast.alloc.v1.Allocation
-	0,  // 10: manycast.alloc.v1.Ceased.epoch:type_name -> manycast.alloc.v1.Epoch
-	0,  // 11: manycast.alloc.v1.Done.epoch:type_name -> manycast.alloc.v1.Epoch
-	15, // 12: manycast.alloc.v1.Moves.moves:type_name -> manycast.alloc.v1.Move
-	14, // 13: manycast.alloc.v1.Moves.dampened:type_name -> manycast.alloc.v1.Dampened
-	0,  // 14: manycast.alloc.v1.Move.epoch:type_name -> manycast.alloc.v1.Epoch
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	20, // 1: manycast.alloc.v1.Allocation.slots:type_name -> manycast.service.v1.Slots
+	2,  // 2: manycast.alloc.v1.Allocation.trail:type_name -> manycast.alloc.v1.Trail
+	3,  // 3: manycast.alloc.v1.Trail.chains:type_name -> manycast.alloc.v1.Chain
+	4,  // 4: manycast.alloc.v1.Chain.hops:type_name -> manycast.alloc.v1.Hop
+	0,  // 5: manycast.alloc.v1.Chain.cut:type_name -> manycast.alloc.v1.Epoch
+	0,  // 6: manycast.alloc.v1.Hop.until:type_name -> manycast.alloc.v1.Epoch
+	1,  // 7: manycast.alloc.v1.State.committed:type_name -> manycast.alloc.v1.Allocation
+	1,  // 8: manycast.alloc.v1.State.prepared:type_name -> manycast.alloc.v1.Allocation
+	7,  // 9: manycast.alloc.v1.Registration.load:type_name -> manycast.alloc.v1.Load
+	9,  // 10: manycast.alloc.v1.Load.hot:type_name -> manycast.alloc.v1.Hot
+	8,  // 11: manycast.alloc.v1.Load.kept:type_name -> manycast.alloc.v1.Kept
+	0,  // 12: manycast.alloc.v1.Kept.epoch:type_name -> manycast.alloc.v1.Epoch
+	0,  // 13: manycast.alloc.v1.Kept.since:type_name -> manycast.alloc.v1.Epoch
+	1,  // 14: manycast.alloc.v1.Announce.allocation:type_name -> manycast.alloc.v1.Allocation
+	1,  // 15: manycast.alloc.v1.Announce.previous:type_name -> manycast.alloc.v1.Allocation
+	0,  // 16: manycast.alloc.v1.Prepared.epoch:type_name -> manycast.alloc.v1.Epoch
+	1,  // 17: manycast.alloc.v1.Commit.allocation:type_name -> manycast.alloc.v1.Allocation
+	0,  // 18: manycast.alloc.v1.Ceased.epoch:type_name -> manycast.alloc.v1.Epoch
+	0,  // 19: manycast.alloc.v1.Done.epoch:type_name -> manycast.alloc.v1.Epoch
+	19, // 20: manycast.alloc.v1.Moves.moves:type_name -> manycast.alloc.v1.Move
+	18, // 21: manycast.alloc.v1.Moves.dampened:type_name -> manycast.alloc.v1.Dampened
+	0,  // 22: manycast.alloc.v1.Move.epoch:type_name -> manycast.alloc.v1.Epoch
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_proto_alloc_v1_alloc_proto_init() }
@@ -1237,15 +1509,15 @@ func file_proto_alloc_v1_alloc_proto_init() {
 	if File_proto_alloc_v1_alloc_proto != nil {
 		return
 	}
-	file_proto_alloc_v1_alloc_proto_msgTypes[4].OneofWrappers = []any{}
-	file_proto_alloc_v1_alloc_proto_msgTypes[6].OneofWrappers = []any{}
+	file_proto_alloc_v1_alloc_proto_msgTypes[7].OneofWrappers = []any{}
+	file_proto_alloc_v1_alloc_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_alloc_v1_alloc_proto_rawDesc), len(file_proto_alloc_v1_alloc_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -25,7 +25,7 @@ func (b *batch) front(t *giving) {
 // batch finds or begins one. A taker's older batches of the service are over: it asks for more by the newer.
 func (g *Giver) batch(id BatchID, deadline time.Time) *batch {
 	for _, b := range g.batches {
-		if b.BatchID == id {
+		if b.BatchID == id && (!b.over || b.forget.After(g.now)) {
 			return b
 		}
 		if b.Taker == id.Taker && b.Service == id.Service {

@@ -121,18 +121,11 @@ func (g *Giver) want(b *batch, f Flow, front bool) {
 // LinkUp says that there is a link to a taker, in place of one that there may have been.
 func (g *Giver) LinkUp(now time.Time, taker string, boot uint64) []Action {
 	g.now = now
-	p := g.peer(taker)
-	if p.up {
+	if g.peer(taker).up {
 		g.linkDown(taker)
 	}
-	if p.boot != boot {
-		g.each(taker, func(t *giving) {
-			if t.boot != boot {
-				g.fail(t, onGone, Why{Gone, "it was started anew"})
-			}
-		})
-	}
-	*p = peer{address: p.address, boot: boot, up: true}
+	g.started(taker, boot)
+	*g.peer(taker) = peer{address: g.peer(taker).address, boot: boot, up: true}
 	return g.settle()
 }
 
@@ -151,16 +144,45 @@ func (g *Giver) linkDown(taker string) {
 	g.each(taker, func(t *giving) { g.fail(t, onLinkDown, Why{LinkLost, ""}) })
 }
 
-// Gone says that a taker is silent on the control channel, or speaks with another boot.
-func (g *Giver) Gone(now time.Time, taker string) []Action {
+// Silent says that a taker is silent on the control channel: what it was sent is lost with it.
+func (g *Giver) Silent(now time.Time, taker string) []Action {
 	g.now = now
+	why := Why{Gone, "it is silent"}
 	for _, b := range g.batches {
 		if b.Taker == taker {
-			g.stopWanted(b, Why{Gone, "it is silent"})
+			g.stopWanted(b, why)
 		}
 	}
-	g.each(taker, func(t *giving) { g.fail(t, onGone, Why{Gone, "it is silent"}) })
+	g.each(taker, func(t *giving) { g.fail(t, onGone, why) })
 	return g.settle()
+}
+
+// Started says which boot a taker has, by the control channel. What another one was sent is lost with that, and what it asked for is
+// asked for anew.
+func (g *Giver) Started(now time.Time, taker string, boot uint64) []Action {
+	g.now = now
+	g.started(taker, boot)
+	return g.settle()
+}
+
+func (g *Giver) started(taker string, boot uint64) {
+	p := g.peer(taker)
+	was := p.boot
+	if p.boot = boot; was == 0 || was == boot {
+		return
+	}
+	why := Why{Gone, "it was started anew"}
+	for _, b := range g.batches {
+		if b.Taker == taker {
+			g.stopWanted(b, why)
+			b.forget = g.now
+		}
+	}
+	g.each(taker, func(t *giving) {
+		if t.boot != boot {
+			g.fail(t, onGone, why)
+		}
+	})
 }
 
 // Received takes what a taker says on its link.
@@ -275,8 +297,10 @@ func (g *Giver) Tick(now time.Time) []Action {
 func (g *Giver) Next() time.Time {
 	var next time.Time
 	for _, b := range g.batches {
-		if b.over {
+		if b.over && b.reported {
 			next = earlier(next, b.forget)
+		}
+		if b.over {
 			continue
 		}
 		next = earlier(next, b.deadline)

@@ -1,0 +1,76 @@
+package peer
+
+import (
+	"bytes"
+	"crypto/tls"
+	"testing"
+
+	"github.com/manycast/manycast/lbd/internal/handover"
+	handoverv1 "github.com/manycast/manycast/proto/handover/v1"
+)
+
+// Session is TLS as an honest peer has it.
+func Session(t testing.TB, c Config) *tls.Config {
+	t.Helper()
+	s, err := c.withDefaults().session()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// HelloFrame is the Hello of a peer.
+func HelloFrame(t testing.TB, c Config) []byte { return frameOf(t, c.withDefaults().hello(nil)) }
+
+// PartFrame is a part of a state, right or wrong.
+func PartFrame(t testing.TB, id handover.ID, kernel, application uint32, data []byte) []byte {
+	return frameOf(t, &handoverv1.Message{About: &handoverv1.Message_Part{Part: &handoverv1.Part{
+		Transfer: handover.EncodeID(id), Kernel: kernel, Application: application, Data: data,
+	}}})
+}
+
+func frameOf(t testing.TB, m *handoverv1.Message) []byte {
+	t.Helper()
+	b, err := appendFrame(nil, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// FuzzFrames reads hostile bytes after Hello: nothing panics, no state is larger than it may be, and what came whole comes whole again.
+func FuzzFrames(f *testing.F) {
+	id := handover.ID{Giver: "s1", Boot: 2, Number: 3}
+	small := handover.State{ID: id, Kernel: []byte("kernel"), Application: []byte("application")}
+	var q queue
+	for _, m := range []handover.Message{handover.Ready{ID: id}, small, handover.State{ID: id, Kernel: make([]byte, maxPart+10)}} {
+		if err := q.add(m); err != nil {
+			f.Fatal(err)
+		}
+	}
+	whole, _ := q.next(nil)
+	f.Add(whole)
+	rest, _ := q.next(nil)
+	f.Add(append(bytes.Clone(whole), rest...))
+	f.Add(whole[:20])
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		read := frames{r: bytes.NewReader(raw), limit: maxFrame}
+		var parts assembler
+		for {
+			p, err := read.next()
+			if err != nil {
+				return
+			}
+			m, err := parts.take(p)
+			if err != nil {
+				return
+			}
+			if len(parts.data) > len(raw) || cap(read.buf) > maxFrame {
+				t.Fatalf("%d bytes of %d kept, %d read at once", len(parts.data), len(raw), cap(read.buf))
+			}
+			if s, ok := m.(handover.State); ok && (len(s.Kernel) > MaxKernel || len(s.Application) > MaxApplication) {
+				t.Fatalf("state of %d and %d bytes", len(s.Kernel), len(s.Application))
+			}
+		}
+	})
+}

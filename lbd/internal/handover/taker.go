@@ -83,7 +83,7 @@ func (t *Taker) refusal(giver string, o Offer) Why {
 	case t.byID[o.ID] != nil || t.ended.fates[o.ID] != 0:
 		return Why{Stale, "it was offered before"}
 	case was != nil && was.step != Held && was.step != Receiving:
-		return Why{Busy, "the connection is coming by " + was.ID.String()}
+		return Why{Busy, "the connection is coming by " + was.String()}
 	case was != nil && o.Epoch.Less(was.epoch):
 		return Why{Stale, "there is an offer of a newer epoch"}
 	case was == nil && len(t.all) >= t.limits.Held:

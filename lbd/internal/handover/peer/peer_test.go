@@ -218,7 +218,7 @@ func TestTurnedDown(t *testing.T) {
 				if !errors.Is(served, c.served) {
 					t.Errorf("the listener says %v", served)
 				}
-				if c.served == peer.ErrVersion {
+				if errors.Is(c.served, peer.ErrVersion) {
 					for _, err := range []error{err, served} {
 						if !strings.Contains(err.Error(), "version 9") || !strings.Contains(err.Error(), "version 1") {
 							t.Errorf("%v does not name both versions", err)

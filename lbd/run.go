@@ -183,7 +183,7 @@ func agentTasks(ctx context.Context, cfg config.Agent, keep bool, link agent.Lin
 
 // newLoad measures what the server has to do.
 func newLoad(cfg config.Agent, plane dataplane.AgentPlane, c *channel.Channel, b *base) *load.Task {
-	s := load.Sources{Plane: plane, Sockets: dataplane.CountSockets, Machine: load.NewMachine("/").Read}
+	s := load.Sources{Plane: plane, Sockets: dataplane.CountSockets, Users: dataplane.ConnectedUsers, Machine: load.NewMachine("/").Read}
 	if c != nil {
 		s.Channel = c
 	}

@@ -31,6 +31,21 @@ type Hop struct {
 	Until   epoch.Epoch // the last epoch in which it owned the cell
 }
 
+// Has reports whether a server is one of them.
+func (c Chain) Has(server string) bool {
+	return slices.ContainsFunc(c.Hops, func(h Hop) bool { return h.Server == server })
+}
+
+// Until is the last epoch in which a server owned the cell; where it is not named, it may have been any before those that are.
+func (c Chain) Until(server string) epoch.Epoch {
+	for _, h := range c.Hops {
+		if h.Server == server {
+			return h.Until
+		}
+	}
+	return epoch.Epoch{}
+}
+
 // Kept is what a server holds of connections of users who are others' now.
 type Kept struct {
 	Epoch       epoch.Epoch // of the allocation by which it has counted
@@ -54,8 +69,8 @@ func (h Holders) Add(server string, k *Kept) {
 	}
 }
 
-// holds reports whether a server may hold connections of users whom it had until then.
-func (h Holders) holds(server string, until epoch.Epoch) bool {
+// Hold reports whether a server may hold connections of users whom it had until then.
+func (h Holders) Hold(server string, until epoch.Epoch) bool {
 	since, ok := h[server]
 	return ok && !until.Less(since)
 }
@@ -63,7 +78,7 @@ func (h Holders) holds(server string, until epoch.Epoch) bool {
 // anybody reports whether somebody may hold connections of users whom it had until then, or before.
 func (h Holders) anybody(until epoch.Epoch) bool {
 	for server := range h {
-		if h.holds(server, until) {
+		if h.Hold(server, until) {
 			return true
 		}
 	}
@@ -132,7 +147,7 @@ func (f *follower) former(was, is int) {
 func (f *follower) inherit(was, is int) {
 	c, old := &f.chains[is], f.before.ChainOf(was)
 	for _, hop := range old.Hops {
-		if f.holders.holds(hop.Server, hop.Until) {
+		if f.holders.Hold(hop.Server, hop.Until) {
 			c.add(hop)
 		}
 	}

@@ -20,14 +20,18 @@ type Action interface{ action() }
 // other.
 type Apply struct {
 	Accept []dataplane.AgentService
-	Revive bool // the data plane may have lapsed, and takes users again
+	Peers  []netip.Addr // who may hand packets over
+	Revive bool         // the data plane may have lapsed, and takes users again
 	Status *control.Status
 	Ceased []announce.Ceased
 	Join   []joiner.Membership
 }
 
 // Prepare readies the data plane for what the server will accept.
-type Prepare struct{ Accept []dataplane.AgentService }
+type Prepare struct {
+	Accept []dataplane.AgentService
+	Peers  []netip.Addr // with those of now
+}
 
 // Keep puts a service's allocation on disk, to be had again after a restart without a bus.
 type Keep struct {

@@ -42,7 +42,8 @@ type closing struct {
 	service string
 	epoch   epoch.Epoch      // zero: others have come back, and nobody waits for a Done
 	before  alloc.Allocation // what the allocation of that epoch replaced
-	at      time.Time
+	winners map[string]bool  // where all are on this link: those that have yet to take over
+	at      time.Time        // at the latest
 }
 
 // NewCore returns a Core that executes nothing yet. Connections of lost portions are closed settle after a commit; until then
@@ -136,7 +137,10 @@ func (c *Core) Announced(name string, a, previous alloc.Allocation) []Action {
 	then := *c
 	then.held = maps.Clone(c.held)
 	then.held[name] = a
-	return []Action{Prepare{then.apply().Accept}, Send{announce.Prepared{Service: name, Epoch: a.Epoch, Server: c.name}}}
+	next := then.apply()
+	peers := slices.Concat(c.peers(), next.Peers)
+	slices.SortFunc(peers, netip.Addr.Compare)
+	return []Action{Prepare{next.Accept, slices.Compact(peers)}, Send{announce.Prepared{Service: name, Epoch: a.Epoch, Server: c.name}}}
 }
 
 // Committed executes an allocation, told by the leader or found in the bucket: whatever comes first counts, the other and
@@ -161,7 +165,9 @@ func (c *Core) Committed(now time.Time, name string, a alloc.Allocation) []Actio
 	default:
 		return []Action{c.apply(), Keep{name, a}, c.done(name, a.Epoch, 0)}
 	}
-	c.closings = append(c.closings, closing{service: name, epoch: a.Epoch, before: before, at: now.Add(c.settle)})
+	c.closings = append(c.closings, closing{
+		service: name, epoch: a.Epoch, before: before, winners: c.winners(before, a), at: now.Add(c.settle),
+	})
 	apply := c.apply()
 	apply.Ceased = []announce.Ceased{{Service: name, Epoch: a.Epoch, Server: c.name}}
 	return []Action{apply, Keep{name, a}}
@@ -173,6 +179,36 @@ func (c *Core) stale(name string, held, a alloc.Allocation) []Action {
 		return nil
 	}
 	return []Action{Warn{name, fmt.Sprintf("allocation %v is refused: its term is older than that of %v, which is executed", a.Epoch, held.Epoch)}}
+}
+
+// winners are those who get users of this server, where all of them are on its link; else there are none to wait for but the routers.
+func (c *Core) winners(before, after alloc.Allocation) map[string]bool {
+	winners := map[string]bool{}
+	after = c.effective(after)
+	for was, is := range alloc.Pairs(before, after) {
+		winner := after.OwnerOf(is)
+		if before.OwnerOf(was) != c.name || winner == c.name {
+			continue
+		}
+		if c.elsewhere(after.Address(winner)) {
+			return nil
+		}
+		winners[winner] = true
+	}
+	return winners
+}
+
+// DoneBy tells that a server takes what it won in that epoch. What was lost to it is closed when all have: a user who connects anew, at once,
+// then finds somebody.
+func (c *Core) DoneBy(now time.Time, name string, e epoch.Epoch, server string) {
+	for i, d := range c.closings {
+		if d.service != name || d.epoch != e || !d.winners[server] {
+			continue
+		}
+		if delete(d.winners, server); len(d.winners) == 0 && now.Before(d.at) {
+			c.closings[i].at = now
+		}
+	}
 }
 
 // loses reports whether users were this server's and are not any more.
@@ -215,11 +251,15 @@ func (c *Core) Tick(now time.Time) []Action {
 	return out
 }
 
-// lost says which users are not this server's by the newest allocation.
+// lost says which users' connections are to end: those of users who are not this server's by the newest allocation, unless they are kept.
 func (c *Core) lost(d closing) func(netip.AddrPort) bool {
-	a, split := c.effective(c.current(d.service)), c.specs[d.service].Split
+	a, s := c.effective(c.current(d.service)), c.specs[d.service]
 	return func(user netip.AddrPort) bool {
-		return a.Zero() || a.OwnerOf(cellOf(a, split, user)) != c.name
+		if a.Zero() {
+			return true
+		}
+		cell := cellOf(a, s.Split, user)
+		return a.OwnerOf(cell) != c.name && !c.holds(s, a, cell)
 	}
 }
 
@@ -278,7 +318,7 @@ func (c *Core) Owns() bool {
 
 // apply is what all services together want of the data plane and the routers.
 func (c *Core) apply() Apply {
-	out := Apply{Status: c.status()}
+	out := Apply{Status: c.status(), Peers: c.peers()}
 	for _, name := range slices.Sorted(maps.Keys(c.specs)) {
 		s := c.specs[name]
 		var e epoch.Epoch
@@ -292,7 +332,7 @@ func (c *Core) apply() Apply {
 		}
 		out.Accept = append(out.Accept, dataplane.AgentService{
 			VIP: s.VIP, VIP6: s.VIP6, Group: s.Group, Tagged: s.Mode == service.Tags, Ports: s.Ports, Leased: !s.Static(),
-			Accept: c.accept(s, own),
+			Accept: c.accept(s, own), Keeps: keeps(s), Chains: c.chains(s),
 		})
 		if c.joins(s) {
 			out.Join = append(out.Join, joiner.Membership{

@@ -2,10 +2,12 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -82,6 +84,7 @@ type Loop struct {
 	isReady   bool
 	retry     *Apply // what could not be applied
 	retryAt   time.Time
+	peers     []netip.Addr // that were set
 	shelving  shelving
 	work      sync.WaitGroup
 	channel   channel
@@ -306,7 +309,7 @@ func (l *Loop) able(s service.Service) bool {
 // hear takes what leaders say. A message too many is lost like one on the way: the bucket has what counts.
 func (l *Loop) hear(m announce.Message) {
 	switch m.(type) {
-	case announce.Announce, announce.Commit, announce.Ceased:
+	case announce.Announce, announce.Commit, announce.Ceased, announce.Done:
 		select {
 		case l.messages <- m:
 		default:
@@ -322,6 +325,8 @@ func (l *Loop) message(m announce.Message) []Action {
 		return l.core.Committed(time.Now(), m.Service, m.Allocation)
 	case announce.Ceased:
 		return l.core.CeasedBy(m.Service, m.Epoch, m.Server)
+	case announce.Done:
+		l.core.DoneBy(time.Now(), m.Service, m.Epoch, m.Server)
 	}
 	return nil
 }
@@ -351,7 +356,7 @@ func (l *Loop) carryOut(ctx context.Context, actions []Action) {
 		case Apply:
 			l.apply(ctx, a)
 		case Prepare:
-			if err := l.cfg.Plane.Prepare(a.Accept); err != nil {
+			if err := errors.Join(l.setPeers(a.Peers), l.cfg.Plane.Prepare(a.Accept)); err != nil {
 				l.cfg.Log.Warn("data plane not prepared: the next move takes longer", "err", err)
 			}
 		case Keep:
@@ -373,7 +378,10 @@ func (l *Loop) carryOut(ctx context.Context, actions []Action) {
 func (l *Loop) apply(ctx context.Context, a Apply) {
 	a.Revive = a.Revive || l.retry != nil && l.retry.Revive
 	l.retry = nil
-	err := l.cfg.Plane.Set(a.Accept)
+	err := l.setPeers(a.Peers)
+	if err == nil {
+		err = l.cfg.Plane.Set(a.Accept)
+	}
 	if err == nil {
 		l.shown.set(l.core.serving())
 	}
@@ -402,6 +410,18 @@ func (l *Loop) apply(ctx context.Context, a Apply) {
 			l.work.Go(func() { l.stayAlive(ctx) })
 		}
 	}
+}
+
+// setPeers comes before the chains that name them, here and at the others.
+func (l *Loop) setPeers(peers []netip.Addr) error {
+	if slices.Equal(peers, l.peers) {
+		return nil
+	}
+	err := l.cfg.Plane.SetPeers(peers)
+	if err == nil {
+		l.peers = peers
+	}
+	return err
 }
 
 func (l *Loop) send(m announce.Message) {

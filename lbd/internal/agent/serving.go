@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
+	"iter"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -17,6 +19,10 @@ type Measure func(ctx context.Context, serving func() []Serving, report func(loa
 type Serving struct {
 	service.Service
 	Servers []string // that own users or stand by, by what is executed; sorted
+	// Kept counts, of the users that are connected here, what is kept of others' users; nil: nothing is kept.
+	Kept func(connected iter.Seq[netip.AddrPort]) alloc.Kept
+	// MayKeep: there may be something to count.
+	MayKeep bool
 }
 
 // serving are the services in order of names.
@@ -31,6 +37,7 @@ func (c *Core) serving() []Serving {
 			slices.Sort(s.Servers)
 		} else {
 			s.Servers = c.current(name).Used()
+			s.Kept, s.MayKeep = c.kept(s.Service)
 		}
 		out = append(out, s)
 	}

@@ -20,12 +20,14 @@ type hearing struct {
 	again   time.Time       // somebody is heard again
 	gone    map[string]bool // who does not serve its users, as far as is heard
 	claims  map[ward]claim  // takeovers that were begun
+	over    map[over]bool   // former owners who hold nothing any more
 }
 
 type heard struct {
 	health control.Health
 	why    string
 	since  time.Time
+	kept   map[string]*alloc.Kept // by service, as it said last
 }
 
 // recovery is how long those that fell silent to a deaf server have time to be heard again: each reports once a second.
@@ -58,15 +60,29 @@ func (c *Core) Heard(now time.Time, members []control.Member) []Action {
 			continue
 		}
 		old, known := c.hearing.members[m.Name]
+		is := heard{m.Health, m.Why, old.since, keptOf(m.Loads)}
 		if !known || old.health != m.Health || old.why != m.Why {
-			c.hearing.members[m.Name], isNews = heard{m.Health, m.Why, now}, true
+			is.since, isNews = now, true
+		}
+		c.hearing.members[m.Name] = is
+	}
+	var out []Action
+	if isNews {
+		c.hearing.listen(now)
+		out = c.reckon(now)
+	}
+	return c.forget(out)
+}
+
+// keptOf is what a member holds, as its report says.
+func keptOf(loads map[string]alloc.Load) map[string]*alloc.Kept {
+	out := map[string]*alloc.Kept{}
+	for name, l := range loads {
+		if l.Kept != nil {
+			out[name] = l.Kept
 		}
 	}
-	if !isNews {
-		return nil
-	}
-	c.hearing.listen(now)
-	return c.reckon(now)
+	return out
 }
 
 // listen finds out whether anybody is heard.

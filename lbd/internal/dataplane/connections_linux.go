@@ -46,6 +46,37 @@ func CloseConnections(ctx context.Context, vip netip.Addr, ports []Port, lost fu
 	return closed, nil
 }
 
+// ConnectedUsers are the users of all TCP connections to one of vips and one of ports, requests among them, one for each connection. It sees the
+// sockets of the caller's network namespace and needs no privilege.
+func ConnectedUsers(ctx context.Context, vips []netip.Addr, ports []Port) ([]netip.AddrPort, error) {
+	diag, err := openDiag()
+	if err != nil {
+		return nil, err
+	}
+	defer diag.close()
+	var users []netip.AddrPort
+	for _, vip := range vips {
+		for _, port := range ports {
+			for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+				if port.Proto != "tcp" || family == unix.AF_INET && vip.Is6() {
+					continue
+				}
+				if err := ctx.Err(); err != nil {
+					return nil, err
+				}
+				socks, err := diag.dump(family, netip.AddrPortFrom(vip, port.Number))
+				if err != nil {
+					return nil, err
+				}
+				for _, s := range socks {
+					users = append(users, s.remote)
+				}
+			}
+		}
+	}
+	return users, nil
+}
+
 // diag is a NETLINK_SOCK_DIAG socket, sock_diag(7).
 type diag struct {
 	fd  int

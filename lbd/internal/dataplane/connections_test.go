@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -26,6 +27,11 @@ func TestNetCloseConnections(t *testing.T) {
 			vip := netip.MustParseAddr("127.0.0.1")
 			stays, goes := dialUser(t, "127.0.0.7", port), dialUser(t, "127.0.0.8", port)
 
+			users, err := ConnectedUsers(context.Background(), []netip.Addr{vip}, []Port{tcp(port), udp(port)})
+			slices.SortFunc(users, netip.AddrPort.Compare)
+			if err != nil || len(users) != 2 || users[0].String() != stays.LocalAddr().String() || users[1].String() != goes.LocalAddr().String() {
+				t.Errorf("connected are %v, %v", users, err)
+			}
 			n, err := CloseConnections(context.Background(), vip, []Port{tcp(port), udp(port)}, func(user netip.AddrPort) bool {
 				return user.Addr() == netip.MustParseAddr("127.0.0.8")
 			})

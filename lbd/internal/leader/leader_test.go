@@ -48,8 +48,8 @@ func TestWeightsMoveOnlyWhatMustMove(t *testing.T) {
 		if want := float64(m.ConnectionsAffected) / 256; m.FractionMoved != want {
 			t.Errorf("moved %v of the space and %d of 256 connections", m.FractionMoved, m.ConnectionsAffected)
 		}
-		if m.Ms < 100 || m.Ms > 300 {
-			t.Errorf("the move took %v ms, want settle (100 ms) and little more", m.Ms)
+		if m.Ms >= 100 {
+			t.Errorf("the move took %v ms: on one link nobody has to wait for routers, for settle (100 ms)", m.Ms)
 		}
 		c.end(stop)
 	})

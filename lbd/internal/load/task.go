@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,9 +26,10 @@ type Plane interface {
 // Sources are what a Task measures by.
 type Sources struct {
 	Plane   Plane
-	Sockets func(ctx context.Context, local []netip.AddrPort) ([]dataplane.Sockets, error) // dataplane.CountSockets
-	Machine func(now time.Time) (MachineReading, error)                                    // Machine.Read
-	Channel control.Channel                                                                // nil: the other servers are not heard
+	Sockets func(ctx context.Context, local []netip.AddrPort) ([]dataplane.Sockets, error)                 // dataplane.CountSockets
+	Users   func(ctx context.Context, vips []netip.Addr, ports []dataplane.Port) ([]netip.AddrPort, error) // dataplane.ConnectedUsers
+	Machine func(now time.Time) (MachineReading, error)                                                    // Machine.Read
+	Channel control.Channel                                                                                // nil: the other servers are not heard
 }
 
 // Task measures, reports and sheds. One goroutine runs it.
@@ -89,6 +91,7 @@ func (t *Task) once(ctx context.Context, serving []agent.Serving, report func(ma
 	}
 	t.meter.Take(now, r)
 	loads := t.meter.Loads()
+	t.countKept(ctx, serving, loads)
 	report(loads)
 	t.shed(now, serving, loads)
 	t.at = now
@@ -120,6 +123,26 @@ func (t *Task) read(ctx context.Context, now time.Time, serving []agent.Serving)
 		}
 	}
 	return r, true
+}
+
+// countKept adds what is kept of users who moved. Of a service whose users cannot be read nothing is said: it counts as if all were kept.
+func (t *Task) countKept(ctx context.Context, serving []agent.Serving, loads map[string]alloc.Load) {
+	for _, s := range serving {
+		l, known := loads[s.Name]
+		if s.Kept == nil || !known {
+			continue
+		}
+		var connected []netip.AddrPort
+		if s.MayKeep {
+			var err error
+			if connected, err = t.sources.Users(ctx, s.VIPs(), s.Ports); t.failed(socketTable, err) {
+				continue
+			}
+		}
+		k := s.Kept(slices.Values(connected))
+		l.Kept = &k
+		loads[s.Name] = l
+	}
 }
 
 // measureInbound finds out which part of the packets comes from users: a sample tells who sends, but not of how many.

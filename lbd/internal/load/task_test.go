@@ -3,7 +3,9 @@ package load
 import (
 	"context"
 	"errors"
+	"iter"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -305,6 +307,36 @@ func TestTaskResumesShedding(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		if n := b.shed(t); n != 0 {
 			t.Errorf("%d of 1024 users refused by a service that refuses nobody", n)
+		}
+	})
+}
+
+// TestKeptIsReported: also where the users cannot be read, as something that nobody knows.
+func TestKeptIsReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(nil)
+		user := netip.MustParseAddrPort("10.1.0.1:4711")
+		fail := error(nil)
+		b.task.sources.Users = func(context.Context, []netip.Addr, []dataplane.Port) ([]netip.AddrPort, error) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			return []netip.AddrPort{user, user}, fail
+		}
+		b.serving = []agent.Serving{web}
+		b.serving[0].MayKeep, b.serving[0].Kept = true, func(connected iter.Seq[netip.AddrPort]) alloc.Kept {
+			return alloc.Kept{Connections: len(slices.Collect(connected))}
+		}
+		b.run(t.Context())
+		time.Sleep(1500 * time.Millisecond)
+		synctest.Wait()
+		if l, _ := b.load(); l.Kept == nil || l.Kept.Connections != 2 {
+			t.Errorf("kept: %+v, want two connections", l.Kept)
+		}
+		b.set(func() { fail = errors.New("no socket table") })
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if l, _ := b.load(); l.Kept != nil {
+			t.Errorf("kept: %+v, want nothing said", l.Kept)
 		}
 	})
 }

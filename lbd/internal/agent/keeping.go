@@ -1,0 +1,190 @@
+package agent
+
+import (
+	"cmp"
+	"iter"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/control"
+	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/internal/service"
+	"github.com/manycast/manycast/lbd/internal/dataplane"
+)
+
+// keeps reports whether connections of moved users go on at the servers that have them.
+func keeps(s service.Service) bool { return s.Handover.Keeps() && !s.Static() }
+
+// holds reports whether this server goes on with connections of a cell that is another's.
+func (c *Core) holds(s service.Service, a alloc.Allocation, cell int) bool {
+	chain := a.ChainOf(cell)
+	return keeps(s) && (chain.Cut != epoch.Epoch{} || chain.Has(c.name))
+}
+
+// class are cells that the data plane treats alike.
+type class struct {
+	chain uint32 // of the trail
+	owner int    // -1: this server
+}
+
+// chains are who may have connections of whose users, and whose these are now. Where routers alone decide who comes here, what is for
+// others may come, too, and is sent on.
+func (c *Core) chains(s service.Service) []dataplane.Chain {
+	a := c.current(s.Name)
+	if !keeps(s) || a.Zero() {
+		return nil
+	}
+	classes := make([]class, len(a.Owner))
+	seen := map[class]bool{}
+	for cell, owner := range a.Owner {
+		k := class{owner: int(owner)}
+		if a.Trail.Of != nil {
+			k.chain = a.Trail.Of[cell]
+		}
+		if a.Servers[owner] == c.name {
+			k.owner = -1
+		}
+		classes[cell] = k
+		if k.owner < 0 && k.chain > 0 || k.owner >= 0 && (s.Mode == service.Tags || a.ChainOf(cell).Has(c.name)) {
+			seen[k] = true
+		}
+	}
+	var out []dataplane.Chain
+	for _, k := range slices.SortedFunc(maps.Keys(seen), func(x, y class) int {
+		return cmp.Or(cmp.Compare(x.owner, y.owner), cmp.Compare(x.chain, y.chain))
+	}) {
+		users := a.Select(func(cell int) bool { return classes[cell] == k })
+		out = append(out, c.chain(s.Name, a, k, portion.Union{users}))
+	}
+	return out
+}
+
+func (c *Core) chain(name string, a alloc.Allocation, k class, users portion.Union) dataplane.Chain {
+	out := dataplane.Chain{Users: users}
+	if k.owner >= 0 {
+		out.Owner = a.Address(a.Servers[k.owner])
+	}
+	if k.chain == 0 {
+		return out
+	}
+	from := a.Trail.Chains[k.chain-1]
+	out.Ask = from.Cut != epoch.Epoch{}
+	for i, mark := range marks(from) {
+		if h := from.Hops[i]; h.Server != c.name && h.Address.IsValid() && !c.isOver(name, h) {
+			out.Hops = append(out.Hops, dataplane.Hop{Address: h.Address, Until: mark})
+		}
+	}
+	return out
+}
+
+// marks are what a packet shows that has come so far, falling from hop to hop: numbers of epochs, but that of two in one epoch the second
+// counts as of the one before. All servers find the same ones.
+func marks(c alloc.Chain) []uint32 {
+	out := make([]uint32, len(c.Hops))
+	for i, h := range c.Hops {
+		out[i] = uint32(h.Until.Number)
+		if i > 0 && !h.Until.Less(c.Hops[i-1].Until) || i > 0 && out[i] >= out[i-1] {
+			out[i] = out[i-1] - 1
+		}
+	}
+	return out
+}
+
+// isOver reports whether a former owner holds nothing any more that it had until then: it has said so, or is silent.
+func (c *Core) isOver(service string, h alloc.Hop) bool {
+	if c.hearing == nil {
+		return false
+	}
+	m, known := c.hearing.members[h.Server]
+	if !known {
+		return false
+	}
+	if c.hearing.gone[h.Server] && m.health == control.Silent {
+		return true
+	}
+	holders := alloc.Holders{}
+	holders.Add(h.Server, m.kept[service])
+	return !holders.Hold(h.Server, h.Until)
+}
+
+// kept counts what this server holds of a service's users who are others', and says whether there may be any.
+func (c *Core) kept(s service.Service) (count func(iter.Seq[netip.AddrPort]) alloc.Kept, some bool) {
+	a, me := c.current(s.Name), c.name
+	if !keeps(s) || a.Zero() {
+		return nil, false
+	}
+	for _, chain := range a.Trail.Chains {
+		some = some || chain.Has(me) || chain.Cut != epoch.Epoch{}
+	}
+	return func(connected iter.Seq[netip.AddrPort]) alloc.Kept {
+		k := alloc.Kept{Epoch: a.Epoch}
+		for user := range connected {
+			cell := cellOf(a, s.Split, user)
+			if a.OwnerOf(cell) == me {
+				continue
+			}
+			if until := a.ChainOf(cell).Until(me); k.Connections == 0 || until.Less(k.Since) {
+				k.Since = until
+			}
+			k.Connections++
+		}
+		return k
+	}, some
+}
+
+// over are the hops of all trails that are over.
+func (c *Core) over() map[over]bool {
+	out := map[over]bool{}
+	for name, s := range c.specs {
+		if !keeps(s) {
+			continue
+		}
+		for _, chain := range c.current(name).Trail.Chains {
+			for _, h := range chain.Hops {
+				if c.isOver(name, h) {
+					out[over{name, h.Server, h.Until}] = true
+				}
+			}
+		}
+	}
+	return out
+}
+
+// forget takes former owners out of the chains that hold nothing any more, unless actions apply everything anyway.
+func (c *Core) forget(actions []Action) []Action {
+	was := c.hearing.over
+	c.hearing.over = c.over()
+	if maps.Equal(was, c.hearing.over) || slices.ContainsFunc(actions, func(a Action) bool { _, is := a.(Apply); return is }) {
+		return actions
+	}
+	return append(actions, c.apply())
+}
+
+type over struct {
+	service, server string
+	until           epoch.Epoch
+}
+
+// peers are the servers that may hand packets and connections over to this one.
+func (c *Core) peers() []netip.Addr {
+	all := map[netip.Addr]bool{}
+	for name, s := range c.specs {
+		if !keeps(s) {
+			continue
+		}
+		a := c.current(name)
+		for i, address := range a.Addresses {
+			all[address] = all[address] || a.Servers[i] != c.name
+		}
+		for _, chain := range a.Trail.Chains {
+			for _, h := range chain.Hops {
+				all[h.Address] = all[h.Address] || h.Server != c.name
+			}
+		}
+	}
+	maps.DeleteFunc(all, func(a netip.Addr, other bool) bool { return !other || !a.IsValid() })
+	return slices.SortedFunc(maps.Keys(all), netip.Addr.Compare)
+}

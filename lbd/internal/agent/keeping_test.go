@@ -1,0 +1,191 @@
+package agent
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/control"
+	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/internal/service"
+	"github.com/manycast/manycast/lbd/internal/dataplane"
+)
+
+// keeping is web, and keeps connections.
+func keeping(mode string) service.Service {
+	s := web
+	s.Mode, s.Handover = mode, service.Handover{Strategies: []service.Strategy{service.Forward}, Close: service.CloseReset}
+	if mode == service.Tags {
+		s.Refuse, s.Steering = service.RefuseReset, service.Proactive
+	}
+	return s
+}
+
+// followed are allocations, each with the trail that a leader gives it.
+func followed(all ...alloc.Allocation) []alloc.Allocation {
+	for i := 1; i < len(all); i++ {
+		all[i].Trail = alloc.Follow(all[i-1], all[i], alloc.Holders{"s1": {}, "s2": {}, "s3": {}})
+	}
+	return all
+}
+
+func chainOf(t *testing.T, s dataplane.AgentService, user netip.Addr) dataplane.Chain {
+	t.Helper()
+	var found []dataplane.Chain
+	for _, c := range s.Chains {
+		if c.Users.Contains(user) {
+			found = append(found, c)
+		}
+	}
+	if len(found) > 1 {
+		t.Fatalf("%v is in %d chains", user, len(found))
+	}
+	if len(found) == 0 {
+		return dataplane.Chain{}
+	}
+	return found[0]
+}
+
+func TestWinnerKnowsWhoHadItsUsers(t *testing.T) {
+	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
+	c.SetServices(start, []service.Service{keeping(service.Multicast)})
+	a := followed(allocation(1, s1, s1), allocation(2, s3, s1), allocation(3, s2, s1))
+	prepare := c.Announced("web", a[2], a[1])[0].(Prepare)
+	want := []dataplane.Hop{{Address: a[0].Addresses[s3], Until: 2}, {Address: a[0].Addresses[s1], Until: 1}}
+	if got := chainOf(t, prepare.Accept[0], even); !slices.Equal(got.Hops, want) || got.Owner.IsValid() || got.Ask {
+		t.Errorf("prepared for %+v, want %v", got, want)
+	}
+	if want := []netip.Addr{a[0].Addresses[s1], a[0].Addresses[s3]}; !slices.Equal(prepare.Peers, want) {
+		t.Errorf("prepared for peers %v, want %v", prepare.Peers, want)
+	}
+	c.Committed(start, "web", a[2])
+	late := applied(t, c.Tick(start.Add(settle)))
+	if got := chainOf(t, late.Accept[0], even); !slices.Equal(got.Hops, want) || !late.Accept[0].Keeps {
+		t.Errorf("executes %+v, want %v", got, want)
+	}
+	if got := chainOf(t, late.Accept[0], odd); len(got.Hops) > 0 || got.Owner.IsValid() {
+		t.Errorf("never had odd users: %+v", got)
+	}
+}
+
+func TestLoserKeepsConnections(t *testing.T) {
+	for _, mode := range []string{service.Multicast, service.Tags} {
+		c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
+		c.SetServices(start, []service.Service{keeping(mode)})
+		a := followed(allocation(1, s2, s2), allocation(2, s2, s3), allocation(3, s2, s1))
+		c.Committed(start, "web", a[0])
+		c.Committed(start, "web", a[1])
+		closing := c.Tick(start.Add(settle))
+		lost := closing[len(closing)-1].(Close).Lost
+		if lost(netip.AddrPortFrom(even, 1)) || lost(netip.AddrPortFrom(odd, 1)) {
+			t.Errorf("%s: closes connections", mode)
+		}
+		if got := chainOf(t, c.apply().Accept[0], odd); got.Owner != a[1].Addresses[s3] || len(got.Hops) != 0 {
+			t.Errorf("%s: its former users: %+v, want them to be s3's", mode, got)
+		}
+		c.Committed(start, "web", a[2])
+		if got := chainOf(t, c.apply().Accept[0], odd); got.Owner != a[1].Addresses[s1] || len(got.Hops) != 1 || got.Hops[0].Until != 2 {
+			t.Errorf("%s: its former users: %+v, want them to be s1's, and s3's before", mode, got)
+		}
+	}
+}
+
+// TestWhatNoTrailNamesIsClosed: a standby took users whose owner is back, and no allocation knows of it.
+func TestWhatNoTrailNamesIsClosed(t *testing.T) {
+	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
+	c.SetServices(start, []service.Service{keeping(service.Multicast)})
+	c.Committed(start, "web", followed(allocation(1, s1, s1), allocation(2, s1, s3))[1])
+	c.closings = append(c.closings, closing{service: "web", at: start})
+	lost := c.Tick(start)[0].(Close).Lost
+	if !lost(netip.AddrPortFrom(even, 1)) || !lost(netip.AddrPortFrom(odd, 1)) {
+		t.Error("keeps connections of users whom nobody would bring here")
+	}
+}
+
+func TestChainsEndWithTheirConnections(t *testing.T) {
+	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
+	c.Channel(250*time.Millisecond, true)
+	c.SetServices(start, []service.Service{keeping(service.Multicast)})
+	c.SetHealthy(start, true)
+	a := followed(allocation(1, s1, s1), allocation(2, s3, s1), allocation(3, s2, s1))
+	c.Committed(start, "web", a[2])
+	hops := func() (n int) { return len(chainOf(t, c.apply().Accept[0], even).Hops) }
+	report := func(name string, h control.Health, k *alloc.Kept) []Action {
+		m := control.Member{Name: name, Health: h}
+		if k != nil {
+			m.Loads = map[string]alloc.Load{"web": {Kept: k}}
+		}
+		return c.Heard(start, []control.Member{m})
+	}
+	number := func(n uint64) epoch.Epoch { return epoch.Epoch{Term: 1, Number: n} }
+	report("s1", control.Available, nil)
+	report("s3", control.Available, &alloc.Kept{Epoch: number(2)})
+	if got := hops(); got != 2 {
+		t.Errorf("nothing is known of s1, s3 has counted before it lost users: %d hops, want both", got)
+	}
+	applied(t, report("s1", control.Available, &alloc.Kept{Epoch: number(3), Connections: 3, Since: number(2)}))
+	if got := hops(); got != 1 {
+		t.Errorf("s1 holds only what it had later: %d hops, want one", got)
+	}
+	if again := report("s1", control.Available, &alloc.Kept{Epoch: number(3), Connections: 2, Since: number(2)}); len(again) != 0 {
+		t.Errorf("no news: %+v", again)
+	}
+	applied(t, report("s3", control.Silent, nil))
+	if got := hops(); got != 0 {
+		t.Errorf("s3 is dead: %d hops", got)
+	}
+}
+
+// TestHopsOfOneEpochFall: two servers lost users to one cell at once, as where slots are cut anew.
+func TestHopsOfOneEpochFall(t *testing.T) {
+	e := func(n uint64) epoch.Epoch { return epoch.Epoch{Term: 1, Number: n} }
+	got := marks(alloc.Chain{Hops: []alloc.Hop{{Until: e(9)}, {Until: e(9)}, {Until: e(9)}, {Until: e(8)}, {Until: e(2)}}})
+	if want := []uint32{9, 8, 7, 6, 2}; !slices.Equal(got, want) {
+		t.Errorf("marks %v, want %v", got, want)
+	}
+}
+
+// TestResetWaitsForTheWinner: who connects anew at once is to find somebody.
+func TestResetWaitsForTheWinner(t *testing.T) {
+	c := newS2(t)
+	c.Committed(start, "web", allocation(2, s2, s3))
+	if early := closes(c.Tick(start.Add(time.Millisecond))); early != 0 {
+		t.Error("closes before s3 has begun")
+	}
+	c.DoneBy(start, "web", epoch.Epoch{Term: 1, Number: 1}, "s3") // of an epoch before
+	c.DoneBy(start, "web", epoch.Epoch{Term: 1, Number: 2}, "s1")
+	if early := closes(c.Tick(start.Add(time.Millisecond))); early != 0 {
+		t.Error("closes when somebody else has begun")
+	}
+	c.DoneBy(start.Add(2*time.Millisecond), "web", epoch.Epoch{Term: 1, Number: 2}, "s3")
+	if now := closes(c.Tick(start.Add(2 * time.Millisecond))); now != 1 {
+		t.Error("does not close when s3 has begun")
+	}
+}
+
+func TestKeptIsCounted(t *testing.T) {
+	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
+	c.SetServices(start, []service.Service{keeping(service.Multicast)})
+	a := followed(allocation(1, s2, s2), allocation(2, s2, s3), allocation(3, s1, s3))
+	for _, next := range a {
+		c.Committed(start, "web", next)
+	}
+	s := c.serving()[0]
+	users := []netip.AddrPort{netip.AddrPortFrom(odd, 1), netip.AddrPortFrom(even, 1), netip.AddrPortFrom(even, 2)}
+	if k := s.Kept(slices.Values(users)); !s.MayKeep || k != (alloc.Kept{Epoch: a[2].Epoch, Connections: 3, Since: a[0].Epoch}) {
+		t.Errorf("kept: %+v, want three, since 1.1", k)
+	}
+	if k := s.Kept(slices.Values(users[1:])); k.Since != a[1].Epoch {
+		t.Errorf("kept: %+v, want since 1.2, when even users were lost", k)
+	}
+	c.Committed(start, "web", allocation(4, s2, s2))
+	if s := c.serving()[0]; s.MayKeep || s.Kept(slices.Values(users)).Connections != 0 {
+		t.Error("keeps its own users as others'")
+	}
+	c.SetServices(start, []service.Service{web})
+	if s := c.serving()[0]; s.Kept != nil {
+		t.Error("counts what handover reset keeps")
+	}
+}

@@ -49,6 +49,7 @@ type Conn struct {
 	phase    phase
 	when     When
 	ask      *ask // nil: nobody wants it to leave
+	next     *ask // came before it was known how the one before ended
 	closed   bool
 	busy     int    // calls of Read and Write under way
 	turn     uint64 // how often the phase has changed: who was interrupted in another turn tries again
@@ -193,10 +194,12 @@ func (c *Conn) asks(a *ask) {
 	switch {
 	case c.closed:
 		reason = "closed"
-	case c.ask != nil:
+	case c.next != nil || c.ask != nil && c.phase != given:
 		reason = "asked already"
 	case c.when == Never:
 		reason = "the application does not move it"
+	case c.phase == given: // what was cancelled when it had just been given comes back
+		c.next = a
 	default:
 		c.ask = a
 		if c.when == Now && c.phase == here {
@@ -214,6 +217,10 @@ func (c *Conn) asks(a *ask) {
 func (c *Conn) cancel(a *ask) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.next == a {
+		c.next = nil
+		return true
+	}
 	if c.ask != a || c.phase == given {
 		return false
 	}
@@ -224,11 +231,12 @@ func (c *Conn) cancel(a *ask) bool {
 // settle ends what was given: it is elsewhere, or still here.
 func (c *Conn) settle(a *ask, elsewhere bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.ask != a || c.phase != given {
+		c.mu.Unlock()
 		return
 	}
-	c.ask = nil
+	next := c.next
+	c.ask, c.next = nil, nil
 	switch {
 	case elsewhere:
 		c.phase = moved
@@ -242,6 +250,14 @@ func (c *Conn) settle(a *ask, elsewhere bool) {
 		c.listener.remove(c)
 	}
 	close(c.answered)
+	c.mu.Unlock()
+	switch {
+	case next == nil:
+	case elsewhere:
+		next.stays("it has moved")
+	default:
+		c.asks(next)
+	}
 }
 
 // lost ends a request whose agent is gone. It is called with the link closed at the agent's end: whatever the agent did with the

@@ -238,7 +238,20 @@ func TestWriteIsInterruptedAtAByte(t *testing.T) {
 	b := a.peer(t, migrate.Options{})
 	old := accept(t, a.Listener)
 	old.SetMovable(migrate.Now)
-	data := make([]byte, 32<<20) // more than the buffers take
+	if err := user.(*net.TCPConn).SetReadBuffer(32 << 10); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := old.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, 32<<10) }); err != nil {
+		t.Fatal(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, 1<<20) // more than the buffers take
 	for i := range data {
 		data[i] = byte(i * 7 >> 3)
 	}

@@ -16,10 +16,10 @@ import (
 // it, from the bytes that Conn.Imported returns: ConnContext and ConnState are called with a *Conn. export returns these bytes, of that
 // context, when the connection is about to leave; with an error it stays. No request is served meanwhile. nil: nothing travels.
 //
-// ServeHTTP sets srv.ConnContext and srv.ConnState to functions that call those that were there.
+// Options.Movable of l is best Later. ServeHTTP sets srv.ConnContext and srv.ConnState to functions that call those that were there.
 func ServeHTTP(srv *http.Server, l *Listener, export func(ctx context.Context) ([]byte, error)) error {
 	if srv.Protocols != nil && srv.Protocols.UnencryptedHTTP2() {
-		return srv.Serve(l) // what HTTP/2 knows of a connection cannot be had from outside
+		return srv.Serve(stayingListener{l})
 	}
 	if export == nil {
 		export = func(context.Context) ([]byte, error) { return nil, nil }
@@ -66,6 +66,18 @@ func (l httpListener) Accept() (net.Conn, error) {
 	h := &httpConn{Conn: conn, export: l.export}
 	h.idle.Store(true)
 	return h, nil
+}
+
+// stayingListener is for HTTP/2: what it knows of a connection cannot be had from outside net/http.
+type stayingListener struct{ *Listener }
+
+func (l stayingListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c.(*Conn).SetMovable(Never)
+	return c, nil
 }
 
 // httpConn is a connection as net/http has it. That reads ahead, into a buffer of its own. It reads as much as the buffer has room for, so

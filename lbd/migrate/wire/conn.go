@@ -103,13 +103,13 @@ func (c *Conn) forget() {
 
 func (c *Conn) receivePacket() (n, fd int, err error) {
 	n, oob, flags, _, err := c.unix.ReadMsgUnix(c.packet[:], c.rights[:])
-	if err != nil {
-		return 0, -1, err
-	}
 	fds := descriptors(c.rights[:oob])
-	if n == 0 {
+	if errors.Is(err, io.EOF) { // so is an empty packet, which may have descriptors
+		err = io.EOF
+	}
+	if err != nil {
 		closeAll(fds...)
-		return 0, -1, io.EOF
+		return 0, -1, err
 	}
 	// MSG_CTRUNC: some did not fit, or there is no room for descriptors in this process. Which one is missing cannot be told.
 	if flags&unix.MSG_CTRUNC != 0 || len(fds) == 0 {

@@ -131,3 +131,45 @@ func TestSurplusDescriptorsAreClosed(t *testing.T) {
 		})
 	}
 }
+
+// FuzzConn sends packets with descriptors beside them: how many, and the length of the packet, are in two bytes before each. All of them are closed in
+// the end, but for those that were handed on.
+func FuzzConn(f *testing.F) {
+	for _, m := range examples()[:9] {
+		packets, err := Encode(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(append([]byte{1, byte(len(packets[0]))}, packets[0]...))
+	}
+	f.Add([]byte{3, 14, byte(Given), 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 'a', 2, 10, byte(more), 0, 0, 0, 0, 0, 0, 0, 1, 'b'})
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		c, other := pair(t)
+		end, fd := pipe(t)
+		go func() {
+			defer unix.Close(fd)
+			defer other.Close()
+			for len(stream) >= 2 {
+				fds := make([]int, stream[0]%32)
+				for i := range fds {
+					fds[i] = fd
+				}
+				n := min(int(stream[1]), len(stream)-2)
+				if n > 0 {
+					if _, _, err := other.WriteMsgUnix(stream[2:2+n], unix.UnixRights(fds...), nil); err != nil {
+						return
+					}
+				}
+				stream = stream[2+n:]
+			}
+		}()
+		for {
+			_, fd, err := c.Receive()
+			closeAll(fd)
+			if err != nil && !errors.Is(err, ErrMalformed) {
+				break
+			}
+		}
+		allClosed(t, end)
+	})
+}

@@ -50,7 +50,7 @@ test-packaging: ## make install below a directory; what systemd says of the unit
 	go test -count=1 -v ./tools/packaging
 
 test-race: ## the concurrent packages under the race detector, with fewer runs of the random tests
-	go test -race -short -skip '$(PRIVILEGED)' ./internal/bus ./internal/control/... ./internal/daemon ./igmpd/internal/... ./lbd/internal/... ./dnsd/internal/... ./tdpd/internal/...
+	go test -race -short -skip '$(PRIVILEGED)' ./internal/bus ./internal/control/... ./internal/daemon ./igmpd/internal/... ./lbd/internal/... ./lbd/migrate/... ./dnsd/internal/... ./tdpd/internal/...
 
 test-fuzz: ## every fuzz target for FUZZTIME
 	@tools/fuzz $(FUZZTIME)

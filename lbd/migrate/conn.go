@@ -267,12 +267,15 @@ func (c *Conn) lost(a *ask) {
 	c.settle(a, c.listener.frozen(c.tcp))
 }
 
+// past is a deadline that interrupts. Deadlines cannot be set where the socket is closed, and there nothing waits.
+var past = time.Unix(1, 0)
+
 // interrupt has calls of Read and Write return. c.mu is held.
 func (c *Conn) interrupt() {
 	c.phase = asked
 	c.turn++
 	close(c.moving)
-	c.tcp.SetDeadline(time.Unix(1, 0))
+	_ = c.tcp.SetDeadline(past)
 }
 
 // resume lets Read and Write go on. c.mu is held.
@@ -281,8 +284,8 @@ func (c *Conn) resume() {
 	c.turn++
 	c.moving = make(chan struct{})
 	c.idle.Broadcast() // a Move that waits hears that it is not asked any more
-	c.tcp.SetReadDeadline(c.readBy)
-	c.tcp.SetWriteDeadline(c.writeBy)
+	_ = c.tcp.SetReadDeadline(c.readBy)
+	_ = c.tcp.SetWriteDeadline(c.writeBy)
 }
 
 // Read is as of net.Conn, and returns ErrMoving.

@@ -315,7 +315,7 @@ func TestCloseWhileGiven(t *testing.T) {
 				t.Errorf("Move: %v", err)
 			}
 			unix.Close(e.FD())
-			if _, err := user.Read(make([]byte, 1)); err != io.EOF {
+			if _, err := user.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 				t.Errorf("the user hears %v", err)
 			}
 		})

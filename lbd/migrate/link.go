@@ -68,15 +68,18 @@ func (k *link) hello() {
 	k.send(wire.Message{Type: wire.Hello, Version: wire.Version, Text: k.listener.options.Name, Listens: k.listener.addresses()}, -1)
 }
 
-// send sends a message; one that cannot be sent ends the link: the agent hears it, settles what is open, and closes its end.
+// send sends a message; one that cannot be sent ends the link.
 func (k *link) send(m wire.Message, fd int) {
 	k.sending.Lock()
 	defer k.sending.Unlock()
 	if err := k.conn.Send(m, fd); err != nil {
 		k.listener.log.Debug("link to the agent fails", "err", err)
-		k.conn.CloseWrite()
+		k.giveUp()
 	}
 }
+
+// giveUp tells the agent that nothing more comes: it still settles what is open. Where that cannot be told the link has ended.
+func (k *link) giveUp() { _ = k.conn.CloseWrite() }
 
 // serve does what the agent says until it closes its end, and returns why that was.
 func (k *link) serve() error {
@@ -86,7 +89,7 @@ func (k *link) serve() error {
 		switch {
 		case errors.Is(err, wire.ErrMalformed):
 			wrong = err
-			k.conn.CloseWrite() // what is given will still be settled
+			k.giveUp()
 		case err != nil:
 			k.end()
 			return errors.Join(wrong, err)
@@ -209,7 +212,7 @@ func (a *ask) give(c *Conn, state []byte) {
 		})
 	}
 	if err != nil { // it is closed, which nobody does with what is given
-		a.link.conn.CloseWrite()
+		a.link.giveUp()
 	}
 }
 

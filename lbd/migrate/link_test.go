@@ -194,7 +194,7 @@ func TestAgentIsLostWithAFrozenConnection(t *testing.T) {
 		t.Errorf("Write: %v", err)
 	}
 	unix.Close(fd) // the last descriptor
-	if _, err := user.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := user.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the user hears %v", err)
 	}
 }
@@ -368,7 +368,7 @@ func TestRubbishFromTheAgent(t *testing.T) {
 	if err := raw.Write(func(link uintptr) bool { _, err = unix.Write(int(link), []byte{1, 2, 3}); return true }); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.Receive(); err != io.EOF {
+	if _, _, err := s.Receive(); !errors.Is(err, io.EOF) {
 		t.Errorf("the application goes on: %v", err)
 	}
 	s.says(wire.Message{Type: wire.Gone, ID: 1}, -1)

@@ -258,7 +258,7 @@ func (l *Listener) push(c *Conn) {
 	closed := l.closed
 	if !closed {
 		l.arrived = append(l.arrived, c)
-		l.tcp.SetDeadline(time.Unix(1, 0))
+		_ = l.tcp.SetDeadline(past)
 	}
 	l.mu.Unlock()
 	if closed {
@@ -277,7 +277,7 @@ func (l *Listener) pop() *Conn {
 	l.arrived = l.arrived[1:]
 	if len(l.arrived) == 0 && !l.closed {
 		l.arrived = nil
-		l.tcp.SetDeadline(time.Time{})
+		_ = l.tcp.SetDeadline(time.Time{})
 	}
 	return c
 }
@@ -285,7 +285,7 @@ func (l *Listener) pop() *Conn {
 // drop closes a connection that arrived and did not become live: in repair mode nobody hears it. If it has just been taken out of
 // that, what the agent had to send first may be missing: then its user hears a reset.
 func (l *Listener) drop(c *Conn) {
-	c.tcp.SetLinger(0)
+	_ = c.tcp.SetLinger(0)
 	c.tcp.Close()
 	l.release(1)
 }

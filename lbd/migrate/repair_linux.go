@@ -14,10 +14,10 @@ func inRepair(c *net.TCPConn) bool {
 		return true
 	}
 	mode := 1
-	raw.Control(func(fd uintptr) {
+	err = raw.Control(func(fd uintptr) {
 		if m, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_REPAIR); err == nil {
 			mode = m
 		}
 	})
-	return mode != 0
+	return err != nil || mode != 0
 }

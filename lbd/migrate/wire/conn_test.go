@@ -74,7 +74,7 @@ func TestConn(t *testing.T) {
 		}
 		closeAll(fd)
 	}
-	if _, _, err := c.Receive(); err != io.EOF {
+	if _, _, err := c.Receive(); !errors.Is(err, io.EOF) {
 		t.Errorf("after the end: %v", err)
 	}
 	allClosed(t, end)

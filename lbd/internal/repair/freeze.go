@@ -22,10 +22,7 @@ type Frozen struct {
 func Freeze(fd int) (*Frozen, error) {
 	f := &fault{fd: fd}
 	z := &Frozen{socket: socket{fd: fd}}
-	i := f.info()
-	if f.err == nil {
-		f.err = f.movableAs(i)
-	}
+	i := f.movable()
 	f.addresses(&z.State)
 	f.options(&z.State)
 	if f.err != nil {
@@ -96,11 +93,8 @@ func (f *fault) connection(s *State, before info) {
 		unread := f.received(s)
 		f.queue(sendQueue)
 		f.toSend(s, before.state)
-		i := f.info()
+		i := f.movable()
 		f.features(s, i)
-		if f.err == nil {
-			f.err = f.movableAs(i)
-		}
 		if still := f.ioctl(unix.SIOCINQ, "SIOCINQ"); f.err != nil || still == unread && i.state == before.state {
 			f.readable(i.state, unread)
 			return
@@ -157,8 +151,7 @@ func (f *fault) received(s *State) int {
 	if urgent {
 		f.fail("receive queue", refuse(Urgent, ""))
 	}
-	var memory [9]uint32 // SK_MEMINFO_...
-	f.get(unix.SOL_SOCKET, unix.SO_MEMINFO, unsafe.Pointer(&memory), unsafe.Sizeof(memory), "SO_MEMINFO")
+	memory := f.memory()
 	s.ReceiveBuffer, s.SendBuffer = int(memory[1]), int(memory[3])
 	s.Received = nil
 	if memory[0] == 0 {

@@ -12,6 +12,7 @@ import (
 const (
 	diagRequestLen = 8 + 48      // struct inet_diag_req_v2
 	diagMessageLen = 4 + 48 + 20 // struct inet_diag_msg
+	diagInfo       = 2           // INET_DIAG_INFO
 	diagMD5        = 18          // INET_DIAG_MD5SIG, told to CAP_NET_ADMIN alone
 )
 
@@ -50,6 +51,7 @@ func diagRequest(s *State) []byte {
 	if s.Local.Addr().Is4() {
 		r[0] = unix.AF_INET
 	}
+	r[2] = 1 << (diagInfo - 1)      // with it come keys
 	ne.PutUint32(r[4:], ^uint32(0)) // any state
 	id := r[8:]
 	be.PutUint16(id[0:], s.Local.Port())

@@ -49,21 +49,7 @@ const (
 // again; keys of MD5 are looked for here alone.
 func Movable(fd int) error {
 	f := &fault{fd: fd}
-	protocol := f.getInt(unix.SOL_SOCKET, unix.SO_PROTOCOL, "SO_PROTOCOL")
-	if f.err != nil {
-		return fmt.Errorf("is the connection to be moved: %w", f.err)
-	}
-	if protocol == unix.IPPROTO_MPTCP {
-		return refuse(MPTCP, "")
-	}
-	if protocol != unix.IPPROTO_TCP {
-		return refuse(NotTCP, fmt.Sprintf("protocol %d", protocol))
-	}
-	i := f.info()
-	if f.err == nil {
-		f.err = f.movableAs(i)
-	}
-	if f.err != nil {
+	if f.movable(); f.err != nil {
 		return f.err
 	}
 	return f.unkeyed()
@@ -76,17 +62,28 @@ func refuse(r Reason, detail string) error {
 	return fmt.Errorf("connection is not to be moved: %w (%s)", r, detail)
 }
 
-// movableAs is what both Movable and Freeze look at.
-func (f *fault) movableAs(i info) error {
-	if r := reasonOfState(i.state); r != "" {
-		return refuse(r, fmt.Sprintf("state %d", i.state))
+// movable is what both Movable and Freeze look at.
+func (f *fault) movable() info {
+	i := f.info()
+	if errors.Is(f.err, unix.EOPNOTSUPP) || errors.Is(f.err, unix.ENOPROTOOPT) {
+		f.err = refuse(NotTCP, "")
+	}
+	if r := reasonOfState(i.state); f.err == nil && r != "" {
+		f.err = refuse(r, fmt.Sprintf("state %d", i.state))
 	}
 	var name [16]byte
 	f.get(unix.IPPROTO_TCP, unix.TCP_ULP, unsafe.Pointer(&name), unsafe.Sizeof(name), "TCP_ULP")
-	if f.err == nil && name[0] != 0 {
-		return refuse(ULP, unix.ByteSliceToString(name[:]))
+	if above := unix.ByteSliceToString(name[:]); f.err == nil && above != "" {
+		f.err = refuse(reasonOfULP(above), above)
 	}
-	return f.err
+	return i
+}
+
+func reasonOfULP(name string) Reason {
+	if name == "mptcp" {
+		return MPTCP
+	}
+	return ULP
 }
 
 func reasonOfState(state uint8) Reason {

@@ -121,6 +121,12 @@ func (f *fault) info() (i info) {
 	return i
 }
 
+// memory is how many bytes the receive queues take and may take, are on their way to the interface, and so on (SK_MEMINFO_...).
+func (f *fault) memory() (m [9]uint32) {
+	f.get(unix.SOL_SOCKET, unix.SO_MEMINFO, unsafe.Pointer(&m), unsafe.Sizeof(m), "SO_MEMINFO")
+	return m
+}
+
 func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:

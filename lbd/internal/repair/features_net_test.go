@@ -115,7 +115,7 @@ func TestNetInFlight(t *testing.T) {
 		}
 		z.Thaw()
 		z.Close()
-		s = w.moveOne(s, 1)
+		w.moveOne(s, 1)
 		openConn(t, u)
 		start := time.Now()
 		receive(t, u, 0, 5000)

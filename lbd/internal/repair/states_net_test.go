@@ -46,7 +46,7 @@ func send(t *testing.T, c net.Conn, offset uint64, n int) {
 func receiveEnd(t *testing.T, c net.Conn) {
 	t.Helper()
 	c.SetReadDeadline(time.Now().Add(30 * time.Second))
-	if n, err := c.Read(make([]byte, 1)); err != io.EOF {
+	if n, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Fatalf("%d bytes and %v, want the end", n, err)
 	}
 }

@@ -60,7 +60,7 @@ func (e *end) start() {
 }
 
 func (e *end) report(err error) {
-	if err != nil && !(e.stopping.Load() && errors.Is(err, os.ErrDeadlineExceeded)) {
+	if err != nil && (!e.stopping.Load() || !errors.Is(err, os.ErrDeadlineExceeded)) {
 		e.failed <- err
 	}
 }

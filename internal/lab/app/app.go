@@ -1,4 +1,5 @@
-// Package app is the lab's application: a small HTTP server that says which server it runs on, and a UDP echo that does.
+// Package app is the lab's application: a small HTTP server that says which server it runs on, a UDP echo that does, and streams of
+// numbered bytes.
 package app
 
 import (
@@ -8,37 +9,60 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/manycast/manycast/internal/lab/numbered"
 )
 
-// ServerHeader is the response header with the server's name; the body has it, too.
-const ServerHeader = "X-Server"
+// Response headers: the server's name, which the body has, too, and how many answers the connection has had, this one included.
+const (
+	ServerHeader = "X-Server"
+	CountHeader  = "X-Answers"
+)
+
+// Config says what an application serves, on addresses that need not be there yet (IP_FREEBIND).
+type Config struct {
+	Name    string // of the server
+	Listen  string // address:port of HTTP and UDP
+	Streams string // address:port of streams; empty: none
+	Number  uint8  // of the server, as streams have it
+}
 
 // App serves one address. It is a daemon.Task.
 type App struct {
-	name  string
-	http  net.Listener
-	udp   net.PacketConn
-	ready chan struct{}
+	name    string
+	number  uint8
+	http    net.Listener
+	udp     net.PacketConn
+	streams net.Listener // nil: none
+	served  sync.WaitGroup
+	ready   chan struct{}
 }
 
-// Listen opens HTTP and UDP on addr, a VIP that need not be there yet (IP_FREEBIND).
-func Listen(ctx context.Context, name, addr string) (*App, error) {
+// Listen opens all that is served.
+func Listen(ctx context.Context, c Config) (*App, error) {
+	if c.Number > numbered.MaxWriter {
+		return nil, fmt.Errorf("app %s: number %d: want at most %d", c.Name, c.Number, numbered.MaxWriter)
+	}
+	a := &App{name: c.Name, number: c.Number, ready: make(chan struct{})}
 	cfg := net.ListenConfig{Control: freeBind}
-	l, err := cfg.Listen(ctx, "tcp4", addr)
-	if err != nil {
-		return nil, fmt.Errorf("app %s: %w", name, err)
+	var err error
+	if a.http, err = cfg.Listen(ctx, "tcp4", c.Listen); err != nil {
+		return nil, fmt.Errorf("app %s: %w", c.Name, err)
 	}
-	u, err := cfg.ListenPacket(ctx, "udp4", addr)
-	if err != nil {
-		l.Close()
-		return nil, fmt.Errorf("app %s: %w", name, err)
+	if a.udp, err = cfg.ListenPacket(ctx, "udp4", c.Listen); err != nil {
+		return nil, errors.Join(fmt.Errorf("app %s: %w", c.Name, err), a.http.Close())
 	}
-	a := &App{name: name, http: l, udp: u, ready: make(chan struct{})}
+	if c.Streams != "" {
+		if a.streams, err = cfg.Listen(ctx, "tcp4", c.Streams); err != nil {
+			return nil, errors.Join(fmt.Errorf("app %s: %w", c.Name, err), a.http.Close(), a.udp.Close())
+		}
+	}
 	close(a.ready) // what is in the listen queue is served
 	return a, nil
 }
@@ -54,6 +78,9 @@ func freeBind(_, _ string, c syscall.RawConn) error {
 // Addr is the address that it listens on.
 func (a *App) Addr() net.Addr { return a.http.Addr() }
 
+// StreamAddr is the address of streams.
+func (a *App) StreamAddr() net.Addr { return a.streams.Addr() }
+
 // String names the task.
 func (a *App) String() string { return "app " + a.name }
 
@@ -62,7 +89,7 @@ func (a *App) Ready() <-chan struct{} { return a.ready }
 
 // Run serves until ctx is done.
 func (a *App) Run(ctx context.Context) error {
-	server := &http.Server{Handler: a.handler(), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: a.handler(), ReadHeaderTimeout: 10 * time.Second, ConnContext: withSession}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		if err := server.Serve(a.http); !errors.Is(err, http.ErrServerClosed) {
@@ -71,12 +98,29 @@ func (a *App) Run(ctx context.Context) error {
 		return nil
 	})
 	group.Go(func() error { return a.echo() })
+	if a.streams != nil {
+		group.Go(func() error { return a.serveStreams(ctx) })
+	}
 	group.Go(func() error {
 		<-ctx.Done()
 		a.udp.Close()
+		if a.streams != nil {
+			a.streams.Close()
+		}
 		return server.Close()
 	})
-	return group.Wait()
+	err := group.Wait()
+	a.served.Wait()
+	return err
+}
+
+// session is what the application keeps of a connection between requests.
+type session struct{ Answers int }
+
+type sessionKey struct{}
+
+func withSession(ctx context.Context, _ net.Conn) context.Context {
+	return context.WithValue(ctx, sessionKey{}, &session{})
 }
 
 // handler answers every path; "?ms=100" makes the answer wait that long, up to a minute.
@@ -88,6 +132,10 @@ func (a *App) handler() http.Handler {
 			case <-r.Context().Done():
 				return
 			}
+		}
+		if s, ok := r.Context().Value(sessionKey{}).(*session); ok { // one request after the other
+			s.Answers++
+			w.Header().Set(CountHeader, strconv.Itoa(s.Answers))
 		}
 		w.Header().Set(ServerHeader, a.name)
 		w.Header().Set("Content-Type", "text/plain")

@@ -11,7 +11,7 @@ import (
 )
 
 func start(t *testing.T) *App {
-	a, err := Listen(t.Context(), "s1", "127.0.0.1:0")
+	a, err := Listen(t.Context(), Config{Name: "s1", Listen: "127.0.0.1:0", Streams: "127.0.0.1:0", Number: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,9 +2,11 @@ package traffic
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -24,6 +26,7 @@ type conn struct {
 	failed bool // the last request on it failed
 	kept   bool // it may serve more than one request
 	server string
+	heard  int    // answers
 	end    *Event // how it ended, once it has
 	sent   bool
 }
@@ -46,14 +49,26 @@ func (c *conn) Close() error {
 }
 
 func (c *conn) check(err error) {
+	switch how := endOf(err); how {
+	case "":
+	case EOF:
+		c.ended(EOF, nil)
+	default:
+		c.ended(how, err)
+	}
+}
+
+// endOf is how a connection ended by an error of its socket; empty where it did not.
+func endOf(err error) How {
 	switch {
 	case err == nil, errors.Is(err, net.ErrClosed):
+		return ""
 	case errors.Is(err, io.EOF):
-		c.ended(EOF, nil)
+		return EOF
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		c.ended(Reset, err)
+		return Reset
 	default:
-		c.ended(Other, err)
+		return Other
 	}
 }
 
@@ -76,6 +91,17 @@ func (c *conn) take() {
 	c.busy = true
 }
 
+// count takes an answer that says how many there were on the connection: another number than the user's is another session.
+func (c *conn) count(said string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.heard++
+	if said != "" && said != strconv.Itoa(c.heard) {
+		return fmt.Errorf("session lost: answer %d on the connection says that it is number %s", c.heard, said)
+	}
+	return nil
+}
+
 // release says how the request on it went; server is who answered.
 func (c *conn) release(server string, ok bool) {
 	c.mu.Lock()
@@ -85,6 +111,14 @@ func (c *conn) release(server string, ok bool) {
 		c.server = server
 	}
 	c.report()
+}
+
+// since is when it was opened, where it serves more than one request.
+func (c *conn) since() time.Time {
+	if c.kept {
+		return c.opened
+	}
+	return time.Time{}
 }
 
 // report sends the end once no request is on the connection. The caller holds mu.

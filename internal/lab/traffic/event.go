@@ -5,6 +5,8 @@ package traffic
 import (
 	"net/netip"
 	"time"
+
+	"github.com/manycast/manycast/internal/lab/numbered"
 )
 
 // Kind is what an event is about.
@@ -15,6 +17,8 @@ const (
 	Request Kind = "request" // a request came to its end
 	Open    Kind = "open"    // a connection was established
 	Close   Kind = "close"   // a connection came to its end
+	Wait    Kind = "wait"    // of a stream: the longest time without data in a while
+	Switch  Kind = "switch"  // of a stream: from the last data of one server, or connection, to the first of the next one
 )
 
 // How a connection ended.
@@ -39,6 +43,20 @@ type Event struct {
 	Server string     `json:"server,omitempty"` // who answered; of a connection: who answered last
 	OK     bool       `json:"ok,omitempty"`     // request: it was answered, at the second attempt at the latest
 	Conn   int64      `json:"conn,omitempty"`   // connection's number
+	Opened time.Time  `json:"opened,omitzero"`  // of a request: when the connection was that it had in common with others
 	How    How        `json:"how,omitempty"`
 	Err    string     `json:"err,omitempty"`
+
+	Stream string        `json:"stream,omitempty"` // what kind of stream it is about
+	Pace   time.Duration `json:"pace,omitempty"`   // of its data from the server
+	Bytes  *Bytes        `json:"bytes,omitempty"`  // of a stream that came to its end
 }
+
+// Bytes are those of a stream that came to either end.
+type Bytes struct {
+	Down numbered.Counts  `json:"down"`         // to the user
+	Up   *numbered.Counts `json:"up,omitempty"` // to the server, which tells it at a stream's end in peace
+}
+
+// Whole says whether all that came is what was sent.
+func (b Bytes) Whole() bool { return b.Down.Whole() && (b.Up == nil || b.Up.Whole()) }

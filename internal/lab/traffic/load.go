@@ -29,7 +29,9 @@ type Load struct {
 	Users        []netip.Addr  // each has one connection that it keeps, and opens new ones
 	URL          string        // what they get
 	Every        time.Duration // between a user's requests of one kind
+	Idle         time.Duration // between requests on one more connection that each keeps; 0: there is none
 	ServerHeader string        // response header that names the server
+	CountHeader  string        // response header that says how many answers there were on the connection; one without it says nothing
 }
 
 // Run runs the load until ctx is done and writes its events to w, one JSON object a line.
@@ -37,12 +39,17 @@ func (l *Load) Run(ctx context.Context, w io.Writer) error {
 	if len(l.Users) == 0 || l.Every <= 0 {
 		return fmt.Errorf("load: want users and a time between requests")
 	}
-	out := &stream{enc: json.NewEncoder(w)}
+	out := &output{enc: json.NewEncoder(w)}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, user := range l.Users {
-		for _, keep := range []bool{true, false} {
-			c := &client{load: l, user: user, out: out, kept: transport(out, user, true), fresh: transport(out, user, false)}
+		begin := func(keep bool, every time.Duration) {
+			c := &client{load: l, user: user, every: every, out: out, kept: transport(out, user, true), fresh: transport(out, user, false)}
 			group.Go(func() error { return c.run(ctx, keep) })
+		}
+		begin(true, l.Every)
+		begin(false, l.Every)
+		if l.Idle > 0 {
+			begin(true, l.Idle)
 		}
 	}
 	return group.Wait()
@@ -52,7 +59,8 @@ func (l *Load) Run(ctx context.Context, w io.Writer) error {
 type client struct {
 	load        *Load
 	user        netip.Addr
-	out         *stream
+	every       time.Duration
+	out         *output
 	kept, fresh *http.Transport
 }
 
@@ -76,27 +84,34 @@ func (c *client) run(ctx context.Context, keep bool) error {
 		if err := c.out.err(); err != nil {
 			return err // nobody reads
 		}
-		timer.Reset(max(0, c.load.Every-time.Since(begin)))
+		timer.Reset(max(0, c.every-time.Since(begin)))
 	}
 }
 
 // request asks once, and once more on a fresh connection when that fails. It is not cut short when the load ends.
 func (c *client) request(rt *http.Transport) {
 	e := Event{Kind: Request, User: c.user, Start: time.Now()}
-	server, err := c.attempt(rt, firstWithin)
+	a, err := c.attempt(rt, firstWithin)
 	if err != nil {
 		e.Err = err.Error()
 		rt.CloseIdleConnections()
 		e.Retry = time.Now()
-		if server, err = c.attempt(c.fresh, secondWithin); err != nil {
+		if a, err = c.attempt(c.fresh, secondWithin); err != nil {
 			e.Err += "; again: " + err.Error()
 		}
 	}
-	e.End, e.Server, e.OK = time.Now(), server, err == nil
+	e.End, e.Server, e.OK, e.Opened = time.Now(), a.server, err == nil, a.opened
 	c.out.emit(e)
 }
 
-func (c *client) attempt(rt *http.Transport, within time.Duration) (server string, err error) {
+// answer is who answered, and when the connection was opened, where it is kept.
+type answer struct {
+	server string
+	opened time.Time
+}
+
+// attempt asks once.
+func (c *client) attempt(rt *http.Transport, within time.Duration) (a answer, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	var mu sync.Mutex
@@ -112,32 +127,41 @@ func (c *client) attempt(rt *http.Transport, within time.Duration) (server strin
 			on.take()
 		}
 	}}
+	counted := func(said string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if on == nil {
+			return nil
+		}
+		return on.count(said)
+	}
 	defer func() {
 		mu.Lock()
 		defer mu.Unlock()
 		if on != nil {
-			on.release(server, err == nil)
+			on.release(a.server, err == nil)
+			a.opened = on.since()
 		}
 	}()
 	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodGet, c.load.URL, nil)
 	if err != nil {
-		return "", err
+		return answer{}, err
 	}
 	resp, err := rt.RoundTrip(req)
 	if err != nil {
-		return "", err
+		return answer{}, err
 	}
 	defer resp.Body.Close()
 	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20)); err != nil {
-		return "", err
+		return answer{}, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("status %s", resp.Status)
+		return answer{}, fmt.Errorf("status %s", resp.Status)
 	}
-	return resp.Header.Get(c.load.ServerHeader), nil
+	return answer{server: resp.Header.Get(c.load.ServerHeader)}, counted(resp.Header.Get(c.load.CountHeader))
 }
 
-func transport(out *stream, user netip.Addr, keep bool) *http.Transport {
+func transport(out *output, user netip.Addr, keep bool) *http.Transport {
 	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(user, 0)), Timeout: firstWithin, KeepAlive: -1}
 	return &http.Transport{
 		DisableKeepAlives: !keep, MaxIdleConnsPerHost: 1, DisableCompression: true,
@@ -154,15 +178,15 @@ func transport(out *stream, user netip.Addr, keep bool) *http.Transport {
 	}
 }
 
-// stream writes events, one writer at a time.
-type stream struct {
+// output writes events, one writer at a time.
+type output struct {
 	conns atomic.Int64
 	mu    sync.Mutex
 	enc   *json.Encoder
 	bad   error
 }
 
-func (s *stream) emit(e Event) {
+func (s *output) emit(e Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.enc.Encode(&e); err != nil && s.bad == nil {
@@ -170,7 +194,7 @@ func (s *stream) emit(e Event) {
 	}
 }
 
-func (s *stream) err() error {
+func (s *output) err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.bad

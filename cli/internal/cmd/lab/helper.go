@@ -2,10 +2,10 @@ package lab
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -22,48 +22,80 @@ import (
 // The hidden commands are the programs that a lab runs in its nodes.
 
 func newApp(f *cmdutil.Factory) *cobra.Command {
-	var name, listen string
+	var c app.Config
 	cmd := &cobra.Command{
-		Use: "app", Hidden: true, Short: "Serve HTTP and UDP echo that say the server's name", Args: cobra.NoArgs,
+		Use: "app", Hidden: true, Short: "Serve HTTP, UDP echo and streams that say the server's name", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := daemon.Logger("info", f.Err)
 			if err != nil {
 				return err
 			}
-			a, err := app.Listen(cmd.Context(), name, listen)
+			a, err := app.Listen(cmd.Context(), c)
 			if err != nil {
 				return err
 			}
 			return daemon.Run(cmd.Context(), log, a)
 		},
 	}
-	cmd.Flags().StringVar(&name, "name", "", "the server's name")
-	cmd.Flags().StringVar(&listen, "listen", "", "address:port")
+	flags := cmd.Flags()
+	flags.StringVar(&c.Name, "name", "", "the server's name")
+	flags.StringVar(&c.Listen, "listen", "", "address:port of HTTP and UDP")
+	flags.StringVar(&c.Streams, "streams", "", "address:port of streams of numbered bytes (default: none)")
+	flags.Uint8Var(&c.Number, "number", 0, "the server's number in streams")
 	return cmd
 }
 
 func newClient(f *cmdutil.Factory) *cobra.Command {
-	load := traffic.Load{ServerHeader: app.ServerHeader}
-	var users []string
+	load := traffic.Load{ServerHeader: app.ServerHeader, CountHeader: app.CountHeader}
 	cmd := &cobra.Command{
 		Use: "client", Hidden: true, Short: "Be many users; events go to the output, one JSON object a line", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			for _, text := range users {
-				user, err := netip.ParseAddr(text)
-				if err != nil {
-					return fmt.Errorf("--user: %w", err)
-				}
-				load.Users = append(load.Users, user)
-			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
 			return load.Run(ctx, f.Out)
 		},
 	}
-	cmd.Flags().StringSliceVar(&users, "user", nil, "addresses of the users")
-	cmd.Flags().StringVar(&load.URL, "url", "", "what they get")
-	cmd.Flags().DurationVar(&load.Every, "every", 300*time.Millisecond, "time between a user's requests of one kind")
+	flags := cmd.Flags()
+	flags.Var(&addresses{&load.Users}, "user", "addresses of the users")
+	flags.StringVar(&load.URL, "url", "", "what they get")
+	flags.DurationVar(&load.Every, "every", 300*time.Millisecond, "time between a user's requests of one kind")
+	flags.DurationVar(&load.Idle, "idle", 0, "time between requests on one more connection that each user keeps (default: there is none)")
 	return cmd
+}
+
+func newStreams(f *cmdutil.Factory) *cobra.Command {
+	var s traffic.Streams
+	cmd := &cobra.Command{
+		Use: "streams", Hidden: true, Short: "Be users with streams of numbered bytes; events go to the output, one JSON object a line", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			return s.Run(ctx, f.Out)
+		},
+	}
+	flags := cmd.Flags()
+	flags.Var(&addresses{&s.Users}, "user", "addresses of the users")
+	flags.StringVar(&s.Address, "to", "", "address:port of the streams")
+	flags.StringSliceVar(&s.Servers, "server", nil, "the servers' names, in the order of their numbers")
+	return cmd
+}
+
+// addresses is a flag that takes a list of addresses.
+type addresses struct{ to *[]netip.Addr }
+
+func (a *addresses) Type() string   { return "addresses" }
+func (a *addresses) String() string { return "" }
+
+// Set implements pflag.Value.
+func (a *addresses) Set(list string) error {
+	for text := range strings.SplitSeq(list, ",") {
+		addr, err := netip.ParseAddr(text)
+		if err != nil {
+			return err
+		}
+		*a.to = append(*a.to, addr)
+	}
+	return nil
 }
 
 func newIntruder(*cmdutil.Factory) *cobra.Command {

@@ -114,7 +114,7 @@ func TestBuiltInTopologies(t *testing.T) {
 		if topology.Name != name {
 			t.Errorf("file %s has topology %s", name, topology.Name)
 		}
-		for _, mode := range []string{"bus", "static"} {
+		for _, mode := range []string{"bus", "static", "multicast", "tags"} {
 			if _, ok := topology.Vars["mode"]; ok {
 				topology.Vars["mode"] = mode
 			}

@@ -44,6 +44,29 @@ func TestAnswersWithItsName(t *testing.T) {
 	}
 }
 
+func TestCountsAnswersOfAConnection(t *testing.T) {
+	a := start(t)
+	for range 2 {
+		rt := &http.Transport{}
+		for _, want := range []string{"1", "2", "3"} {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+a.Addr().String()+"/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := rt.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+			if got := resp.Header.Get(CountHeader); got != want {
+				t.Errorf("answer %s, want %s", got, want)
+			}
+		}
+		rt.CloseIdleConnections()
+	}
+}
+
 func TestEcho(t *testing.T) {
 	a := start(t)
 	c, err := net.Dial("udp", a.udp.LocalAddr().String())

@@ -10,18 +10,19 @@ import (
 
 // Report is what a scenario found.
 type Report struct {
-	Scenario    string         `json:"scenario"`
-	DurationS   float64        `json:"duration_s"`
-	Requests    Requests       `json:"requests"`
-	Connections Connections    `json:"connections"`
-	PerServer   map[string]int `json:"per_server"` // requests answered
-	Moves       []Move         `json:"moves"`
-	Joins       Joins          `json:"joins"`
-	Phases      []Phase        `json:"phases"`
-	Failures    []Failure      `json:"failures,omitempty"`
-	Tagged      *Tagged        `json:"tagged,omitempty"`
-	DetectMS    float64        `json:"detect_ms,omitempty"` // scenario tags: from a killed server's last heartbeat to the last packet toward it
-	Checks      []Check        `json:"checks"`
+	Scenario    string              `json:"scenario"`
+	DurationS   float64             `json:"duration_s"`
+	Requests    Requests            `json:"requests"`
+	Connections Connections         `json:"connections"`
+	PerServer   map[string]int      `json:"per_server"` // requests answered
+	Moves       []Move              `json:"moves"`
+	Joins       Joins               `json:"joins"`
+	Phases      []Phase             `json:"phases"`
+	Failures    []Failure           `json:"failures,omitempty"`
+	Tagged      *Tagged             `json:"tagged,omitempty"`
+	Handover    map[string]Handover `json:"handover,omitempty"`  // by strategy
+	DetectMS    float64             `json:"detect_ms,omitempty"` // scenario tags: from a killed server's last heartbeat to the last packet toward it
+	Checks      []Check             `json:"checks"`
 }
 
 // Requests counts requests. One has failed when a second attempt, on a fresh connection and within 1 s, failed too.

@@ -27,11 +27,13 @@ type Span struct {
 type Tally struct {
 	Timeline Timeline
 	Deaths   []Death
-	Spans    []Span // in order, without gaps
+	Spans    []Span   // in order, without gaps
+	Periods  []Period // of strategies; outside of them moved users' connections may be reset
 
 	opened   int
 	requests []traffic.Event // in the order of their ends
 	closes   []traffic.Event
+	silences []traffic.Event // of streams
 }
 
 // Add takes one event of the users.
@@ -43,6 +45,8 @@ func (t *Tally) Add(e traffic.Event) {
 		t.closes = append(t.closes, e)
 	case traffic.Request:
 		t.requests = append(t.requests, e)
+	case traffic.Wait, traffic.Switch:
+		t.silences = append(t.silences, e)
 	}
 }
 
@@ -115,7 +119,7 @@ func (t *Tally) judge(closes []traffic.Event, c *Connections) (broken []traffic.
 		switch {
 		case t.lost(server, e):
 			c.LostWithServer++
-		case e.How != traffic.Timeout && (t.movedAway(server, e) || t.stoodIn(server, e)):
+		case e.How != traffic.Timeout && (t.movedAway(server, e) && !t.keeps(e.Start) || t.stoodIn(server, e)):
 			c.Reset++
 		default:
 			c.Broken++
@@ -145,12 +149,27 @@ func (t *Tally) standsIn(server string, user netip.Addr, d Death) bool {
 	return server != "" && t.Timeline.Owner(user, d.At) == d.Server && t.Timeline.Standby(user, d.At) == server
 }
 
-// lost: the connection was there when its server died, and its end was seen before all was as before.
+// lost: the connection was there when its server died, and its end was seen before all was as before. One that outlives moves may just
+// have been handed over, to the dead server or by it.
 func (t *Tally) lost(server string, e traffic.Event) bool {
 	for _, d := range t.Deaths {
-		if d.Server == server && !e.Start.After(d.Gone) && e.End.After(d.At) && (d.Back.IsZero() || !e.End.After(d.Back)) {
+		had := d.Server == server || t.keeps(e.Start) && t.handedOver(e.User, d)
+		if had && !e.Start.After(d.Gone) && e.End.After(d.At) && (d.Back.IsZero() || !e.End.After(d.Back)) {
 			return true
 		}
+	}
+	return false
+}
+
+// handedOver: the user went to the server, or from it, in the moment before its death.
+func (t *Tally) handedOver(user netip.Addr, d Death) bool {
+	before := t.Timeline.Owner(user, d.At.Add(-Settle))
+	for _, era := range t.Timeline[t.Timeline.At(d.At.Add(-Settle))+1 : t.Timeline.At(d.Gone)+1] {
+		owner := era.Owner(user)
+		if owner != before && (owner == d.Server || before == d.Server) {
+			return true
+		}
+		before = owner
 	}
 	return false
 }
@@ -169,15 +188,23 @@ func (t *Tally) PerServer(servers []string) map[string]int {
 	return counts
 }
 
-// Strangers are the answers of servers that neither owned the user nor stood in for a dead owner.
+// Strangers are the answers of servers that neither owned the user nor stood in for a dead owner. On a connection that outlives moves
+// somebody answers who owned the user since it was opened.
 func (t *Tally) Strangers() (wrong []traffic.Event) {
 	for _, e := range t.requests {
-		if e.OK && !t.Timeline.Owned(e.Server, e.User, e.Start, e.End) && !t.answeredFor(e) {
+		since := e.Start
+		if t.outlives(e) {
+			since = e.Opened
+		}
+		if e.OK && !t.Timeline.Owned(e.Server, e.User, since, e.End) && !t.answeredFor(e) {
 			wrong = append(wrong, e)
 		}
 	}
 	return wrong
 }
+
+// outlives: the request was on a connection that is kept, and that moves do not end.
+func (t *Tally) outlives(e traffic.Event) bool { return !e.Opened.IsZero() && t.keeps(e.Opened) }
 
 // StoodBy: who answered stood by for the user then, whether its owner was dead or not.
 func (t *Tally) StoodBy(e traffic.Event) bool {
@@ -207,11 +234,11 @@ type Share struct {
 	Requests int     // all servers' in that time
 }
 
-// Shares compares answers with the allocation. Requests that began outside are not counted.
+// Shares compares answers with the allocation. Requests that began outside are not counted, nor those on connections that outlive moves.
 func (t *Tally) Shares(servers []string, users []netip.Addr, from, to time.Time) []Share {
 	total, got, want := 0, map[string]int{}, map[string]int{}
 	for _, e := range t.requests {
-		if e.OK && e.Start.After(from) && e.Start.Before(to) {
+		if e.OK && e.Start.After(from) && e.Start.Before(to) && !t.outlives(e) {
 			got[e.Server]++
 			total++
 		}

@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"fmt"
 	"math"
 
 	"github.com/manycast/manycast/internal/lab/report"
@@ -12,7 +13,7 @@ func (m *multicast) report() *report.Report {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := &report.Report{Scenario: "multicast", Joins: joins(m.ledgers)}
-	m.judge(r)
+	m.judge(r, m.mayWait())
 	if !m.o.Static {
 		m.checkMoves(m.plan(), expected)
 		m.checkSecondStays()
@@ -22,8 +23,8 @@ func (m *multicast) report() *report.Report {
 	return r
 }
 
-// judge judges what the users saw. The caller holds mu.
-func (s *stage) judge(r *report.Report) {
+// judge judges what the users saw, of whom so many may wait long. The caller holds mu.
+func (s *stage) judge(r *report.Report, mayWait int) {
 	s.tally.Timeline = s.web.eras()
 	r.PerServer, r.Moves, r.Phases = s.tally.PerServer(s.servers), []report.Move{}, s.tally.Phases()
 	for _, v := range s.web.all() {
@@ -35,12 +36,18 @@ func (s *stage) judge(r *report.Report) {
 	var failed, broken []traffic.Event
 	r.Requests, failed = s.tally.Requests()
 	r.Connections, broken = s.tally.Connections()
-	s.check("no request failed", r.Requests.Total > 0 && r.Requests.Failed == 0, "%d of %d%s", r.Requests.Failed, r.Requests.Total, s.examples(failed, s.tally.Timeline))
-	s.check("no connection was broken", r.Connections.Opened > 0 && r.Connections.Broken == 0, "%d of %d%s",
-		r.Connections.Broken, r.Connections.Opened, s.examples(broken, s.tally.Timeline))
-	waited := s.tally.Waited(longestWait)
-	s.check("hardly anybody waits long", r.Requests.Total > 0 && len(waited) <= s.mayWait(),
-		"%d answers took longer than %v, %d may%s", len(waited), longestWait, s.mayWait(), s.examples(waited, s.tally.Timeline))
-	strangers := s.tally.Strangers()
-	s.check("only owners answer", r.Requests.Total > 0 && len(strangers) == 0, "%d answers by others%s", len(strangers), s.examples(strangers, s.tally.Timeline))
+	s.checkUsers("no request failed", r.Requests.Total, 0, "requests failed", failed, false)
+	s.checkUsers("no connection was broken", r.Connections.Opened, 0, "connections broken", broken, true)
+	s.checkUsers("hardly anybody waits long", r.Requests.Total, mayWait, fmt.Sprintf("answers took longer than %v", longestWait), s.tally.Waited(longestWait), false)
+	s.checkUsers("only owners answer", r.Requests.Total, 0, "answers by others", s.tally.Strangers(), true)
+}
+
+// checkUsers checks that no more befell users than may, whatever the machine did to daemons excepted: all of it, or what standbys did.
+func (s *stage) checkUsers(name string, of, may int, what string, befell []traffic.Event, byStandbys bool) {
+	rest, left := s.undisturbed(befell, byStandbys)
+	detail := fmt.Sprintf("%d %s of %d, %d may", len(rest), what, of, may)
+	if s.starvation != nil {
+		detail += fmt.Sprintf("; left out, while the machine kept daemons from running: %d", left)
+	}
+	s.check(name, of > 0 && len(rest) <= may, "%s%s", detail, s.examples(rest, s.tally.Timeline))
 }

@@ -178,8 +178,3 @@ func (f *failures) interrupted(e traffic.Event) bool {
 	}
 	return false
 }
-
-// disturbed: while the user waited, or just before, the machine kept a daemon from running for so long that it was as good as dead.
-func (f *failures) disturbed(e traffic.Event) bool {
-	return f.starvation.longest(e.Start.Add(-wordWithin), e.End.Add(lookEvery), "") >= silentFor
-}

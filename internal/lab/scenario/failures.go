@@ -25,8 +25,7 @@ type failures struct {
 	failures []outcome
 	noQuorum bool // of the bus
 
-	starvation *starvation
-	planned    span // agents are started anew meanwhile
+	planned span // agents are started anew meanwhile
 }
 
 // span is a time; the zero one is none.
@@ -96,7 +95,7 @@ func (f *failures) run(ctx context.Context) (err error) {
 	if err := f.admitUsers(); err != nil {
 		return err
 	}
-	watcher, err := startHelper(f.lab, "ctl", f.web.hear, "manycast", "lab", "watch", "--service", f.web.service)
+	watcher, err := f.watch(f.web)
 	if err != nil {
 		return err
 	}
@@ -116,7 +115,7 @@ func (f *failures) run(ctx context.Context) (err error) {
 		return errors.Join(err, sniffed())
 	}
 	plan := f.plan()
-	err = f.work(ctx, func(ctx context.Context) error { return f.underWay(ctx, plan) })
+	err = f.work(ctx, func(ctx context.Context) error { return f.underWay(ctx, plan) }, f.client())
 	if err == nil {
 		err = f.aside(ctx, plan)
 	}

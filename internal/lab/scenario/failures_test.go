@@ -98,7 +98,7 @@ func TestStallsAreCountedByTheirTimes(t *testing.T) {
 // Whose waits and answers are the machine's doing, a cut link's, or the servers' word that they have too much to do.
 func TestWhatIsLeftOut(t *testing.T) {
 	at := func(ms int) time.Time { return time.UnixMilli(int64(100_000 + ms)) }
-	f := &failures{starvation: &starvation{}, failures: []outcome{
+	f := &failures{stage: stage{starvation: &starvation{}}, failures: []outcome{
 		{bounds: failure{between: true}.bounds(), start: at(0), end: at(5000)},
 		{start: at(5000), end: at(9000), refused: true},
 		{start: at(9000), end: at(12000), sheds: true},
@@ -140,7 +140,7 @@ func TestWhatIsLeftOut(t *testing.T) {
 func TestBrokenByTheMachine(t *testing.T) {
 	at := func(ms int) time.Time { return time.UnixMilli(int64(100_000 + ms)) }
 	name := func(s string) func(netip.Addr) string { return func(netip.Addr) string { return s } }
-	f := &failures{starvation: &starvation{}}
+	f := &failures{stage: stage{starvation: &starvation{}}}
 	f.tally.Timeline = report.Timeline{{At: at(0), Epoch: "1.1", Owner: name("s1"), Standby: name("s2")}}
 	f.starvation.add(starved{at: at(3000), waited: silentFor})
 	closed := func(server string, end int, how traffic.How) traffic.Event {

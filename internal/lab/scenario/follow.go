@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -51,7 +52,7 @@ func (m *multicast) follow() (stop []*helper, err error) {
 		return nil, nil
 	}
 	for _, f := range []*follower{m.web, m.second} {
-		h, err := startHelper(m.lab, "ctl", f.hear, "manycast", "lab", "watch", "--service", f.service)
+		h, err := m.watch(f)
 		if err != nil {
 			return stop, err
 		}
@@ -74,12 +75,13 @@ func staticOwner(s service.Service) func(netip.Addr) string {
 func (f *follower) hear(n News) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if n.Moves != nil {
-		f.moves = n.Moves
-		for _, v := range n.Moves {
-			if _, known := f.done[v.Epoch]; !known {
-				f.done[v.Epoch] = n.At
-			}
+	for _, v := range n.Moves { // the last ones: the bus forgets
+		i := slices.IndexFunc(f.moves, func(known Move) bool { return known.Epoch == v.Epoch })
+		if i < 0 {
+			f.done[v.Epoch] = n.At
+			f.moves = append(f.moves, v)
+		} else {
+			f.moves[i] = v
 		}
 	}
 	if n.Leader != nil {
@@ -142,11 +144,16 @@ func (f *follower) between(start, end time.Time) (moves []Move) {
 func (f *follower) all() []Move {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.moves
+	return slices.Clone(f.moves)
 }
 
-// await waits until the allocation is as wanted and all agents are done with it, and returns when they were.
+// await waits until the servers have as many slots as wanted and all agents are done with that, and returns when they were.
 func (f *follower) await(ctx context.Context, what string, want func(counts map[string]int) bool) (time.Time, error) {
+	return f.awaitAllocation(ctx, what, func(a alloc.Allocation) bool { return want(a.Counts()) })
+}
+
+// awaitAllocation waits until the allocation is as wanted and all agents are done with it, and returns when they were.
+func (f *follower) awaitAllocation(ctx context.Context, what string, want func(alloc.Allocation) bool) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	for {
@@ -154,13 +161,32 @@ func (f *follower) await(ctx context.Context, what string, want func(counts map[
 		a, changed := f.allocation, f.changed
 		done, isDone := f.done[a.Epoch.String()]
 		f.mu.Unlock()
-		if !a.Zero() && isDone && want(a.Counts()) {
+		if !a.Zero() && isDone && want(a) {
 			return done, nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
 			return time.Time{}, fmt.Errorf("%s: no allocation in which %s came within 10 s; it is: %s", f.service, what, slots(a))
+		}
+	}
+}
+
+// awaitEpoch waits until an allocation after that one is committed; agents may not be done with it.
+func (f *follower) awaitEpoch(ctx context.Context, after epoch.Epoch) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for {
+		f.mu.Lock()
+		now, changed := f.allocation.Epoch, f.changed
+		f.mu.Unlock()
+		if after.Less(now) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%s: no allocation came after %v within 10 s", f.service, after)
 		}
 	}
 }

@@ -14,15 +14,16 @@ import (
 )
 
 // Names are the scenarios that there are.
-var Names = []string{"multicast", "failures", "tags"}
+var Names = []string{"multicast", "failures", "tags", "handover"}
 
 // Options say how a scenario is run.
 type Options struct {
-	Duration time.Duration // of the users' work
+	Duration time.Duration // of the users' work; with several strategies under each
 	Clients  int           // users
 	Static   bool          // portions from a file, unsigned joins: the phases that need no bus
 	Only     []string      // kinds of failures; empty: all
 	Few      bool          // one failure of each kind
+	Strategy string        // of scenario handover: one of StrategyNames, or AllStrategies
 	Name     string        // of the lab; empty: the topology's
 	Set      map[string]string
 	Progress *Progress
@@ -89,7 +90,7 @@ func (m *multicast) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	err = m.work(ctx, m.phases)
+	err = m.work(ctx, m.phases, m.client())
 	return errors.Join(err, sniffed(), m.count(context.WithoutCancel(ctx)))
 }
 

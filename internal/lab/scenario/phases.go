@@ -3,13 +3,11 @@ package scenario
 import (
 	"context"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/manycast/manycast/internal/lab/intruder"
-	"github.com/manycast/manycast/internal/lab/report"
 )
 
 // The phases' names, as the report has them.
@@ -58,34 +56,17 @@ func (m *multicast) changeWeights(ctx context.Context) error {
 	return err
 }
 
-func (m *multicast) drain(ctx context.Context) error {
-	if err := m.cli(ctx, "server", "drain", m.member("s1")); err != nil {
-		return err
-	}
-	_, err := m.web.await(ctx, "s1 has nothing", func(c map[string]int) bool { return c["s1"] == 0 })
-	return err
-}
+func (m *multicast) drain(ctx context.Context) error { return m.drainServer(ctx, "s1") }
 
 // foundWithin is how soon a dead server's users have to be the others', with nothing but its registration to miss.
 const foundWithin = 3 * time.Second
 
 func (m *multicast) killServer(ctx context.Context) error {
 	const victim = "s2"
-	at := time.Now()
-	if err := m.lab.KillNode(victim); err != nil {
-		return err
-	}
-	gone := time.Now()
-	m.mu.Lock()
-	m.tally.Deaths = append(m.tally.Deaths, report.Death{Server: victim, At: at, Gone: gone})
-	m.mu.Unlock()
-	found, err := m.web.await(ctx, victim+" has nothing", func(c map[string]int) bool { return c[victim] == 0 })
+	at, found, err := m.stage.killServer(ctx, victim)
 	if err != nil {
 		return err
 	}
-	m.mu.Lock()
-	m.tally.Deaths[len(m.tally.Deaths)-1].Found = found
-	m.mu.Unlock()
 	m.check("a killed server is found", found.Sub(at) <= foundWithin, "%s: %v after it was killed, %v are allowed",
 		victim, found.Sub(at).Round(time.Millisecond), foundWithin)
 	return nil
@@ -185,24 +166,15 @@ func (m *multicast) restartRouters(ctx context.Context) error {
 
 // back takes everything to where it began.
 func (m *multicast) back(ctx context.Context) error {
-	if err := m.lab.Restore("s2"); err != nil {
+	if err := m.revive(ctx, "s2", "app", "names", "agent"); err != nil {
 		return err
-	}
-	for _, p := range []string{"app", "names", "agent"} {
-		if err := m.lab.Start(ctx, "s2", p); err != nil {
-			return err
-		}
 	}
 	for _, args := range [][]string{{"server", "undrain", m.member("s1")}, {"server", "weight", m.member("s1"), "default"}} {
 		if err := m.cli(ctx, args...); err != nil {
 			return err
 		}
 	}
-	_, err := m.web.await(ctx, "all have the same", func(c map[string]int) bool {
-		counts := slices.Collect(maps.Values(c))
-		return len(counts) == len(m.servers) && slices.Max(counts)-slices.Min(counts) <= 1
-	})
-	return err
+	return m.awaitEven(ctx)
 }
 
 // count reads the routers' counters; those of an igmpd that is killed would be lost.

@@ -31,16 +31,19 @@ const longestWait = 950 * time.Millisecond
 // forwarding for that long every user would wait.
 func (s *stage) mayWait() int { return max(2, len(s.users)/10) }
 
+// mayWaitOften is the same where users move again and again: one for each sixty moves of users, as in the other scenarios.
+func (s *stage) mayWaitOften() int { return max(s.mayWait(), len(s.users)*len(s.web.all())/60) }
+
 // runPhases runs phases, and also after each action; an action that fails ends them.
 func (s *stage) runPhases(ctx context.Context, plan []phase, also func(ctx context.Context, phase string) error) error {
 	total := 0
 	for _, p := range plan {
 		total += p.weight
 	}
-	share := 0
+	began, share := time.Now(), 0
 	for _, p := range plan {
 		share += p.weight
-		start, end := time.Now(), s.began.Add(s.o.Duration*time.Duration(share)/time.Duration(total))
+		start, end := time.Now(), began.Add(s.o.Duration*time.Duration(share)/time.Duration(total))
 		s.o.Progress.Phase(p.name)
 		err := p.act(ctx)
 		if err == nil {

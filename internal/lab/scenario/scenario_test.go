@@ -135,6 +135,28 @@ func TestStaticPlanNeedsNoBus(t *testing.T) {
 	}
 }
 
+func TestStrategyHasToExist(t *testing.T) {
+	if _, err := Handover(t.Context(), nil, Options{Duration: time.Minute, Strategy: "teleport"}); err == nil || !strings.Contains(err.Error(), "transfer") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// Three turns have each group back where it was, at all servers in between.
+func TestGroupsGoRound(t *testing.T) {
+	h := &handover{stage: stage{servers: []string{"s1", "s2", "s3"}}}
+	h.settle(1)
+	for g := range groups {
+		var seen []string
+		for range 4 {
+			seen = append(seen, h.turn(g)[0])
+			h.next(g)
+		}
+		if seen[0] == seen[1] || seen[1] == seen[2] || seen[0] == seen[2] || seen[3] != seen[0] {
+			t.Errorf("group %d: %v", g, seen)
+		}
+	}
+}
+
 func TestDurationHasAMinimum(t *testing.T) {
 	if _, err := Multicast(t.Context(), nil, Options{Duration: time.Second}); err == nil || !strings.Contains(err.Error(), "at least") {
 		t.Errorf("error %v", err)

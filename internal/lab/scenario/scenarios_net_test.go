@@ -77,3 +77,17 @@ func TestNetTags(t *testing.T) {
 	}
 	allHold(t, r)
 }
+
+// Connections of users who go to and fro, with the real daemons.
+func TestNetHandoverReset(t *testing.T) {
+	store := newStore(t, "igmpd", "lbd", "dnsd", "tdpd")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	r, err := Handover(ctx, store, Options{
+		Clients: 24, Duration: 12 * time.Second, Strategy: report.Reset, Name: fmt.Sprintf("h%d", os.Getpid()), Progress: NewProgress(t.Output(), false),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	allHold(t, r)
+}

@@ -31,6 +31,8 @@ type stage struct {
 	began   time.Time
 	web     *follower // the service that the users work with
 
+	starvation *starvation // nil: nobody looks whether the machine keeps daemons from running
+
 	mu    sync.Mutex
 	tally report.Tally
 }
@@ -89,19 +91,45 @@ func (s *stage) waitServed(ctx context.Context) error {
 	return nil
 }
 
-// work lets the users work while what happens goes by.
-func (s *stage) work(ctx context.Context, happens func(context.Context) error) error {
+// watch has a follower hear what the bus says.
+func (s *stage) watch(f *follower) (*helper, error) {
+	return startHelper(s.lab, "ctl", f.hear, "manycast", "lab", "watch", "--service", f.service)
+}
+
+// work lets the users work while what happens goes by: programs in their node that tell what they see.
+func (s *stage) work(ctx context.Context, happens func(context.Context) error, programs ...[]string) error {
+	if s.began.IsZero() {
+		s.began = time.Now()
+	}
+	var running []*helper
+	var err error
+	for _, argv := range programs {
+		var h *helper
+		if h, err = startHelper(s.lab, "users", s.see, argv...); err != nil {
+			break
+		}
+		running = append(running, h)
+	}
+	if err == nil {
+		err = happens(ctx)
+	}
+	for _, h := range running {
+		err = errors.Join(err, h.stop())
+	}
+	return err
+}
+
+// client is the program of users who get pages, on new connections and on one that each keeps.
+func (s *stage) client(more ...string) []string {
+	return append([]string{"manycast", "lab", "client", "--url", "http://" + s.vars["vip"] + "/", "--user", s.userList()}, more...)
+}
+
+func (s *stage) userList() string {
 	var users []string
 	for _, u := range s.users {
 		users = append(users, u.String())
 	}
-	s.began = time.Now()
-	clients, err := startHelper(s.lab, "users", s.see, "manycast", "lab", "client",
-		"--url", "http://"+s.vars["vip"]+"/", "--user", strings.Join(users, ","))
-	if err != nil {
-		return err
-	}
-	return errors.Join(happens(ctx), clients.stop())
+	return strings.Join(users, ",")
 }
 
 func (s *stage) see(e traffic.Event) {

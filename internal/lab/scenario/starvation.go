@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/lab"
+	"github.com/manycast/manycast/internal/lab/traffic"
 )
 
 // starvation knows when the machine kept daemons of the lab from running, by the kernel's own account of how long each thread waited
@@ -158,4 +159,21 @@ func (s *starvation) worst(from, to time.Time) string {
 	}
 	slices.Sort(parts)
 	return strings.Join(parts, ", ")
+}
+
+// disturbed: while the user waited, or just before, the machine kept a daemon from running for so long that it was as good as dead.
+func (s *stage) disturbed(e traffic.Event) bool {
+	return s.starvation != nil && s.starvation.longest(e.Start.Add(-wordWithin), e.End.Add(lookEvery), "") >= silentFor
+}
+
+// undisturbed are those of events that are not the machine's doing, by anybody or by standbys alone, and how many are.
+func (s *stage) undisturbed(events []traffic.Event, byStandbys bool) (rest []traffic.Event, left int) {
+	for _, e := range events {
+		if s.disturbed(e) && (!byStandbys || s.tally.StoodBy(e)) {
+			left++
+		} else {
+			rest = append(rest, e)
+		}
+	}
+	return rest, left
 }

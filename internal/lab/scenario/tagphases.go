@@ -3,7 +3,6 @@ package scenario
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -67,14 +66,6 @@ func (t *tags) changeWeights(ctx context.Context) error {
 	return err
 }
 
-func (t *tags) drain(ctx context.Context) error {
-	if err := t.cli(ctx, "server", "drain", t.member("s1")); err != nil {
-		return err
-	}
-	_, err := t.web.await(ctx, "s1 has nothing", func(c map[string]int) bool { return c["s1"] == 0 })
-	return err
-}
-
 // add takes the drained server back, with as much as the others have.
 func (t *tags) add(ctx context.Context) error {
 	for _, args := range [][]string{{"server", "weight", t.member("s1"), "default"}, {"server", "undrain", t.member("s1")}} {
@@ -85,31 +76,14 @@ func (t *tags) add(ctx context.Context) error {
 	return t.awaitEven(ctx)
 }
 
-func (t *tags) awaitEven(ctx context.Context) error {
-	_, err := t.web.await(ctx, "all have the same", func(c map[string]int) bool {
-		counts := slices.Collect(maps.Values(c))
-		return len(counts) == len(t.servers) && slices.Max(counts)-slices.Min(counts) <= 1
-	})
-	return err
-}
+func (t *tags) drain(ctx context.Context) error { return t.drainServer(ctx, "s1") }
 
 func (t *tags) killServer(ctx context.Context) error {
 	const victim = "s2"
-	at := time.Now()
-	if err := t.lab.KillNode(victim); err != nil {
-		return err
-	}
-	gone := time.Now()
-	t.mu.Lock()
-	t.tally.Deaths = append(t.tally.Deaths, report.Death{Server: victim, At: at, Gone: gone})
-	t.mu.Unlock()
-	found, err := t.web.await(ctx, victim+" has nothing", func(c map[string]int) bool { return c[victim] == 0 })
+	at, found, err := t.stage.killServer(ctx, victim)
 	if err != nil {
 		return err
 	}
-	t.mu.Lock()
-	t.tally.Deaths[len(t.tally.Deaths)-1].Found = found
-	t.mu.Unlock()
 	heard, sent := t.taps[victim].Between(at.Add(-time.Second), time.Now())
 	var ok bool
 	if t.detected, ok = report.Detected(heard, sent, at, found); !ok {
@@ -119,33 +93,13 @@ func (t *tags) killServer(ctx context.Context) error {
 }
 
 func (t *tags) mend(ctx context.Context) error {
-	if err := t.lab.Restore("s2"); err != nil {
+	if err := t.revive(ctx, "s2", "app", "agent"); err != nil {
 		return err
-	}
-	for _, p := range []string{"app", "agent"} {
-		if err := t.lab.Start(ctx, "s2", p); err != nil {
-			return err
-		}
 	}
 	if err := t.awaitEven(ctx); err != nil {
 		return err
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.tally.Deaths[len(t.tally.Deaths)-1].Back = time.Now()
-	return nil
-}
-
-// revive starts a node that was killed.
-func (t *tags) revive(ctx context.Context, node string, processes ...string) error {
-	if err := t.lab.Restore(node); err != nil {
-		return err
-	}
-	for _, p := range processes {
-		if err := t.lab.Start(ctx, node, p); err != nil {
-			return err
-		}
-	}
+	t.isBack()
 	return nil
 }
 
@@ -253,22 +207,6 @@ func (t *tags) awaitUntagged(ctx context.Context) error {
 		return err
 	}
 	return t.watchUntil(ctx, time.Now().Add(away))
-}
-
-// poll looks every 200 ms whether something is so, for 20 s.
-func (t *tags) poll(ctx context.Context, what string, is func() (bool, error)) error {
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		ok, err := is()
-		if err != nil || ok {
-			return err
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("not within 20 s: %s", what)
-		}
-		if err := t.watchUntil(ctx, time.Now().Add(200*time.Millisecond)); err != nil {
-			return err
-		}
-	}
 }
 
 // intrude has the users' side send a packet that is labelled already, with a label of a tree: the border drops and counts it.

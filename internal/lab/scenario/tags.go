@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/manycast/manycast/internal/lab"
@@ -74,13 +73,13 @@ func (t *tags) run(ctx context.Context) (err error) {
 	if err := t.admitUsers(); err != nil {
 		return err
 	}
-	watcher, err := startHelper(t.lab, "ctl", t.web.hear, "manycast", "lab", "watch", "--service", t.web.service)
+	watcher, err := t.watch(t.web)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, watcher.stop()) }()
 	t.o.Progress.Phase("ready")
-	if _, err := t.web.await(ctx, "all servers serve", t.all); err != nil {
+	if _, err := t.web.await(ctx, "all servers serve", t.everybody); err != nil {
 		return err
 	}
 	if err := t.waitServed(ctx); err != nil {
@@ -96,17 +95,12 @@ func (t *tags) run(ctx context.Context) (err error) {
 	if _, err := t.count(ctx); err != nil {
 		return errors.Join(err, sniffed())
 	}
-	err = t.work(ctx, func(ctx context.Context) error { return t.runPhases(ctx, t.plan(), t.countPhase) })
+	err = t.work(ctx, func(ctx context.Context) error { return t.runPhases(ctx, t.plan(), t.countPhase) }, t.client())
 	err = errors.Join(err, t.checkForeign(context.WithoutCancel(ctx)))
 	for _, tap := range t.taps {
 		err = errors.Join(err, tap.Stop())
 	}
 	return errors.Join(err, sniffed())
-}
-
-// all says whether every server has users.
-func (t *tags) all(counts map[string]int) bool {
-	return !slices.ContainsFunc(t.servers, func(s string) bool { return counts[s] == 0 })
 }
 
 // tapAll watches the links of all servers, from where they meet the router's: what XDP sends no packet socket sees at its own end.
@@ -153,7 +147,7 @@ func (t *tags) report() *report.Report {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r := &report.Report{Scenario: "tags", Tagged: &t.tagged}
-	t.judge(r)
+	t.judge(r, t.mayWait())
 	t.checkMoves(t.plan(), expectedTags)
 	t.check("users' packets are tagged", t.tagged.PacketsTagged > 0 && t.tagged.FirstPacketsViaDirector > 0 && t.tagged.PacketsViaDirector == 0,
 		"%d by a director before upstream routers were told, %d by a director since, %d by an upstream router",

@@ -41,7 +41,7 @@ type Event struct {
 	End    time.Time  `json:"end"`              // now
 	Retry  time.Time  `json:"retry,omitzero"`   // when the second attempt started
 	Server string     `json:"server,omitempty"` // who answered; of a connection: who answered last
-	OK     bool       `json:"ok,omitempty"`     // request: it was answered, at the second attempt at the latest
+	OK     bool       `json:"ok,omitempty"`     // request: it was answered, at the second attempt at the latest; switch: on the same connection
 	Conn   int64      `json:"conn,omitempty"`   // connection's number
 	Opened time.Time  `json:"opened,omitzero"`  // of a request: when the connection was that it had in common with others
 	How    How        `json:"how,omitempty"`

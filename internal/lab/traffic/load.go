@@ -71,7 +71,7 @@ func (c *client) run(ctx context.Context, keep bool) error {
 		rt = c.kept
 	}
 	// Users do not move in step.
-	timer := time.NewTimer(rand.N(c.load.Every))
+	timer := time.NewTimer(rand.N(min(c.load.Every, c.every)))
 	defer timer.Stop()
 	for {
 		select {

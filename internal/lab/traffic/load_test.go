@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 )
@@ -24,7 +25,7 @@ func run(t *testing.T, h http.Handler, done func([]Event) bool) []Event {
 	r, w := io.Pipe()
 	load := &Load{
 		Users: []netip.Addr{netip.MustParseAddr("127.0.0.11"), netip.MustParseAddr("127.0.0.12")},
-		URL:   server.URL, Every: 10 * time.Millisecond, ServerHeader: "X-Server",
+		URL:   server.URL, Every: 10 * time.Millisecond, ServerHeader: "X-Server", CountHeader: "X-Answers",
 	}
 	go func() { w.CloseWithError(load.Run(ctx, w)) }()
 	var events []Event
@@ -85,6 +86,52 @@ func TestLoadKeepsAndOpensConnections(t *testing.T) {
 	}
 	if ends[Own] != total || len(ends) != 1 {
 		t.Errorf("%d connections ended as %v: want all by the user", total, ends)
+	}
+}
+
+// A server that knows nothing of the answers before it has another session.
+func TestLostSessionIsSeen(t *testing.T) {
+	forgets := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Answers", "1")
+		hello(w, r)
+	}
+	events := run(t, http.HandlerFunc(forgets), func(e []Event) bool { return requests(e) >= 40 })
+	lost := 0
+	for _, e := range events {
+		if e.Kind == Request && strings.Contains(e.Err, "session lost") {
+			lost++
+			if !e.OK || e.Retry.IsZero() {
+				t.Errorf("%+v: a fresh connection has a new session", e)
+			}
+		}
+	}
+	if lost == 0 {
+		t.Error("no session was missed")
+	}
+}
+
+func TestIdleConnectionsAreKept(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(hello))
+	defer server.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	var out bytes.Buffer
+	l := &Load{Users: []netip.Addr{netip.MustParseAddr("127.0.0.11")}, URL: server.URL, Every: time.Hour, Idle: 10 * time.Millisecond}
+	if err := l.Run(ctx, &out); err != nil {
+		t.Fatal(err)
+	}
+	opened := map[time.Time]int{}
+	for dec := json.NewDecoder(&out); ; {
+		var e Event
+		if err := dec.Decode(&e); err != nil {
+			break
+		}
+		if e.Kind == Request {
+			opened[e.Opened]++
+		}
+	}
+	if len(opened) != 1 {
+		t.Errorf("requests by when their connection was opened: %v; want all on one that is kept", opened)
 	}
 }
 

@@ -33,7 +33,7 @@ type profile struct {
 // The kinds. Bulk is no more than the kernel of its sender lets go, so that the sender's queue is full and the machine has time for others.
 var profiles = []profile{
 	{"stream", 1, paced(20*time.Millisecond, 8), paced(20*time.Millisecond, 8)},
-	{Paced, 6, paced(time.Millisecond, 8), paced(time.Millisecond, 8)},
+	{Paced, 8, paced(time.Millisecond, 8), paced(time.Millisecond, 8)},
 	{Bulk, 12, numbered.Hello{Words: 2048, Rate: 1 << 20}, paced(100*time.Millisecond, 1)},
 	{"upload", 12, paced(100*time.Millisecond, 1), numbered.Hello{Words: 2048, Rate: 1 << 20}},
 }
@@ -206,10 +206,12 @@ func (r *reader) read(c net.Conn) (behind []byte, err error) {
 func (r *reader) note(now time.Time) {
 	e := Event{User: r.user, Start: r.heard, End: now, Conn: r.conn, Stream: r.profile.name, Pace: r.profile.down.Pace}
 	if name := r.writer(); name != r.server {
-		r.server = name
-		if e.Server, e.Kind = name, Switch; !r.heard.IsZero() {
-			r.out.emit(e)
+		s := e
+		s.Kind, s.Server, s.OK = Switch, name, r.server != ""
+		if !r.heard.IsZero() {
+			r.out.emit(s)
 		}
+		r.server = name
 	}
 	if e.Kind = Wait; !r.heard.IsZero() && e.End.Sub(e.Start) > r.worst.End.Sub(r.worst.Start) {
 		e.Server = r.server

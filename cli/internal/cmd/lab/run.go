@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -28,10 +30,11 @@ func newRun(t *tools) *cobra.Command {
 		Long: `Run a scenario: bring its lab up, let users work while the network changes under them, take it down, check and report.
 The exit status is 0 only if all checks hold.
 
-multicast and tags take ` + scenario.MinDuration.String() + ` at least, so that a killed server can be found and every phase be seen. failures takes as long as it takes; --only and
---few make it shorter.`,
+multicast, tags and handover take ` + scenario.MinDuration.String() + ` at least, so that a killed server can be found and every phase be seen; handover as much for each strategy. failures takes
+as long as it takes; --only and --few make it shorter.`,
 		Example: "  sudo manycast lab run multicast --duration 20s --clients 60 --report report.json\n" +
-			"  sudo manycast lab run failures --only server,link --report report.json",
+			"  sudo manycast lab run failures --only server,link --report report.json\n" +
+			"  sudo manycast lab run handover --strategy forward --set mode=tags --report report.json",
 		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: scenario.Names,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -43,7 +46,7 @@ multicast and tags take ` + scenario.MinDuration.String() + ` at least, so that 
 			}
 			o.Progress = scenario.NewProgress(t.Out, isTerminal(t.Out))
 			run := map[string]func(context.Context, *lab.Store, scenario.Options) (*report.Report, error){
-				"multicast": scenario.Multicast, "failures": scenario.Failures, "tags": scenario.Tags,
+				"multicast": scenario.Multicast, "failures": scenario.Failures, "tags": scenario.Tags, "handover": scenario.Handover,
 			}[args[0]]
 			r, err := run(ctx, s, o)
 			if r == nil {
@@ -53,10 +56,11 @@ multicast and tags take ` + scenario.MinDuration.String() + ` at least, so that 
 		},
 	}
 	flags := cmd.Flags()
-	flags.DurationVar(&o.Duration, "duration", 20*time.Second, fmt.Sprintf("multicast, tags: how long the users work, at least %v", scenario.MinDuration))
+	flags.DurationVar(&o.Duration, "duration", 20*time.Second, fmt.Sprintf("multicast, tags, handover: how long the users work, at least %v; handover: under each strategy", scenario.MinDuration))
 	flags.IntVar(&o.Clients, "clients", 60, "users")
 	flags.StringSliceVar(&o.Only, "only", nil, "failures: kinds, of "+strings.Join(report.Kinds, ", ")+" (default: all)")
 	flags.BoolVar(&o.Few, "few", false, "failures: one of each kind")
+	flags.StringVar(&o.Strategy, "strategy", scenario.AllStrategies, "handover: "+strings.Join(scenario.StrategyNames(), ", ")+", or all of them in turn")
 	flags.StringVar(&file, "report", "", "file for the report, in JSON")
 	flags.StringVar(&o.Name, "name", "", "name of the lab (default: the topology's)")
 	flags.BoolVar(&o.Static, "static", false, "multicast: portions from a file and unsigned joins: only the phases that need no bus")
@@ -105,6 +109,11 @@ func summary(w io.Writer, r *report.Report) {
 	if t := r.Tagged; t != nil {
 		fmt.Fprintf(w, "  tagged       %d packets by upstream routers; by directors %d before those were told, %d since; dead server found after %.0f ms\n",
 			t.PacketsTagged, t.FirstPacketsViaDirector, t.PacketsViaDirector, r.DetectMS)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Handover)) {
+		x := r.Handover[name]
+		fmt.Fprintf(w, "  %-12s %d connections, %d moves, %d reset, %d broken, %d lost with their server; bytes: %d lost, %d doubled, %d reordered; blackout p50 %.2f ms, p99 %.2f ms, at most %.2f ms\n",
+			name, x.Connections, x.Moves, x.Reset, x.Broken, x.LostWithServer, x.BytesLost, x.BytesDoubled, x.BytesReordered, x.Blackout.P50, x.Blackout.P99, x.Blackout.Max)
 	}
 	for _, x := range r.Failures {
 		fmt.Fprintf(w, "  %-62s detected %6.1f ms, outage %6.1f ms, %d failed, %d lost, %d broken\n",

@@ -1,0 +1,238 @@
+package report
+
+import (
+	"math"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/manycast/manycast/internal/lab/traffic"
+)
+
+// Reset is the strategy that lets moved users' connections be reset.
+const Reset = "reset"
+
+// Period is when a strategy was in force. Connections are opened and closed within it.
+type Period struct {
+	Strategy   string
+	Start, End time.Time // End zero: it still is
+}
+
+// Handover is what became of live connections under one strategy.
+type Handover struct {
+	Connections    int    `json:"connections"` // opened
+	Moves          int    `json:"moves"`       // of connections: their user went to another server while they were open
+	Switched       int    `json:"switched"`    // streams that went on at another server
+	Reset          int    `json:"reset"`       // by a move, which strategy reset allows
+	Broken         int    `json:"broken"`
+	LostWithServer int    `json:"lost_with_server"`
+	StreamsEnded   int    `json:"streams_ended"` // in peace: both ends have told what came
+	BytesReceived  uint64 `json:"bytes_received"`
+	BytesLost      uint64 `json:"bytes_lost"` // others came behind them
+	BytesDoubled   uint64 `json:"bytes_doubled"`
+	BytesReordered uint64 `json:"bytes_reordered"`
+	BytesGarbled   uint64 `json:"bytes_garbled"` // belong to no stream
+
+	Blackout Spread `json:"blackout_ms"`      // paced streams: the longest wait for data around a move, beyond the pace
+	Switch   Spread `json:"switch_ms"`        // paced streams: from one server's, or connection's, last data to the next one's first, likewise
+	Quiet    Spread `json:"quiet_ms"`         // paced streams: as blackout, while nothing moved: what the machine does
+	Bulk     Spread `json:"bulk_blackout_ms"` // streams that are as fast as their sender's kernel lets them be
+
+	State *Sizes `json:"state_bytes,omitempty"` // of connections that were transferred
+}
+
+// Whole says whether all bytes came once and in order.
+func (h Handover) Whole() bool {
+	return h.BytesLost == 0 && h.BytesDoubled == 0 && h.BytesReordered == 0 && h.BytesGarbled == 0
+}
+
+// Spread says how times are spread, in milliseconds.
+type Spread struct {
+	Count int     `json:"count"`
+	P50   float64 `json:"p50"`
+	P99   float64 `json:"p99"`
+	Max   float64 `json:"max"`
+}
+
+// Sizes says how sizes are spread, in bytes.
+type Sizes struct {
+	P50 uint64 `json:"p50"`
+	Max uint64 `json:"max"`
+}
+
+func spread(times []time.Duration) (s Spread) {
+	if len(times) == 0 {
+		return s
+	}
+	slices.Sort(times)
+	at := func(part float64) float64 {
+		d := times[int(math.Ceil(part*float64(len(times))))-1]
+		return math.Round(float64(d.Microseconds())) / 1000
+	}
+	return Spread{len(times), at(0.5), at(0.99), at(1)}
+}
+
+// AroundMove is how long after a move a stream's waits belong to it.
+const AroundMove = 400 * time.Millisecond
+
+// beforeMove is how much earlier than the allocation is heard of it may be carried out.
+const beforeMove = 20 * time.Millisecond
+
+// keeps says whether a connection that was opened then is to outlive moves.
+func (t *Tally) keeps(opened time.Time) bool {
+	for _, p := range t.Periods {
+		if !opened.Before(p.Start) && (p.End.IsZero() || opened.Before(p.End)) {
+			return p.Strategy != Reset
+		}
+	}
+	return false
+}
+
+// Handovers judges connections by the strategy that was in force; broken has those that nothing excuses.
+func (t *Tally) Handovers() (by map[string]Handover, broken map[string][]traffic.Event) {
+	by, broken = map[string]Handover{}, map[string][]traffic.Event{}
+	moves := t.userMoves()
+	for _, p := range t.Periods {
+		in := func(when time.Time) bool { return !when.Before(p.Start) && when.Before(p.End) }
+		var h Handover
+		var closes []traffic.Event
+		for _, e := range t.closes {
+			if in(e.Start) {
+				closes = append(closes, e)
+				h.enter(e, moves[e.User])
+			}
+		}
+		var c Connections
+		broken[p.Strategy] = t.judge(closes, &c)
+		h.Connections, h.Reset, h.Broken, h.LostWithServer = len(closes), c.Reset, c.Broken, c.LostWithServer
+		t.blackouts(&h, p, moves)
+		by[p.Strategy] = h
+	}
+	return by, broken
+}
+
+// enter counts a connection that has come to its end.
+func (h *Handover) enter(e traffic.Event, moves []time.Time) {
+	for _, at := range moves {
+		if at.After(e.Start) && at.Before(e.End) {
+			h.Moves++
+		}
+	}
+	if e.Bytes == nil {
+		return
+	}
+	counts := e.Bytes.Down
+	if e.Bytes.Up != nil {
+		h.StreamsEnded++
+		counts = counts.Plus(*e.Bytes.Up)
+	}
+	h.BytesReceived += counts.Received
+	h.BytesLost += counts.Lost
+	h.BytesDoubled += counts.Doubled
+	h.BytesReordered += counts.Reordered
+	h.BytesGarbled += counts.Garbled
+}
+
+// userMoves are the times at which each user went to another server.
+func (t *Tally) userMoves() map[netip.Addr][]time.Time {
+	moves := map[netip.Addr][]time.Time{}
+	for _, e := range t.closes {
+		if _, known := moves[e.User]; known {
+			continue
+		}
+		moves[e.User] = []time.Time{}
+		before := ""
+		for i, era := range t.Timeline {
+			owner := era.Owner(e.User)
+			if i > 0 && owner != before {
+				moves[e.User] = append(moves[e.User], era.At)
+			}
+			before = owner
+		}
+	}
+	return moves
+}
+
+// blackouts measures streams' waits around moves, those around deaths excepted, and elsewhere.
+func (t *Tally) blackouts(h *Handover, p Period, moves map[netip.Addr][]time.Time) {
+	longest := map[moment]time.Duration{}
+	quiet := map[moment]time.Duration{}
+	var switches []time.Duration
+	for _, e := range t.silences {
+		if e.Start.Before(p.Start) || !e.End.Before(p.End) {
+			continue
+		}
+		wait := max(0, e.End.Sub(e.Start)-e.Pace)
+		if e.Kind == traffic.Switch && e.OK {
+			h.Switched++
+		}
+		at, ok := t.moveOf(moves[e.User], e)
+		switch {
+		case ok:
+			m := moment{e.User, e.Stream, at}
+			longest[m] = max(longest[m], wait)
+			if e.Kind == traffic.Switch && e.Stream == traffic.Paced {
+				switches = append(switches, wait)
+			}
+		case e.Kind == traffic.Wait && e.Stream == traffic.Paced:
+			if era, ok := t.quiet(e); ok {
+				m := moment{e.User, e.Stream, era}
+				quiet[m] = max(quiet[m], wait)
+			}
+		}
+	}
+	of := func(by map[moment]time.Duration, stream string) Spread {
+		var times []time.Duration
+		for m, d := range by {
+			if m.stream == stream {
+				times = append(times, d)
+			}
+		}
+		return spread(times)
+	}
+	h.Blackout, h.Bulk, h.Quiet = of(longest, traffic.Paced), of(longest, traffic.Bulk), of(quiet, traffic.Paced)
+	h.Switch = spread(switches)
+}
+
+// moment is a stream at a move, or between two.
+type moment struct {
+	user   netip.Addr
+	stream string
+	at     time.Time
+}
+
+// moveOf is the move that a wait belongs to: it ended shortly after it, or bridges it.
+func (t *Tally) moveOf(moves []time.Time, e traffic.Event) (at time.Time, ok bool) {
+	for _, m := range moves {
+		begins := m.Add(-beforeMove)
+		bridges := e.Start.Before(m) && e.End.After(m)
+		if (bridges || e.End.After(begins) && e.End.Before(m.Add(AroundMove))) && !t.dying(m) {
+			at, ok = m, true
+		}
+	}
+	return at, ok
+}
+
+// dying says whether a server was dead or being killed around then.
+func (t *Tally) dying(when time.Time) bool {
+	for _, d := range t.Deaths {
+		if when.After(d.At.Add(-AroundMove)) && (d.Back.IsZero() || when.Before(d.Back.Add(AroundMove))) {
+			return true
+		}
+	}
+	return false
+}
+
+// quiet says whether nobody had moved for a while when a wait ended, nor did soon; at is the era.
+func (t *Tally) quiet(e traffic.Event) (at time.Time, ok bool) {
+	i := t.Timeline.At(e.End)
+	if i < 0 || t.dying(e.End) {
+		return at, false
+	}
+	at = t.Timeline[i].At
+	begins, ends := at.Add(AroundMove), at.Add(2*AroundMove+beforeMove)
+	if i+1 < len(t.Timeline) && t.Timeline[i+1].At.Before(ends.Add(beforeMove)) {
+		return at, false
+	}
+	return at, e.Start.After(begins) && e.End.Before(ends)
+}

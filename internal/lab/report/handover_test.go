@@ -1,0 +1,137 @@
+package report
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/manycast/manycast/internal/lab/numbered"
+	"github.com/manycast/manycast/internal/lab/traffic"
+)
+
+// Under one strategy Alice goes from s1 to s2 at 10 s and back at 20 s, Bob stays at s3. s2 dies at 21 s.
+func under(strategy string) *Tally {
+	return &Tally{
+		Timeline: Timeline{
+			{At: at(0), Epoch: "1.1", Owner: owners(map[netip.Addr]string{alice: "s1", bob: "s3"})},
+			{At: at(10), Epoch: "1.2", Owner: owners(map[netip.Addr]string{alice: "s2", bob: "s3"})},
+			{At: at(20), Epoch: "1.3", Owner: owners(map[netip.Addr]string{alice: "s1", bob: "s3"})},
+		},
+		Deaths:  []Death{{Server: "s2", At: at(20.1), Gone: at(20.2), Found: at(20.5), Back: at(25)}},
+		Periods: []Period{{strategy, at(1), at(30)}},
+	}
+}
+
+func TestMovesOfConnections(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		close traffic.Event
+		reset Handover // under strategy reset
+		keeps Handover // under the others
+	}{
+		{"there all the time", closed(alice, "s1", traffic.Own, 2, 29), Handover{Moves: 2}, Handover{Moves: 2}},
+		{"there for the first move", closed(alice, "s1", traffic.Own, 2, 12), Handover{Moves: 1}, Handover{Moves: 1}},
+		{"of a user who stays", closed(bob, "s3", traffic.Own, 2, 29), Handover{}, Handover{}},
+		{"reset by a move", closed(alice, "s1", traffic.Reset, 2, 10.2), Handover{Moves: 1, Reset: 1}, Handover{Moves: 1, Broken: 1}},
+		{"reset of a user who stays", closed(bob, "s3", traffic.Reset, 2, 10.2), Handover{Broken: 1}, Handover{Broken: 1}},
+		{"silent after a move", closed(alice, "s1", traffic.Timeout, 2, 10.2), Handover{Moves: 1, Broken: 1}, Handover{Moves: 1, Broken: 1}},
+		{"at the dead server", closed(alice, "s2", traffic.Timeout, 12, 22), Handover{Moves: 1, LostWithServer: 1}, Handover{Moves: 1, LostWithServer: 1}},
+		// s1 was taking it over from s2 when that died.
+		{"handed over by the dead server", closed(alice, "s1", traffic.Reset, 2, 21), Handover{Moves: 2, Reset: 1}, Handover{Moves: 2, LostWithServer: 1}},
+		{"elsewhere when the server died", closed(bob, "s3", traffic.Reset, 2, 21), Handover{Broken: 1}, Handover{Broken: 1}},
+	} {
+		for strategy, want := range map[string]Handover{Reset: tt.reset, "forward": tt.keeps} {
+			tally := under(strategy)
+			tally.Add(tt.close)
+			got, broken := tally.Handovers()
+			want.Connections = 1
+			if diff := cmp.Diff(want, got[strategy]); diff != "" || len(broken[strategy]) != want.Broken {
+				t.Errorf("%s, %s: %d broken, %s", tt.name, strategy, len(broken[strategy]), diff)
+			}
+		}
+	}
+}
+
+func TestBytesOfStreamsAddUp(t *testing.T) {
+	tally := under("transfer")
+	e := closed(alice, "s1", traffic.Own, 2, 5)
+	e.Bytes = &traffic.Bytes{Down: numbered.Counts{Received: 80, Lost: 8}, Up: &numbered.Counts{Received: 40, Doubled: 16}}
+	tally.Add(e)
+	e = closed(alice, "s1", traffic.Reset, 2, 10.2)
+	e.Bytes = &traffic.Bytes{Down: numbered.Counts{Received: 8, Reordered: 24, Garbled: 3}}
+	tally.Add(e)
+	tally.Add(closed(alice, "s1", traffic.Own, 0.5, 0.9)) // before
+	by, _ := tally.Handovers()
+	got := by["transfer"]
+	want := Handover{
+		Connections: 2, Moves: 1, Broken: 1, StreamsEnded: 1,
+		BytesReceived: 128, BytesLost: 8, BytesDoubled: 16, BytesReordered: 24, BytesGarbled: 3,
+	}
+	if diff := cmp.Diff(want, got); diff != "" || got.Whole() {
+		t.Error(diff)
+	}
+}
+
+func TestBlackouts(t *testing.T) {
+	tally := under("transfer")
+	tally.Add(closed(alice, "s1", traffic.Own, 2, 29)) // who moves is known of those who had connections
+	silence := func(kind traffic.Kind, stream string, from, to float64, same bool) {
+		tally.Add(traffic.Event{Kind: kind, User: alice, Stream: stream, Start: at(from), End: at(to), Pace: time.Millisecond, OK: same})
+	}
+	silence(traffic.Wait, traffic.Paced, 9.900, 9.903, false)    // before the move: somebody's, but not its
+	silence(traffic.Wait, traffic.Paced, 10.001, 10.006, false)  // 5 ms without the pace: 4
+	silence(traffic.Switch, traffic.Paced, 10.010, 10.013, true) // 2
+	silence(traffic.Wait, traffic.Paced, 10.600, 10.602, false)  // nothing moves: 1
+	silence(traffic.Wait, traffic.Bulk, 10.050, 10.091, false)   // 40
+	silence(traffic.Wait, traffic.Paced, 20.100, 20.900, false)  // a server is dead
+	by, _ := tally.Handovers()
+	got := by["transfer"]
+	one := func(ms float64) Spread { return Spread{1, ms, ms, ms} }
+	for name, s := range map[string][2]Spread{
+		"blackout": {got.Blackout, one(4)}, "switch": {got.Switch, one(2)}, "quiet": {got.Quiet, one(1)}, "bulk": {got.Bulk, one(40)},
+	} {
+		if s[0] != s[1] {
+			t.Errorf("%s: %+v, want %+v", name, s[0], s[1])
+		}
+	}
+	if got.Switched != 1 {
+		t.Errorf("%d switched", got.Switched)
+	}
+}
+
+// On connections that outlive moves those may answer who had the user since they were opened, and shares are of others.
+func TestKeptConnectionsAnswer(t *testing.T) {
+	for strategy, strangers := range map[string]int{Reset: 2, "pin": 1} {
+		tally := under(strategy)
+		e := request(alice, "s1", 15, 15.1)
+		e.Opened = at(3)
+		tally.Add(e)
+		e = request(alice, "s1", 15, 15.1)
+		tally.Add(e)
+		if got := tally.Strangers(); len(got) != strangers {
+			t.Errorf("%s: %d strangers, want %d", strategy, len(got), strangers)
+		}
+		want := 2
+		if strategy != Reset {
+			want = 1
+		}
+		if got := tally.Shares([]string{"s1"}, []netip.Addr{alice}, at(14), at(16)); got[0].Requests != want {
+			t.Errorf("%s: %d requests count, want %d", strategy, got[0].Requests, want)
+		}
+	}
+}
+
+func TestSpread(t *testing.T) {
+	var times []time.Duration
+	for i := range 200 {
+		times = append(times, time.Duration(200-i)*time.Millisecond)
+	}
+	if got, want := spread(times), (Spread{200, 100, 198, 200}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if got := spread(nil); got != (Spread{}) {
+		t.Errorf("%+v of nothing", got)
+	}
+}

@@ -1,0 +1,206 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/manycast/manycast/internal/lab"
+	"github.com/manycast/manycast/internal/lab/report"
+	"github.com/manycast/manycast/internal/lab/traffic"
+	"github.com/manycast/manycast/internal/service"
+)
+
+// Strategies are those that the scenario handover runs, in this order, each with what a service says to have it.
+var Strategies = []struct{ Name, Says string }{
+	{string(service.Reset), "reset"},
+	{string(service.Forward), "[forward]"},
+	{string(service.Transfer), "[transfer, forward]"},
+	{string(service.Pin), "[pin, forward]"},
+}
+
+// AllStrategies has all of them run.
+const AllStrategies = "all"
+
+// StrategyNames are the names of the strategies.
+func StrategyNames() (names []string) {
+	for _, s := range Strategies {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
+// handover is one run of the scenario of that name.
+type handover struct {
+	stage
+	says  string      // of the strategy that is run
+	first [groups]int // of each group of users: the server in h.servers that is to have it
+}
+
+// groups of users move apart: those whose addresses end in the same two bits.
+const groups = 4
+
+// idleEvery is how often something is asked on connections that do nothing else.
+const idleEvery = 4 * time.Second
+
+// Handover brings the lab of that name up, has the users' connections go to and fro under one strategy after the other, and takes it down
+// again. The report is there whenever the users worked; the error says what kept the scenario from its end.
+func Handover(ctx context.Context, s *lab.Store, o Options) (*report.Report, error) {
+	if o.Duration < MinDuration {
+		return nil, fmt.Errorf("duration %v: want at least %v", o.Duration, MinDuration)
+	}
+	if o.Strategy != AllStrategies && !slices.Contains(StrategyNames(), o.Strategy) {
+		return nil, fmt.Errorf("strategy %q: want %s or %s", o.Strategy, strings.Join(StrategyNames(), ", "), AllStrategies)
+	}
+	h := &handover{stage: stage{o: o, store: s, servers: []string{"s1", "s2", "s3"}}}
+	if err := h.prepare(ctx, "handover", o.Set); err != nil {
+		return nil, err
+	}
+	defer h.lab.Close()
+	err := errors.Join(h.run(ctx), h.down(ctx))
+	if h.began.IsZero() {
+		return nil, err
+	}
+	return h.report(), err
+}
+
+func (h *handover) run(ctx context.Context) (err error) {
+	if err := h.admitUsers(); err != nil {
+		return err
+	}
+	watcher, err := h.watch(h.web)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, watcher.stop()) }()
+	h.starvation = watchStarvation(h.lab)
+	defer h.starvation.end()
+	h.o.Progress.Phase("ready")
+	if _, err := h.web.await(ctx, "all servers serve", h.everybody); err != nil {
+		return err
+	}
+	sniffed, err := h.sniff(ctx, "r1", "users")
+	if err != nil {
+		return err
+	}
+	for i, s := range Strategies {
+		if h.o.Strategy != AllStrategies && h.o.Strategy != s.Name {
+			continue
+		}
+		h.says = s.Says
+		h.settle(i)
+		if err = h.under(ctx, s.Name); err != nil {
+			err = fmt.Errorf("strategy %s: %w", s.Name, err)
+			break
+		}
+	}
+	return errors.Join(err, sniffed())
+}
+
+// under has users work under one strategy. Their connections begin and end with it.
+func (h *handover) under(ctx context.Context, strategy string) error {
+	h.o.Progress.Phase("strategy " + strategy)
+	if err := h.apply(ctx); err != nil {
+		return err
+	}
+	if _, err := h.awaitGroups(ctx); err != nil {
+		return err
+	}
+	if err := h.waitServed(ctx); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	h.tally.Periods = append(h.tally.Periods, report.Period{Strategy: strategy, Start: time.Now()})
+	h.mu.Unlock()
+	err := h.work(ctx, func(ctx context.Context) error { return h.runPhases(ctx, h.plan(strategy), h.nothing) }, h.client("--idle", idleEvery.String()), h.streams())
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.tally.Periods[len(h.tally.Periods)-1].End = time.Now()
+	return err
+}
+
+func (h *handover) nothing(context.Context, string) error { return nil }
+
+// streams is the program of users with streams.
+func (h *handover) streams() []string {
+	return []string{"manycast", "lab", "streams", "--to", net.JoinHostPort(h.vars["vip"], h.vars["streams"]),
+		"--user", h.userList(), "--server", strings.Join(h.servers, ",")}
+}
+
+// settle gives each group its first server.
+func (h *handover) settle(turn int) {
+	for g := range h.first {
+		h.first[g] = (g + turn) % len(h.servers)
+	}
+}
+
+// apply tells what the service is to be: the topology's, with the strategy and the groups.
+func (h *handover) apply(ctx context.Context) error {
+	base, err := os.ReadFile(filepath.Join(h.lab.Dir("ctl"), "services.yaml"))
+	if err != nil {
+		return err
+	}
+	text := strings.TrimSpace(string(base)) + "\nhandover: " + h.says + "\nprefixes:\n"
+	for g := range h.first {
+		text += fmt.Sprintf("  - {prefix: 0.0.0.%d/0.0.0.%d, servers: [%s]}\n", g, groups-1, strings.Join(h.turn(g), ", "))
+	}
+	file := filepath.Join(h.lab.Dir("ctl"), "moved.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return err
+	}
+	return h.cli(ctx, "service", "apply", "-f", file)
+}
+
+// turn is the order in which servers are to have a group.
+func (h *handover) turn(group int) []string {
+	return slices.Concat(h.servers[h.first[group]:], h.servers[:h.first[group]])
+}
+
+// report judges everything, once it is over.
+func (h *handover) report() *report.Report {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := &report.Report{Scenario: "handover"}
+	h.judge(r, h.mayWaitOften())
+	var plan []phase
+	var ran []string
+	for _, p := range h.tally.Periods {
+		plan = append(plan, h.plan(p.Strategy)...)
+		ran = append(ran, p.Strategy)
+	}
+	h.checkMoves(plan, expectedHandover(ran))
+	var broken map[string][]traffic.Event
+	r.Handover, broken = h.tally.Handovers()
+	for _, strategy := range ran {
+		h.checkStrategy(strategy, r.Handover[strategy], broken[strategy])
+	}
+	r.Checks = h.checks
+	return r
+}
+
+// checkStrategy: what was to be kept was kept, and whole.
+func (h *handover) checkStrategy(strategy string, got report.Handover, broken []traffic.Event) {
+	left := 0
+	if strategy == report.Reset { // the others have to bear it
+		broken, left = h.undisturbed(broken, true)
+	}
+	h.check(strategy+": connections moved and none was broken", got.Moves > 0 && len(broken) == 0,
+		"%d moves of %d connections, %d reset, %d broken, %d of them by standbys while the machine kept daemons from running, %d lost with their server%s",
+		got.Moves, got.Connections, got.Reset, got.Broken, left, got.LostWithServer, h.examples(broken, h.tally.Timeline))
+	h.check(strategy+": streams are whole", got.StreamsEnded > 0 && got.Whole(), "of %d bytes %d lost, %d doubled, %d reordered, %d garbled; %d streams told at their end what came",
+		got.BytesReceived, got.BytesLost, got.BytesDoubled, got.BytesReordered, got.BytesGarbled, got.StreamsEnded)
+	switch service.Strategy(strategy) {
+	case service.Transfer:
+		h.check(strategy+": streams go on at their new server", got.Switched > 0, "%d times", got.Switched)
+	default:
+		h.check(strategy+": no stream goes on at another server", got.Switched == 0, "%d do", got.Switched)
+	}
+	h.o.Progress.Note("%s: waits of paced streams around %d moves, beyond their pace: p50 %.2f ms, p99 %.2f ms, at most %.2f ms; while nothing moves: p50 %.2f ms, p99 %.2f ms, at most %.2f ms",
+		strategy, got.Blackout.Count, got.Blackout.P50, got.Blackout.P99, got.Blackout.Max, got.Quiet.P50, got.Quiet.P99, got.Quiet.Max)
+}

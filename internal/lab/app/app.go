@@ -4,6 +4,7 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/manycast/manycast/internal/lab/numbered"
+	"github.com/manycast/manycast/lbd/migrate"
 )
 
 // Response headers: the server's name, which the body has, too, and how many answers the connection has had, this one included.
@@ -25,21 +27,25 @@ const (
 	CountHeader  = "X-Answers"
 )
 
+// DefaultAgent is where an agent listens unless it is configured otherwise.
+const DefaultAgent = migrate.DefaultAgent
+
 // Config says what an application serves, on addresses that need not be there yet (IP_FREEBIND).
 type Config struct {
 	Name    string // of the server
 	Listen  string // address:port of HTTP and UDP
 	Streams string // address:port of streams; empty: none
 	Number  uint8  // of the server, as streams have it
+	Agent   string // unix socket by which connections move to other servers; empty: DefaultAgent
 }
 
 // App serves one address. It is a daemon.Task.
 type App struct {
 	name    string
 	number  uint8
-	http    net.Listener
+	http    *migrate.Listener
 	udp     net.PacketConn
-	streams net.Listener // nil: none
+	streams *migrate.Listener // nil: none
 	served  sync.WaitGroup
 	ready   chan struct{}
 }
@@ -50,21 +56,36 @@ func Listen(ctx context.Context, c Config) (*App, error) {
 		return nil, fmt.Errorf("app %s: number %d: want at most %d", c.Name, c.Number, numbered.MaxWriter)
 	}
 	a := &App{name: c.Name, number: c.Number, ready: make(chan struct{})}
-	cfg := net.ListenConfig{Control: freeBind}
 	var err error
-	if a.http, err = cfg.Listen(ctx, "tcp4", c.Listen); err != nil {
-		return nil, fmt.Errorf("app %s: %w", c.Name, err)
+	if a.http, err = c.listen(ctx, c.Listen, migrate.Options{Name: "pages", Check: checkSession}); err != nil {
+		return nil, err
 	}
+	cfg := net.ListenConfig{Control: freeBind}
 	if a.udp, err = cfg.ListenPacket(ctx, "udp4", c.Listen); err != nil {
 		return nil, errors.Join(fmt.Errorf("app %s: %w", c.Name, err), a.http.Close())
 	}
 	if c.Streams != "" {
-		if a.streams, err = cfg.Listen(ctx, "tcp4", c.Streams); err != nil {
-			return nil, errors.Join(fmt.Errorf("app %s: %w", c.Name, err), a.http.Close(), a.udp.Close())
+		if a.streams, err = c.listen(ctx, c.Streams, migrate.Options{Name: "streams", Check: checkStream}); err != nil {
+			return nil, errors.Join(err, a.http.Close(), a.udp.Close())
 		}
 	}
 	close(a.ready) // what is in the listen queue is served
 	return a, nil
+}
+
+// listen has connections that can leave and arrive.
+func (c Config) listen(ctx context.Context, address string, o migrate.Options) (*migrate.Listener, error) {
+	cfg := net.ListenConfig{Control: freeBind}
+	l, err := cfg.Listen(ctx, "tcp4", address)
+	if err != nil {
+		return nil, fmt.Errorf("app %s: %w", c.Name, err)
+	}
+	o.Agent, o.Movable = c.Agent, migrate.Later
+	m, err := migrate.NewListener(l.(*net.TCPListener), o)
+	if err != nil {
+		return nil, fmt.Errorf("app %s: %w", c.Name, err)
+	}
+	return m, nil
 }
 
 func freeBind(_, _ string, c syscall.RawConn) error {
@@ -92,7 +113,7 @@ func (a *App) Run(ctx context.Context) error {
 	server := &http.Server{Handler: a.handler(), ReadHeaderTimeout: 10 * time.Second, ConnContext: withSession}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		if err := server.Serve(a.http); !errors.Is(err, http.ErrServerClosed) {
+		if err := migrate.ServeHTTP(server, a.http, exportSession); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
 		return nil
@@ -119,9 +140,18 @@ type session struct{ Answers int }
 
 type sessionKey struct{}
 
-func withSession(ctx context.Context, _ net.Conn) context.Context {
-	return context.WithValue(ctx, sessionKey{}, &session{})
+// withSession has a connection's session in its context, also of one that has arrived.
+func withSession(ctx context.Context, c net.Conn) context.Context {
+	s := &session{}
+	if state, ok := c.(*migrate.Conn).Imported(); ok {
+		json.Unmarshal(state, s) //nolint:errcheck // checkSession has read it
+	}
+	return context.WithValue(ctx, sessionKey{}, s)
 }
+
+func checkSession(state []byte) error { return json.Unmarshal(state, &session{}) }
+
+func exportSession(ctx context.Context) ([]byte, error) { return json.Marshal(ctx.Value(sessionKey{})) }
 
 // handler answers every path; "?ms=100" makes the answer wait that long, up to a minute.
 func (a *App) handler() http.Handler {

@@ -41,6 +41,7 @@ func newApp(f *cmdutil.Factory) *cobra.Command {
 	flags.StringVar(&c.Name, "name", "", "the server's name")
 	flags.StringVar(&c.Listen, "listen", "", "address:port of HTTP and UDP")
 	flags.StringVar(&c.Streams, "streams", "", "address:port of streams of numbered bytes (default: none)")
+	flags.StringVar(&c.Agent, "agent", "", "the agent's socket, by which connections move (default: "+app.DefaultAgent+")")
 	flags.Uint8Var(&c.Number, "number", 0, "the server's number in streams")
 	return cmd
 }

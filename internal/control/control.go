@@ -48,7 +48,17 @@ const (
 	KindCeased   Kind = 5 // alloc.v1.Ceased
 	KindDone     Kind = 6 // alloc.v1.Done
 	KindTakeover Kind = 7 // control.v1.Takeover
+
+	// Of live connections that go from one server to another (handover.v1).
+	KindAsk     Kind = 8  // Ask
+	KindQuery   Kind = 9  // Query
+	KindVerdict Kind = 10 // Verdict
+
+	kinds = 11 // how many there are
 )
+
+// Known reports whether this release knows the kind.
+func (k Kind) Known() bool { return k > 0 && k < kinds }
 
 // Health is how others see a member.
 type Health uint8

@@ -47,6 +47,7 @@ type Config struct {
 // Channel is a daemon's task, and a control.Channel from New on.
 type Channel struct {
 	cfg  Config
+	boot uint64
 	kick chan struct{}
 	turn chan struct{}
 
@@ -91,7 +92,7 @@ func New(cfg Config) (*Channel, error) {
 		return nil, err
 	}
 	c := &Channel{
-		cfg: cfg, kick: make(chan struct{}, 1), turn: make(chan struct{}), sender: s, status: control.Status{OK: true}, boots: make(map[string]uint64),
+		cfg: cfg, boot: boot, kick: make(chan struct{}, 1), turn: make(chan struct{}), sender: s, status: control.Status{OK: true}, boots: make(map[string]uint64),
 		members: members.New(members.Config{
 			Group: cfg.Group, Self: cfg.Identity.ID(), Authority: cfg.Authority, DeadAfter: cfg.DeadAfter, Started: now,
 		}),

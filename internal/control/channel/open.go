@@ -1,6 +1,7 @@
 package channel
 
 import (
+	"crypto/ed25519"
 	"crypto/rand"
 	"fmt"
 	"log/slog"
@@ -56,6 +57,12 @@ func Listen(cfg control.ListenConfig, name string, known []members.Known, log *s
 
 // Identity is this member's own.
 func (c *Channel) Identity() identity.Identity { return c.cfg.Identity }
+
+// Boot is this start of it, as others see it.
+func (c *Channel) Boot() uint64 { return c.boot }
+
+// Authority is whose certificates count.
+func (c *Channel) Authority() ed25519.PublicKey { return c.cfg.Authority }
 
 func belongs(c identity.Certificate, file, name string, role control.Role) error {
 	if c.Name != name || c.Role != role {

@@ -161,7 +161,7 @@ func (m *Members) message(now time.Time, iface string, p *member, o wire.Origin,
 		return nil, fmt.Errorf("%w: of %s", StaleBoot, p.Name)
 	case p.spoken.old(o.Number):
 		return nil, fmt.Errorf("%w: message %d of %s", Replayed, o.Number, p.Name)
-	case message.Kind > control.KindTakeover:
+	case !message.Kind.Known():
 		return nil, fmt.Errorf("%w: kind %d of %s", Version, message.Kind, p.Name)
 	case !allowed(p.Member, message.Kind):
 		return nil, fmt.Errorf("%w: kind %d of %s", NotAllowed, message.Kind, p.Name)
@@ -179,7 +179,7 @@ func allowed(p control.Member, kind control.Kind) bool {
 	switch kind {
 	case control.KindAnnounce, control.KindCommit:
 		return p.Leader
-	case control.KindPrepared, control.KindCeased, control.KindDone, control.KindTakeover:
+	case control.KindPrepared, control.KindCeased, control.KindDone, control.KindTakeover, control.KindAsk, control.KindQuery, control.KindVerdict:
 		return p.Role == control.Server
 	}
 	return false

@@ -125,6 +125,7 @@ func runAgent(ctx context.Context, cfg config.Agent, keep bool, stderr io.Writer
 	}
 	plane, err := dataplane.OpenAgent(dataplane.AgentConfig{
 		Interface: cfg.Interface, Bpffs: cfg.BPFFS, VIPDevice: cfg.VIPDevice, PathMTU: cfg.PathMTU, Hold: hold(cfg), Log: b.log,
+		Forward: dataplane.Forward{Port: cfg.Handover.Forward, Address: link.Address},
 	})
 	if err != nil {
 		return err
@@ -163,10 +164,17 @@ func agentTasks(ctx context.Context, cfg config.Agent, keep bool, link agent.Lin
 	}
 	if ch != nil {
 		c.Channel, c.Pause = ch, ch.Pause
+		h, err := newHanding(cfg, link, plane, ch, b)
+		if err != nil {
+			return nil, err
+		}
+		if h.mover != nil {
+			c.Mover = h.mover
+		}
 		loop := agent.NewLoop(c)
 		ch.OnBeat(loop.Beat)
 		ch.SpeakWhile(loop.Alive)
-		tasks = append(tasks, daemon.Beneath(ch, loop)) // the loop's last word is said on the channel
+		tasks = append(tasks, daemon.Beneath(ch, h.beneath(loop))) // the loop's last word is said on the channel
 	} else {
 		tasks = append(tasks, agent.NewLoop(c))
 	}

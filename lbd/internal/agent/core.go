@@ -42,6 +42,7 @@ type closing struct {
 	service string
 	epoch   epoch.Epoch      // zero: others have come back, and nobody waits for a Done
 	before  alloc.Allocation // what the allocation of that epoch replaced
+	all     bool             // also what is kept: nothing keeps it any more
 	winners map[string]bool  // where all are on this link: those that have yet to take over
 	at      time.Time        // at the latest
 }
@@ -168,6 +169,9 @@ func (c *Core) Committed(now time.Time, name string, a alloc.Allocation) []Actio
 	c.closings = append(c.closings, closing{
 		service: name, epoch: a.Epoch, before: before, winners: c.winners(before, a), at: now.Add(c.settle),
 	})
+	if h := c.specs[name].Handover; h.Has(service.Transfer) && !h.Has(service.Forward) && !h.Has(service.Pin) {
+		c.closings = append(c.closings, closing{service: name, all: true, at: now.Add(h.Deadline + c.settle)})
+	}
 	apply := c.apply()
 	apply.Ceased = []announce.Ceased{{Service: name, Epoch: a.Epoch, Server: c.name}}
 	return []Action{apply, Keep{name, a}}
@@ -259,7 +263,7 @@ func (c *Core) lost(d closing) func(netip.AddrPort) bool {
 			return true
 		}
 		cell := cellOf(a, s.Split, user)
-		return a.OwnerOf(cell) != c.name && !c.holds(s, a, cell)
+		return a.OwnerOf(cell) != c.name && (d.all || !c.holds(s, a, cell))
 	}
 }
 

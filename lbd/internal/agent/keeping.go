@@ -13,6 +13,7 @@ import (
 	"github.com/manycast/manycast/internal/portion"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
+	"github.com/manycast/manycast/lbd/internal/mover"
 )
 
 // keeps reports whether connections of moved users go on at the servers that have them.
@@ -108,6 +109,17 @@ func (c *Core) isOver(service string, h alloc.Hop) bool {
 	holders := alloc.Holders{}
 	holders.Add(h.Server, m.kept[service])
 	return !holders.Hold(h.Server, h.Until)
+}
+
+// views are the services whose allocations are executed.
+func (c *Core) views() []mover.View {
+	var out []mover.View
+	for _, name := range slices.Sorted(maps.Keys(c.specs)) {
+		if s := c.specs[name]; keeps(s) {
+			out = append(out, mover.View{Service: s, Allocation: c.current(name)})
+		}
+	}
+	return out
 }
 
 // kept counts what this server holds of a service's users who are others', and says whether there may be any.

@@ -19,6 +19,7 @@ import (
 	"github.com/manycast/manycast/lbd/internal/announce"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
 	"github.com/manycast/manycast/lbd/internal/joiner"
+	"github.com/manycast/manycast/lbd/internal/mover"
 	"github.com/manycast/manycast/lbd/internal/store"
 	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
 )
@@ -28,6 +29,9 @@ type Joiner interface {
 	Set(ctx context.Context, want []joiner.Membership) error
 	Run(ctx context.Context) error
 }
+
+// Mover is what the agent uses of mover.Mover.
+type Mover interface{ Set(all []mover.View) }
 
 // Closer closes the lost connections to vip and ports and counts them (dataplane.CloseConnections).
 type Closer func(ctx context.Context, vip netip.Addr, ports []dataplane.Port, lost func(user netip.AddrPort) bool) (int, error)
@@ -53,6 +57,7 @@ type Config struct {
 	Plane     dataplane.AgentPlane
 	Joiner    Joiner
 	Close     Closer
+	Mover     Mover // nil: connections do not move
 	Health    Health
 	Measure   Measure                     // nil: loads are not known
 	HasKey    func(group netip.Addr) bool // joins could be signed; nil: they need not be
@@ -384,6 +389,9 @@ func (l *Loop) apply(ctx context.Context, a Apply) {
 	}
 	if err == nil {
 		l.shown.set(l.core.serving())
+		if l.cfg.Mover != nil {
+			l.cfg.Mover.Set(l.core.views())
+		}
 	}
 	if err == nil && (a.Revive || l.cfg.Channel == nil) {
 		err = l.cfg.Plane.Revive()

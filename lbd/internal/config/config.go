@@ -16,6 +16,7 @@ import (
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/health"
 	"github.com/manycast/manycast/lbd/internal/load"
+	"github.com/manycast/manycast/lbd/migrate"
 )
 
 // Director is director.toml, which says what each key means.
@@ -58,6 +59,14 @@ type Agent struct {
 	Leader    Leader                `toml:"leader"`
 	Metrics   daemon.MetricsSection `toml:"metrics"`
 	Control   control.Config        `toml:"control"`
+	Handover  Handover              `toml:"handover"`
+}
+
+// Handover is [handover] of an agent: how it reaches other servers and applications with live connections.
+type Handover struct {
+	Forward uint16 `toml:"forward_port"`
+	Port    uint16 `toml:"port"`
+	Socket  string `toml:"socket"`
 }
 
 // Leader is [leader]: whether this process may lead, and how patient it is then.
@@ -116,12 +125,13 @@ func DefaultAgent() Agent {
 	return Agent{
 		Name: hostname(), StateDir: "/var/lib/manycast/agent", Weight: 1, BPFFS: "/sys/fs/bpf/manycast/agent", VIPDevice: "lo",
 		Settle: 100 * time.Millisecond, Hold: 2 * time.Second, Log: daemon.LogSection{Level: "info"},
-		Join:    Join{Refresh: 10 * time.Second, Resend: time.Second, Robustness: 2},
-		Keys:    Keys{Member: "/var/lib/manycast/agent/member.key", Dir: "/var/lib/manycast/agent/groups"},
-		Health:  health.Default(),
-		Load:    load.DefaultConfig(),
-		Leader:  defaultLeader(false),
-		Control: control.DefaultConfig(),
+		Join:     Join{Refresh: 10 * time.Second, Resend: time.Second, Robustness: 2},
+		Keys:     Keys{Member: "/var/lib/manycast/agent/member.key", Dir: "/var/lib/manycast/agent/groups"},
+		Health:   health.Default(),
+		Load:     load.DefaultConfig(),
+		Leader:   defaultLeader(false),
+		Control:  control.DefaultConfig(),
+		Handover: Handover{Forward: 8464, Port: 8465, Socket: migrate.DefaultAgent},
 	}
 }
 
@@ -246,6 +256,9 @@ func (c Agent) check() error {
 	}
 	if c.Services == "" && len(c.Serve) == 0 {
 		errs = append(errs, errors.New(`no serve: name the services that this server is in, such as serve = ["web"]`))
+	}
+	if c.Handover.Socket != "" {
+		errs = append(errs, checkDir("handover.socket", c.Handover.Socket))
 	}
 	for _, name := range c.Serve {
 		if err := service.CheckName(name); err != nil {

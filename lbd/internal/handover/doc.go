@@ -15,8 +15,8 @@
 //     behind it in the flow's order;
 //   - tells the giver of the members that it hears of: [Giver.Started] with each boot, [Giver.Silent];
 //   - knows the allocation, which the machines do not: it names the flows of an Ask, and what an Offer is to be refused for. Before
-//     [Taker.Offered] it calls [Giver.Returned]: whoever offers a flow has it, so one that was given away, and not yet answered for, was
-//     taken. A connection that goes live where its user is no more is asked for by the next owner, as any other;
+//     [Taker.Offered] it calls [Giver.Returned]: whoever offers a flow by a newer epoch has it, so one that was given away, and not yet
+//     answered for, was taken. A connection that goes live where its user is no more is asked for by the next owner, as any other;
 //   - gives who speaks by the link or by the channel, which know it; names inside of messages are not believed.
 //
 // # Tables

@@ -253,11 +253,12 @@ func (g *Giver) Frozen(now time.Time, id ID, kernel []byte, err error) []Action 
 	return g.settle()
 }
 
-// Returned says that somebody offers this flow to us: whoever offers a connection has it, so it was taken. The caller says this before
-// Taker.Offered.
-func (g *Giver) Returned(now time.Time, f Flow) []Action {
+// Returned says that somebody offers a flow to us. Whoever offers a connection has it: one that we sent by an older epoch, and were not
+// answered for, was taken. An offer of the same epoch or an older one was made before, when the other had it, and came late. The caller
+// says this before Taker.Offered.
+func (g *Giver) Returned(now time.Time, o Offer) []Action {
 	g.now = now
-	if t := g.flows[f]; t != nil {
+	if t := g.flows[o.Flow]; t != nil && t.batch.Service == o.Service && t.batch.Epoch.Less(o.Epoch) {
 		g.step(t, onTook)
 	}
 	return g.settle()

@@ -305,15 +305,20 @@ func TestTakerStartedAnew(t *testing.T) {
 	}
 }
 
-// TestReturned: A gave to B, has not heard of it, and B gives it back.
+// TestReturned: A gave to B, has not heard of it, and B gives it back. An offer that B made when it had the connection before says nothing.
 func TestReturned(t *testing.T) {
 	g := newGiver(t, handover.Limits{}, "b")
-	offers, _ := sent[handover.Offer](ask(t, g, begin, asked("b", 1, flow(1))))
-	if actions := g.Returned(begin, flow(1)); len(actions) > 0 {
+	offers, _ := sent[handover.Offer](ask(t, g, begin, asked("b", 2, flow(1))))
+	if actions := g.Returned(begin, offer("b", 2, 3, flow(1))); len(actions) > 0 {
 		t.Errorf("before it was sent: %+v", actions)
 	}
 	send(g, "b", offers[0].ID)
-	actions := g.Returned(begin, flow(1))
+	for _, e := range []uint64{1, 2} {
+		if actions := g.Returned(begin, offer("b", 1, e, flow(1))); len(actions) > 0 {
+			t.Errorf("an offer of epoch %d that came late: %+v", e, actions)
+		}
+	}
+	actions := g.Returned(begin, offer("b", 2, 3, flow(1)))
 	if r := only[handover.Report](actions); len(r) != 1 || r[0].Outcome != handover.Given || len(only[handover.Close](actions)) != 1 {
 		t.Errorf("%+v", actions)
 	}

@@ -497,7 +497,7 @@ func (l *link) receive(direction int, m handover.Message) {
 		to.do(to.giver.Received(w.now, from.name, m))
 	case direction == 0 && to.in[from.name] == l:
 		if o, ok := m.(handover.Offer); ok {
-			to.do(to.giver.Returned(w.now, o.Flow))
+			to.do(to.giver.Returned(w.now, o))
 			if !to.dead && to.in[from.name] == l {
 				to.do(to.taker.Offered(w.now, from.name, o, to.refusal(o)))
 			}

@@ -62,7 +62,7 @@ func simulate(t *testing.T, seed uint64, f faults, total map[string]int, why map
 	failed := true
 	defer func() {
 		if failed {
-			t.Errorf("go test -run '%s' -seed %d", t.Name(), seed)
+			t.Errorf("go test -run '%s' . -args -seed %d", t.Name(), seed)
 		}
 	}()
 	f.moves = time.Duration(1+seed%10) * 20 * time.Millisecond // from moves that cross each other to such that have time

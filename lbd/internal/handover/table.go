@@ -14,7 +14,7 @@ const (
 	onNotExported event = "not exported" // it did not
 	onFrozen      event = "frozen"       // the state was read
 	onNotFrozen   event = "not frozen"   // the kernel did not give it
-	onTook        event = "took"         // the taker's, or its verdict; or it offers the connection to us
+	onTook        event = "took"         // the taker's, or its verdict; or a newer epoch's offer of the connection to us
 	onFailed      event = "failed"       // the taker's, or its verdict "never"
 	onUntold      event = "untold"       // the taker's verdict: it cannot tell
 	onStop        event = "stop"         // deadline, cancellation, or a newer epoch

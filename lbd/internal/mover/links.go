@@ -113,7 +113,7 @@ func (m *Mover) received(now time.Time, r role, from string, message handover.Me
 	if !is {
 		return m.taker.Received(now, from, message)
 	}
-	actions := m.giver.Returned(now, o.Flow)
+	actions := m.giver.Returned(now, o)
 	return append(actions, m.taker.Offered(now, from, o, m.refusal(o))...)
 }
 

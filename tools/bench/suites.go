@@ -31,6 +31,16 @@ func suites() []suite {
 			{name: "steering lookup, overrides for 1 % of users", unit: "ns", metric: "ns/overrides", against: "slots alone", versus: "ns/slots"},
 			{name: "steering lookup, one portion that is no slot", unit: "ns", metric: "ns/prefix", against: "slots alone", versus: "ns/slots"},
 		}},
+		{pkg: "./lbd/internal/dataplane", bench: "NetKeep", benchtime: "1x", figures: []figure{
+			{name: "agent's program, service that keeps no connections", unit: "ns", metric: "ns/plain", against: "packet for no service", versus: "ns/other"},
+			{name: "agent's program, packet of a known connection", unit: "ns", metric: "ns/known", against: "keeps no connections", versus: "ns/plain"},
+			{name: "agent's program, packet of a known flow of UDP", unit: "ns", metric: "ns/known-udp", against: "keeps no connections", versus: "ns/plain"},
+			{name: "agent's program, packet for a former owner", unit: "ns", metric: "ns/unknown", against: "keeps no connections", versus: "ns/plain"},
+		}},
+		{pkg: "./lbd/internal/dataplane", bench: "NetForward", benchtime: "1x", figures: []figure{
+			{name: "packet forwarded to another server, sender included", unit: "ns", metric: "ns/forwarded", against: "not forwarded", versus: "ns/direct"},
+			{name: "upload forwarded to another server", unit: "MB/s", metric: "MB/s-forwarded", against: "not forwarded", versus: "MB/s-direct"},
+		}},
 		{pkg: "./tdpd/internal/fastpath", bench: "NetSteering", benchtime: "1x", figures: []figure{
 			{name: "steering program, 1 source", unit: "ns", metric: "ns/1", against: "constant push", versus: "ns/push"},
 			{name: "steering program, 1 k sources", unit: "ns", metric: "ns/1k", against: "constant push", versus: "ns/push"},

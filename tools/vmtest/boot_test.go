@@ -233,7 +233,7 @@ func TestBootPacketPrograms(t *testing.T) {
 	r := newRig(t)
 	packages := map[string][]string{
 		"internal/steer":         {"TestNetNobodyIsNotNoGroup"},
-		"lbd/internal/dataplane": {"TestNetDirectorProgramRefuses", "TestNetAgentProgramClampsMSS/at_an_odd_offset", "TestNetClsact"},
+		"lbd/internal/dataplane": {"TestNetDirectorProgramRefuses", "TestNetAgentProgramClampsMSS/at_an_odd_offset", "TestNetClsact", "TestNetForwardUnknownOwner"},
 		"igmpd/internal/kernel":  {"TestNetOwnerMode"},
 		"tdpd/internal/marking":  {"TestNetUsersAreMarked", "TestNetUsersOfTwoServers"},
 		"tdpd/internal/fastpath": {"TestNetUsersGetLabels", "TestNetSplitUsers", "TestNetLabelsAreSwappedAndPopped", "TestNetLabelsLeaveInUDP", "TestNetLabelsComeInUDP", "TestNetPacketsWithoutATagAreToldOf"},
@@ -250,7 +250,7 @@ func TestBootPacketPrograms(t *testing.T) {
 		}
 		script += fmt.Sprintf("cd %s && %s -test.v -test.run '%s' || exit\n", at, program, strings.Join(tests, "|"))
 	}
-	stdout, stderr, status := r.run(script, "-kernel", kindQEMU, "-timeout", "5m")
+	stdout, stderr, status := r.run(script, "-kernel", kindQEMU, "-modules", "vxlan", "-timeout", "5m")
 	if status != 0 {
 		t.Fatalf("status %d\n%s%s", status, stdout, stderr)
 	}

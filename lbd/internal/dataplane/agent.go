@@ -86,14 +86,14 @@ type AgentCounters struct {
 	ForwardReturned   uint64 // of UDP, from a server, known to none: sent back to the owner
 	ForwardEnded      uint64 // of connections that nobody knows, sent up the stack, which resets them
 	ForwardFailed     uint64 // dropped: could not be sent
-	NotPeer           uint64 // dropped: from who is no peer, or no frame
+	NotPeer           uint64 // dropped: from who is no peer
 	HopsSpent         uint64 // dropped: servers sent it on too often
 	Held              uint64 // kept until Release
-	HeldLost          uint64 // of these, dropped: too many
+	HeldLost          uint64 // of these, dropped: too many; this process' alone
 	Passed            uint64 // sent on by Pass
 	Strays            uint64 // given to Strays
 	StraysLost        uint64 // dropped beyond its rate, or not read in time
-	FragmentsFollowed uint64 // sent where their first was, later fragments
+	FragmentsFollowed uint64 // later fragments, sent where their first was
 }
 
 // Traffic is what a server did for a service.

@@ -14,17 +14,101 @@ import (
 )
 
 type agentAgentCounters struct {
+	_                 structs.HostLayout
+	Delivered         uint64
+	Bytes             uint64
+	Fragments         uint64
+	IcmpErrors        uint64
+	NotMine           uint64
+	NoPort            uint64
+	Malformed         uint64
+	Clamped           uint64
+	Lapsed            uint64
+	Shed              uint64
+	ForwardedOut      uint64
+	ForwardedOn       uint64
+	ForwardedIn       uint64
+	ForwardReturned   uint64
+	ForwardEnded      uint64
+	ForwardFailed     uint64
+	NotPeer           uint64
+	HopsSpent         uint64
+	Held              uint64
+	HeldLost          uint64
+	Passed            uint64
+	Strays            uint64
+	StraysLost        uint64
+	FragmentsFollowed uint64
+}
+
+type agentArrival struct {
 	_          structs.HostLayout
-	Delivered  uint64
-	Bytes      uint64
-	Fragments  uint64
-	IcmpErrors uint64
-	NotMine    uint64
-	NoPort     uint64
-	Malformed  uint64
-	Clamped    uint64
-	Lapsed     uint64
-	Shed       uint64
+	Flow       agentFlow
+	Kind       uint64
+	Opens      uint64
+	L4         uint64
+	User       uint64
+	Chains     uint64
+	IsMine     uint64
+	IsStraight uint64
+	Hops       uint64
+	Epoch      uint64
+	To         uint64
+}
+
+type agentChain struct {
+	_     structs.HostLayout
+	Ask   uint32
+	Owner uint32
+	Hops  [8]struct {
+		_       structs.HostLayout
+		Address uint32
+		Until   uint32
+	}
+}
+
+type agentFlow struct {
+	_          structs.HostLayout
+	User       [2]uint64
+	Vip        [2]uint64
+	PortsProto uint64
+}
+
+type agentForwarding struct {
+	_      structs.HostLayout
+	Device uint32
+	Main   uint32
+	Local  uint32
+	Flows  uint32
+}
+
+type agentFragment struct {
+	_     structs.HostLayout
+	Src   uint32
+	Dst   uint32
+	Id    uint16
+	Proto uint16
+	Pad   uint32
+}
+
+type agentGate struct {
+	_    structs.HostLayout
+	Kind uint32
+	To   uint32
+}
+
+type agentHolding struct {
+	_        structs.HostLayout
+	Held     uint64
+	Released uint64
+}
+
+type agentIn6Addr struct {
+	_    structs.HostLayout
+	In6U struct {
+		_       structs.HostLayout
+		U6Addr8 [16]uint8
+	}
 }
 
 type agentPortKey struct {
@@ -42,9 +126,10 @@ type agentSenderKey struct {
 }
 
 type agentService struct {
-	_    structs.HostLayout
-	Vip  uint32
-	Name uint32
+	_      structs.HostLayout
+	Vip    uint32
+	Name   uint32
+	Chains uint32
 }
 
 type agentSteerKey struct {
@@ -91,24 +176,38 @@ type agentUndoValue struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	agentMapAliveUntil    = "alive_until"
-	agentMapCounters      = "counters"
-	agentMapGroups        = "groups"
-	agentMapSenders       = "senders"
-	agentMapServices      = "services"
-	agentMapSheds         = "sheds"
-	agentMapSteerCurrent  = "steer_current"
-	agentMapSteerEntries  = "steer_entries"
-	agentMapSteerGroups   = "steer_groups"
-	agentMapSteerPlans    = "steer_plans"
-	agentMapSteerSlots    = "steer_slots"
-	agentMapSteerUsers    = "steer_users"
-	agentMapTraffic       = "traffic"
-	agentMapUndo          = "undo"
-	agentProgAgentEgress  = "agent_egress"
-	agentProgAgentIngress = "agent_ingress"
-	agentVarMssMax        = "mss_max"
-	agentVarOwnMac        = "own_mac"
+	agentMapAliveUntil      = "alive_until"
+	agentMapArrivals        = "arrivals"
+	agentMapChains          = "chains"
+	agentMapCounters        = "counters"
+	agentMapFlows           = "flows"
+	agentMapForwarding      = "forwarding"
+	agentMapFragments       = "fragments"
+	agentMapGroups          = "groups"
+	agentMapGroups6         = "groups6"
+	agentMapHoldings        = "holdings"
+	agentMapPeers           = "peers"
+	agentMapSeen            = "seen"
+	agentMapSenders         = "senders"
+	agentMapServices        = "services"
+	agentMapSheds           = "sheds"
+	agentMapSteerCurrent    = "steer_current"
+	agentMapSteerEntries    = "steer_entries"
+	agentMapSteerGroups     = "steer_groups"
+	agentMapSteerPlans      = "steer_plans"
+	agentMapSteerSlots      = "steer_slots"
+	agentMapSteerUsers      = "steer_users"
+	agentMapStrayAt         = "stray_at"
+	agentMapStrays          = "strays"
+	agentMapTraffic         = "traffic"
+	agentMapUndo            = "undo"
+	agentProgAgentEgress    = "agent_egress"
+	agentProgAgentIngress   = "agent_ingress"
+	agentProgForwardEgress  = "forward_egress"
+	agentProgForwardIngress = "forward_ingress"
+	agentVarFlowIdle        = "flow_idle"
+	agentVarMssMax          = "mss_max"
+	agentVarOwnMac          = "own_mac"
 )
 
 // loadAgent returns the embedded CollectionSpec for agent.
@@ -153,8 +252,10 @@ type agentSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type agentProgramSpecs struct {
-	AgentEgress  *ebpf.ProgramSpec `ebpf:"agent_egress"`
-	AgentIngress *ebpf.ProgramSpec `ebpf:"agent_ingress"`
+	AgentEgress    *ebpf.ProgramSpec `ebpf:"agent_egress"`
+	AgentIngress   *ebpf.ProgramSpec `ebpf:"agent_ingress"`
+	ForwardEgress  *ebpf.ProgramSpec `ebpf:"forward_egress"`
+	ForwardIngress *ebpf.ProgramSpec `ebpf:"forward_ingress"`
 }
 
 // agentMapSpecs contains maps before they are loaded into the kernel.
@@ -162,8 +263,17 @@ type agentProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type agentMapSpecs struct {
 	AliveUntil   *ebpf.MapSpec `ebpf:"alive_until"`
+	Arrivals     *ebpf.MapSpec `ebpf:"arrivals"`
+	Chains       *ebpf.MapSpec `ebpf:"chains"`
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
+	Flows        *ebpf.MapSpec `ebpf:"flows"`
+	Forwarding   *ebpf.MapSpec `ebpf:"forwarding"`
+	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
 	Groups       *ebpf.MapSpec `ebpf:"groups"`
+	Groups6      *ebpf.MapSpec `ebpf:"groups6"`
+	Holdings     *ebpf.MapSpec `ebpf:"holdings"`
+	Peers        *ebpf.MapSpec `ebpf:"peers"`
+	Seen         *ebpf.MapSpec `ebpf:"seen"`
 	Senders      *ebpf.MapSpec `ebpf:"senders"`
 	Services     *ebpf.MapSpec `ebpf:"services"`
 	Sheds        *ebpf.MapSpec `ebpf:"sheds"`
@@ -173,6 +283,8 @@ type agentMapSpecs struct {
 	SteerPlans   *ebpf.MapSpec `ebpf:"steer_plans"`
 	SteerSlots   *ebpf.MapSpec `ebpf:"steer_slots"`
 	SteerUsers   *ebpf.MapSpec `ebpf:"steer_users"`
+	StrayAt      *ebpf.MapSpec `ebpf:"stray_at"`
+	Strays       *ebpf.MapSpec `ebpf:"strays"`
 	Traffic      *ebpf.MapSpec `ebpf:"traffic"`
 	Undo         *ebpf.MapSpec `ebpf:"undo"`
 }
@@ -181,8 +293,9 @@ type agentMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type agentVariableSpecs struct {
-	MssMax *ebpf.VariableSpec `ebpf:"mss_max"`
-	OwnMac *ebpf.VariableSpec `ebpf:"own_mac"`
+	FlowIdle *ebpf.VariableSpec `ebpf:"flow_idle"`
+	MssMax   *ebpf.VariableSpec `ebpf:"mss_max"`
+	OwnMac   *ebpf.VariableSpec `ebpf:"own_mac"`
 }
 
 // agentObjects contains all objects after they have been loaded into the kernel.
@@ -206,8 +319,17 @@ func (o *agentObjects) Close() error {
 // It can be passed to loadAgentObjects or ebpf.CollectionSpec.LoadAndAssign.
 type agentMaps struct {
 	AliveUntil   *ebpf.Map `ebpf:"alive_until"`
+	Arrivals     *ebpf.Map `ebpf:"arrivals"`
+	Chains       *ebpf.Map `ebpf:"chains"`
 	Counters     *ebpf.Map `ebpf:"counters"`
+	Flows        *ebpf.Map `ebpf:"flows"`
+	Forwarding   *ebpf.Map `ebpf:"forwarding"`
+	Fragments    *ebpf.Map `ebpf:"fragments"`
 	Groups       *ebpf.Map `ebpf:"groups"`
+	Groups6      *ebpf.Map `ebpf:"groups6"`
+	Holdings     *ebpf.Map `ebpf:"holdings"`
+	Peers        *ebpf.Map `ebpf:"peers"`
+	Seen         *ebpf.Map `ebpf:"seen"`
 	Senders      *ebpf.Map `ebpf:"senders"`
 	Services     *ebpf.Map `ebpf:"services"`
 	Sheds        *ebpf.Map `ebpf:"sheds"`
@@ -217,6 +339,8 @@ type agentMaps struct {
 	SteerPlans   *ebpf.Map `ebpf:"steer_plans"`
 	SteerSlots   *ebpf.Map `ebpf:"steer_slots"`
 	SteerUsers   *ebpf.Map `ebpf:"steer_users"`
+	StrayAt      *ebpf.Map `ebpf:"stray_at"`
+	Strays       *ebpf.Map `ebpf:"strays"`
 	Traffic      *ebpf.Map `ebpf:"traffic"`
 	Undo         *ebpf.Map `ebpf:"undo"`
 }
@@ -224,8 +348,17 @@ type agentMaps struct {
 func (m *agentMaps) Close() error {
 	return _AgentClose(
 		m.AliveUntil,
+		m.Arrivals,
+		m.Chains,
 		m.Counters,
+		m.Flows,
+		m.Forwarding,
+		m.Fragments,
 		m.Groups,
+		m.Groups6,
+		m.Holdings,
+		m.Peers,
+		m.Seen,
 		m.Senders,
 		m.Services,
 		m.Sheds,
@@ -235,6 +368,8 @@ func (m *agentMaps) Close() error {
 		m.SteerPlans,
 		m.SteerSlots,
 		m.SteerUsers,
+		m.StrayAt,
+		m.Strays,
 		m.Traffic,
 		m.Undo,
 	)
@@ -244,22 +379,27 @@ func (m *agentMaps) Close() error {
 //
 // It can be passed to loadAgentObjects or ebpf.CollectionSpec.LoadAndAssign.
 type agentVariables struct {
-	MssMax *ebpf.Variable `ebpf:"mss_max"`
-	OwnMac *ebpf.Variable `ebpf:"own_mac"`
+	FlowIdle *ebpf.Variable `ebpf:"flow_idle"`
+	MssMax   *ebpf.Variable `ebpf:"mss_max"`
+	OwnMac   *ebpf.Variable `ebpf:"own_mac"`
 }
 
 // agentPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadAgentObjects or ebpf.CollectionSpec.LoadAndAssign.
 type agentPrograms struct {
-	AgentEgress  *ebpf.Program `ebpf:"agent_egress"`
-	AgentIngress *ebpf.Program `ebpf:"agent_ingress"`
+	AgentEgress    *ebpf.Program `ebpf:"agent_egress"`
+	AgentIngress   *ebpf.Program `ebpf:"agent_ingress"`
+	ForwardEgress  *ebpf.Program `ebpf:"forward_egress"`
+	ForwardIngress *ebpf.Program `ebpf:"forward_ingress"`
 }
 
 func (p *agentPrograms) Close() error {
 	return _AgentClose(
 		p.AgentEgress,
 		p.AgentIngress,
+		p.ForwardEgress,
+		p.ForwardIngress,
 	)
 }
 

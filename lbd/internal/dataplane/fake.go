@@ -51,7 +51,7 @@ func NewMortalAgent(hold time.Duration) *FakeAgent {
 
 // Close ends gates and Strays, too.
 func (f *FakeAgent) Close(keep bool) error {
-	f.forwards.close()
+	f.close()
 	return f.fake.Close(keep)
 }
 
@@ -122,7 +122,7 @@ func (f *FakeAgent) Restart() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.closed, f.paused = false, false
-	f.forwards.open()
+	f.open()
 }
 
 // Takes reports whether a packet for group from user goes to the application now.

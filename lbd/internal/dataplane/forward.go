@@ -12,7 +12,7 @@ import (
 // Chain are users and the servers that had them before (Fig 14).
 type Chain struct {
 	Users portion.Union
-	Hops  []Hop      // the latest first, without this server; at most MaxHops
+	Hops  []Hop      // the latest first, without this server, but with the owner where it had them before; at most MaxHops
 	Ask   bool       // others may have had them, too, who are not known: packets of TCP that nobody knows come out of Strays (claim 10)
 	Owner netip.Addr // IPv4: whose users they are now, where they are not this server's; zero: this server's, or not known
 }
@@ -68,7 +68,8 @@ type Forwarder interface {
 	// Strays are packets of flows with Chain.Ask that nobody knows, at most 1000/s of each CPU. Those that are not read in time are lost,
 	// and counted. The channel ends with the plane.
 	Strays() <-chan Stray
-	// Inject lets a frame to a VIP, as Stray has it, go up as if it had come here.
+	// Inject lets a frame to a VIP, as Stray has it, go up as if it had come here. One whose sender has left the checksum to its card
+	// TCP drops, and waits for the next: so it is with users on this host alone.
 	Inject(frame []byte) error
 	// Knows reports whether the kernel's socket table has the connection: a request or TIME-WAIT is one, a listener is not.
 	Knows(flow Flow) (bool, error)
@@ -76,7 +77,7 @@ type Forwarder interface {
 
 // Bounds of what is held.
 const (
-	HoldFrames = 256      // of a flow
+	HoldFrames = 4096     // of a flow: a receive window full of segments
 	HoldBytes  = 64 << 20 // of all flows
 )
 

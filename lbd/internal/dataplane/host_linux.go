@@ -20,7 +20,7 @@ type host struct {
 	undo *ebpf.Map // change -> [16]byte, what was there before
 }
 
-// change names one: "vip lo 192.0.2.80" or "arp_ignore eth0". Interface names have no spaces.
+// change names one: "vip lo 192.0.2.80", "vxlan manycast0" or "arp_ignore eth0". Interface names have no spaces.
 type change [64]byte
 
 func newChange(words ...string) (c change, err error) {
@@ -72,8 +72,13 @@ func hasAddress(link netlink.Link, a netip.Addr) (bool, error) {
 	return false, nil
 }
 
+// hostAddress is for who shares the address with others by design: it does not look for them (RFC 4862 section 5.4), and is there at once.
 func hostAddress(a netip.Addr) *netlink.Addr {
-	return &netlink.Addr{IPNet: netlink.NewIPNet(a.AsSlice())}
+	address := &netlink.Addr{IPNet: netlink.NewIPNet(a.AsSlice())}
+	if a.Is6() {
+		address.Flags = unix.IFA_F_NODAD
+	}
+	return address
 }
 
 func (h *host) removeVIP(device, vip string) error {
@@ -93,6 +98,55 @@ func (h *host) removeVIP(device, vip string) error {
 		return err
 	}
 	return nil
+}
+
+// deviceMTU lets all pass that the interfaces below let.
+const deviceMTU = 65000
+
+// addVXLAN makes a VXLAN device in flow-based mode, up, unless it is there as we made it, and returns its index.
+func (h *host) addVXLAN(name string, port uint16) (c change, index int, err error) {
+	if c, err = newChange("vxlan", name); err != nil {
+		return c, 0, err
+	}
+	link, err := netlink.LinkByName(name)
+	if v, ok := link.(*netlink.Vxlan); err == nil && ok && v.FlowBased && v.Port == int(port) {
+		return c, v.Index, netlink.LinkSetUp(link)
+	}
+	var before [16]byte
+	if err == nil && h.undo.Lookup(c, &before) == nil { // ours, of another port
+		err = netlink.LinkDel(link)
+	} else if err == nil {
+		err = errors.New("is there, and is not ours: remove it, or choose another name")
+	}
+	var gone netlink.LinkNotFoundError
+	if err != nil && !errors.As(err, &gone) {
+		return c, 0, fmt.Errorf("device %s: %w", name, err)
+	}
+	if err := h.undo.Put(c, [16]byte{}); err != nil {
+		return c, 0, fmt.Errorf("device %s: note what to undo: %w", name, err)
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = name, deviceMTU
+	v := &netlink.Vxlan{LinkAttrs: attrs, FlowBased: true, Port: int(port)}
+	if err := netlink.LinkAdd(v); err != nil {
+		return c, 0, fmt.Errorf("make VXLAN device %s on UDP port %d: %w", name, port, err)
+	}
+	if err := netlink.LinkSetUp(v); err != nil {
+		return c, 0, fmt.Errorf("device %s: %w", name, err)
+	}
+	return c, v.Index, nil
+}
+
+func removeVXLAN(name string) error {
+	link, err := netlink.LinkByName(name)
+	var gone netlink.LinkNotFoundError
+	if errors.As(err, &gone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return netlink.LinkDel(link)
 }
 
 // setSysctl sets a key of an interface below net.ipv4.conf and notes what was there.
@@ -154,6 +208,8 @@ func (h *host) revert(words []string, before string) error {
 	switch {
 	case len(words) == 3 && words[0] == "vip":
 		return h.removeVIP(words[1], words[2])
+	case len(words) == 2 && words[0] == "vxlan":
+		return removeVXLAN(words[1])
 	case len(words) == 2:
 		err := os.WriteFile(sysctlPath(words[1], words[0]), []byte(before), 0)
 		if errors.Is(err, os.ErrNotExist) {

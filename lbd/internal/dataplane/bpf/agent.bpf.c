@@ -20,21 +20,9 @@ volatile const __u16 mss_max = 0;
 /* MAC address of the interface: that of refusals. */
 volatile const __u8 own_mac[ETH_ALEN] = {};
 
-#define SAMPLE 16     /* of so many packets one tells whose it is */
+#include "keep.h"
 
-/* AgentCounters of agent.go, in its order. */
-struct agent_counters {
-	__u64 delivered;
-	__u64 bytes;
-	__u64 fragments;
-	__u64 icmp_errors;
-	__u64 not_mine;
-	__u64 no_port;
-	__u64 malformed;
-	__u64 clamped;
-	__u64 lapsed;
-	__u64 shed;
-};
+#define SAMPLE 16     /* of so many packets one tells whose it is */
 
 /* Traffic of agent.go, in its order. */
 struct traffic {
@@ -47,6 +35,7 @@ struct traffic {
 struct service {
 	__be32 vip;
 	__be32 name; /* what the service is known by in the maps below: its group, or without one the VIP */
+	__be32 chains; /* group of the plan of its chains; 0: it keeps no connections */
 };
 
 /* By destination: groups, and VIPs that are reached by trees. */
@@ -58,6 +47,15 @@ struct {
 	__type(value, struct service);
 } groups SEC(".maps");
 
+/* VIPs of IPv6 of services that keep connections. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct in6_addr);
+	__type(value, struct service);
+} groups6 SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -65,13 +63,6 @@ struct {
 	__type(key, struct port_key);
 	__type(value, __be32); /* the service's name */
 } services SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct agent_counters);
-} counters SEC(".maps");
 
 /* What was done for each group; only groups that are in it are counted. */
 struct {
@@ -130,14 +121,6 @@ struct {
 	__type(value, struct undo_value);
 } undo SEC(".maps");
 
-#define COUNT(field, n)                                                                   \
-	do {                                                                              \
-		static const __u32 zero = 0;                                              \
-		struct agent_counters *c = bpf_map_lookup_elem(&counters, &zero);         \
-		if (c)                                                                    \
-			c->field += (n);                                                  \
-	} while (0)
-
 /* has_port: a VIP that is reached by trees is one service's, also while that changes its name. */
 static __always_inline bool has_port(const struct service *s, const struct iphdr *ip, __be16 port, __u8 proto)
 {
@@ -178,7 +161,7 @@ static __always_inline enum judgement judge_icmp(struct __sk_buff *skb, const st
 
 /* judge tells whether the service wants the packet, and whose it is. A later fragment has no port: it comes to nothing when its
  * first was dropped. */
-static __always_inline enum judgement judge(struct __sk_buff *skb, const struct iphdr *ip, const struct service *s, __be32 *user)
+static __noinline enum judgement judge(struct __sk_buff *skb, const struct iphdr *ip, const struct service *s, __be32 *user)
 {
 	ALONE struct ports ports;
 
@@ -238,7 +221,7 @@ static __always_inline bool is_shed(const __be32 *group, __be32 user)
 }
 
 /* shed refuses it in the VIP's name. */
-static __always_inline int shed(struct __sk_buff *skb, struct iphdr *ip, __be32 vip, struct traffic *t)
+static __noinline int shed(struct __sk_buff *skb, struct iphdr *ip, __be32 vip, struct traffic *t)
 {
 	COUNT(shed, 1);
 	if (t)
@@ -247,23 +230,56 @@ static __always_inline int shed(struct __sk_buff *skb, struct iphdr *ip, __be32 
 	return refuse_tcp(skb, ip, own_mac) ? bpf_redirect(skb->ifindex, 0) : DROP;
 }
 
-SEC("tc")
-int agent_ingress(struct __sk_buff *skb)
+/* unknown is for what is for no service here. From another server that is for nobody. */
+static __always_inline int unknown(__u32 mark)
+{
+	if (is_straight(mark))
+		return NEXT;
+	COUNT(not_mine, 1);
+	return DROP;
+}
+
+/* whose is the owner of a packet's user. What comes to the VIP itself is whoever's the routers say, but that a service that keeps
+ * connections has to know which users are its own. */
+static __always_inline __u32 whose(const struct iphdr *ip, const struct service *s, __u32 user)
+{
+	return ip->daddr == s->vip && !s->chains ? MINE : owner_in(s->name, bpf_ntohl(user));
+}
+
+/* turns_away says whether a packet straight from a router is for others. On one link all servers see what is for the group. */
+static __always_inline bool turns_away(__u32 owner)
+{
+	if (owner != MINE && owner != MINE_WHILE_ALIVE) {
+		COUNT(not_mine, 1);
+		return true;
+	}
+	/* On one link the next owner sees the same packets: both would answer. */
+	if (owner == MINE_WHILE_ALIVE && !is_alive()) {
+		COUNT(lapsed, 1);
+		return true;
+	}
+	return false;
+}
+
+/* ingress4 is for IPv4. */
+static __noinline int ingress4(struct __sk_buff *skb, __u32 mark)
 {
 	enum judgement judgement;
 	struct traffic *traffic_of;
-	bool opening;
 	ALONE struct iphdr ip;
 	ALONE __be32 name;
 	struct service *s;
+	struct arrival *a;
+	bool opening;
 	__be32 user;
 	__u32 owner;
+	int verdict;
 
 	if (!load_ipv4(skb, &ip))
-		return NEXT;
+		return unknown(mark);
 	s = bpf_map_lookup_elem(&groups, &ip.daddr);
 	if (!s)
-		return NEXT;
+		return unknown(mark);
 	name = s->name;
 	judgement = judge(skb, &ip, s, &user);
 	if (judgement == TOO_SHORT) {
@@ -274,18 +290,24 @@ int agent_ingress(struct __sk_buff *skb)
 		COUNT(no_port, 1);
 		return DROP;
 	}
-	owner = ip.daddr == s->vip ? MINE : steer_lookup(ip.daddr, user);
-	if (owner != MINE && owner != MINE_WHILE_ALIVE) {
-		COUNT(not_mine, 1);
+	owner = whose(&ip, s, user);
+	if ((is_straight(mark) ? ip.daddr != s->vip : !s->chains) && turns_away(owner))
 		return DROP;
-	}
-	/* On one link the next owner sees the same packets: both would answer. */
-	if (owner == MINE_WHILE_ALIVE && !is_alive()) {
-		COUNT(lapsed, 1);
-		return DROP;
+	opening = opens(skb, &ip);
+	if (s->chains) {
+		a = this_arrival();
+		if (!a)
+			return DROP;
+		arrive(a, mark);
+		a->opens = opening;
+		a->is_mine = owner == MINE || owner == MINE_WHILE_ALIVE;
+		a->user = bpf_ntohl(user);
+		a->chains = s->chains;
+		verdict = keep4(skb, &ip, s->vip, a);
+		if (verdict != NEXT)
+			return verdict;
 	}
 	traffic_of = bpf_map_lookup_elem(&traffic, &name);
-	opening = opens(skb, &ip);
 	if (opening && is_shed(&name, user))
 		return shed(skb, &ip, s->vip, traffic_of);
 	if (traffic_of) {
@@ -306,6 +328,106 @@ int agent_ingress(struct __sk_buff *skb)
 	COUNT(delivered, 1);
 	COUNT(bytes, skb->len);
 	return NEXT;
+}
+/* ingress6 is for IPv6, of services that keep connections. */
+static __noinline int ingress6(struct __sk_buff *skb, __u32 mark)
+{
+	struct arrival *a = this_arrival();
+	ALONE __u8 flags;
+	struct service *s;
+	__u64 vip[2], key; /* struct in6_addr */
+	__u32 owner;
+
+	if (!a || skb->vlan_present || skb->pkt_type == PACKET_OTHERHOST ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, daddr), vip, sizeof(vip)))
+		return unknown(mark);
+	s = bpf_map_lookup_elem(&groups6, vip);
+	if (!s)
+		return unknown(mark);
+	if (!find_flow6(skb, a))
+		return NEXT;
+	key = port_key(s->vip, a->flow.ports_proto >> 16, flow_proto(&a->flow));
+	if (!bpf_map_lookup_elem(&services, &key))
+		return NEXT;
+	arrive(a, mark);
+	a->user = steer_standin(bpf_be64_to_cpu(a->flow.user[0]));
+	a->chains = s->chains;
+	owner = owner_in(s->name, a->user);
+	a->is_mine = owner == MINE || owner == MINE_WHILE_ALIVE;
+	a->opens = a->kind == TCP && !bpf_skb_load_bytes(skb, a->l4 + offsetof(struct tcp_header, flags), &flags, sizeof(flags)) &&
+		   (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	return keep(skb, a);
+}
+
+/* let_in lets up what our own device gives back, and counts what was held. */
+static __noinline int let_in(struct __sk_buff *skb, __u32 mark)
+{
+	struct arrival *a = this_arrival();
+	ALONE struct iphdr ip;
+	struct holding *h;
+
+	if (!a || MARK_OF(mark) != RELEASED)
+		return NEXT;
+	if (load_ipv4(skb, &ip))
+		find_flow4(skb, &ip, ip.daddr, a);
+	else if (!find_flow6(skb, a))
+		return NEXT;
+	if (a->kind != TCP)
+		return NEXT;
+	h = bpf_map_lookup_elem(&holdings, &a->flow);
+	if (h)
+		__sync_fetch_and_add(&h->released, 1);
+	return NEXT;
+}
+
+SEC("tc")
+int agent_ingress(struct __sk_buff *skb)
+{
+	__u32 mark = skb->mark, what = MARK_OF(mark);
+
+	if (what == LET_IN || what == RELEASED) {
+		skb->mark = 0;
+		return let_in(skb, mark);
+	}
+	if (what == FORWARDED)
+		skb->mark = 0;
+	return skb->protocol == bpf_htons(ETH_P_IPV6) ? ingress6(skb, mark) : ingress4(skb, mark);
+}
+
+/* forward_ingress is on our VXLAN device: what peers forward goes on into the interface where the server joins. What is held here has
+ * been read before: packet sockets come first. */
+SEC("tc")
+int forward_ingress(struct __sk_buff *skb)
+{
+	__u64 key[6]; /* struct bpf_tunnel_key */
+	struct forwarding *f;
+	ALONE __u32 remote;
+
+	if (MARK_OF(skb->mark) == HELD)
+		return DROP;
+	f = forwarding_now();
+	if (!f || bpf_skb_get_tunnel_key(skb, (void *)key, sizeof(struct bpf_tunnel_key), 0))
+		goto refuse;
+	remote = key[0] >> 32;
+	if (!bpf_map_lookup_elem(&peers, &remote) || !as_ours(skb, own_mac))
+		goto refuse;
+	skb->mark = MARK(FORWARDED, (__u32)key[0] & 0xffffff);
+	return bpf_redirect(f->main, BPF_F_INGRESS);
+refuse:
+	COUNT(not_peer, 1);
+	return DROP;
+}
+
+/* forward_egress is on our VXLAN device, too: what its reader writes goes up as if it had come by the interface where the server joins. */
+SEC("tc")
+int forward_egress(struct __sk_buff *skb)
+{
+	__u32 what = MARK_OF(skb->mark);
+	struct forwarding *f = forwarding_now();
+
+	if ((what != LET_IN && what != RELEASED) || !f)
+		return NEXT;
+	return bpf_redirect(f->main, BPF_F_INGRESS);
 }
 
 /* set_mss replaces the value of the option at off. Where it does not lie on a 16-bit word of the segment, the checksum sees its

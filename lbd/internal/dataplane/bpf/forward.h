@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: Dual BSD/GPL */
+/*
+ * Packets of connections that other servers hold (Fig 14), and of those that are being moved. What is of nobody here goes to the latest
+ * former owner of its user, unchanged, by VXLAN. The VNI says how far it has come:
+ *
+ *   hops left    4 bits  15 at first, one less each time; what has none left is not sent on
+ *   epoch       20 bits  the last one in which who gets it owned the user: it sends on to owners of earlier epochs alone
+ *
+ * So the epoch falls from server to server, whatever their chains say, and each packet comes to an end; hops bound it once more.
+ *
+ * A packet from another server comes in at our VXLAN device and goes from there into the ingress of the interface where the server joins, as
+ * if it had come by that: rp_filter finds nothing strange. Its mark says that it has come so.
+ */
+#ifndef MANYCAST_FORWARD_H
+#define MANYCAST_FORWARD_H
+
+#include "flow.h"
+#include "steer.h"
+
+#define HOPS 15
+#define EPOCH_BITS 20
+#define EPOCH ((1U << EPOCH_BITS) - 1)
+#define FINAL 0U       /* as an epoch: who gets it has the last word */
+#define STRAIGHT EPOCH /* as an epoch: as if it came straight from a router, later than all */
+
+/* Marks of packets between our devices: what they are in the upper 8 bits, of what was forwarded the VNI in the others. */
+#define MARK(what, vni) ((__u32)(what) << 24 | (vni))
+#define MARK_OF(mark) ((mark) >> 24)
+#define FORWARDED 0xb7
+#define HELD 0xb8
+#define LET_IN 0xb9	/* by Inject */
+#define RELEASED 0xba	/* by Release */
+
+#define MAX_HOPS 8
+#define TUNNEL_TTL 64
+
+/* forwardMapValue in Go. */
+struct forwarding {
+	__u32 device; /* our VXLAN device's index; 0: nothing is forwarded */
+	__u32 main;   /* index of the interface where the server joins */
+	__u32 local;  /* own address, host order; 0: as the kernel chooses */
+	__u32 flows;  /* how many entries flows may have; 0: none */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct forwarding);
+} forwarding SEC(".maps");
+
+/* Who may forward to this server: addresses in host order. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, __u32);
+} peers SEC(".maps");
+
+struct hop {
+	__u32 address; /* host order */
+	__u32 until;   /* epoch: not FINAL, not STRAIGHT */
+};
+
+/* Users of a service share chains: plans of steer.h have their numbers, under struct service's chains. */
+struct chain {
+	__u32 ask;
+	__u32 owner; /* host order; 0: this server, or not known */
+	struct hop hops[MAX_HOPS]; /* the latest first; all 0: no hop */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 8192); /* 0 is none */
+	__type(key, __u32);
+	__type(value, struct chain);
+} chains SEC(".maps");
+
+enum { GATE_HOLD = 1, GATE_OPENING, GATE_PASS, GATE_LEAD };
+
+/* What Hold, Pass and SetFlows said. */
+struct gate {
+	__u32 kind;
+	__u32 to; /* host order */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 131072);
+	__type(key, struct flow);
+	__type(value, struct gate);
+} flows SEC(".maps");
+
+/* Packets of a flow that is held. While a gate opens, packets go on being held until those before them have gone up. */
+struct holding {
+	__u64 held;
+	__u64 released;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 131072);
+	__type(key, struct flow);
+	__type(value, struct holding);
+} holdings SEC(".maps");
+
+/* When a packet of a flow of UDP was last delivered here: nanoseconds since boot. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct flow);
+	__type(value, __u64);
+} seen SEC(".maps");
+
+/* Where the first fragments of datagrams were sent. */
+struct fragment {
+	__be32 src;
+	__be32 dst;
+	__be16 id;
+	__be16 proto;
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct fragment);
+	__type(value, __u64); /* server, epoch */
+} fragments SEC(".maps");
+
+#define STRAY_MAX 2048		/* bytes of a frame; what is longer comes without */
+#define STRAYS_PER_SECOND 1000	/* of each CPU */
+
+struct stray {
+	struct flow flow;
+	__u64 length; /* of the frame; 0: too long */
+	__u8 frame[STRAY_MAX];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} strays SEC(".maps");
+
+/* When the next stray may be given: nanoseconds since boot. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} stray_at SEC(".maps");
+
+/* A flow of UDP is known for so long after a packet of it: nanoseconds. */
+volatile const __u64 flow_idle = 30000000000;
+#define SEEN_STEP 1000000000 /* its time is not written more often: others read it */
+
+static __always_inline struct forwarding *forwarding_now(void)
+{
+	static const __u32 zero = 0;
+
+	return bpf_map_lookup_elem(&forwarding, &zero);
+}
+
+/* was_seen reports whether a packet of the flow was delivered here lately. */
+static __always_inline bool was_seen(const struct flow *flow)
+{
+	__u64 *at = bpf_map_lookup_elem(&seen, flow);
+
+	return at && bpf_ktime_get_boot_ns() - *at < flow_idle;
+}
+
+static __always_inline void see(const struct flow *flow)
+{
+	__u64 now = bpf_ktime_get_boot_ns(), *at = bpf_map_lookup_elem(&seen, flow);
+
+	if (!at)
+		bpf_map_update_elem(&seen, flow, &now, BPF_ANY);
+	else if (now - *at > SEEN_STEP)
+		*at = now;
+}
+
+static __always_inline bool is_known(struct __sk_buff *skb, const struct arrival *a)
+{
+	return flow_proto(&a->flow) == IPPROTO_UDP ? was_seen(&a->flow) : has_connection(skb, a);
+}
+
+/* owner_in is steer_owner. It is global, so that the verifier goes through it once, not again for each way that leads here. */
+__noinline __u32 owner_in(__be32 group, __u32 user)
+{
+	return steer_owner(group, user);
+}
+
+/* chain_of finds the chain of a user: number 0, who has none, is a chain without hops. There is no other way to nothing than that the
+ * map says so: the verifier of Linux 6.1 would follow it to where the chain is read. */
+static __always_inline struct chain *chain_of(__u32 key, __u32 user)
+{
+	ALONE __u32 number = owner_in(key, user);
+
+	return bpf_map_lookup_elem(&chains, &number); /* STEER_NO_GROUP: behind its end */
+}
+
+/* is_before compares epochs (RFC 1982 section 3.2). */
+static __always_inline bool is_before(__u32 until, __u32 epoch)
+{
+	__u32 ago = (epoch - until) & EPOCH;
+
+	return epoch == STRAIGHT || (epoch != FINAL && ago && ago < 1U << (EPOCH_BITS - 1));
+}
+
+enum decision { DELIVER, END, FORWARD, RETURN, PASS, HOLD, STRAY };
+
+static __always_inline enum decision to_server(struct arrival *a, __u32 server, __u32 epoch, enum decision what)
+{
+	a->to = server;
+	a->epoch = epoch;
+	return what;
+}
+
+/* by_chain says what becomes of a packet that is of nobody here. */
+static __always_inline enum decision by_chain(struct arrival *a)
+{
+	struct chain *c;
+
+	if (a->epoch == FINAL)
+		return END;
+	c = chain_of(a->chains, a->user);
+	if (!c)
+		return END;
+	/* Here by a path of the user's own (Fig 16), or from a router that is behind: the owner knows more. */
+	if (a->is_straight && !a->is_mine && c->owner)
+		return to_server(a, c->owner, STRAIGHT, FORWARD);
+	if (a->opens)
+		return DELIVER;
+#pragma unroll
+	for (int i = 0; i < MAX_HOPS; i++) {
+		__u64 hop = *(volatile __u64 *)&c->hops[i]; /* at a constant offset: steer.h */
+		if (hop && is_before(hop >> 32, a->epoch))
+			return to_server(a, hop, hop >> 32, FORWARD);
+	}
+	if (a->kind == TCP && c->ask)
+		return STRAY;
+	if (a->kind == UDP && !a->is_straight && !a->is_mine && c->owner)
+		return to_server(a, c->owner, FINAL, RETURN);
+	return END;
+}
+
+/* decide says what becomes of a packet, and where it is sent the server and the epoch. */
+static __always_inline enum decision decide(struct __sk_buff *skb, struct arrival *a, const struct forwarding *f)
+{
+	__u32 kind = 0, to = 0;
+
+	if (f->flows && flow_proto(&a->flow) == IPPROTO_TCP) {
+		struct gate *gate = bpf_map_lookup_elem(&flows, &a->flow);
+		if (gate) {
+			kind = gate->kind;
+			to = gate->to;
+		}
+	}
+	if (kind == GATE_PASS)
+		return to_server(a, to, FINAL, PASS);
+	if (a->kind == TCP && (kind == GATE_HOLD || kind == GATE_OPENING)) {
+		struct holding *h = bpf_map_lookup_elem(&holdings, &a->flow);
+		if (h && (kind == GATE_HOLD || h->held != h->released)) {
+			__sync_fetch_and_add(&h->held, 1);
+			return HOLD;
+		}
+	}
+	if (!a->opens && is_known(skb, a))
+		return DELIVER;
+	if (kind == GATE_LEAD && !a->opens && a->epoch != FINAL)
+		return to_server(a, to, FINAL, FORWARD);
+	if (a->opens && (a->is_mine || !a->is_straight))
+		return DELIVER;
+	return by_chain(a);
+}
+
+/* send sends the frame to a server. VNI: see above. */
+static __always_inline bool send(struct __sk_buff *skb, const struct forwarding *f, __u32 server, __u32 hops, __u32 epoch)
+{
+	__u64 key[] = { /* struct bpf_tunnel_key */
+		WORD(hops << EPOCH_BITS | epoch, server), 0, WORD(0, TUNNEL_TTL << 8), WORD(0, f->local), 0, 0,
+	};
+
+	return !bpf_skb_set_tunnel_key(skb, (void *)key, sizeof(struct bpf_tunnel_key), BPF_F_ZERO_CSUM_TX);
+}
+
+static __always_inline bool may_stray(void)
+{
+	static const __u32 zero = 0;
+	__u64 now = bpf_ktime_get_boot_ns(), *at = bpf_map_lookup_elem(&stray_at, &zero);
+
+	if (!at || now < *at)
+		return false;
+	*at = now + 1000000000 / STRAYS_PER_SECOND;
+	return true;
+}
+
+/* stray gives the packet to Strays; false: it is lost. */
+static __noinline bool stray(struct __sk_buff *skb, const struct arrival *a)
+{
+	struct stray *s;
+	__u64 before = skb->len - 1ULL;
+
+	if (!may_stray())
+		return false;
+	s = bpf_ringbuf_reserve(&strays, sizeof(*s), 0);
+	if (!s)
+		return false;
+	s->flow = a->flow;
+	s->length = 0;
+	if (before < STRAY_MAX) {
+		asm volatile("" : "+r"(before)); /* so that the verifier sees the bounds of what is given to the helper */
+		if (!bpf_skb_load_bytes(skb, 0, s->frame, before + 1))
+			s->length = before + 1;
+	}
+	bpf_ringbuf_submit(s, 0);
+	return true;
+}
+
+/* as_ours makes the frame one for this host. */
+static __always_inline bool as_ours(struct __sk_buff *skb, const volatile __u8 *own)
+{
+	return !bpf_skb_store_bytes(skb, 0, (const void *)own, ETH_ALEN, 0);
+}
+
+#endif

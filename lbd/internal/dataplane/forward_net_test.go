@@ -1,0 +1,474 @@
+package dataplane
+
+import (
+	"io"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/manycast/manycast/internal/testnet"
+)
+
+var bothVIPs = map[string]string{"IPv4": testVIP, "IPv6": testVIP6}
+
+// Users move from server to server and back; each of their connections stays where it was made, whole, and new ones are made at the owner.
+func TestNetForwardKeepsConnections(t *testing.T) {
+	for name, vip := range bothVIPs {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, "a", "b", "c")
+			s.start("a")
+			var streams []*numbers
+			var idle []*link
+			half := s.dial(vip)
+			for _, owner := range []string{"a", "b", "c", "a", "b", "a", "c"} {
+				if s.owners[len(s.owners)-1] != owner {
+					s.move(owner)
+				}
+				for range 3 {
+					n := s.numbers(vip, 20, time.Millisecond)
+					if n.link.server != owner {
+						t.Fatalf("a new connection of %s's user is at %s", owner, n.link.server)
+					}
+					streams = append(streams, n)
+				}
+				idle = append(idle, s.dial(vip))
+				for _, n := range streams {
+					n.more(t, 50)
+				}
+			}
+			half.finish("half closed")
+			for _, l := range idle {
+				l.ask("idle until now")
+				l.finish("idle until now")
+			}
+			for _, n := range streams {
+				n.finish(t)
+			}
+			var sum AgentCounters
+			for name := range s.servers {
+				c := s.counters(name)
+				sum.ForwardedOut += c.ForwardedOut
+				sum.ForwardedIn += c.ForwardedIn
+				sum.ForwardedOn += c.ForwardedOn
+				if c.ForwardEnded+c.ForwardFailed+c.NotPeer+c.HopsSpent+c.Strays+c.StraysLost != 0 {
+					t.Errorf("%s counted %+v", name, c)
+				}
+			}
+			if sum.ForwardedOut == 0 || sum.ForwardedOn == 0 || sum.ForwardedIn == 0 {
+				t.Errorf("counted %+v", sum)
+			}
+		})
+	}
+}
+
+// A connection is found at the end of a chain of four.
+func TestNetForwardChainOfFour(t *testing.T) {
+	s := newSite(t, "a", "b", "c", "d", "e")
+	s.start("a")
+	l := s.dial(testVIP)
+	for _, owner := range []string{"b", "c", "d", "e"} {
+		s.move(owner)
+	}
+	before := s.counters("e").ForwardedOut
+	l.ask("at the end")
+	if n := s.counters("e").ForwardedOut - before; n == 0 {
+		t.Error("nothing was forwarded")
+	}
+	for _, name := range []string{"b", "c", "d"} {
+		if s.counters(name).ForwardedOn == 0 {
+			t.Errorf("%s has sent nothing on", name)
+		}
+	}
+	l.finish("at the end")
+}
+
+// Flows of UDP stay with who has answered them as long as they go on; new ones are the owner's, after they have been at former owners.
+func TestNetForwardFlowsOfUDP(t *testing.T) {
+	for name, vip := range bothVIPs {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, "a", "b", "c")
+			s.start("a")
+			at := map[string]string{}
+			one := s.dialUDP(vip)
+			at["first"] = s.question(one)
+			s.move("b")
+			two := s.dialUDP(vip)
+			at["second"] = s.question(two)
+			s.move("c")
+			three := s.dialUDP(vip)
+			at["third"] = s.question(three)
+			at["first again"], at["second again"], at["third again"] = s.question(one), s.question(two), s.question(three)
+			for which, want := range map[string]string{"first": "a", "first again": "a", "second": "b", "second again": "b", "third": "c", "third again": "c"} {
+				if at[which] != want {
+					t.Errorf("the %s is answered by %s, want %s", which, at[which], want)
+				}
+			}
+			if n := s.counters("a").ForwardReturned; n != 2 {
+				t.Errorf("a returned %d packets, want the first ones of two flows", n)
+			}
+		})
+	}
+}
+
+// What the kernel has to say of a path comes to the server that holds the connection.
+func TestNetForwardTooBig(t *testing.T) {
+	for name, vip := range bothVIPs {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, "a", "b")
+			s.start("a")
+			n := s.numbers(vip, 2000, 0)
+			n.more(t, 10000)
+			s.move("b")
+			s.narrow(1300)
+			n.more(t, 1000000)
+			n.finish(t)
+		})
+	}
+}
+
+// Only peers may forward.
+func TestNetForwardFromPeersAlone(t *testing.T) {
+	s := newSite(t, "a", "b")
+	s.start("a")
+	n := s.numbers(testVIP, 20, time.Millisecond)
+	if err := s.planes["a"].SetPeers(nil); err != nil {
+		t.Fatal(err)
+	}
+	s.move("b")
+	testnet.Eventually(t, 5*time.Second, func() bool { return s.counters("a").NotPeer > 2 }, "packets are refused")
+	if c := s.counters("a"); c.ForwardedIn != 0 {
+		t.Errorf("counted %+v", c)
+	}
+	s.peer()
+	n.more(t, 100)
+	n.finish(t)
+}
+
+// Packets of flows go where SetFlows says, and of such that nobody knows out of Strays; the frame goes up where it is injected.
+func TestNetForwardUnknownOwner(t *testing.T) {
+	for name, vip := range bothVIPs {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, "a", "b")
+			s.ask = true
+			s.start("a")
+			if err := s.servers["a"].WholeChecksums("eth0"); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.users.WholeChecksums("eth0"); err != nil {
+				t.Fatal(err)
+			}
+			l := s.dial(vip)
+			s.owners = nil // forgotten
+			s.move("b")
+			b, a := s.planes["b"], s.planes["a"]
+			go l.conn.Write([]byte("x\n"))
+			stray := <-b.Strays()
+			if stray.Flow != l.flow() {
+				t.Errorf("stray of %s, want %s", stray.Flow, l.flow())
+			}
+			if known, err := knows(s, "a", stray.Flow); err != nil || !known {
+				t.Errorf("a knows %t, error %v", known, err)
+			}
+			if known, err := knows(s, "b", stray.Flow); err != nil || known {
+				t.Errorf("b knows %t, error %v", known, err)
+			}
+			s.in("a", func() error { return a.Inject(stray.Frame) })
+			if answer, err := l.reader.ReadString('\n'); err != nil || answer != "x\n" {
+				t.Fatalf("answer %q, error %v", answer, err)
+			}
+			if err := b.SetFlows(map[Flow]netip.Addr{stray.Flow: s.address("a")}); err != nil {
+				t.Fatal(err)
+			}
+			l.ask("by its flow")
+			if c := s.counters("b"); c.ForwardedOut == 0 || c.Strays == 0 {
+				t.Errorf("b counted %+v", c)
+			}
+			l.finish("by its flow")
+			if err := b.DropFlows([]Flow{stray.Flow}); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+func knows(s *site, name string, flow Flow) (known bool, err error) {
+	err = s.servers[name].Do(func() (err error) {
+		known, err = s.planes[name].Knows(flow)
+		return err
+	})
+	return known, err
+}
+
+// Super-packets are forwarded, held and let up as they are.
+func TestNetForwardSuperPackets(t *testing.T) {
+	for name, vip := range bothVIPs {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, "a", "b")
+			s.widen()
+			s.start("a")
+			n := s.numbers(vip, 32000, 0)
+			s.move("b")
+			n.more(t, 2000000)
+			s.hold("a", []Flow{n.link.flow()})
+			if err := s.planes["a"].Release([]Flow{n.link.flow()}); err != nil {
+				t.Fatal(err)
+			}
+			n.more(t, 2000000)
+			n.finish(t)
+			if packets, least := s.counters("b").ForwardedOut, uint64(8*4000000/1500); packets > least/2 {
+				t.Errorf("%d packets were forwarded; of the size of a segment they would have been %d", packets, least)
+			}
+			if c := s.counters("a"); c.HeldLost != 0 || c.ForwardFailed != 0 {
+				t.Errorf("a counted %+v", c)
+			}
+		})
+	}
+}
+
+// Fragments of a datagram follow their first one.
+func TestNetForwardFragments(t *testing.T) {
+	s := newSite(t, "a", "b")
+	s.start("a")
+	conn := s.dialUDP(testVIP)
+	s.question(conn)
+	s.move("b")
+	long := strings.Repeat("0123456789", 1000)
+	if _, err := io.WriteString(conn, long); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 20000)
+	if n, err := conn.Read(b); err != nil || string(b[:n]) != "a "+long {
+		t.Errorf("answer of %d bytes, error %v", n, err)
+	}
+	if c := s.counters("b"); c.FragmentsFollowed == 0 {
+		t.Errorf("b counted %+v", c)
+	}
+}
+
+// On one link all servers see the group's packets: only the owner forwards, and what came by a peer is taken for whoever it is of.
+func TestNetForwardOnOneLink(t *testing.T) {
+	l := newLAN(t)
+	s := &site{t: t, users: l.users, servers: l.servers, planes: l.agents}
+	at := map[string]netip.Addr{"s1": addr("10.0.0.1"), "s2": addr("10.0.0.2")}
+	l.in(t, l.edge, func() (err error) {
+		l.director, err = asUnit(OpenDirector, DirectorConfig{Interfaces: []string{"users"}, Bpffs: filepath.Join(l.bpffs, "director")})
+		if err != nil {
+			return err
+		}
+		return l.director.Set(directorServices())
+	})
+	for name, node := range l.servers {
+		node.Sysctl("net.ipv4.conf.all.rp_filter", "1")
+		l.in(t, node, func() (err error) {
+			l.agents[name], err = asUnit(OpenAgent, AgentConfig{
+				Interface: "eth0", Bpffs: filepath.Join(l.bpffs, name), Forward: Forward{Port: sitePort, Address: at[name]},
+			})
+			if err != nil {
+				return err
+			}
+			return l.agents[name].SetPeers([]netip.Addr{at["s1"], at["s2"]})
+		})
+	}
+	epoch := uint32(0)
+	had := make(map[string]uint32)
+	move := func(to string) {
+		epoch++
+		had[to] = epoch
+		set := func(name string) {
+			other := map[string]string{"s1": "s2", "s2": "s1"}[name]
+			services := agentServices(odd, even)
+			for i := range services {
+				services[i].Keeps, services[i].Accept = true, nil
+				chain := Chain{Users: everybody}
+				if had[other] > 0 && had[other] < epoch {
+					chain.Hops = []Hop{{at[other], had[other]}}
+				}
+				if name == to {
+					services[i].Accept = everybody
+				} else {
+					chain.Owner = at[to]
+				}
+				services[i].Chains = []Chain{chain}
+			}
+			l.in(t, l.servers[name], func() error { return l.agents[name].Set(services) })
+		}
+		for name := range l.servers {
+			if name != to {
+				set(name)
+			}
+		}
+		set(to)
+	}
+	move("s1")
+	for name := range l.servers {
+		s.serve(name)
+	}
+	var streams []*numbers
+	for _, to := range []string{"s1", "s2", "s1", "s2", "s1"} {
+		if had[to] != epoch {
+			move(to)
+		}
+		n := s.numbers(testVIP, 20, time.Millisecond)
+		if n.link.server != to {
+			t.Errorf("a new connection of %s's user is at %s", to, n.link.server)
+		}
+		streams = append(streams, n)
+		for _, n := range streams {
+			n.more(t, 50)
+		}
+	}
+	for _, n := range streams {
+		n.finish(t)
+	}
+	for name := range l.servers {
+		if c := l.agentCounters(t, name); c.ForwardedOut == 0 || c.ForwardedIn == 0 || c.NotMine == 0 || c.ForwardEnded != 0 || c.NotPeer != 0 {
+			t.Errorf("%s counted %+v", name, c)
+		}
+	}
+	l.close(t, false)
+}
+
+// Packets that are held go up in their order, none is lost, and those that come meanwhile do not overtake them. A bulk stream comes
+// through, too.
+func TestNetHoldAndRelease(t *testing.T) {
+	for name, load := range map[string]struct {
+		vip   string
+		size  int
+		every time.Duration
+	}{"paced": {testVIP, 20, time.Millisecond}, "bulk": {testVIP, 4000, 0}, "paced, IPv6": {testVIP6, 20, time.Millisecond}} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, "a")
+			s.start("a")
+			n := s.numbers(load.vip, load.size, load.every)
+			n.more(t, 100)
+			flow, a := []Flow{n.link.flow()}, s.planes["a"]
+			for range 20 {
+				s.hold("a", flow)
+				if err := a.Release(flow); err != nil {
+					t.Fatal(err)
+				}
+				n.more(t, 100)
+			}
+			n.finish(t)
+			if c := s.counters("a"); c.HeldLost != 0 {
+				t.Error("frames that were held are lost")
+			}
+			if got := s.outOfOrder("a"); load.every > 0 && got != 0 {
+				t.Errorf("%d segments came out of order", got)
+			}
+		})
+	}
+}
+
+// hold holds flows, and waits until there are some packets of them.
+func (s *site) hold(name string, flows []Flow) {
+	s.t.Helper()
+	held := s.counters(name).Held
+	if err := s.planes[name].Hold(flows); err != nil {
+		s.t.Fatal(err)
+	}
+	testnet.Eventually(s.t, 5*time.Second, func() bool { return s.counters(name).Held > held+3 }, "packets are held")
+}
+
+// outOfOrder is how many segments a server's TCP had to put aside until others came.
+func (s *site) outOfOrder(name string) (n int) {
+	s.t.Helper()
+	out, err := s.servers[name].Run("cat", "/proc/net/netstat")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	lines := strings.Split(out, "\n")
+	for i := 0; i+1 < len(lines); i += 2 { // names, then values
+		at := slices.Index(strings.Fields(lines[i]), "TCPOFOQueue")
+		if at < 0 {
+			continue
+		}
+		if n, err = strconv.Atoi(strings.Fields(lines[i+1])[at]); err != nil {
+			s.t.Fatal(err)
+		}
+		return n
+	}
+	s.t.Fatal("the kernel does not count segments out of order")
+	return 0
+}
+
+// Packets that are passed on come to the gate of who takes the connection. Two that pass them to each other end that by hops.
+func TestNetPass(t *testing.T) {
+	s := newSite(t, "a", "b")
+	s.start("a")
+	n := s.numbers(testVIP, 20, time.Millisecond)
+	n.more(t, 10)
+	flow, a, b := []Flow{n.link.flow()}, s.planes["a"], s.planes["b"]
+	if err := b.Hold(flow); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Pass(flow, s.address("b")); err != nil {
+		t.Fatal(err)
+	}
+	testnet.Eventually(t, 5*time.Second, func() bool { return s.counters("b").Held > 2 }, "b holds what a passes on")
+	if err := b.Pass(flow, s.address("a")); err != nil {
+		t.Fatal(err)
+	}
+	testnet.Eventually(t, 5*time.Second, func() bool { return s.counters("a").HopsSpent+s.counters("b").HopsSpent > 0 }, "a loop ends")
+	for _, plane := range []AgentPlane{a, b} {
+		if err := plane.Release(flow); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.more(t, 100)
+	n.finish(t)
+	if c := s.counters("a"); c.Passed == 0 || c.ForwardEnded != 0 {
+		t.Errorf("a counted %+v", c)
+	}
+}
+
+// The plane is closed and the next one takes over: chains, peers and owners of flows go on, gates end.
+func TestNetForwardTakeOver(t *testing.T) {
+	s := newSite(t, "a", "b")
+	before := s.traces("b")
+	s.start("a")
+	n, led, held := s.numbers(testVIP, 20, time.Millisecond), s.dial(testVIP), s.dial(testVIP)
+	s.move("b")
+	other := Flow{netip.MustParseAddrPort("10.9.0.99:9"), netip.MustParseAddrPort(testVIP + ":80")}
+	for _, err := range []error{
+		s.planes["b"].SetFlows(map[Flow]netip.Addr{led.flow(): s.address("a"), other: s.address("a")}),
+		s.planes["b"].Hold([]Flow{held.flow()}),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		s.in("b", func() error { return s.planes["b"].Close(true) })
+		n.more(t, 50)
+		s.open("b")
+		n.more(t, 50)
+		s.set("b")
+		n.more(t, 50)
+	}
+	led.ask("after all")
+	held.ask("after all")
+	n.finish(t)
+	if got := len(s.planes["b"].(*agent).gates); got != 2 {
+		t.Errorf("%d flows have owners, want two", got)
+	}
+	s.in("b", func() error { return s.planes["b"].Close(false) })
+	delete(s.planes, "b")
+	if after := s.traces("b"); after != before {
+		t.Errorf("after a clean stop:\n%s\nbefore:\n%s", after, before)
+	}
+}
+
+// traces is what the agent may leave behind on a server.
+func (s *site) traces(name string) string {
+	s.t.Helper()
+	out, err := s.servers[name].Run("sh", "-c", "ip -o link 2>/dev/null | cut -d' ' -f2; ip -o addr show dev lo 2>/dev/null; tc qdisc show 2>/dev/null; cat /proc/sys/net/ipv4/conf/eth0/arp_*; ls -R "+filepath.Join(s.bpffs, name)+" 2>&1")
+	if err != nil && !strings.Contains(out, "No such file") {
+		s.t.Fatalf("%v: %s", err, out)
+	}
+	return out
+}

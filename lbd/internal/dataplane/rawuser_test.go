@@ -1,0 +1,211 @@
+package dataplane
+
+import (
+	"encoding/binary"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/manycast/manycast/internal/testnet"
+)
+
+// rawUser is a user of a site without a TCP of its own: it says what the test says, and answers nothing by itself.
+type rawUser struct {
+	t      testing.TB
+	socket *os.File
+	router [6]byte
+}
+
+const rawAddress = "10.9.0.99"
+
+func (s *site) rawUser() *rawUser {
+	s.t.Helper()
+	mac := func(node *testnet.Node, ifname string) string {
+		l, err := node.Netlink().LinkByName(ifname)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return string(l.Attrs().HardwareAddr)
+	}
+	users, err := s.users.Netlink().LinkByName("eth0")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if out, err := s.router.Run("ip", "neigh", "replace", rawAddress, "lladdr", users.Attrs().HardwareAddr.String(), "dev", "users"); err != nil {
+		s.t.Fatalf("%v: %s", err, out)
+	}
+	u := &rawUser{t: s.t, router: [6]byte([]byte(mac(s.router, "users")))}
+	err = s.users.Do(func() error {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			return err
+		}
+		u.socket = os.NewFile(uintptr(fd), "user")
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: binary.NativeEndian.Uint16([]byte{0x08, 0x00}), Ifindex: users.Attrs().Index})
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { u.socket.Close() })
+	return u
+}
+
+// tcp sends a segment to the VIP's port 80.
+func (u *rawUser) tcp(port uint16, flags byte, seq, ack uint32) {
+	u.t.Helper()
+	said := segment(port, 80, flags, seq, ack, "")
+	binary.BigEndian.PutUint16(said[14:], 65535) // window
+	frame := packet{src: rawAddress, dst: testVIP, proto: protoTCP, payload: said}.frame()
+	copy(frame, u.router[:])
+	if _, err := u.socket.Write(frame); err != nil {
+		u.t.Fatal(err)
+	}
+}
+
+// answered is what TCP answered.
+type answered struct {
+	flags    byte
+	seq, ack uint32
+	data     string
+}
+
+// answer is the next segment to a port of this user, within that time.
+func (u *rawUser) answer(port uint16, within time.Duration) (s answered, ok bool) {
+	u.t.Helper()
+	b := make([]byte, 2048)
+	u.socket.SetReadDeadline(time.Now().Add(within))
+	for {
+		n, err := u.socket.Read(b)
+		if err != nil {
+			return s, false
+		}
+		p := b[:n]
+		if n < 54 || p[23] != protoTCP || [4]byte(p[30:34]) != addr(rawAddress).As4() || binary.BigEndian.Uint16(p[36:]) != port {
+			continue
+		}
+		tcp := p[34:]
+		data := tcp[int(tcp[12]>>4)*4 : int(binary.BigEndian.Uint16(p[16:]))-20]
+		return answered{tcp[13], binary.BigEndian.Uint32(tcp[4:]), binary.BigEndian.Uint32(tcp[8:]), string(data)}, true
+	}
+}
+
+// What nobody knows is reset once, by the last in the chain, whatever chains say of each other.
+func TestNetForwardEndsUnknown(t *testing.T) {
+	s := newSite(t, "a", "b", "c", "d", "e")
+	s.start("a")
+	for _, owner := range []string{"b", "c", "d", "e"} {
+		s.move(owner)
+	}
+	u := s.rawUser()
+	u.tcp(7000, flagACK, 1, 5000)
+	reset, ok := u.answer(7000, 3*time.Second)
+	if !ok || reset.flags != flagRST || reset.seq != 5000 {
+		t.Fatalf("answer %+v, %t", reset, ok)
+	}
+	if again, ok := u.answer(7000, 300*time.Millisecond); ok {
+		t.Errorf("and then %+v", again)
+	}
+	on := func() (sum uint64) {
+		for name := range s.servers {
+			c := s.counters(name)
+			sum += c.ForwardedOut + c.ForwardedOn
+		}
+		return sum
+	}
+	if n := on(); n != 4 || s.counters("a").ForwardEnded != 1 {
+		t.Errorf("forwarded %d times, want 4; a counted %+v", n, s.counters("a"))
+	}
+
+	// Two servers that each say that the other had the user, and owns it now.
+	contradict := func(name, other string, until uint32) {
+		service := s.service(name)
+		service.Accept = nil
+		service.Chains = []Chain{{Users: everybody, Hops: []Hop{{s.address(other), until}}, Owner: s.address(other)}}
+		s.in(name, func() error { return s.planes[name].Set([]AgentService{service}) })
+	}
+	for _, until := range []uint32{4, 9, 0, epochMask, 1 << 19} {
+		before := on()
+		contradict("e", "d", 5)
+		contradict("d", "e", until)
+		port := 7001 + uint16(until&1023)
+		u.tcp(port, flagACK, 1, 6000)
+		if reset, ok := u.answer(port, 3*time.Second); !ok || reset.flags != flagRST {
+			t.Errorf("answer %+v, %t", reset, ok)
+		}
+		if again, ok := u.answer(port, 100*time.Millisecond); ok {
+			t.Errorf("and then %+v", again)
+		}
+		if n := on() - before; n > 3 {
+			t.Errorf("until %d: forwarded %d times", until, n)
+		}
+		u.tcp(port, flagSYN, 1, 0) // the owner's, says each: whoever gets it so takes it
+		if opened, ok := u.answer(port, 3*time.Second); !ok || opened.flags != flagSYN|flagACK {
+			t.Errorf("answer to an opening %+v, %t", opened, ok)
+		}
+		u.tcp(port, flagRST, 2, 0)
+	}
+}
+
+// A handshake that began at the former owner ends there, whether it kept a request or gave a cookie away.
+func TestNetForwardHandshake(t *testing.T) {
+	for name, cookies := range map[string]string{"request": "0", "cookie": "2"} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, "a", "b")
+			s.start("a")
+			s.servers["a"].Sysctl("net.ipv4.tcp_syncookies", cookies)
+			u := s.rawUser()
+			u.tcp(7000, flagSYN, 99, 0)
+			opened, ok := u.answer(7000, 3*time.Second)
+			if !ok || opened.flags != flagSYN|flagACK {
+				t.Fatalf("answer %+v, %t", opened, ok)
+			}
+			s.move("b")
+			u.tcp(7000, flagACK, 100, opened.seq+1)
+			for {
+				got, ok := u.answer(7000, 3*time.Second)
+				if !ok || got.flags&flagRST != 0 {
+					t.Fatalf("answer %+v, %t", got, ok)
+				}
+				if got.data == "a\n" {
+					break
+				}
+			}
+			u.tcp(7000, flagRST|flagACK, 100, opened.seq+3)
+			if c := s.counters("a"); c.ForwardedIn < 1 || c.ForwardEnded != 0 {
+				t.Errorf("a counted %+v", c)
+			}
+		})
+	}
+}
+
+// A user pinned to a former owner's path keeps connections there; new ones are the owner's.
+func TestNetForwardPinnedUser(t *testing.T) {
+	for name, vip := range bothVIPs {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, "a", "b")
+			s.start("a")
+			old := s.dial(vip)
+			s.move("b")
+			s.lead("a")
+			fresh := s.numbers(vip, 20, time.Millisecond)
+			if old.server != "a" || fresh.link.server != "b" {
+				t.Errorf("at %s, and the new one at %s", old.server, fresh.link.server)
+			}
+			fresh.more(t, 200)
+			old.ask("pinned")
+			udp := s.dialUDP(vip)
+			if at := s.question(udp); at != "b" {
+				t.Errorf("a new flow of UDP is answered by %s", at)
+			}
+			if at := s.question(udp); at != "b" {
+				t.Errorf("then by %s", at)
+			}
+			fresh.finish(t)
+			if n := s.counters("b").ForwardedOut + s.counters("b").ForwardedOn; name == "IPv4" && n > 3 {
+				t.Errorf("b has forwarded %d packets of what it holds", n)
+			}
+		})
+	}
+}

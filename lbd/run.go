@@ -143,7 +143,7 @@ func agentTasks(ctx context.Context, cfg config.Agent, keep bool, link agent.Lin
 	c := agent.Config{
 		Name: cfg.Name, Address: link.Address, Link: link.Prefix, Weight: cfg.Weight, Serve: cfg.Serve, StateDir: cfg.StateDir, Settle: cfg.Settle, Keep: keep,
 		Services: b.services(ctx, filepath.Join(cfg.StateDir, servicesCache)),
-		Plane:    plane, Joiner: joins, Close: dataplane.CloseConnections, Health: checker.Run, Announcer: b.announcer(ch), Log: b.log,
+		Plane:    plane, Joiner: joins, Close: dataplane.EndConnections, Health: checker.Run, Announcer: b.announcer(ch), Log: b.log,
 	}
 	if b.conn != nil {
 		buckets := store.OnBus(b.conn)

@@ -57,6 +57,7 @@ type Close struct {
 	VIPs    []netip.Addr
 	Ports   []dataplane.Port
 	Lost    func(user netip.AddrPort) bool
+	How     dataplane.Ending
 }
 
 // Warn tells the operator.

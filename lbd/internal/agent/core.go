@@ -43,6 +43,7 @@ type closing struct {
 	epoch   epoch.Epoch      // zero: others have come back, and nobody waits for a Done
 	before  alloc.Allocation // what the allocation of that epoch replaced
 	all     bool             // also what is kept: nothing keeps it any more
+	breaks  epoch.Epoch      // those that are at a break point, of users whom the server lost after that epoch or before, again and again; zero: all
 	winners map[string]bool  // where all are on this link: those that have yet to take over
 	at      time.Time        // at the latest
 }
@@ -172,6 +173,9 @@ func (c *Core) Committed(now time.Time, name string, a alloc.Allocation) []Actio
 	if h := c.specs[name].Handover; h.Has(service.Transfer) && !h.Has(service.Forward) && !h.Has(service.Pin) {
 		c.closings = append(c.closings, closing{service: name, all: true, at: now.Add(h.Deadline + c.settle)})
 	}
+	if h := c.specs[name].Handover; h.Break > 0 {
+		c.closings = append(c.closings, closing{service: name, all: true, breaks: before.Epoch, at: now.Add(h.Break)})
+	}
 	apply := c.apply()
 	apply.Ceased = []announce.Ceased{{Service: name, Epoch: a.Epoch, Server: c.name}}
 	return []Action{apply, Keep{name, a}}
@@ -234,6 +238,7 @@ func (c *Core) loses(before, after alloc.Allocation) bool {
 func (c *Core) Tick(now time.Time) []Action {
 	out := c.tickHearing(now)
 	lingering := false
+	again := map[string]epoch.Epoch{} // what has breaks, by service
 	for name, b := range c.begins {
 		if b.waits() && !now.Before(b.until) {
 			out, lingering = append(out, c.begun(name)...), true
@@ -245,10 +250,16 @@ func (c *Core) Tick(now time.Time) []Action {
 		}
 		lingering = lingering || !d.before.Zero()
 		if s, ok := c.specs[d.service]; ok {
-			out = append(out, Close{Service: d.service, Epoch: d.epoch, VIPs: s.VIPs(), Ports: s.Ports, Lost: c.lost(d)})
+			out = append(out, Close{Service: d.service, Epoch: d.epoch, VIPs: s.VIPs(), Ports: s.Ports, Lost: c.lost(d), How: ending(s, d)})
+		}
+		if again[d.service].Less(d.breaks) && c.mayHold(d.service) {
+			again[d.service] = d.breaks
 		}
 		return true
 	})
+	for name, until := range again {
+		c.closings = append(c.closings, closing{service: name, all: true, breaks: until, at: now.Add(breakEvery)})
+	}
 	if lingering {
 		out = slices.Insert(out, 0, Action(c.apply()))
 	}
@@ -263,6 +274,9 @@ func (c *Core) lost(d closing) func(netip.AddrPort) bool {
 			return true
 		}
 		cell := cellOf(a, s.Split, user)
+		if d.breaks != (epoch.Epoch{}) && d.breaks.Less(a.ChainOf(cell).Until(c.name)) {
+			return false
+		}
 		return a.OwnerOf(cell) != c.name && (d.all || !c.holds(s, a, cell))
 	}
 }

@@ -25,7 +25,7 @@ func TestNetFullDiskKeepsTheOldAllocation(t *testing.T) {
 		Name: "s1", Serve: []string{"web"}, StateDir: disk.Dir, Services: store.Static([]service.Service{web}),
 		Plane: plane, Joiner: brokenJoiner{make(chan error)}, Buckets: &buckets, Announcer: announce.NewFake(), Keep: true,
 		Health: func(ctx context.Context, report func(bool, error)) { report(true, nil); <-ctx.Done() },
-		Close:  dataplane.CloseConnections, Log: slog.New(slog.NewTextHandler(log, nil)),
+		Close:  dataplane.EndConnections, Log: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/control"
@@ -109,6 +110,32 @@ func (c *Core) isOver(service string, h alloc.Hop) bool {
 	holders := alloc.Holders{}
 	holders.Add(h.Server, m.kept[service])
 	return !holders.Hold(h.Server, h.Until)
+}
+
+// mayHold reports whether this server may hold connections of a service's users who are others'.
+func (c *Core) mayHold(name string) bool {
+	_, some := c.kept(c.specs[name])
+	return some
+}
+
+// Of connections that end: how long an application has to close in order, how long one has carried nothing at a break point that the
+// application is not asked for, and how often those are looked for.
+const (
+	orderlyGrace = 2 * time.Second
+	breakIdle    = time.Second
+	breakEvery   = time.Second
+)
+
+// ending is how a closing closes. An application that reads the end comes to its own break point; else it is where nothing is on its way.
+func ending(s service.Service, d closing) dataplane.Ending {
+	var how dataplane.Ending
+	if s.Handover.Close == service.CloseOrderly {
+		how.Orderly, how.Grace = true, orderlyGrace
+	}
+	if d.breaks != (epoch.Epoch{}) {
+		how.Idle = breakIdle
+	}
+	return how
 }
 
 // views are the services whose allocations are executed.

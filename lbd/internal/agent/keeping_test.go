@@ -189,3 +189,44 @@ func TestKeptIsCounted(t *testing.T) {
 		t.Error("counts what handover reset keeps")
 	}
 }
+
+// TestKeptConnectionsEndAtABreakPoint: not before their time, and those alone that were lost so long ago.
+func TestKeptConnectionsEndAtABreakPoint(t *testing.T) {
+	s := keeping(service.Multicast)
+	s.Handover.Break, s.Handover.Close = time.Minute, service.CloseOrderly
+	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
+	c.SetServices(start, []service.Service{s})
+	a := followed(allocation(1, s2, s2), allocation(2, s2, s3), allocation(3, s3, s3))
+	c.Committed(start, "web", a[0])
+	c.Committed(start, "web", a[1])
+	c.Committed(start.Add(30*time.Second), "web", a[2])
+	breaks := func(at time.Duration) (found []Close) {
+		for _, action := range c.Tick(start.Add(at)) {
+			if d, is := action.(Close); is && d.How.Idle > 0 {
+				found = append(found, d)
+			}
+		}
+		return found
+	}
+	if early := breaks(59 * time.Second); len(early) > 0 {
+		t.Errorf("after 59 s: %+v", early)
+	}
+	first := breaks(time.Minute)
+	if len(first) != 1 || !first[0].How.Orderly || !first[0].Lost(netip.AddrPortFrom(odd, 1)) || first[0].Lost(netip.AddrPortFrom(even, 1)) {
+		t.Errorf("after 60 s: %+v, want odd users' connections to end, and not those lost 30 s ago", first)
+	}
+	if again := breaks(61 * time.Second); len(again) != 1 {
+		t.Errorf("after 61 s: %+v, want to look again", again)
+	}
+	if all := breaks(90 * time.Second); len(all) != 2 || !all[1].Lost(netip.AddrPortFrom(even, 1)) && !all[0].Lost(netip.AddrPortFrom(even, 1)) {
+		t.Errorf("after 90 s: %+v, want even users' connections to end", all)
+	}
+	if one := breaks(91 * time.Second); len(one) != 1 || !one[0].Lost(netip.AddrPortFrom(even, 1)) || !one[0].Lost(netip.AddrPortFrom(odd, 1)) {
+		t.Errorf("after 91 s: %+v, want one look at all", one)
+	}
+	c.Committed(start.Add(92*time.Second), "web", allocation(4, s3, s3)) // nobody says that it held anything
+	breaks(93 * time.Second)
+	if never := breaks(10 * time.Minute); len(never) > 0 {
+		t.Errorf("holds nothing, and looks again: %+v", never)
+	}
+}

@@ -33,8 +33,8 @@ type Joiner interface {
 // Mover is what the agent uses of mover.Mover.
 type Mover interface{ Set(all []mover.View) }
 
-// Closer closes the lost connections to vip and ports and counts them (dataplane.CloseConnections).
-type Closer func(ctx context.Context, vip netip.Addr, ports []dataplane.Port, lost func(user netip.AddrPort) bool) (int, error)
+// Closer closes the lost connections to vip and ports and counts them (dataplane.EndConnections).
+type Closer func(ctx context.Context, vip netip.Addr, ports []dataplane.Port, lost func(user netip.AddrPort) bool, how dataplane.Ending) (int, error)
 
 // Health calls report with each change of the application's health until ctx is done (health.Checker).
 type Health func(ctx context.Context, report func(healthy bool, why error))
@@ -446,7 +446,7 @@ func (l *Loop) close(ctx context.Context, a Close) {
 	defer cancel()
 	closed := 0
 	for _, vip := range a.VIPs {
-		n, err := l.cfg.Close(ctx, vip, a.Ports, a.Lost)
+		n, err := l.cfg.Close(ctx, vip, a.Ports, a.Lost, a.How)
 		closed += n
 		if err != nil {
 			l.cfg.Log.Warn("connections of lost portions not all closed", "service", a.Service, "vip", vip, "closed", n, "err", err)

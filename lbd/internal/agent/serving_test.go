@@ -34,7 +34,7 @@ func TestLoadsAreTold(t *testing.T) {
 		l := NewLoop(Config{
 			Name: "s1", Address: netip.MustParseAddr("10.9.0.1"), Serve: []string{"web"}, StateDir: t.TempDir(), Services: store.Static([]service.Service{web}),
 			Plane: dataplane.NewFakeAgent(), Joiner: brokenJoiner{make(chan error)}, Buckets: &buckets, Announcer: announce.NewFake(),
-			Channel: self, Close: func(context.Context, netip.Addr, []dataplane.Port, func(netip.AddrPort) bool) (int, error) {
+			Channel: self, Close: func(context.Context, netip.Addr, []dataplane.Port, func(netip.AddrPort) bool, dataplane.Ending) (int, error) {
 				return 0, nil
 			},
 			Health: func(ctx context.Context, report func(bool, error)) { report(true, nil); <-ctx.Done() },

@@ -176,6 +176,15 @@ func (d *diag) destroy(family uint8, s sock) (bool, error) {
 }
 
 func (d *diag) send(kind uint16, flags uint16, family uint8, states uint32, id [sockIDLen]byte, attributes ...byte) error {
+	return d.request(kind, flags, family, 0, states, id, attributes...)
+}
+
+// sendFor asks for all connections, with extensions (idiag_ext).
+func (d *diag) sendFor(extensions, family uint8, id [sockIDLen]byte) error {
+	return d.request(unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP, family, extensions, tcpStates, id)
+}
+
+func (d *diag) request(kind uint16, flags uint16, family, extensions uint8, states uint32, id [sockIDLen]byte, attributes ...byte) error {
 	d.seq++
 	b := append(make([]byte, unix.SizeofNlMsghdr+requestLen), attributes...)
 	binary.NativeEndian.PutUint32(b[0:], uint32(len(b)))
@@ -183,7 +192,7 @@ func (d *diag) send(kind uint16, flags uint16, family uint8, states uint32, id [
 	binary.NativeEndian.PutUint16(b[6:], flags|unix.NLM_F_REQUEST)
 	binary.NativeEndian.PutUint32(b[8:], d.seq)
 	req := b[unix.SizeofNlMsghdr:]
-	req[0], req[1] = family, unix.IPPROTO_TCP
+	req[0], req[1], req[2] = family, unix.IPPROTO_TCP, extensions
 	binary.NativeEndian.PutUint32(req[4:], states)
 	copy(req[8:], id[:])
 	return unix.Sendto(d.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})

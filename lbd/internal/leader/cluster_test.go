@@ -73,7 +73,7 @@ type connections struct {
 	users map[netip.Addr]bool
 }
 
-func (c *connections) close(_ context.Context, _ netip.Addr, _ []dataplane.Port, lost func(netip.AddrPort) bool) (int, error) {
+func (c *connections) close(_ context.Context, _ netip.Addr, _ []dataplane.Port, lost func(netip.AddrPort) bool, _ dataplane.Ending) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := 0

@@ -117,7 +117,46 @@ func (h *hands) stop(id handover.ID) {
 	}
 }
 
-// isOver: the daemon ends, or somebody died in between; nothing can be done about it here.
+// settle ends what is held when nobody works any more; sent are those whose state is elsewhere.
+func (h *hands) settle(sent map[handover.ID]bool) {
+	for id, c := range h.held {
+		c.stop()
+		switch {
+		case c.imported != nil:
+			c.end(h)
+			c.imported.Cancel()
+		case c.exported == nil || sent[id]:
+			c.end(h)
+			if c.exported != nil {
+				c.exported.Gone()
+			}
+		default:
+			if c.socket != nil {
+				h.note("connection not thawed: it is lost", c.socket.Thaw())
+			}
+			c.end(h)
+			c.exported.Back()
+		}
+	}
+}
+
+// end closes what there is of the socket.
+func (c *connection) end(h *hands) {
+	switch {
+	case c.socket != nil:
+		h.note("descriptor", c.socket.Close())
+	case c.exported != nil:
+		h.note("descriptor", h.sockets.Drop(c.exported.FD()))
+	}
+}
+
+func (h *hands) note(what string, err error) {
+	if err != nil {
+		h.log.Warn(what, "err", err)
+	}
+}
+
+// failed tells what went wrong with a connection: somebody may have died in between, and nothing more can be done here.
 func (h *hands) failed(what string, f handover.Flow, err error) {
 	if err != nil {
 		h.log.Warn(what, "connection", f, "err", err)

@@ -97,13 +97,14 @@ func (m *Mover) tell(e event) {
 	}
 }
 
-// Run works until ctx is done. What is on its way then is given up: frozen connections end without a word, others stay with their applications.
+// Run works until ctx is done. What is on its way then is given up: a connection whose state was sent ends here without a word, others stay
+// with their applications.
 func (m *Mover) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	m.ctx = ctx
 	m.hands = newHands(ctx, m.cfg.Apps, m.cfg.Sockets, m.cfg.Gates, m.tell, m.log)
-	defer m.hands.work.Wait()
+	defer m.giveUp()
 	defer m.links.work.Wait()
 	defer m.closeLinks()
 	defer m.cfg.Channel.Listen(m.mail.Put)()
@@ -160,6 +161,16 @@ func (m *Mover) setTimer(timer *time.Timer) {
 		return
 	}
 	timer.Reset(time.Until(next))
+}
+
+// giveUp settles with the applications what is on its way. The machines step no more.
+func (m *Mover) giveUp() {
+	m.hands.work.Wait()
+	sent := map[handover.ID]bool{}
+	for _, s := range m.giver.Status() {
+		sent[s.ID] = s.Step == handover.Sent || s.Step == handover.Doubting
+	}
+	m.hands.settle(sent)
 }
 
 func (m *Mover) closeLinks() {

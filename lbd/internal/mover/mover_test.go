@@ -160,3 +160,29 @@ func TestOffersOfOthersUsersAreRefused(t *testing.T) {
 		}
 	})
 }
+
+// TestNothingIsHeldAtTheEnd: an agent that stops in the midst of a batch leaves no application with half a connection.
+func TestNothingIsHeldAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		defer b.end()
+		b.commit("s1", "s1")
+		b.connect("s1", 0, users)
+		for i := range users {
+			b.servers["s1"].apps.Conn(appFlow(i)).Wait = i%3 == 0
+		}
+		b.wait(100 * time.Millisecond)
+		b.commit("s2", "s2")
+		time.Sleep(30 * time.Millisecond)
+		b.servers["s1"].stop()
+		b.servers["s2"].stop()
+		for i := range users {
+			if got := b.servers["s1"].history(i); got != ": " && got != "exported back: dropped" && got != "exported back: frozen thawed" && got != "exported gone: frozen ended" {
+				t.Fatalf("connection %d at s1: %q", i, got)
+			}
+			if c := b.servers["s2"].apps.Conn(appFlow(i)); c != nil && len(c.History()) < 2 {
+				t.Fatalf("connection %d at s2: %q", i, c.History())
+			}
+		}
+	})
+}

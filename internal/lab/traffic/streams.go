@@ -32,10 +32,10 @@ type profile struct {
 
 // The kinds. Bulk is no more than the kernel of its sender lets go, so that the sender's queue is full and the machine has time for others.
 var profiles = []profile{
-	{"stream", 1, paced(20*time.Millisecond, 8), paced(20*time.Millisecond, 8)},
-	{Paced, 8, paced(time.Millisecond, 8), paced(time.Millisecond, 8)},
-	{Bulk, 12, numbered.Hello{Words: 2048, Rate: 1 << 20}, paced(100*time.Millisecond, 1)},
-	{"upload", 12, paced(100*time.Millisecond, 1), numbered.Hello{Words: 2048, Rate: 1 << 20}},
+	{"stream", 1, paced(50*time.Millisecond, 8), paced(50*time.Millisecond, 8)},
+	{Paced, 16, paced(time.Millisecond, 8), paced(time.Millisecond, 8)},
+	{Bulk, 24, numbered.Hello{Words: 2048, Rate: 1 << 20}, paced(100*time.Millisecond, 1)},
+	{"upload", 24, paced(100*time.Millisecond, 1), numbered.Hello{Words: 2048, Rate: 1 << 20}},
 }
 
 // Kinds of streams whose waits tell something: data each millisecond, and as much as the kernel sends.

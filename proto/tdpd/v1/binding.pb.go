@@ -90,9 +90,10 @@ type UserBinding struct {
 	HoldMs        uint32                 `protobuf:"varint,9,opt,name=hold_ms,json=holdMs,proto3" json:"hold_ms,omitempty"`
 	Path          []uint32               `protobuf:"fixed32,10,rep,packed,name=path,proto3" json:"path,omitempty"` // routers that passed it on, the voucher first
 	Refuse        Refusal                `protobuf:"varint,11,opt,name=refuse,proto3,enum=manycast.tdpd.v1.Refusal" json:"refuse,omitempty"`
-	Nobody        *v1.Epoch              `protobuf:"bytes,12,opt,name=nobody,proto3" json:"nobody,omitempty"`      // instead of an allocation: in that epoch nobody serves
-	Reactive      bool                   `protobuf:"varint,13,opt,name=reactive,proto3" json:"reactive,omitempty"` // routers upstream send a user along its tree when it is told to be active
-	Split         [][]byte               `protobuf:"bytes,14,rep,name=split,proto3" json:"split,omitempty"`        // NATs whose users are told apart by source port, too: prefixes of 4 or 16 bytes and one of their length, sorted
+	Nobody        *v1.Epoch              `protobuf:"bytes,12,opt,name=nobody,proto3" json:"nobody,omitempty"`                         // instead of an allocation: in that epoch nobody serves
+	Reactive      bool                   `protobuf:"varint,13,opt,name=reactive,proto3" json:"reactive,omitempty"`                    // routers upstream send a user along its tree when it is told to be active
+	Split         [][]byte               `protobuf:"bytes,14,rep,name=split,proto3" json:"split,omitempty"`                           // NATs whose users are told apart by source port, too: prefixes of 4 or 16 bytes and one of their length, sorted
+	UsersOnly     bool                   `protobuf:"varint,15,opt,name=users_only,json=usersOnly,proto3" json:"users_only,omitempty"` // exceptions alone are steered: all others go by the route
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -223,6 +224,13 @@ func (x *UserBinding) GetSplit() [][]byte {
 		return x.Split
 	}
 	return nil
+}
+
+func (x *UserBinding) GetUsersOnly() bool {
+	if x != nil {
+		return x.UsersOnly
+	}
+	return false
 }
 
 // ActiveUsers are users of a reactive binding that have sent something: whoever told the neighbor the binding has had a packet of theirs by
@@ -397,7 +405,7 @@ var File_proto_tdpd_v1_binding_proto protoreflect.FileDescriptor
 
 const file_proto_tdpd_v1_binding_proto_rawDesc = "" +
 	"\n" +
-	"\x1bproto/tdpd/v1/binding.proto\x12\x10manycast.tdpd.v1\x1a\x1aproto/alloc/v1/alloc.proto\"\xdf\x03\n" +
+	"\x1bproto/tdpd/v1/binding.proto\x12\x10manycast.tdpd.v1\x1a\x1aproto/alloc/v1/alloc.proto\"\xfe\x03\n" +
 	"\vUserBinding\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
 	"\x04vips\x18\x02 \x03(\fR\x04vips\x12\x18\n" +
@@ -416,7 +424,9 @@ const file_proto_tdpd_v1_binding_proto_rawDesc = "" +
 	"\x06refuse\x18\v \x01(\x0e2\x19.manycast.tdpd.v1.RefusalR\x06refuse\x120\n" +
 	"\x06nobody\x18\f \x01(\v2\x18.manycast.alloc.v1.EpochR\x06nobody\x12\x1a\n" +
 	"\breactive\x18\r \x01(\bR\breactive\x12\x14\n" +
-	"\x05split\x18\x0e \x03(\fR\x05split\"Y\n" +
+	"\x05split\x18\x0e \x03(\fR\x05split\x12\x1d\n" +
+	"\n" +
+	"users_only\x18\x0f \x01(\bR\tusersOnly\"Y\n" +
 	"\vActiveUsers\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
 	"\x05users\x18\x02 \x03(\aR\x05users\x12\x1a\n" +

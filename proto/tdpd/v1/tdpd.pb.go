@@ -569,9 +569,10 @@ type Steered struct {
 	Servers       uint32                 `protobuf:"varint,5,opt,name=servers,proto3" json:"servers,omitempty"`
 	Users         uint32                 `protobuf:"varint,6,opt,name=users,proto3" json:"users,omitempty"` // exceptions
 	Reactive      bool                   `protobuf:"varint,7,opt,name=reactive,proto3" json:"reactive,omitempty"`
-	All           bool                   `protobuf:"varint,8,opt,name=all,proto3" json:"all,omitempty"`         // all users are steered, not only active ones
-	Active        uint32                 `protobuf:"varint,9,opt,name=active,proto3" json:"active,omitempty"`   // users that are, else
-	Failing       []string               `protobuf:"bytes,10,rep,name=failing,proto3" json:"failing,omitempty"` // servers that are unwell or silent on the control channel: their users are standbys' now
+	All           bool                   `protobuf:"varint,8,opt,name=all,proto3" json:"all,omitempty"`                               // all users are steered, not only active ones
+	Active        uint32                 `protobuf:"varint,9,opt,name=active,proto3" json:"active,omitempty"`                         // users that are, else
+	UsersOnly     bool                   `protobuf:"varint,11,opt,name=users_only,json=usersOnly,proto3" json:"users_only,omitempty"` // exceptions alone are steered, all others go by the route
+	Failing       []string               `protobuf:"bytes,10,rep,name=failing,proto3" json:"failing,omitempty"`                       // servers that are unwell or silent on the control channel: their users are standbys' now
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -667,6 +668,13 @@ func (x *Steered) GetActive() uint32 {
 		return x.Active
 	}
 	return 0
+}
+
+func (x *Steered) GetUsersOnly() bool {
+	if x != nil {
+		return x.UsersOnly
+	}
+	return false
 }
 
 func (x *Steered) GetFailing() []string {
@@ -2429,7 +2437,7 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a;\n" +
 	"\rFastPathEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\x91\x02\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xb0\x02\n" +
 	"\aSteered\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
 	"\x04vips\x18\x02 \x03(\tR\x04vips\x12\x18\n" +
@@ -2439,7 +2447,9 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\x05users\x18\x06 \x01(\rR\x05users\x12\x1a\n" +
 	"\breactive\x18\a \x01(\bR\breactive\x12\x10\n" +
 	"\x03all\x18\b \x01(\bR\x03all\x12\x16\n" +
-	"\x06active\x18\t \x01(\rR\x06active\x12\x18\n" +
+	"\x06active\x18\t \x01(\rR\x06active\x12\x1d\n" +
+	"\n" +
+	"users_only\x18\v \x01(\bR\tusersOnly\x12\x18\n" +
 	"\afailing\x18\n" +
 	" \x03(\tR\afailing\"G\n" +
 	"\tInterface\x12\x12\n" +

@@ -41,7 +41,7 @@ func Encode(b steering.Binding) ([]byte, error) {
 func ToProto(b steering.Binding) (*tdpdv1.UserBinding, error) {
 	p := &tdpdv1.UserBinding{
 		Service: b.Service, Sequence: b.Sequence, Allocation: alloc.ToProto(b.Service, b.Allocation),
-		LifetimeMs: milliseconds(b.Lifetime), HoldMs: milliseconds(b.Hold), Refuse: tdpdv1.Refusal(b.Refuse), Reactive: b.Reactive,
+		LifetimeMs: milliseconds(b.Lifetime), HoldMs: milliseconds(b.Hold), Refuse: tdpdv1.Refusal(b.Refuse), Reactive: b.Reactive, UsersOnly: b.UsersOnly,
 	}
 	if b.Nobody {
 		p.Nobody = alloc.EpochToProto(b.Allocation.Epoch)
@@ -94,7 +94,7 @@ func FromProto(p *tdpdv1.UserBinding) (steering.Binding, error) {
 	}
 	b := steering.Binding{
 		Service: p.GetService(), Voucher: address(p.GetVoucher()), Sequence: p.GetSequence(), Allocation: a,
-		Lifetime: time.Duration(p.GetLifetimeMs()) * time.Millisecond, Hold: time.Duration(p.GetHoldMs()) * time.Millisecond, Reactive: p.GetReactive(),
+		Lifetime: time.Duration(p.GetLifetimeMs()) * time.Millisecond, Hold: time.Duration(p.GetHoldMs()) * time.Millisecond, Reactive: p.GetReactive(), UsersOnly: p.GetUsersOnly(),
 	}
 	if _, known := tdpdv1.Refusal_name[int32(p.GetRefuse())]; !known {
 		return steering.Binding{}, fmt.Errorf("%w: refusal %d is not known", ErrInvalid, p.GetRefuse())

@@ -47,6 +47,13 @@ func nobody() steering.Binding {
 	return b
 }
 
+// pins are exceptions alone.
+func pins() steering.Binding {
+	b := example(4)
+	b.UsersOnly, b.Reactive, b.Split = true, false, nil
+	return b
+}
+
 var sameAddr = []cmp.Option{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, portion.Portion{}, epoch.Epoch{}), cmpopts.EquateEmpty()}
 
 func TestBothWays(t *testing.T) {
@@ -54,6 +61,7 @@ func TestBothWays(t *testing.T) {
 		"whole":     example(8),
 		"large":     example(16),
 		"of nobody": nobody(),
+		"of some":   pins(),
 		"withdrawn": {Service: "web", Voucher: router(1), Sequence: 6, Path: []netip.Addr{router(1)}},
 	} {
 		t.Run(name, func(t *testing.T) {

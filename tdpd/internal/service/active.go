@@ -35,18 +35,24 @@ type steered struct {
 	four, six *steer.Plan        // of all users, of both families; nil: they are to be made anew
 	out       bool               // no server is left, as far as is heard
 
-	active           *steering.Active // nil: all users are steered
+	active           *steering.Active // nil: all users are steered, or exceptions alone
 	active4, active6 *steer.Plan      // the same of active users alone
 }
 
 // holds takes what holds of a service from now on. Who is active stays so.
 func (s *Service) holds(a steering.Steer) {
 	b := &steered{Steer: a}
-	if was := s.users.steered[a.Service]; !a.All && was != nil {
-		b.active = was.active
+	was := s.users.steered[a.Service]
+	if was != nil && was.compiled != nil && a.Compiled(was.Binding) {
+		b.compiled, _ = was.compiled.WithUsers(a.Binding) // what cannot be is found again, and told, when all is compiled
 	}
-	if !a.All && b.active == nil {
-		b.active = steering.NewActive(activeMost, s.Config.Users.Active)
+	if !a.All && !a.UsersOnly {
+		if was != nil {
+			b.active = was.active
+		}
+		if b.active == nil {
+			b.active = steering.NewActive(activeMost, s.Config.Users.Active)
+		}
 	}
 	s.users.steered[a.Service] = b
 	if a.Reactive && a.All && s.Tagless == nil && len(s.Config.Users.Upstream) > 0 {
@@ -87,7 +93,7 @@ func (s *Service) takeActive(now time.Time, from steering.Router, raw []byte) er
 	}
 	b := s.users.steered[a.Service]
 	if b == nil || b.active == nil {
-		return nil // all are steered here
+		return nil // it is not by who is active that users are steered here
 	}
 	news := false
 	for _, user := range a.Users {

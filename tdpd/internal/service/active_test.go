@@ -86,6 +86,9 @@ func (c *reactiveChain) tags(r *router, users ...string) (out []string) {
 		if a.Is6() {
 			vip, a = addr("2001:db8::80"), steer.Standin(a)
 		}
+		if in.VIPs[vip] == nil {
+			continue
+		}
 		if hops := in.Trees[in.VIPs[vip].Lookup(a)]; len(hops) == 1 && hops[0].Via.IsValid() {
 			out = append(out, u)
 		}

@@ -344,20 +344,21 @@ func (s *Service) plan(b *steered) (err error) {
 	if b.four != nil {
 		return nil
 	}
+	health := func(server string) steering.Health { return s.control.health(server, b.Allocation.Address(server)) }
+	owner := func(server string) steer.Owner { return s.users.owners[b.Allocation.Address(server)] }
+	if b.UsersOnly {
+		b.four, b.six, err = steering.OnlyUsers(b.Binding, health, owner, s.users.owners[byRoute])
+		return err
+	}
 	if b.compiled == nil {
 		if b.compiled, err = steering.Compile(b.Binding); err != nil {
 			return err
 		}
 	}
-	b.four, b.six = b.compiled.Plans(
-		func(server string) steering.Health { return s.control.health(server, b.Allocation.Address(server)) },
-		func(server string) steer.Owner {
-			if b.out {
-				return 0
-			}
-			return s.users.owners[b.Allocation.Address(server)]
-		},
-	)
+	if b.out {
+		owner = func(string) steer.Owner { return 0 }
+	}
+	b.four, b.six = b.compiled.Plans(health, owner)
 	b.active4, b.active6 = nil, nil
 	return nil
 }
@@ -395,7 +396,7 @@ func (u *userState) number() {
 		named[a] = true
 	}
 	for _, b := range u.steered {
-		if b.active != nil {
+		if !b.All {
 			named[byRoute] = true
 		}
 	}
@@ -424,7 +425,7 @@ func (s *Service) steeredStatus() (out []*tdpdv1.Steered) {
 		st := &tdpdv1.Steered{
 			Service: name, Voucher: b.Voucher.String(), Epoch: alloc.EpochToProto(b.Allocation.Epoch),
 			Servers: uint32(len(b.Allocation.Used())), Users: uint32(len(b.Users)),
-			Reactive: b.Reactive, All: b.All,
+			Reactive: b.Reactive, All: b.All, UsersOnly: b.UsersOnly,
 		}
 		if b.active != nil {
 			st.Active = uint32(b.active.Len())

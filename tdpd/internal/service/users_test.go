@@ -228,7 +228,7 @@ func TestUsersRefused(t *testing.T) {
 		r1, r2, r3 := usersChain(t)
 		r2.say(t, said(1, 1))
 		other := said(1, 1)
-		other.Users = []steering.User{{Address: addr("10.1.0.2"), Server: "s2"}}
+		other.Allocation.Owner[0], other.Allocation.Standby[0] = 1, 0
 		r3.say(t, other)
 		steers(t, "contradicted", 1, r1, r2)
 		if err := r2.Do(t.Context(), func(time.Time) {
@@ -487,5 +487,46 @@ func TestKeptVouchers(t *testing.T) {
 			t.Errorf("kept are %d words", len(b))
 		}
 		stopAll(t, r1, r2, r3)
+	})
+}
+
+// Exceptions alone are sent along trees, at all routers alike, and nobody once they are gone.
+func TestUsersOnlyAreSteered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newReactiveChain(t)
+		pinned := func(sequence uint64, users ...string) steering.Binding {
+			b := said(sequence, 1)
+			b.VIPs, b.UsersOnly, b.Lifetime = append(b.VIPs, addr("2001:db8::80")), true, time.Hour
+			for _, u := range users {
+				b.Users = append(b.Users, steering.User{Address: addr(u), Server: "s1"})
+			}
+			return b
+		}
+		each := func(when string, want ...string) {
+			t.Helper()
+			c.wait()
+			for _, r := range c.all() {
+				c.want(when, r, want...)
+			}
+		}
+		c.r3.say(t, pinned(1, "10.1.0.2"))
+		each("one is pinned", "10.1.0.2")
+		c.r3.say(t, pinned(2, "10.1.0.0", "10.1.0.2"))
+		each("another one", "10.1.0.0", "10.1.0.2")
+		for _, r := range c.all() {
+			c.do(r, func(time.Time) {
+				if st := r.steeredStatus()[0]; !st.GetUsersOnly() || st.GetAll() || st.GetReactive() || st.GetUsers() != 2 {
+					t.Errorf("%s says %v", r.name, st)
+				}
+			})
+			if in := c.in[r]; len(in.Split) > 0 || in.Tell[addr("192.0.2.80")] {
+				t.Errorf("%s looks at all others: %+v", r.name, in)
+			}
+		}
+		c.r3.say(t, pinned(3, "10.1.0.0"))
+		each("one is gone", "10.1.0.0")
+		c.r3.say(t, steering.Binding{Service: "web", Sequence: 4})
+		each("all are")
+		stopAll(t, c.all()...)
 	})
 }

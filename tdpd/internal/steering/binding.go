@@ -28,6 +28,7 @@ type Binding struct {
 	Nobody     bool             // nobody serves, in the allocation's epoch
 	Refuse     Refusal          // what users get whom nobody serves
 	Users      []User           // exceptions, sorted by address
+	UsersOnly  bool             // these alone are steered, all others go by the route: neither Nobody, Reactive nor Split
 	Split      steer.Split      // whose users are told apart by source port, too: neither exceptions nor fixed portions are for these
 	Lifetime   time.Duration    // MinLifetime to MaxLifetime: until then it holds without another word
 	Hold       time.Duration    // 0 to MaxLifetime: for so long it holds when the voucher is gone
@@ -85,6 +86,9 @@ func (b Binding) check() error {
 	}
 	if err := b.Split.Check(); err != nil {
 		return fmt.Errorf("split: %w", err)
+	}
+	if b.UsersOnly && (b.Nobody || b.Reactive || len(b.Split) > 0) {
+		return errors.New("users alone are steered: nothing can be said of all others")
 	}
 	return errors.Join(b.checkVIPs(), b.checkServers(), b.checkUsers())
 }
@@ -147,12 +151,12 @@ func (b Binding) checkUsers() error {
 func (b Binding) says(o Binding) bool {
 	return b.Allocation.Epoch == o.Allocation.Epoch && b.Allocation.Same(o.Allocation) && slices.Equal(b.Allocation.Addresses, o.Allocation.Addresses) &&
 		slices.Equal(b.VIPs, o.VIPs) && slices.Equal(b.Users, o.Users) && b.Nobody == o.Nobody && b.Refuse == o.Refuse &&
-		b.Reactive == o.Reactive && slices.Equal(b.Split, o.Split)
+		b.Reactive == o.Reactive && b.UsersOnly == o.UsersOnly && slices.Equal(b.Split, o.Split)
 }
 
-// contradicts tells whether two vouchers cannot both be right: of an epoch there is one allocation. The rest comes of the service, without
-// an epoch, and directors hear of it one after the other.
+// contradicts tells whether two vouchers cannot both be right: of an epoch there is one allocation. The rest comes of the service, or of
+// servers that pin users, without an epoch, and directors hear of it one after the other.
 func (b Binding) contradicts(o Binding) bool {
-	o.VIPs, o.Refuse, o.Reactive, o.Split = b.VIPs, b.Refuse, b.Reactive, b.Split
+	o.VIPs, o.Refuse, o.Reactive, o.Split, o.Users, o.UsersOnly = b.VIPs, b.Refuse, b.Reactive, b.Split, b.Users, b.UsersOnly
 	return b.Allocation.Epoch == o.Allocation.Epoch && !b.says(o)
 }

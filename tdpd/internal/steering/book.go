@@ -33,7 +33,7 @@ type Action interface{ action() }
 // Steer says what a service's users are steered by from now on: a binding that holds, or one that withdraws, with the VIPs there were.
 type Steer struct {
 	Binding
-	All bool // all users, not only those that are active: the binding is not reactive, or a director says it at this router
+	All bool // all users, neither exceptions nor active ones alone: the binding is not reactive, or a director says it at this router
 }
 
 // Tell says what routers upstream are to hear. Who is in its path has heard it. Again: it is what they heard before, with a later end.
@@ -362,7 +362,7 @@ func (b *Book) settle(now time.Time, name string) []Action {
 		}
 		return []Action{Steer{Binding: Binding{Service: name, VIPs: s.used.VIPs}}}
 	}
-	all := !best.Reactive || s.words[b.self] != nil
+	all := !best.UsersOnly && (!best.Reactive || s.words[b.self] != nil)
 	if best.says(s.used.Binding) && all == s.used.All {
 		return nil
 	}

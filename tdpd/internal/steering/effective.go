@@ -2,6 +2,7 @@ package steering
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -23,10 +24,12 @@ const (
 // Steering is what a binding's users are steered by, however its servers are. It is compiled once; what a change of their health makes of it
 // costs no more than a look at each slot.
 type Steering struct {
-	servers   []string
-	used      []uint16    // of them, those that are somebody's in some turn
-	four, six *steer.Plan // of classes: owner n is classes[n-1]
-	classes   []class
+	allocation alloc.Allocation
+	used       []uint16    // servers that are somebody's in some turn
+	four, six  *steer.Plan // of classes: owner n is classes[n-1]
+	cells      *steer.Plan // four without exceptions
+	classes    []class
+	numbers    map[class]steer.Owner
 }
 
 // class are users whom the same servers take: indexes into the allocation's, in their turn; alloc.None is nobody.
@@ -51,27 +54,41 @@ func (c class) pick(at []Health, others []uint16) uint16 {
 // Compile makes a binding's Steering. A cell's users are its owner's, then its standby's; an exception's are its server's before. Users of
 // IPv6 go by their stand-ins (steer.Standin) and the slots alone, for fixed portions and exceptions are of IPv4.
 func Compile(b Binding) (*Steering, error) {
-	s := &Steering{servers: b.Allocation.Servers}
-	c := compiler{s, b.Allocation, map[class]steer.Owner{}}
+	c := compiler{&Steering{allocation: b.Allocation, numbers: map[class]steer.Owner{}}}
 	var slots []steer.Claim
 	if !b.Nobody {
 		slots = c.slots()
 	}
 	var err error
-	if s.four, err = steer.Compile(append(c.fixed(), slots...)); err == nil {
-		s.six = s.four
-		if len(b.Users) > 0 {
-			s.four, err = s.four.WithUsers(c.users(b.Users))
-		}
+	if c.cells, err = steer.Compile(append(c.fixed(), slots...)); err == nil {
+		c.six = c.cells
 	}
 	if err == nil && len(b.Allocation.Fixed) > 0 {
-		s.six, err = steer.Compile(slots)
+		c.six, err = steer.Compile(slots)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("plan of %q: %w", b.Service, err)
 	}
-	s.used = usedBy(s.classes)
-	return s, nil
+	return c.WithUsers(b)
+}
+
+// WithUsers is a Steering of a binding of the same allocation with other exceptions: nothing else of it is compiled again.
+func (s *Steering) WithUsers(b Binding) (*Steering, error) {
+	t := *s
+	t.classes, t.numbers, t.four = slices.Clone(s.classes), maps.Clone(s.numbers), s.cells
+	if len(b.Users) > 0 {
+		var err error
+		if t.four, err = s.cells.WithUsers(compiler{&t}.users(b.Users)); err != nil {
+			return nil, fmt.Errorf("plan of %q: %w", b.Service, err)
+		}
+	}
+	t.used = usedBy(t.classes)
+	return &t, nil
+}
+
+// Compiled says whether WithUsers can be had of what was compiled for another binding.
+func (b Binding) Compiled(of Binding) bool {
+	return b.Nobody == of.Nobody && b.Allocation.Epoch == of.Allocation.Epoch && b.Allocation.Same(of.Allocation)
 }
 
 // usedBy are the servers of classes, each once, in order.
@@ -87,15 +104,10 @@ func usedBy(classes []class) []uint16 {
 // Plans are what users of IPv4 and of IPv6 are steered by while the servers are so. owner says servers' numbers; 0: it has none here, and its
 // users go to nobody. When all are silent it is as likely the channel that has failed, and everybody keeps what it had.
 func (s *Steering) Plans(health func(server string) Health, owner func(server string) steer.Owner) (four, six *steer.Plan) {
-	at, owners := make([]Health, len(s.servers)), make([]steer.Owner, len(s.servers))
-	silent := 0
-	for i, name := range s.servers {
-		if at[i], owners[i] = health(name), owner(name); at[i] == Silent {
-			silent++
-		}
-	}
-	if silent == len(s.servers) {
-		clear(at)
+	servers := s.allocation.Servers
+	at, owners := healths(servers, health), make([]steer.Owner, len(servers))
+	for i, name := range servers {
+		owners[i] = owner(name)
 	}
 	var others []uint16 // that are available, of those that have users
 	for _, i := range s.used {
@@ -116,6 +128,41 @@ func (s *Steering) Plans(health func(server string) Health, owner func(server st
 	return four, s.six.Renumber(of)
 }
 
+// healths are how servers are. When all are silent it is as likely the channel that has failed.
+func healths(servers []string, health func(server string) Health) []Health {
+	at := make([]Health, len(servers))
+	silent := 0
+	for i, name := range servers {
+		if at[i] = health(name); at[i] == Silent {
+			silent++
+		}
+	}
+	if silent == len(servers) {
+		clear(at)
+	}
+	return at
+}
+
+// OnlyUsers are plans, of IPv4 and of IPv6, by which a binding's exceptions have their servers, and all others one owner. So have those of a
+// server that is silent.
+func OnlyUsers(b Binding, health func(server string) Health, owner func(server string) steer.Owner, others steer.Owner) (four, six *steer.Plan, err error) {
+	owners := map[string]steer.Owner{}
+	for i, at := range healths(b.Allocation.Servers, health) {
+		name := b.Allocation.Servers[i]
+		if owners[name] = others; at != Silent {
+			owners[name] = owner(name)
+		}
+	}
+	users := make([]steer.User, len(b.Users))
+	for i, u := range b.Users {
+		users[i] = steer.User{Addr: u.Address, Owner: owners[u.Server]}
+	}
+	if four, err = allBut(users, others); err == nil {
+		six, err = allBut(nil, others)
+	}
+	return four, six, err
+}
+
 // OnlyActive is a plan by which users that are active have the owners that they have by p, and all others one owner. Users are as plans know
 // them: of IPv6 what stands in for them.
 func OnlyActive(p *steer.Plan, active []netip.Addr, others steer.Owner) (*steer.Plan, error) {
@@ -123,6 +170,11 @@ func OnlyActive(p *steer.Plan, active []netip.Addr, others steer.Owner) (*steer.
 	for i, a := range active {
 		users[i] = steer.User{Addr: a, Owner: p.Lookup(a)}
 	}
+	return allBut(users, others)
+}
+
+// allBut is a plan by which all but some users are one owner's.
+func allBut(users []steer.User, others steer.Owner) (*steer.Plan, error) {
 	everybody := portion.Set{Permit: []portion.Portion{portion.All4()}}
 	out, err := steer.Compile([]steer.Claim{{Owner: others, Set: everybody}})
 	if err != nil || len(users) == 0 {
@@ -132,11 +184,7 @@ func OnlyActive(p *steer.Plan, active []netip.Addr, others steer.Owner) (*steer.
 }
 
 // compiler numbers the classes of an allocation.
-type compiler struct {
-	*Steering
-	a       alloc.Allocation
-	numbers map[class]steer.Owner
-}
+type compiler struct{ *Steering }
 
 func (c compiler) number(k class) steer.Owner {
 	n, known := c.numbers[k]
@@ -149,20 +197,22 @@ func (c compiler) number(k class) steer.Owner {
 }
 
 // cell is the class of a cell's users.
-func (c compiler) cell(cell int) class { return class{c.a.Owner[cell], c.a.Standby[cell], alloc.None} }
+func (c compiler) cell(cell int) class {
+	return class{c.allocation.Owner[cell], c.allocation.Standby[cell], alloc.None}
+}
 
 // slots are the claims of the slots' users.
 func (c compiler) slots() []steer.Claim {
 	var out []steer.Claim
 	at := map[steer.Owner]int{}
-	for slot := range c.a.Slots.Count() {
+	for slot := range c.allocation.Slots.Count() {
 		n := c.number(c.cell(slot))
 		i, known := at[n]
 		if !known {
 			i, at[n] = len(out), len(out)
-			out = append(out, steer.Claim{Owner: n, Epoch: c.a.Epoch})
+			out = append(out, steer.Claim{Owner: n, Epoch: c.allocation.Epoch})
 		}
-		out[i].Set.Permit = append(out[i].Set.Permit, c.a.Slots.Portion(slot))
+		out[i].Set.Permit = append(out[i].Set.Permit, c.allocation.Slots.Portion(slot))
 	}
 	for i, claim := range out {
 		if len(claim.Set.Permit) > 1 {
@@ -175,9 +225,9 @@ func (c compiler) slots() []steer.Claim {
 // fixed are those of the fixed portions', which go before slots.
 func (c compiler) fixed() []steer.Claim {
 	var out []steer.Claim
-	for i, p := range c.a.Fixed {
-		n := c.number(c.cell(c.a.Slots.Count() + i))
-		out = append(out, steer.Claim{Owner: n, Rank: 1, Epoch: c.a.Epoch, Set: portion.Set{Permit: []portion.Portion{p}}})
+	for i, p := range c.allocation.Fixed {
+		n := c.number(c.cell(c.allocation.Slots.Count() + i))
+		out = append(out, steer.Claim{Owner: n, Rank: 1, Epoch: c.allocation.Epoch, Set: portion.Set{Permit: []portion.Portion{p}}})
 	}
 	return out
 }
@@ -185,12 +235,12 @@ func (c compiler) fixed() []steer.Claim {
 // users are those of exceptions.
 func (c compiler) users(users []User) []steer.User {
 	index := map[string]uint16{}
-	for i, name := range c.a.Servers {
+	for i, name := range c.allocation.Servers {
 		index[name] = uint16(i)
 	}
 	out := make([]steer.User, len(users))
 	for i, u := range users {
-		k := c.cell(c.a.CellOf(u.Address))
+		k := c.cell(c.allocation.CellOf(u.Address))
 		out[i] = steer.User{Addr: u.Address, Owner: c.number(class{index[u.Server], k[0], k[1]})}
 	}
 	return out

@@ -31,15 +31,18 @@ type steeredRow struct {
 	Failing    []string `json:"failing"`    // unwell or silent on the control channel: their users are at standbys
 	Exceptions uint32   `json:"exceptions"` // users whose server is not the allocation's
 	Reactive   bool     `json:"reactive"`
-	All        bool     `json:"all"`    // all users are sent along trees, not only active ones
-	Active     uint32   `json:"active"` // of a reactive service, where not all are: users that are
+	All        bool     `json:"all"`        // all users are sent along trees, neither active ones nor exceptions alone
+	Active     uint32   `json:"active"`     // of a reactive service, where not all are: users that are
+	UsersOnly  bool     `json:"users_only"` // exceptions alone are sent along trees: users whose connections are pinned to servers that have lost them
 }
 
 func newUsers(o *options) *cobra.Command {
 	cmd := o.verb("users", "Show the services whose users routers send along servers' trees", showUsers)
 	cmd.Long = `Show the services whose users routers send along servers' trees: by whose word, and of what epoch. Users of
 servers that are FAILING, by the control channel, are at those servers' standbys. ACTIVE are users of a
-reactive service that have sent something: others go by the route, but for the director's router, which sends all. REFUSED are all bindings that the router
+reactive service that have sent something: others go by the route, but for the director's router, which sends all. With none ACTIVE it is
+EXCEPTIONS alone that are sent along trees, and all others go by the route. EXCEPTIONS are users whose connections are pinned to servers that
+have lost them. REFUSED are all bindings that the router
 has not taken of its neighbors, of any service, with the reasons.`
 	return cmd
 }
@@ -71,7 +74,7 @@ func usersOf(answer *tdpdv1.Answer) usersRow {
 	for _, s := range st.GetSteered() {
 		r.Services = append(r.Services, steeredRow{
 			s.GetService(), s.GetVips(), s.GetVoucher(), alloc.EpochFromProto(s.GetEpoch()).String(), s.GetServers(), append([]string{}, s.GetFailing()...), s.GetUsers(),
-			s.GetReactive(), s.GetAll(), s.GetActive(),
+			s.GetReactive(), s.GetAll(), s.GetActive(), s.GetUsersOnly(),
 		})
 	}
 	return r
@@ -80,6 +83,8 @@ func usersOf(answer *tdpdv1.Answer) usersRow {
 // active is a cell.
 func (s steeredRow) active() string {
 	switch {
+	case s.UsersOnly:
+		return "none"
 	case !s.Reactive:
 		return "-"
 	case s.All:

@@ -84,7 +84,7 @@ func (s *stage) waitServed(ctx context.Context) error {
 				break
 			}
 			if time.Now().After(deadline) || ctx.Err() != nil {
-				return fmt.Errorf("user %v is not served by %s: answer %q, %w", u, want, server, errors.Join(err, ctx.Err()))
+				return errors.Join(fmt.Errorf("user %v is not served by %s: the last answer is of %q", u, want, server), err, ctx.Err())
 			}
 		}
 	}

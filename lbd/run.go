@@ -168,9 +168,7 @@ func agentTasks(ctx context.Context, cfg config.Agent, keep bool, link agent.Lin
 		if err != nil {
 			return nil, err
 		}
-		if h.mover != nil {
-			c.Mover = h.mover
-		}
+		c.Mover = h
 		loop := agent.NewLoop(c)
 		ch.OnBeat(loop.Beat)
 		ch.SpeakWhile(loop.Alive)

@@ -49,12 +49,14 @@ const (
 	KindDone     Kind = 6 // alloc.v1.Done
 	KindTakeover Kind = 7 // control.v1.Takeover
 
-	// Of live connections that go from one server to another (handover.v1).
+	// Of live connections that go from one server to another, or whose server is looked for (handover.v1).
 	KindAsk     Kind = 8  // Ask
 	KindQuery   Kind = 9  // Query
 	KindVerdict Kind = 10 // Verdict
+	KindStray   Kind = 11 // Strays
+	KindHolder  Kind = 12 // Holdings
 
-	kinds = 11 // how many there are
+	kinds = 13 // how many there are
 )
 
 // Known reports whether this release knows the kind.

@@ -179,7 +179,8 @@ func allowed(p control.Member, kind control.Kind) bool {
 	switch kind {
 	case control.KindAnnounce, control.KindCommit:
 		return p.Leader
-	case control.KindPrepared, control.KindCeased, control.KindDone, control.KindTakeover, control.KindAsk, control.KindQuery, control.KindVerdict:
+	case control.KindPrepared, control.KindCeased, control.KindDone, control.KindTakeover,
+		control.KindAsk, control.KindQuery, control.KindVerdict, control.KindStray, control.KindHolder:
 		return p.Role == control.Server
 	}
 	return false

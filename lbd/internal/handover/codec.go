@@ -194,6 +194,12 @@ func DecodeID(p *handoverv1.Transfer) (ID, error) {
 	return ID{p.GetGiver(), p.GetBoot(), p.GetNumber()}, checkName(p.GetGiver())
 }
 
+// EncodeFlow is a flow on the wire.
+func EncodeFlow(f Flow) *handoverv1.Flow { return encodeFlow(f) }
+
+// DecodeFlow is the other way round. Errors wrap ErrMalformed.
+func DecodeFlow(p *handoverv1.Flow) (Flow, error) { return decodeFlow(p) }
+
 func encodeFlow(f Flow) *handoverv1.Flow {
 	return &handoverv1.Flow{Local: encodeEnd(f.Local), Remote: encodeEnd(f.Remote)}
 }

@@ -84,7 +84,7 @@ func (m *Mover) find(view View, taker string, one *handover.Flow) ([]handover.Fl
 	ctx, cancel := context.WithTimeout(m.ctx, findLimit)
 	defer cancel()
 	var flows []handover.Flow
-	for _, end := range view.ends() {
+	for _, end := range view.Ends() {
 		if !m.cfg.Apps.Serves(end) || one != nil && one.Local != end {
 			continue
 		}

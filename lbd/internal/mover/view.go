@@ -42,8 +42,8 @@ func (v View) cell(user netip.AddrPort) int {
 	return v.Allocation.CellOf(address)
 }
 
-// ends are the addresses and TCP ports of the service.
-func (v View) ends() []netip.AddrPort {
+// Ends are the addresses and TCP ports of the service.
+func (v View) Ends() []netip.AddrPort {
 	var out []netip.AddrPort
 	for _, vip := range v.Service.VIPs() {
 		for _, p := range v.Service.Ports {
@@ -92,7 +92,7 @@ func (v views) refusal(name string, o handover.Offer) handover.Why {
 		return handover.Why{Reason: handover.Foreign, Text: "no connections of the service move here"}
 	case view.Allocation.Epoch != o.Epoch:
 		return handover.Why{Reason: handover.Stale, Text: fmt.Sprintf("epoch %v is executed", view.Allocation.Epoch)}
-	case !slices.Contains(view.ends(), o.Flow.Local):
+	case !slices.Contains(view.Ends(), o.Flow.Local):
 		return handover.Why{Reason: handover.Foreign, Text: "the service does not have this address"}
 	case view.owner(o.Flow.Remote) != name:
 		return handover.Why{Reason: handover.Foreign, Text: "the user is another server's"}

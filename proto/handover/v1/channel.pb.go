@@ -4,7 +4,7 @@
 // 	protoc        v3.21.12
 // source: proto/handover/v1/channel.proto
 
-// What servers say of transfers on the control multicast channel. Who says it is known by the channel.
+// What servers say of live connections on the control multicast channel. Who says it is known by the channel.
 
 package handoverv1
 
@@ -382,6 +382,232 @@ func (x *Verdict) GetFate() Fate {
 	return Fate_FATE_UNSPECIFIED
 }
 
+// Strays is what a server says that has packets of connections which nobody it knows has: whose are they?
+type Strays struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Strays        []*Stray               `protobuf:"bytes,1,rep,name=strays,proto3" json:"strays,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Strays) Reset() {
+	*x = Strays{}
+	mi := &file_proto_handover_v1_channel_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Strays) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Strays) ProtoMessage() {}
+
+func (x *Strays) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_handover_v1_channel_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Strays.ProtoReflect.Descriptor instead.
+func (*Strays) Descriptor() ([]byte, []int) {
+	return file_proto_handover_v1_channel_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Strays) GetStrays() []*Stray {
+	if x != nil {
+		return x.Strays
+	}
+	return nil
+}
+
+type Stray struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"` // counted by the sender, from 1; one that is repeated keeps its own
+	Service       string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	Flow          *Flow                  `protobuf:"bytes,3,opt,name=flow,proto3" json:"flow,omitempty"`   // local is the VIP
+	Frame         []byte                 `protobuf:"bytes,4,opt,name=frame,proto3" json:"frame,omitempty"` // the packet, with an Ethernet header; in the first word alone, and only of up to 2,048 bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stray) Reset() {
+	*x = Stray{}
+	mi := &file_proto_handover_v1_channel_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stray) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stray) ProtoMessage() {}
+
+func (x *Stray) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_handover_v1_channel_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stray.ProtoReflect.Descriptor instead.
+func (*Stray) Descriptor() ([]byte, []int) {
+	return file_proto_handover_v1_channel_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Stray) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Stray) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Stray) GetFlow() *Flow {
+	if x != nil {
+		return x.Flow
+	}
+	return nil
+}
+
+func (x *Stray) GetFrame() []byte {
+	if x != nil {
+		return x.Frame
+	}
+	return nil
+}
+
+// Holdings answers Strays.
+type Holdings struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Holdings      []*Holding             `protobuf:"bytes,1,rep,name=holdings,proto3" json:"holdings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Holdings) Reset() {
+	*x = Holdings{}
+	mi := &file_proto_handover_v1_channel_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Holdings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Holdings) ProtoMessage() {}
+
+func (x *Holdings) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_handover_v1_channel_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Holdings.ProtoReflect.Descriptor instead.
+func (*Holdings) Descriptor() ([]byte, []int) {
+	return file_proto_handover_v1_channel_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Holdings) GetHoldings() []*Holding {
+	if x != nil {
+		return x.Holdings
+	}
+	return nil
+}
+
+type Holding struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Asker         string                 `protobuf:"bytes,1,opt,name=asker,proto3" json:"asker,omitempty"`
+	Number        uint64                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"` // of the Stray
+	Flow          *Flow                  `protobuf:"bytes,3,opt,name=flow,proto3" json:"flow,omitempty"`
+	Gone          bool                   `protobuf:"varint,4,opt,name=gone,proto3" json:"gone,omitempty"` // the sender has the connection; or had it, and it is over
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Holding) Reset() {
+	*x = Holding{}
+	mi := &file_proto_handover_v1_channel_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Holding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Holding) ProtoMessage() {}
+
+func (x *Holding) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_handover_v1_channel_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Holding.ProtoReflect.Descriptor instead.
+func (*Holding) Descriptor() ([]byte, []int) {
+	return file_proto_handover_v1_channel_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Holding) GetAsker() string {
+	if x != nil {
+		return x.Asker
+	}
+	return ""
+}
+
+func (x *Holding) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Holding) GetFlow() *Flow {
+	if x != nil {
+		return x.Flow
+	}
+	return nil
+}
+
+func (x *Holding) GetGone() bool {
+	if x != nil {
+		return x.Gone
+	}
+	return false
+}
+
 var File_proto_handover_v1_channel_proto protoreflect.FileDescriptor
 
 const file_proto_handover_v1_channel_proto_rawDesc = "" +
@@ -406,7 +632,21 @@ const file_proto_handover_v1_channel_proto_rawDesc = "" +
 	"\x04boot\x18\x03 \x01(\x06R\x04boot\"u\n" +
 	"\aVerdict\x12:\n" +
 	"\btransfer\x18\x01 \x01(\v2\x1e.manycast.handover.v1.TransferR\btransfer\x12.\n" +
-	"\x04fate\x18\x02 \x01(\x0e2\x1a.manycast.handover.v1.FateR\x04fate*K\n" +
+	"\x04fate\x18\x02 \x01(\x0e2\x1a.manycast.handover.v1.FateR\x04fate\"=\n" +
+	"\x06Strays\x123\n" +
+	"\x06strays\x18\x01 \x03(\v2\x1b.manycast.handover.v1.StrayR\x06strays\"\x7f\n" +
+	"\x05Stray\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12.\n" +
+	"\x04flow\x18\x03 \x01(\v2\x1a.manycast.handover.v1.FlowR\x04flow\x12\x14\n" +
+	"\x05frame\x18\x04 \x01(\fR\x05frame\"E\n" +
+	"\bHoldings\x129\n" +
+	"\bholdings\x18\x01 \x03(\v2\x1d.manycast.handover.v1.HoldingR\bholdings\"{\n" +
+	"\aHolding\x12\x14\n" +
+	"\x05asker\x18\x01 \x01(\tR\x05asker\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\x12.\n" +
+	"\x04flow\x18\x03 \x01(\v2\x1a.manycast.handover.v1.FlowR\x04flow\x12\x12\n" +
+	"\x04gone\x18\x04 \x01(\bR\x04gone*K\n" +
 	"\x04Fate\x12\x14\n" +
 	"\x10FATE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -428,7 +668,7 @@ func file_proto_handover_v1_channel_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_handover_v1_channel_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_proto_handover_v1_channel_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_proto_handover_v1_channel_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_proto_handover_v1_channel_proto_goTypes = []any{
 	(Fate)(0),        // 0: manycast.handover.v1.Fate
 	(*Transfer)(nil), // 1: manycast.handover.v1.Transfer
@@ -436,19 +676,27 @@ var file_proto_handover_v1_channel_proto_goTypes = []any{
 	(*Ask)(nil),      // 3: manycast.handover.v1.Ask
 	(*Query)(nil),    // 4: manycast.handover.v1.Query
 	(*Verdict)(nil),  // 5: manycast.handover.v1.Verdict
-	(*v1.Epoch)(nil), // 6: manycast.alloc.v1.Epoch
+	(*Strays)(nil),   // 6: manycast.handover.v1.Strays
+	(*Stray)(nil),    // 7: manycast.handover.v1.Stray
+	(*Holdings)(nil), // 8: manycast.handover.v1.Holdings
+	(*Holding)(nil),  // 9: manycast.handover.v1.Holding
+	(*v1.Epoch)(nil), // 10: manycast.alloc.v1.Epoch
 }
 var file_proto_handover_v1_channel_proto_depIdxs = []int32{
-	6, // 0: manycast.handover.v1.Ask.epoch:type_name -> manycast.alloc.v1.Epoch
-	2, // 1: manycast.handover.v1.Ask.flow:type_name -> manycast.handover.v1.Flow
-	1, // 2: manycast.handover.v1.Query.transfer:type_name -> manycast.handover.v1.Transfer
-	1, // 3: manycast.handover.v1.Verdict.transfer:type_name -> manycast.handover.v1.Transfer
-	0, // 4: manycast.handover.v1.Verdict.fate:type_name -> manycast.handover.v1.Fate
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	10, // 0: manycast.handover.v1.Ask.epoch:type_name -> manycast.alloc.v1.Epoch
+	2,  // 1: manycast.handover.v1.Ask.flow:type_name -> manycast.handover.v1.Flow
+	1,  // 2: manycast.handover.v1.Query.transfer:type_name -> manycast.handover.v1.Transfer
+	1,  // 3: manycast.handover.v1.Verdict.transfer:type_name -> manycast.handover.v1.Transfer
+	0,  // 4: manycast.handover.v1.Verdict.fate:type_name -> manycast.handover.v1.Fate
+	7,  // 5: manycast.handover.v1.Strays.strays:type_name -> manycast.handover.v1.Stray
+	2,  // 6: manycast.handover.v1.Stray.flow:type_name -> manycast.handover.v1.Flow
+	9,  // 7: manycast.handover.v1.Holdings.holdings:type_name -> manycast.handover.v1.Holding
+	2,  // 8: manycast.handover.v1.Holding.flow:type_name -> manycast.handover.v1.Flow
+	9,  // [9:9] is the sub-list for method output_type
+	9,  // [9:9] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_proto_handover_v1_channel_proto_init() }
@@ -462,7 +710,7 @@ func file_proto_handover_v1_channel_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_handover_v1_channel_proto_rawDesc), len(file_proto_handover_v1_channel_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

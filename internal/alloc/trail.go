@@ -3,6 +3,7 @@ package alloc
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -18,7 +19,8 @@ type Trail struct {
 	Of     []uint32 // per cell 0, or 1 more than an index into Chains; nil: all are 0
 }
 
-// Chain are the former owners of a cell, the latest first, each once and its owner not among them.
+// Chain are the former owners of a cell, the latest first, each once. Its owner may be among them, if it had the cell before: those who have
+// the cell yet, until they execute the allocation, find it so.
 type Chain struct {
 	Hops []Hop       // at most MaxHops
 	Cut  epoch.Epoch // others, who are not named, had it until then or before; zero: nobody
@@ -165,14 +167,8 @@ func (c *chainSet) add(h Hop) {
 	}
 }
 
-// chain is without owner, whose the cell is now.
-func (c chainSet) chain(owner string) Chain {
-	out := Chain{Cut: c.cut}
-	for name, hop := range c.hops {
-		if name != owner {
-			out.Hops = append(out.Hops, hop)
-		}
-	}
+func (c chainSet) chain() Chain {
+	out := Chain{Hops: slices.Collect(maps.Values(c.hops)), Cut: c.cut}
 	slices.SortFunc(out.Hops, func(a, b Hop) int { return cmp.Or(b.Until.Compare(a.Until), cmp.Compare(a.Server, b.Server)) })
 	if len(out.Hops) > MaxHops {
 		if cut := out.Hops[MaxHops].Until; out.Cut.Less(cut) {
@@ -189,7 +185,7 @@ func (f *follower) trail() Trail {
 	numbers := map[string]uint32{}
 	of := make([]uint32, len(f.chains))
 	for cell, set := range f.chains {
-		c := set.chain(f.next.OwnerOf(cell))
+		c := set.chain()
 		if len(c.Hops) == 0 && c.Cut == (epoch.Epoch{}) {
 			continue
 		}

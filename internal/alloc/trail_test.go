@@ -54,8 +54,9 @@ func TestTrails(t *testing.T) {
 		{all, "abba", ""},
 		{all, "abba bbba", "a1"},
 		{all, "abba bbba cbba", "b2 a1"},
-		{all, "abba bbba cbba abba", "c3 b2"}, // there and back: it is nobody's former owner of its own users
-		{all, "abba bbba abba bbba", "a3"},
+		{all, "abba bbba cbba abba", "c3 b2 a1"}, // there and back: c, before it executes the last one, has to find a
+		{Holders{"b": {}, "c": {}}, "abba bbba cbba abba", "c3 b2"},
+		{all, "abba bbba abba bbba", "a3 b2"},
 		{all, "abba bbba bbba bbba", "a1"},
 		{Holders{"b": number(2)}, "abba bbba cbba dbba", "c3 b2"}, // a says that it holds nothing
 		{Holders{"b": number(3)}, "abba bbba cbba dbba", "c3"},    // b holds only what it had later

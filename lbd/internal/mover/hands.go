@@ -40,6 +40,7 @@ type hands struct {
 	todo map[handover.Flow][]func() // behind what is being done; a flow that is in it has a goroutine
 	held map[handover.ID]*connection
 	gate map[handover.Flow]handover.ID // whose the gate is
+	here map[handover.ID]bool          // those that live here, and whose gate is yet to be opened
 }
 
 // connection is one on its way. It belongs to its flow's order, but for stop.
@@ -54,7 +55,7 @@ type connection struct {
 func newHands(ctx context.Context, a apps.Apps, s Sockets, g Gates, tell func(event), log *slog.Logger) *hands {
 	return &hands{
 		ctx: ctx, apps: a, sockets: s, gates: g, tell: tell, log: log,
-		todo: map[handover.Flow][]func(){}, held: map[handover.ID]*connection{}, gate: map[handover.Flow]handover.ID{},
+		todo: map[handover.Flow][]func(){}, held: map[handover.ID]*connection{}, gate: map[handover.Flow]handover.ID{}, here: map[handover.ID]bool{},
 	}
 }
 
@@ -106,6 +107,23 @@ func (h *hands) end(id handover.ID) {
 		c.stop()
 		delete(h.held, id)
 	}
+}
+
+// live ends a transfer whose connection lives here.
+func (h *hands) live(id handover.ID) {
+	h.end(id)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.here[id] = true
+}
+
+// isLive tells so, once.
+func (h *hands) isLive(id handover.ID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	is := h.here[id]
+	delete(h.here, id)
+	return is
 }
 
 // stop ends what waits for an application, so that what undoes it has not to wait.

@@ -13,7 +13,21 @@ func (h *hands) hold(t handover.Transfer) {
 	h.do(t.Flow, func() { h.shut(t, h.gates.Hold) })
 }
 
-func (h *hands) release(t handover.Transfer) { h.do(t.Flow, func() { h.open(t) }) }
+// release lets packets in. Where the connection did not come to live here they go to the giver, which has to hear first that it is to keep it: until
+// then it sends them back.
+func (h *hands) release(t handover.Transfer) {
+	h.do(t.Flow, func() {
+		if h.isLive(t.ID) {
+			h.open(t)
+			return
+		}
+		h.end(t.ID)
+		time.AfterFunc(giverHears, func() { h.open(t) })
+	})
+}
+
+// giverHears is how long packets wait for the giver of a connection that was not taken.
+const giverHears = 200 * time.Millisecond
 
 func (h *hands) restore(t handover.Transfer, state []byte, heard func(now time.Time, id handover.ID, err error) []handover.Action) {
 	c := h.of(t.ID)
@@ -43,7 +57,7 @@ func (h *hands) goLive(t handover.Transfer, heard func(now time.Time, id handove
 		if err == nil {
 			c.imported.Live()
 			h.failed("descriptor", t.Flow, c.socket.Close())
-			h.end(t.ID)
+			h.live(t.ID)
 		}
 		h.tell(func(now time.Time) []handover.Action { return heard(now, t.ID, err) })
 	})

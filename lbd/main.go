@@ -1,4 +1,4 @@
-// Lbd spreads a service's users over its servers: `lbd director` at the edge, `lbd agent` beside a server.
+// Lbd spreads a service's users over its servers: `lbd director` at the edge, `lbd agent` beside a server, `lbd relay` in front of one.
 package main
 
 import (
@@ -34,6 +34,7 @@ func command(stderr io.Writer) *cobra.Command {
 	root.AddCommand(
 		role("director", "Own VIPs at the edge; one director leads the allocation", stderr, config.LoadDirector, runDirector),
 		role("agent", "Join and serve what is allocated to the server beside it", stderr, config.LoadAgent, runAgent),
+		role("relay", "Stand in front of a server whose users' connections are to move", stderr, config.LoadRelay, runRelay),
 	)
 	return root
 }
@@ -60,7 +61,7 @@ func role[C any](name, short string, stderr io.Writer, load func(string) (C, err
 	return cmd
 }
 
-// base is what both roles start with.
+// base is what directors and agents start with.
 type base struct {
 	log      *slog.Logger
 	lock     *os.File

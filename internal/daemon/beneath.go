@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"strings"
 )
 
 // Beneath makes one Task of two: base begins before above and ends after it, as something that above uses until its end.
@@ -24,6 +25,17 @@ func (s *stack) Turns() (turns []chan<- struct{}) {
 		}
 	}
 	return turns
+}
+
+// State is what both have to say.
+func (s *stack) State() string {
+	var all []string
+	for _, t := range []Task{s.base, s.above} {
+		if state, ok := t.(Stater); ok && state.State() != "" {
+			all = append(all, state.State())
+		}
+	}
+	return strings.Join(all, "; ")
 }
 
 // Run ends with the first error of the two.

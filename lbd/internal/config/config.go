@@ -1,4 +1,4 @@
-// Package config is lbd's configuration files, director.toml and agent.toml.
+// Package config is lbd's configuration files: director.toml, agent.toml and relay.toml.
 package config
 
 import (

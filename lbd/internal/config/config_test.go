@@ -32,6 +32,18 @@ func TestReferenceFiles(t *testing.T) {
 	}
 }
 
+func TestReferenceRelay(t *testing.T) {
+	r, err := LoadRelay("../../relay.toml")
+	if err != nil {
+		t.Error(err)
+	}
+	want := DefaultRelay()
+	want.Listens = r.Listens
+	if !reflect.DeepEqual(r, want) || len(r.Listens) != 1 {
+		t.Errorf("relay.toml says\n%+v\nthe defaults are\n%+v", r, want)
+	}
+}
+
 // loopback is the bus that `manycast bus` starts on this machine.
 func loopback(role string) daemon.BusSection {
 	return daemon.BusSection{URLs: []string{"nats://127.0.0.1:4222"}, Credentials: "/var/lib/manycast/bus/creds/" + role + ".nk"}
@@ -83,6 +95,28 @@ func TestDirectorCheck(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			check(t, test.text, test.want, func(p string) error { _, err := LoadDirector(p); return err })
+		})
+	}
+}
+
+func TestRelayCheck(t *testing.T) {
+	const listen = "[[listen]]\nname = \"web\"\naddresses = [\"192.0.2.80:80\"]\nbackend = \"127.0.0.1:8080\"\nuser = \"none\"\n"
+	for name, test := range map[string]struct{ text, want string }{
+		"good":             {listen, ""},
+		"nothing":          {"", "[[listen]]"},
+		"no connections":   {"connections_max = 0\n" + listen, "connections_max"},
+		"timeout":          {"connect_timeout = \"0s\"\n" + listen, "connect_timeout"},
+		"kernel's table":   {"table = 254\n" + listen, "table 254"},
+		"agent":            {"agent = \"agent.sock\"\n" + listen, "absolute"},
+		"address twice":    {listen + listen, "there twice"},
+		"address's port":   {strings.Replace(listen, ":80\"", "\"", 1), "line 3"},
+		"user":             {strings.Replace(listen, "none", "known", 1), "known"},
+		"unknown key":      {listen + "colour = 1\n", "colour"},
+		"versions of IP":   {strings.NewReplacer("127.0.0.1", "[::1]", "none", "transparent").Replace(listen), "IP version"},
+		"backend is relay": {strings.Replace(listen, "127.0.0.1:8080", "192.0.2.80:80", 1), "own address"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			check(t, test.text, test.want, func(p string) error { _, err := LoadRelay(p); return err })
 		})
 	}
 }

@@ -14,6 +14,8 @@ import (
 // nothing of its losers until all have ceased, and begins in one step. It knows of the move from the announcement, as a new server knows no allocation before.
 type beginning struct {
 	epoch    epoch.Epoch
+	next     alloc.Allocation // as announced; zero once it is executed, or given up
+	expires  time.Time        // then it is given up
 	previous alloc.Allocation // what the epoch replaces; zero: not known
 	ceased   map[string]bool  // losers that have said so, perhaps before the commit came here
 	losers   map[string]bool  // set at the commit; those on this link that have not
@@ -22,11 +24,31 @@ type beginning struct {
 
 func (b *beginning) waits() bool { return b != nil && len(b.losers) > 0 }
 
-// expect remembers what an announced epoch replaces.
-func (c *Core) expect(name string, e epoch.Epoch, previous alloc.Allocation) {
-	if b := c.begins[name]; b == nil || b.epoch.Less(e) {
-		c.begins[name] = &beginning{epoch: e, previous: previous, ceased: map[string]bool{}}
+// expectFor is how long an announced epoch is expected: longer than a leader waits for everybody.
+const expectFor = 2 * time.Second
+
+// expect remembers an announced epoch and what it replaces.
+func (c *Core) expect(now time.Time, name string, next, previous alloc.Allocation) {
+	if b := c.begins[name]; b == nil || b.epoch.Less(next.Epoch) {
+		c.begins[name] = &beginning{epoch: next.Epoch, next: next, expires: now.Add(expectFor), previous: previous, ceased: map[string]bool{}}
 	}
+}
+
+// expected is what is announced to follow a; zero: nothing.
+func (c *Core) expected(name string, a alloc.Allocation) alloc.Allocation {
+	if b := c.begins[name]; b != nil && a.Epoch.Less(b.epoch) {
+		return b.next
+	}
+	return alloc.Allocation{}
+}
+
+// giveUp forgets what was announced and not committed in time, and reports whether there was any.
+func (b *beginning) giveUp(now time.Time) bool {
+	if b.next.Zero() || now.Before(b.expires) {
+		return false
+	}
+	b.next = alloc.Allocation{}
+	return true
 }
 
 // begin is the commit: from now on the losers of this link are waited for.
@@ -36,7 +58,7 @@ func (c *Core) begin(now time.Time, name string, before, a alloc.Allocation) {
 		b = &beginning{epoch: a.Epoch, previous: before, ceased: map[string]bool{}}
 		c.begins[name] = b
 	}
-	b.previous = c.effective(b.previous)
+	b.previous, b.next = c.effective(b.previous), alloc.Allocation{}
 	b.until, b.losers = now.Add(c.settle/2), map[string]bool{} // routers have the other half, before losers elsewhere end
 	for was, is := range alloc.Pairs(b.previous, a) {
 		loser := b.previous.OwnerOf(was)

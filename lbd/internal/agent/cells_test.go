@@ -72,7 +72,7 @@ func TestFixedPortionThatGoes(t *testing.T) {
 	before, after := withFixed(allocation(2, s2, s1), s3, alloc.None), allocation(3, s2, s1)
 	c := newS2(t)
 	c.held["web"] = before
-	c.Announced("web", after, before)
+	c.Announced(start, "web", after, before)
 	if early := c.Committed(start, "web", after); early != nil {
 		t.Errorf("at the commit: %+v, though s3 perhaps takes them", early)
 	}

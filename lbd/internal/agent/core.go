@@ -128,11 +128,11 @@ func (c *Core) Registers() []service.Service {
 }
 
 // Announced prepares for an allocation and says so.
-func (c *Core) Announced(name string, a, previous alloc.Allocation) []Action {
+func (c *Core) Announced(now time.Time, name string, a, previous alloc.Allocation) []Action {
 	if _, ok := c.specs[name]; !ok || a.Epoch.Less(c.held[name].Epoch) {
 		return nil
 	}
-	c.expect(name, a.Epoch, previous)
+	c.expect(now, name, a, previous)
 	if !c.takes() {
 		return nil // whoever is out is not to be counted on
 	}
@@ -142,7 +142,11 @@ func (c *Core) Announced(name string, a, previous alloc.Allocation) []Action {
 	next := then.apply()
 	peers := slices.Concat(c.peers(), next.Peers)
 	slices.SortFunc(peers, netip.Addr.Compare)
-	return []Action{Prepare{next.Accept, slices.Compact(peers)}, Send{announce.Prepared{Service: name, Epoch: a.Epoch, Server: c.name}}}
+	out := []Action{Prepare{next.Accept, slices.Compact(peers)}, Send{announce.Prepared{Service: name, Epoch: a.Epoch, Server: c.name}}}
+	if c.leaves(name) {
+		return append([]Action{c.apply()}, out...)
+	}
+	return out
 }
 
 // Committed executes an allocation, told by the leader or found in the bucket: whatever comes first counts, the other and
@@ -243,6 +247,7 @@ func (c *Core) Tick(now time.Time) []Action {
 		if b.waits() && !now.Before(b.until) {
 			out, lingering = append(out, c.begun(name)...), true
 		}
+		lingering = b.giveUp(now) || lingering
 	}
 	c.closings = slices.DeleteFunc(c.closings, func(d closing) bool {
 		if now.Before(d.at) {
@@ -302,6 +307,9 @@ func (c *Core) Next() time.Time {
 	for _, b := range c.begins {
 		if b.waits() && (next.IsZero() || b.until.Before(next)) {
 			next = b.until
+		}
+		if !b.next.Zero() && (next.IsZero() || b.expires.Before(next)) {
+			next = b.expires
 		}
 	}
 	for _, at := range c.presenceTimes() {

@@ -237,8 +237,8 @@ func TestWinnerWaitsForTheLoserOfItsLink(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
 			c.SetServices(start, []service.Service{web})
-			c.Announced("web", allocation(2, s1, s2), allocation(1, s1, s3)) // s2 is new: nothing is held
-			c.Announced("web", allocation(2, s1, s2), allocation(1, s1, s3)) // said twice
+			c.Announced(start, "web", allocation(2, s1, s2), allocation(1, s1, s3)) // s2 is new: nothing is held
+			c.Announced(start, "web", allocation(2, s1, s2), allocation(1, s1, s3)) // said twice
 			if early := c.Committed(start, "web", allocation(2, s1, s2)); early != nil {
 				t.Errorf("at the commit: %+v, though s3 perhaps takes them, and its word may come now", early)
 			}
@@ -269,7 +269,7 @@ func TestWordOfTheLoserBeforeTheCommit(t *testing.T) {
 	c := newS2(t)
 	c.Committed(start, "web", allocation(2, s3, s3))
 	c.Tick(start.Add(settle))
-	c.Announced("web", allocation(3, s3, s2), allocation(2, s3, s3))
+	c.Announced(start, "web", allocation(3, s3, s2), allocation(2, s3, s3))
 	c.CeasedBy("web", allocation(3, s3, s2).Epoch, "s3")
 	if took := accepted(t, c.Committed(start, "web", allocation(3, s3, s2))); !took.Contains(odd) {
 		t.Errorf("takes %v, want odd users", took)
@@ -295,7 +295,7 @@ func TestLoserSaysThatItHasCeased(t *testing.T) {
 
 func TestAnnouncedIsPreparedBeforeItIsAnswered(t *testing.T) {
 	c := newS2(t)
-	actions := c.Announced("web", allocation(2, s1, s2), allocation(1, s2, s2))
+	actions := c.Announced(start, "web", allocation(2, s1, s2), allocation(1, s2, s2))
 	p, ok := actions[0].(Prepare)
 	if !ok || len(actions) != 2 || p.Accept[0].Accept.Contains(even) || !p.Accept[0].Accept.Contains(odd) {
 		t.Fatalf("%+v, want to prepare for odd users, then to say so", actions)

@@ -66,7 +66,7 @@ func TestFencedServerAnswersNoAnnouncement(t *testing.T) {
 	c := owning(t)
 	c.Lapsed(start)
 	next := withStandbys(allocation(2, s2, s2), s3, s3)
-	if out := c.Announced("web", next, allocation(1, s2, s1)); len(out) != 0 {
+	if out := c.Announced(start, "web", next, allocation(1, s2, s1)); len(out) != 0 {
 		t.Errorf("answers %+v", out)
 	}
 	for _, a := range c.Committed(start, "web", next) {

@@ -50,7 +50,7 @@ func (c *Core) chains(s service.Service) []dataplane.Chain {
 			k.owner = -1
 		}
 		classes[cell] = k
-		if k.owner < 0 && k.chain > 0 || k.owner >= 0 && (s.Mode == service.Tags || a.ChainOf(cell).Has(c.name)) {
+		if k.owner < 0 && k.chain > 0 || k.owner >= 0 && (s.Mode == service.Tags || a.StandbyOf(cell) == c.name || a.ChainOf(cell).Has(c.name)) {
 			seen[k] = true
 		}
 	}
@@ -66,7 +66,7 @@ func (c *Core) chains(s service.Service) []dataplane.Chain {
 
 func (c *Core) chain(name string, a alloc.Allocation, k class, users portion.Union) dataplane.Chain {
 	out := dataplane.Chain{Users: users}
-	if k.owner >= 0 {
+	if k.owner >= 0 && !c.isSilent(a.Servers[k.owner]) {
 		out.Owner = a.Address(a.Servers[k.owner])
 	}
 	if k.chain == 0 {
@@ -104,7 +104,7 @@ func (c *Core) isOver(service string, h alloc.Hop) bool {
 	if !known {
 		return false
 	}
-	if c.hearing.gone[h.Server] && m.health == control.Silent {
+	if c.isSilent(h.Server) {
 		return true
 	}
 	holders := alloc.Holders{}
@@ -172,6 +172,11 @@ func (c *Core) kept(s service.Service) (count func(iter.Seq[netip.AddrPort]) all
 		}
 		return k
 	}, some
+}
+
+// isSilent reports whether a server is, as far as is heard.
+func (c *Core) isSilent(server string) bool {
+	return c.hearing != nil && c.hearing.gone[server] && c.hearing.members[server].health == control.Silent
 }
 
 // over are the hops of all trails that are over.

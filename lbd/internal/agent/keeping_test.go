@@ -52,7 +52,7 @@ func TestWinnerKnowsWhoHadItsUsers(t *testing.T) {
 	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
 	c.SetServices(start, []service.Service{keeping(service.Multicast)})
 	a := followed(allocation(1, s1, s1), allocation(2, s3, s1), allocation(3, s2, s1))
-	prepare := c.Announced("web", a[2], a[1])[0].(Prepare)
+	prepare := c.Announced(start, "web", a[2], a[1])[0].(Prepare)
 	want := []dataplane.Hop{{Address: a[0].Addresses[s3], Until: 2}, {Address: a[0].Addresses[s1], Until: 1}}
 	if got := chainOf(t, prepare.Accept[0], even); !slices.Equal(got.Hops, want) || got.Owner.IsValid() || got.Ask {
 		t.Errorf("prepared for %+v, want %v", got, want)

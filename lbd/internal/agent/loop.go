@@ -325,7 +325,7 @@ func (l *Loop) hear(m announce.Message) {
 func (l *Loop) message(m announce.Message) []Action {
 	switch m := m.(type) {
 	case announce.Announce:
-		return l.core.Announced(m.Service, m.Allocation, m.Previous)
+		return l.core.Announced(time.Now(), m.Service, m.Allocation, m.Previous)
 	case announce.Commit:
 		return l.core.Committed(time.Now(), m.Service, m.Allocation)
 	case announce.Ceased:

@@ -243,10 +243,39 @@ func (c *Core) standing(name string) portion.Union {
 	if len(owners) == 0 {
 		return nil
 	}
-	return portion.Union{a.Select(func(cell int) bool {
-		_, takes := owners[a.OwnerOf(cell)]
-		return takes && a.StandbyOf(cell) == c.name
-	})}
+	takes := func(cell int) bool {
+		_, stands := owners[a.OwnerOf(cell)]
+		return stands && a.StandbyOf(cell) == c.name
+	}
+	if next := c.expected(name, a); !next.Zero() && alloc.Comparable(a, next) {
+		return alloc.Between(a, next, func(was, is int) bool {
+			return takes(was) && (c.hearing.gone[a.OwnerOf(was)] || !c.isNeighbours(next, is))
+		})
+	}
+	return portion.Union{a.Select(takes)}
+}
+
+// isNeighbours reports whether a cell is another server's on this link.
+func (c *Core) isNeighbours(a alloc.Allocation, cell int) bool {
+	owner := a.OwnerOf(cell)
+	return owner != c.name && !c.elsewhere(a.Address(owner))
+}
+
+// leaves reports whether users whom this server takes in the stead of owners on other links are about to be a neighbour's: then their packets may
+// come by this link before all servers execute it, and would be answered twice.
+func (c *Core) leaves(name string) bool {
+	a := c.held[name]
+	next := c.expected(name, a)
+	if c.hearing == nil || next.Zero() {
+		return false
+	}
+	for was, is := range alloc.Pairs(a, next) {
+		owner := a.OwnerOf(was)
+		if a.StandbyOf(was) == c.name && !c.hearing.gone[owner] && c.elsewhere(a.Address(owner)) && c.isNeighbours(next, is) {
+			return true
+		}
+	}
+	return false
 }
 
 // effective is the allocation as it is served: where the owner is gone, its standby is in its place.

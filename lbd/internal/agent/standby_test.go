@@ -196,7 +196,7 @@ func TestEpochThatTidiesUpIsSeamless(t *testing.T) {
 	before, after := withStandbys(allocation(1, s3, s2), s2, s1), withStandbys(allocation(2, s2, s2), s1, s1)
 	c := listening(t, before)
 	turns(c, start, "s3", control.Silent, "")
-	c.Announced("web", after, before)
+	c.Announced(start, "web", after, before)
 	if got := accepted(t, c.Committed(start, "web", after)); !got.Contains(even) || !got.Contains(odd) {
 		t.Errorf("takes %v, want all without a gap", got)
 	}
@@ -221,11 +221,44 @@ func TestEpochThatGivesThemToAThird(t *testing.T) {
 	c = listening(t, near)
 	turns(c, start, "s1", control.Silent, "")
 	won := withStandbys(allocation(2, s2, s2), s3, s3)
-	c.Announced("web", won, near)
+	c.Announced(start, "web", won, near)
 	if early := c.Committed(start, "web", won); early != nil {
 		t.Errorf("%+v, though s3 serves them", early)
 	}
 	if got := accepted(t, c.CeasedBy("web", won.Epoch, "s3")); !got.Contains(even) {
 		t.Errorf("takes %v, want all", got)
+	}
+}
+
+// TestStandbyLeavesTheUsersOfANeighbourToBe: s3 is about to get the users of s1, which is elsewhere, on this link: their packets come by here when
+// the routers have switched, perhaps before this server has.
+func TestStandbyLeavesTheUsersOfANeighbourToBe(t *testing.T) {
+	before, after := withStandbys(allocation(1, s1, s2), s2, s1), withStandbys(allocation(2, s3, s2), s2, s1)
+	c := listening(t, before)
+	actions := c.Announced(start, "web", after, before)
+	if got := accepted(t, actions); got.Contains(even) || !got.Contains(odd) {
+		t.Errorf("announced: takes %v, want odd users alone", got)
+	}
+	if _, last := actions[len(actions)-1].(Send); !last {
+		t.Errorf("says that it is prepared before it is: %+v", actions)
+	}
+	if c.Tick(start.Add(expectFor - time.Millisecond)); takes(c) != "odd" {
+		t.Errorf("takes %q within the time", takes(c))
+	}
+	if c.Tick(start.Add(expectFor)); takes(c) != "even odd" {
+		t.Errorf("nothing was committed: takes %q", takes(c))
+	}
+
+	c = listening(t, before)
+	turns(c, start, "s1", control.Silent, "")
+	c.Announced(start, "web", after, before)
+	if takes(c) != "even odd" {
+		t.Errorf("s1 is silent: takes %q, want all until s3 does", takes(c))
+	}
+
+	c = listening(t, before)
+	c.Announced(start, "web", withStandbys(allocation(2, s2, s2), s1, s1), before)
+	if takes(c) != "even odd" {
+		t.Errorf("its own users to be: takes %q", takes(c))
 	}
 }

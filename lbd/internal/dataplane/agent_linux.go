@@ -317,6 +317,7 @@ func (a *agent) write(services []AgentService, plans map[netip.Addr]*steer.Plan)
 	}
 	err := errors.Join(
 		syncMap(a.coll.Maps[agentMapServices], ports),
+		a.setChainsFirst(plans),
 		a.steer.Set(plans),
 		a.setCounted(named),
 		syncMap(a.coll.Maps[agentMapGroups6], groups6),
@@ -326,6 +327,21 @@ func (a *agent) write(services []AgentService, plans map[netip.Addr]*steer.Plan)
 		a.chains.retire(keeping)
 	}
 	return err
+}
+
+// setChainsFirst puts the chains of plans in force beside the accepted users of before: the first packet of a user who is won may be of a
+// connection that is elsewhere.
+func (a *agent) setChainsFirst(plans map[netip.Addr]*steer.Plan) error {
+	if a.plans == nil {
+		return nil // it is not known which are in force
+	}
+	first := maps.Clone(a.plans)
+	for _, key := range a.chains.keys {
+		if plan := plans[netip.AddrFrom4(key)]; plan != nil {
+			first[netip.AddrFrom4(key)] = plan
+		}
+	}
+	return a.steer.Set(first)
 }
 
 func (a *agent) attach() error {

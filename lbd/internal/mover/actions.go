@@ -11,8 +11,7 @@ func (m *Mover) carryOut(actions []handover.Action) {
 	for _, a := range actions {
 		switch a := a.(type) {
 		case handover.Send:
-			l := to{m.roleOf(a.Message), a.To}
-			m.sending[l] = append(m.sending[l], a.Message)
+			m.send(a)
 		case handover.Say:
 			m.say(a.Word)
 		case handover.Dial:
@@ -29,6 +28,23 @@ func (m *Mover) carryOut(actions []handover.Action) {
 			m.handle(a)
 		}
 	}
+}
+
+// send keeps a message for flush. Ready waits until the packets of its flow are held: those that the giver sends on from then on would find nobody.
+func (m *Mover) send(a handover.Send) {
+	l := to{m.roleOf(a.Message), a.To}
+	ready, is := a.Message.(handover.Ready)
+	if !is {
+		m.sending[l] = append(m.sending[l], a.Message)
+		return
+	}
+	m.hands.do(m.holding[ready.ID], func() {
+		m.tell(func(time.Time) []handover.Action {
+			m.sending[l] = append(m.sending[l], ready)
+			return nil
+		})
+	})
+	delete(m.holding, ready.ID)
 }
 
 // roleOf is by which link a message goes.
@@ -70,6 +86,7 @@ func (m *Mover) handle(a handover.Action) {
 	case handover.Close:
 		h.close(a.Transfer)
 	case handover.Hold:
+		m.holding[a.ID] = a.Flow
 		h.hold(a.Transfer)
 	case handover.Restore:
 		h.restore(a.Transfer, a.Kernel, m.taker.Restored)

@@ -45,7 +45,8 @@ type Mover struct {
 	views   views
 	hands   *hands
 	links   links
-	sending map[to][]handover.Message // of this turn, by link
+	sending map[to][]handover.Message     // of this turn, by link
+	holding map[handover.ID]handover.Flow // that are about to be, and then are told of
 
 	counters counters
 }
@@ -61,7 +62,7 @@ func New(cfg Config) *Mover {
 	return &Mover{
 		cfg: cfg, log: cfg.Log, events: make(chan event, 1024), given: make(chan []View, 1), mail: control.NewMailbox(1024), turn: make(chan struct{}),
 		giver: handover.NewGiver(cfg.Name, cfg.Boot, cfg.Limits), taker: handover.NewTaker(cfg.Name, cfg.Boot, cfg.Address, cfg.Limits),
-		links: newLinks(), sending: map[to][]handover.Message{}, counters: newCounters(),
+		links: newLinks(), sending: map[to][]handover.Message{}, holding: map[handover.ID]handover.Flow{}, counters: newCounters(),
 	}
 }
 

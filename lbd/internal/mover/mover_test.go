@@ -186,3 +186,27 @@ func TestNothingIsHeldAtTheEnd(t *testing.T) {
 		}
 	})
 }
+
+// TestReadyIsSaidWhenPacketsAreHeld: what the giver sends on from then on must not find an open gate.
+func TestReadyIsSaidWhenPacketsAreHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		defer b.end()
+		b.commit("s1", "s2")
+		b.wait(100 * time.Millisecond)
+		link, _, err := fakeNetwork{b.wires, "s3", bootOf("s3")}.Dial(t.Context(), linkOf("s2"), "s2")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 1; i < 200; i += 2 {
+			o := handover.Offer{Transfer: handover.Transfer{ID: handover.ID{Giver: "s3", Boot: bootOf("s3"), Number: uint64(i)}, Flow: flowOf(i)}, Service: "web", Epoch: b.last.Epoch}
+			if err := link.Send(o); err != nil {
+				t.Fatal(err)
+			}
+			m, err := link.Receive()
+			if ready, is := m.(handover.Ready); err != nil || !is || ready.ID != o.ID || !b.servers["s2"].plane.Gate(planeFlow(i)).Held {
+				t.Fatalf("answered %+v, %v, and the gate is %+v", m, err, b.servers["s2"].plane.Gate(planeFlow(i)))
+			}
+		}
+	})
+}

@@ -229,8 +229,9 @@ static __always_inline enum decision by_chain(struct arrival *a)
 	c = chain_of(a->chains, a->user);
 	if (!c)
 		return END;
-	/* Here by a path of the user's own (Fig 16), or from a router that is behind: the owner knows more. */
-	if (a->is_straight && !a->is_mine && c->owner)
+	/* Here by a path of the user's own (Fig 16), from a router that is behind, or where this server stands by: the owner knows more. What
+	 * opens a connection is whoever's it comes to. */
+	if (a->is_straight && c->owner)
 		return to_server(a, c->owner, STRAIGHT, FORWARD);
 	if (a->opens)
 		return DELIVER;

@@ -358,7 +358,7 @@ func (c *Core) apply() Apply {
 		}
 		out.Accept = append(out.Accept, dataplane.AgentService{
 			VIP: s.VIP, VIP6: s.VIP6, Group: s.Group, Tagged: s.Mode == service.Tags, Ports: s.Ports, Leased: !s.Static(),
-			Accept: c.accept(s, own), Keeps: keeps(s), Chains: c.chains(s),
+			Accept: c.accept(s, own), Keeps: keeps(s, c.current(name)), Chains: c.chains(s),
 		})
 		if c.joins(s) {
 			out.Join = append(out.Join, joiner.Membership{

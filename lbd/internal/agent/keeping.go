@@ -17,13 +17,16 @@ import (
 	"github.com/manycast/manycast/lbd/internal/mover"
 )
 
-// keeps reports whether connections of moved users go on at the servers that have them.
-func keeps(s service.Service) bool { return s.Handover.Keeps() && !s.Static() }
+// keeps reports whether connections of moved users go on at the servers that have them. An allocation that says who had whom before says so, too: it
+// may be here before the service that its leader made it for.
+func keeps(s service.Service, a alloc.Allocation) bool {
+	return !s.Static() && (s.Handover.Keeps() || len(a.Trail.Chains) > 0)
+}
 
 // holds reports whether this server goes on with connections of a cell that is another's.
 func (c *Core) holds(s service.Service, a alloc.Allocation, cell int) bool {
 	chain := a.ChainOf(cell)
-	return keeps(s) && (chain.Cut != epoch.Epoch{} || chain.Has(c.name))
+	return keeps(s, a) && (chain.Cut != epoch.Epoch{} || chain.Has(c.name))
 }
 
 // class are cells that the data plane treats alike.
@@ -36,7 +39,7 @@ type class struct {
 // others may come, too, and is sent on.
 func (c *Core) chains(s service.Service) []dataplane.Chain {
 	a := c.current(s.Name)
-	if !keeps(s) || a.Zero() {
+	if !keeps(s, a) || a.Zero() {
 		return nil
 	}
 	classes := make([]class, len(a.Owner))
@@ -142,8 +145,8 @@ func ending(s service.Service, d closing) dataplane.Ending {
 func (c *Core) views() []mover.View {
 	var out []mover.View
 	for _, name := range slices.Sorted(maps.Keys(c.specs)) {
-		if s := c.specs[name]; keeps(s) {
-			out = append(out, mover.View{Service: s, Allocation: c.current(name)})
+		if s, a := c.specs[name], c.current(name); keeps(s, a) {
+			out = append(out, mover.View{Service: s, Allocation: a})
 		}
 	}
 	return out
@@ -152,7 +155,7 @@ func (c *Core) views() []mover.View {
 // kept counts what this server holds of a service's users who are others', and says whether there may be any.
 func (c *Core) kept(s service.Service) (count func(iter.Seq[netip.AddrPort]) alloc.Kept, some bool) {
 	a, me := c.current(s.Name), c.name
-	if !keeps(s) || a.Zero() {
+	if !keeps(s, a) || a.Zero() {
 		return nil, false
 	}
 	for _, chain := range a.Trail.Chains {
@@ -183,10 +186,11 @@ func (c *Core) isSilent(server string) bool {
 func (c *Core) over() map[over]bool {
 	out := map[over]bool{}
 	for name, s := range c.specs {
-		if !keeps(s) {
+		a := c.current(name)
+		if !keeps(s, a) {
 			continue
 		}
-		for _, chain := range c.current(name).Trail.Chains {
+		for _, chain := range a.Trail.Chains {
 			for _, h := range chain.Hops {
 				if c.isOver(name, h) {
 					out[over{name, h.Server, h.Until}] = true
@@ -216,10 +220,10 @@ type over struct {
 func (c *Core) peers() []netip.Addr {
 	all := map[netip.Addr]bool{}
 	for name, s := range c.specs {
-		if !keeps(s) {
+		a := c.current(name)
+		if !keeps(s, a) {
 			continue
 		}
-		a := c.current(name)
 		for i, address := range a.Addresses {
 			all[address] = all[address] || a.Servers[i] != c.name
 		}

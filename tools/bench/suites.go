@@ -41,6 +41,10 @@ func suites() []suite {
 			{name: "packet forwarded to another server, sender included", unit: "ns", metric: "ns/forwarded", against: "not forwarded", versus: "ns/direct"},
 			{name: "upload forwarded to another server", unit: "MB/s", metric: "MB/s-forwarded", against: "not forwarded", versus: "MB/s-direct"},
 		}},
+		{pkg: "./lbd/internal/relay", bench: "Relay", benchtime: "5x", figures: []figure{
+			{name: "HTTP requests through the relay", unit: "requests/s", metric: "requests/s-relay", against: "without it", versus: "requests/s-direct"},
+			{name: "download through the relay", unit: "MB/s", metric: "MB/s-relay", against: "without it", versus: "MB/s-direct"},
+		}},
 		{pkg: "./tdpd/internal/fastpath", bench: "NetSteering", benchtime: "1x", figures: []figure{
 			{name: "steering program, 1 source", unit: "ns", metric: "ns/1", against: "constant push", versus: "ns/push"},
 			{name: "steering program, 1 k sources", unit: "ns", metric: "ns/1k", against: "constant push", versus: "ns/push"},

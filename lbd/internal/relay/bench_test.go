@@ -6,70 +6,103 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"runtime"
+	"strconv"
+	"sync"
 	"testing"
+	"time"
 )
 
-// BenchmarkRelay compares requests and downloads through the relay with those without it, in one run: keep-alive connections, one request at a
-// time on each.
+const (
+	benchCount    = 32
+	benchRequests = 100      // of each user, in a turn
+	benchBulk     = 32 << 20 // bytes
+)
+
+// BenchmarkRelay compares requests and a download through the relay with those without it, in turns of one run: users with a keep-alive connection
+// each, one request at a time on it. Users, relay and server share the cores.
 func BenchmarkRelay(b *testing.B) {
-	const bulk = 64 << 20
-	backend := serveHTTP(b, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/bulk" {
-			io.WriteString(w, "answer")
-			return
-		}
-		w.Header().Set("Content-Length", fmt.Sprint(bulk))
-		piece := make([]byte, 1<<20)
-		for range bulk / len(piece) {
-			w.Write(piece)
-		}
-	}))
+	backend := serveHTTP(b, http.HandlerFunc(serveBench))
 	h := newHost(b, backend, Nothing)
-	for _, way := range []struct{ name, at string }{{"direct", backend}, {"relay", h.addr().String()}} {
-		for _, each := range []int{1, 32} {
-			b.Run(fmt.Sprintf("requests/%s/users=%d", way.name, each*runtime.GOMAXPROCS(0)), func(b *testing.B) {
-				b.SetParallelism(each)
-				b.RunParallel(func(p *testing.PB) {
-					c := client(b, way.at)
-					defer c.Close()
-					answers := bufio.NewReader(c)
-					for p.Next() {
-						fetch(b, c, answers, "/")
-					}
-				})
-				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
-			})
+	direct, relayed := newBenchUsers(b, backend), newBenchUsers(b, h.addr().String())
+	for b.Loop() {
+		direct.turn(b)
+		relayed.turn(b)
+	}
+	direct.report(b, "direct")
+	relayed.report(b, "relay")
+}
+
+func serveBench(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/bulk" {
+		io.WriteString(w, "answer")
+		return
+	}
+	w.Header().Set("Content-Length", strconv.Itoa(benchBulk))
+	piece := make([]byte, 1<<20)
+	for range benchBulk / len(piece) {
+		w.Write(piece)
+	}
+}
+
+// benchUser is a connection.
+type benchUser struct {
+	net.Conn
+	answers *bufio.Reader
+}
+
+// benchUsers are those of one way to the server, and how long they took.
+type benchUsers struct {
+	users          []benchUser
+	requests, bulk time.Duration
+}
+
+func newBenchUsers(b *testing.B, at string) *benchUsers {
+	u := &benchUsers{}
+	for range benchCount {
+		c, err := net.Dial("tcp", at)
+		if err != nil {
+			b.Fatal(err)
 		}
-		b.Run("bulk/"+way.name, func(b *testing.B) {
-			b.SetBytes(bulk)
-			c := client(b, way.at)
-			defer c.Close()
-			answers := bufio.NewReaderSize(c, 256<<10)
-			for b.Loop() {
-				fetch(b, c, answers, "/bulk")
+		b.Cleanup(func() { c.Close() })
+		u.users = append(u.users, benchUser{c, bufio.NewReaderSize(c, 64<<10)})
+	}
+	return u
+}
+
+func (u *benchUsers) turn(b *testing.B) {
+	begin := time.Now()
+	var all sync.WaitGroup
+	for _, user := range u.users {
+		all.Go(func() {
+			for range benchRequests {
+				user.fetch(b, "/")
 			}
 		})
 	}
+	all.Wait()
+	requested := time.Now()
+	u.users[0].fetch(b, "/bulk")
+	u.requests += requested.Sub(begin)
+	u.bulk += time.Since(requested)
 }
 
-func client(b *testing.B, at string) net.Conn {
-	c, err := net.Dial("tcp", at)
-	if err != nil {
-		b.Fatal(err)
-	}
-	return c
+func (u *benchUsers) report(b *testing.B, way string) {
+	n := float64(b.N)
+	b.ReportMetric(n*benchCount*benchRequests/u.requests.Seconds(), "requests/s-"+way)
+	b.ReportMetric(n*benchBulk/1e6/u.bulk.Seconds(), "MB/s-"+way)
 }
 
-func fetch(b *testing.B, c net.Conn, answers *bufio.Reader, path string) {
-	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", path); err != nil {
-		b.Fatal(err)
+func (u benchUser) fetch(b *testing.B, path string) {
+	if _, err := fmt.Fprintf(u, "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", path); err != nil {
+		b.Error(err)
+		return
 	}
-	a, err := http.ReadResponse(answers, nil)
+	a, err := http.ReadResponse(u.answers, nil)
 	if err != nil {
-		b.Fatal(err)
+		b.Error(err)
+		return
 	}
 	if _, err := io.Copy(io.Discard, a.Body); err != nil {
-		b.Fatal(err)
+		b.Error(err)
 	}
 }

@@ -5,35 +5,49 @@ import (
 	"net/netip"
 	"strconv"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/manycast/manycast/internal/control/channel"
 	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/lbd/internal/agent"
 	"github.com/manycast/manycast/lbd/internal/apps"
 	"github.com/manycast/manycast/lbd/internal/config"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
+	"github.com/manycast/manycast/lbd/internal/flows"
 	"github.com/manycast/manycast/lbd/internal/handover/peer"
 	"github.com/manycast/manycast/lbd/internal/mover"
 	"github.com/manycast/manycast/lbd/internal/stray"
 )
 
-// handing are the tasks that hand connections over, and look for those whose server is not known; zero where there is no control channel, by
-// which servers speak of them.
+// handing are the tasks that hand connections over, look for those whose server is not known, and tell of them. Without a control channel, by
+// which servers speak of them, there is the last alone.
 type handing struct {
 	mover  *mover.Mover // nil: connections do not move
 	apps   *apps.Server
 	strays *stray.Loop // nil: no packets are forwarded
+	flows  *flows.Task // nil: there is no bus
 }
 
 func newHanding(cfg config.Agent, link agent.Link, plane dataplane.AgentPlane, c *channel.Channel, b *base) (h handing, err error) {
-	if c == nil {
-		return handing{}, nil
-	}
-	if cfg.Handover.Forward != 0 {
+	if c != nil && cfg.Handover.Forward != 0 {
 		h.strays = stray.New(stray.Config{Name: cfg.Name, Channel: c, Plane: plane, Log: b.log})
 	}
-	if cfg.Handover.Port == 0 || cfg.Handover.Socket == "" {
-		return h, nil
+	if c != nil && cfg.Handover.Port != 0 && cfg.Handover.Socket != "" {
+		if err := h.openMover(cfg, link, plane, c, b); err != nil {
+			return handing{}, err
+		}
 	}
+	if b.conn != nil {
+		f := flows.Config{Name: cfg.Name, Bus: b.conn, Connected: dataplane.ConnectedUsers, Forwarded: h.forwarded(plane)}
+		if h.mover != nil {
+			f.Mover = h.mover
+		}
+		h.flows = flows.New(f)
+	}
+	return h, nil
+}
+
+func (h *handing) openMover(cfg config.Agent, link agent.Link, plane dataplane.AgentPlane, c *channel.Channel, b *base) (err error) {
 	address := net.JoinHostPort(link.Address.String(), strconv.Itoa(int(cfg.Handover.Port)))
 	network := mover.TLS{
 		Config: peer.Config{Identity: c.Identity(), Authority: c.Authority(), Boot: c.Boot()},
@@ -42,14 +56,47 @@ func newHanding(cfg config.Agent, link agent.Link, plane dataplane.AgentPlane, c
 		},
 	}
 	if network.Listener, err = peer.Listen(address, network.Config); err != nil {
-		return handing{}, err
+		return err
 	}
 	h.apps = apps.NewServer(cfg.Handover.Socket, apps.DefaultLimits(), b.log)
 	h.mover = mover.New(mover.Config{
 		Name: cfg.Name, Boot: c.Boot(), Address: address, Channel: c, Network: network, Apps: h.apps, Sockets: mover.Kernel{}, Gates: plane,
 		Connected: dataplane.ConnectedUsers, Log: b.log,
 	})
-	return h, nil
+	return nil
+}
+
+// forwarded are the totals of what is forwarded, and of whose server was looked for.
+func (h *handing) forwarded(plane dataplane.AgentPlane) func() []flows.Counter {
+	return func() (out []flows.Counter) {
+		add := func(strategy, name string, n uint64) {
+			out = append(out, flows.Counter{Strategy: strategy, Name: name, Value: n})
+		}
+		if c, err := plane.Counters(); err == nil {
+			for _, f := range []struct {
+				name string
+				n    uint64
+			}{
+				{"out", c.ForwardedOut}, {"on", c.ForwardedOn}, {"in", c.ForwardedIn}, {"returned", c.ForwardReturned}, {"ended", c.ForwardEnded},
+				{"failed", c.ForwardFailed}, {"not_peer", c.NotPeer}, {"hops_spent", c.HopsSpent}, {"strays", c.Strays}, {"strays_lost", c.StraysLost},
+			} {
+				add("forward", f.name, f.n)
+			}
+			add("transfer", "packets_held", c.Held)
+			add("transfer", "packets_held_lost", c.HeldLost)
+			add("transfer", "packets_passed", c.Passed)
+		}
+		if h.strays != nil {
+			c := h.strays.Counters()
+			for name, n := range c.Asker() {
+				add("forward", "unknown_owner_"+name, n)
+			}
+			for name, n := range c.Answers() {
+				add("forward", "for_others_"+name, n)
+			}
+		}
+		return out
+	}
 }
 
 // Set tells them what the agent executes.
@@ -59,6 +106,9 @@ func (h handing) Set(all []mover.View) {
 	}
 	if h.strays != nil {
 		h.strays.Set(all)
+	}
+	if h.flows != nil {
+		h.flows.Set(all)
 	}
 }
 
@@ -70,5 +120,19 @@ func (h handing) beneath(task daemon.Task) daemon.Task {
 	if h.mover != nil {
 		task = daemon.Beneath(h.apps, daemon.Beneath(h.mover, task))
 	}
+	if h.flows != nil {
+		task = daemon.Beneath(h.flows, task)
+	}
 	return task
+}
+
+// collectors are what metrics show of them.
+func (h handing) collectors() (out []prometheus.Collector) {
+	if h.mover != nil {
+		out = append(out, h.mover)
+	}
+	if h.strays != nil {
+		out = append(out, h.strays)
+	}
+	return out
 }

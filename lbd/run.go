@@ -162,19 +162,19 @@ func agentTasks(ctx context.Context, cfg config.Agent, keep bool, link agent.Lin
 		c.HasKey, c.KeysRead = ring.Has, k.Ready()
 		tasks = append(tasks, k)
 	}
+	h, err := newHanding(cfg, link, plane, ch, b)
+	if err != nil {
+		return nil, err
+	}
+	c.Mover = h
 	if ch != nil {
 		c.Channel, c.Pause = ch, ch.Pause
-		h, err := newHanding(cfg, link, plane, ch, b)
-		if err != nil {
-			return nil, err
-		}
-		c.Mover = h
 		loop := agent.NewLoop(c)
 		ch.OnBeat(loop.Beat)
 		ch.SpeakWhile(loop.Alive)
 		tasks = append(tasks, daemon.Beneath(ch, h.beneath(loop))) // the loop's last word is said on the channel
 	} else {
-		tasks = append(tasks, agent.NewLoop(c))
+		tasks = append(tasks, h.beneath(agent.NewLoop(c)))
 	}
 	if cfg.Leader.Enabled {
 		l, err := newLeader(ctx, cfg.Leader, cfg.Name, cfg.Name, cfg.StateDir, c.Announcer, ch, b)
@@ -184,7 +184,8 @@ func agentTasks(ctx context.Context, cfg config.Agent, keep bool, link agent.Lin
 		tasks = append(tasks, l)
 	}
 	tasks = append(tasks, b.answers(ch)...)
-	return withMetrics(tasks, cfg.Metrics.Listen, append(collectors(metrics.NewCounters("agent", plane.Counters), ch), measuring)...)
+	shown := append(collectors(metrics.NewCounters("agent", plane.Counters), ch), h.collectors()...)
+	return withMetrics(tasks, cfg.Metrics.Listen, append(shown, measuring)...)
 }
 
 // newLoad measures what the server has to do.

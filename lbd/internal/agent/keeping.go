@@ -141,13 +141,15 @@ func ending(s service.Service, d closing) dataplane.Ending {
 	return how
 }
 
-// views are the services whose allocations are executed.
+// views are the services, with the allocations that are executed.
 func (c *Core) views() []mover.View {
 	var out []mover.View
 	for _, name := range slices.Sorted(maps.Keys(c.specs)) {
-		if s, a := c.specs[name], c.current(name); keeps(s, a) {
-			out = append(out, mover.View{Service: s, Allocation: a})
+		v := mover.View{Service: c.specs[name]}
+		if !v.Service.Static() {
+			v.Allocation = c.current(name)
 		}
+		out = append(out, v)
 	}
 	return out
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/manycast/manycast/lbd/internal/mover"
 )
 
-// services are those that keep connections, as this server executes them.
+// services are those that this server executes.
 type services struct {
 	at      map[netip.AddrPort]string // by VIP and port of TCP
 	servers map[string]map[string]bool

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,6 +32,20 @@ func CompleteServers(f *cmdutil.Factory) cobra.CompletionFunc {
 			}
 		}
 		return names
+	})
+}
+
+// CompleteServerNames completes the first argument with the names of servers.
+func CompleteServerNames(f *cmdutil.Factory) cobra.CompletionFunc {
+	return complete(f, func(snap *Snapshot) []string {
+		var names []string
+		for _, svc := range snap.Services {
+			for _, m := range svc.Servers {
+				names = append(names, m.Name)
+			}
+		}
+		slices.Sort(names)
+		return slices.Compact(names)
 	})
 }
 

@@ -80,3 +80,10 @@ func (s *Store) Wait(ctx context.Context, done func(*Snapshot) bool) (*Snapshot,
 		}
 	}
 }
+
+// Request asks one daemon, within the Factory's timeout. bus.ErrNotFound: nobody listens there.
+func (s *Store) Request(ctx context.Context, subject string, request, answer proto.Message) error {
+	ctx, cancel := context.WithTimeout(ctx, s.f.Timeout)
+	defer cancel()
+	return s.conn.Request(ctx, subject, request, answer)
+}

@@ -15,12 +15,14 @@ import (
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/alloc/policy"
 	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/internal/service"
 )
 
 type rebalanceOptions struct {
 	factory  *cmdutil.Factory
 	services []string
 	dryRun   bool
+	handover string // empty: connections are not looked at
 }
 
 func newRebalance(f *cmdutil.Factory) *cobra.Command {
@@ -33,8 +35,12 @@ this moment, and by the loads that they registered with. Only what has to move m
 least-connections, wanted) it is what the next decision would do, which the leader takes once an interval.
 
 Without, wait until the allocations are the right ones, at most for --timeout: the director that leads rebalances by itself as
-soon as a server joins, leaves, dies, is drained or gets another weight. There is nothing else to start, and nobody to ask.`,
-		Args: cobra.MaximumNArgs(1),
+soon as a server joins, leaves, dies, is drained or gets another weight. There is nothing else to start, and nobody to ask.
+
+With --handover and --dry-run each server is asked what would become of its live connections by that strategy. With --handover transfer alone, servers
+then fetch what others keep of their users' connections: what was left behind, for it did not move in time.`,
+		Example: "  manycast allocation rebalance web --dry-run\n  manycast allocation rebalance web --handover transfer --dry-run",
+		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.services = args
 			return o.run(cmd.Context())
@@ -42,6 +48,8 @@ soon as a server joins, leaves, dies, is drained or gets another weight. There i
 		ValidArgsFunction: pool.CompleteServices(f),
 	}
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "show what would move, and move nothing")
+	cmd.Flags().StringVar(&o.handover, "handover", "", "reset, forward, transfer or pin: what becomes of live connections")
+	_ = cmd.RegisterFlagCompletionFunc("handover", cobra.FixedCompletions(strategies(), cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 	return cmd
 }
 
@@ -58,6 +66,7 @@ type rebalance struct {
 	Warning        string   `json:"warning,omitempty"`
 	Servers        []change `json:"servers"`
 	Portions       []fixed  `json:"portions,omitempty"`
+	Cost           *cost    `json:"cost,omitempty"`
 }
 
 // fixed is a portion that goes, or went, to a server of its own, or was asked for in vain.
@@ -75,7 +84,22 @@ type change struct {
 	Reason string `json:"reason,omitempty"`
 }
 
+func (o rebalanceOptions) check() error {
+	switch {
+	case o.handover == "":
+		return nil
+	case !slices.Contains(strategies(), o.handover):
+		return fmt.Errorf("--handover %q: want %s", o.handover, strings.Join(strategies(), ", "))
+	case !o.dryRun && o.handover != string(service.Transfer):
+		return fmt.Errorf("--handover %s: without --dry-run there is transfer alone; what becomes of connections the service's handover says", o.handover)
+	}
+	return nil
+}
+
 func (o rebalanceOptions) run(ctx context.Context) error {
+	if err := o.check(); err != nil {
+		return err
+	}
 	s, err := pool.Open(ctx, o.factory)
 	if err != nil {
 		return err
@@ -97,9 +121,13 @@ func (o rebalanceOptions) run(ctx context.Context) error {
 	}
 	all := []rebalance{}
 	for _, svc := range services {
-		r, err := preview(svc)
+		r, next, err := preview(svc)
 		if err != nil {
 			return err
+		}
+		if o.handover != "" && !next.Zero() {
+			c := costOf(ctx, s, svc, next, o.handover)
+			r.Cost = &c
 		}
 		all = append(all, r)
 	}
@@ -113,6 +141,11 @@ func (o rebalanceOptions) run(ctx context.Context) error {
 		}
 		for _, f := range r.Portions {
 			fmt.Fprintf(o.factory.Out, "%s: portion %s\n", r.Service, f)
+		}
+		if r.Cost != nil {
+			for _, line := range r.Cost.lines() {
+				fmt.Fprintf(o.factory.Out, "%s: %s\n", r.Service, line)
+			}
 		}
 	}
 	return nil
@@ -130,6 +163,13 @@ func (o rebalanceOptions) wait(ctx context.Context, s *pool.Store) error {
 	services, err := snap.Select(o.services...)
 	if err != nil {
 		return err
+	}
+	if o.handover != "" {
+		asked, err := fetch(ctx, s, services)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(o.factory.Err, "manycast: servers ask for what others keep of their users' connections: %s\n", strings.Join(asked, ", "))
 	}
 	type state struct {
 		Service string `json:"service"`
@@ -152,20 +192,20 @@ func (o rebalanceOptions) wait(ctx context.Context, s *pool.Store) error {
 	return o.factory.Print(states, table)
 }
 
-// preview asks the allocator what the leader asks it.
-func preview(svc *pool.Service) (rebalance, error) {
-	r := rebalance{Service: svc.Spec.Name, Slots: svc.Spec.Slots.Count(), Servers: []change{}}
+// preview asks the allocator what the leader asks it. next is zero where nobody may own anything.
+func preview(svc *pool.Service) (r rebalance, next alloc.Allocation, err error) {
+	r = rebalance{Service: svc.Spec.Name, Slots: svc.Spec.Slots.Count(), Servers: []change{}}
 	now := svc.Committed.Counts()
 	next, move, why, err := svc.Rebalanced()
 	counts := next.Counts()
 	switch {
 	case errors.Is(err, pool.ErrStatic):
 		r.Note = err.Error()
-		return r, nil
+		return r, next, nil
 	case errors.Is(err, alloc.ErrNoServer):
 		r.Note, counts = err.Error()+": the last allocation stays", now
 	case err != nil:
-		return r, fmt.Errorf("service %s: %w", svc.Spec.Name, err)
+		return r, next, fmt.Errorf("service %s: %w", svc.Spec.Name, err)
 	default:
 		r.Epoch, r.Moved, r.Needed = next.Epoch.String(), move.Slots, move.SlotsNeeded
 		r.FractionMoved, r.FractionNeeded = move.FractionMoved(), move.FractionNeeded()
@@ -184,7 +224,7 @@ func preview(svc *pool.Service) (rebalance, error) {
 		r.Portions = portions(svc.Committed, next, why)
 		r.Warning = text(svc.CheckJoins())
 	}
-	return r, nil
+	return r, next, nil
 }
 
 func text(err error) string {

@@ -141,25 +141,27 @@ func (h *host) export(u *user, within time.Duration) (apps.Exported, error) {
 // move moves the user's connection to another server.
 func (h *host) move(t testing.TB, u *user, to *host) {
 	t.Helper()
-	e, err := h.export(u, patience)
-	if err != nil {
+	if err := h.tryMove(u, to); err != nil {
 		t.Fatal(err)
 	}
-	to.take(t, u, e)
 }
 
-// take has an exported connection arrive.
-func (h *host) take(t testing.TB, u *user, e apps.Exported) {
-	t.Helper()
+func (h *host) tryMove(u *user, to *host) error {
+	e, err := h.export(u, patience)
+	if err != nil {
+		return err
+	}
 	defer unix.Close(e.FD())
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	i, err := h.agent.Import(ctx, u.flow(), e.FD(), e.App())
+	i, err := to.agent.Import(ctx, u.flow(), e.FD(), e.App())
 	if err != nil {
-		t.Fatal(err)
+		e.Back()
+		return err
 	}
 	e.Gone()
 	i.Live()
+	return nil
 }
 
 // stays checks that the connection does not move, and what is said for it.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -75,13 +76,7 @@ func TestRequestIsFinishedBefore(t *testing.T) {
 		t.Errorf("%d connections are within a request", n)
 	}
 	moved := make(chan error)
-	go func() {
-		e, err := first.export(u, patience)
-		if err == nil {
-			second.take(t, u, e)
-		}
-		moved <- err
-	}()
+	go func() { moved <- first.tryMove(u, second) }()
 	close(goOn)
 	if got := u.answer(t); got != "slow" {
 		t.Errorf("heard %q", got)
@@ -254,17 +249,60 @@ func TestPipelinedMoves(t *testing.T) {
 	from, to := first, second
 	for range 20 {
 		u.say(t, strings.Repeat("GET /x HTTP/1.1\r\nHost: a\r\n\r\n", 20))
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			from.move(t, u, to)
-		}()
+		moved := make(chan error)
+		go func() { moved <- from.tryMove(u, to) }()
 		for range 20 {
 			if got := u.answer(t); !strings.HasSuffix(got, " /x") {
 				t.Fatalf("heard %q", got)
 			}
 		}
-		<-done
+		if err := <-moved; err != nil {
+			t.Fatal(err)
+		}
 		from, to = to, from
+	}
+}
+
+// Users who ask all the time while they are moved all the time have all their answers.
+func TestMovesUnderLoad(t *testing.T) {
+	const users, moves = 8, 50
+	first := newHost(t, httpServer(t, "s"), Nothing)
+	var all []*user
+	for range users {
+		u := first.dial(t)
+		u.get(t, "/")
+		all = append(all, u)
+	}
+	second := first.peer(t, httpServer(t, "s"))
+	var moving sync.WaitGroup
+	for _, u := range all {
+		moving.Go(func() {
+			from, to := first, second
+			for range moves {
+				if err := from.tryMove(u, to); err != nil {
+					t.Error(err)
+					return
+				}
+				from, to = to, from
+			}
+		})
+	}
+	moved := make(chan struct{})
+	go func() {
+		defer close(moved)
+		moving.Wait()
+	}()
+	for i := 0; ; i++ {
+		path := fmt.Sprintf("/%d", i)
+		for _, u := range all {
+			if got := u.get(t, path); got != "s "+path {
+				t.Fatalf("heard %q", got)
+			}
+		}
+		select {
+		case <-moved:
+			return
+		default:
+		}
 	}
 }

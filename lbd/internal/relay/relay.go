@@ -22,7 +22,7 @@ import (
 type Config struct {
 	Listens        []Listen
 	Agent          string        // path of the agent's unix socket
-	Connections    int           // users' at a time; further ones wait to be accepted
+	Connections    int           // users' at a time; further ones wait
 	ConnectTimeout time.Duration // to a backend
 	StopTimeout    time.Duration // requests that are on their way at the end of Run may take
 	Log            *slog.Logger
@@ -169,20 +169,19 @@ const again = 100 * time.Millisecond
 
 func (r *Relay) accept(ctx context.Context, f front, sessions *sync.WaitGroup) error {
 	for {
-		select {
-		case r.places <- struct{}{}:
-		case <-ctx.Done():
-			return nil
-		}
 		conn, err := f.listener.Accept()
 		switch {
 		case err == nil:
-			r.begin(f.backend, conn.(*migrate.Conn), sessions)
+			select {
+			case r.places <- struct{}{}:
+				r.begin(f.backend, conn.(*migrate.Conn), sessions)
+			case <-ctx.Done():
+				conn.Close()
+			}
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ECONNABORTED):
 			r.config.Log.Warn("a user waits", "err", err)
-			<-r.places
 			time.Sleep(again)
 		default:
 			return fmt.Errorf("accept users: %w", err)

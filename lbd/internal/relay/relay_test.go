@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -270,6 +271,25 @@ func TestConnectionsLimit(t *testing.T) {
 	users[0].Close()
 	if got := third.answer(t); got != "s /" {
 		t.Errorf("heard %q", got)
+	}
+}
+
+// Users of all addresses get places, also where there are fewer of these.
+func TestFewerPlacesThanAddresses(t *testing.T) {
+	h := startHost(t, "127.0.0.1:0", httpServer(t, "s"), Nothing, func(c *Config) {
+		c.Connections = 1
+		c.Listens[0].Addresses = append(c.Listens[0].Addresses, c.Listens[0].Addresses[0])
+	})
+	for i := range 4 {
+		c, err := net.Dial("tcp", h.fronts[i%2].listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		u := &user{c.(*net.TCPConn), bufio.NewReader(c)}
+		if got := u.get(t, "/"); got != "s /" {
+			t.Errorf("heard %q", got)
+		}
+		u.Close()
 	}
 }
 

@@ -124,7 +124,7 @@ func (s *session) request(p []byte) bool {
 		s.reset()
 		return false
 	}
-	s.settlePiece()
+	s.delivered()
 	return true
 }
 
@@ -168,7 +168,7 @@ func (s *session) answer(p []byte) error {
 		return err
 	})
 	if err == nil {
-		s.settlePiece()
+		s.delivered()
 	}
 	return err
 }
@@ -288,8 +288,8 @@ func (s *session) stay() {
 	}
 }
 
-// settlePiece is called when a piece has been passed on.
-func (s *session) settlePiece() {
+// delivered is called when a piece has been passed on.
+func (s *session) delivered() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.carried--

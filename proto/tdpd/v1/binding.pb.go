@@ -85,7 +85,7 @@ type UserBinding struct {
 	Sequence      uint64                 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"` // of the voucher's
 	Allocation    *v1.Allocation         `protobuf:"bytes,5,opt,name=allocation,proto3" json:"allocation,omitempty"`
 	UserAddresses []uint32               `protobuf:"fixed32,6,rep,packed,name=user_addresses,json=userAddresses,proto3" json:"user_addresses,omitempty"` // exceptions: IPv4, sorted
-	UserServers   []uint32               `protobuf:"varint,7,rep,packed,name=user_servers,json=userServers,proto3" json:"user_servers,omitempty"`        // theirs, indexes into the allocation's servers
+	UserServers   []uint32               `protobuf:"varint,7,rep,packed,name=user_servers,json=userServers,proto3" json:"user_servers,omitempty"`        // theirs, indexes into the allocation's servers and, behind these, others
 	LifetimeMs    uint32                 `protobuf:"varint,8,opt,name=lifetime_ms,json=lifetimeMs,proto3" json:"lifetime_ms,omitempty"`
 	HoldMs        uint32                 `protobuf:"varint,9,opt,name=hold_ms,json=holdMs,proto3" json:"hold_ms,omitempty"`
 	Path          []uint32               `protobuf:"fixed32,10,rep,packed,name=path,proto3" json:"path,omitempty"` // routers that passed it on, the voucher first
@@ -93,6 +93,7 @@ type UserBinding struct {
 	Nobody        *v1.Epoch              `protobuf:"bytes,12,opt,name=nobody,proto3" json:"nobody,omitempty"`                         // instead of an allocation: in that epoch nobody serves
 	Reactive      bool                   `protobuf:"varint,13,opt,name=reactive,proto3" json:"reactive,omitempty"`                    // routers upstream send a user along its tree when it is told to be active
 	Split         [][]byte               `protobuf:"bytes,14,rep,name=split,proto3" json:"split,omitempty"`                           // NATs whose users are told apart by source port, too: prefixes of 4 or 16 bytes and one of their length, sorted
+	Others        []*Other               `protobuf:"bytes,16,rep,name=others,proto3" json:"others,omitempty"`                         // servers of exceptions that the allocation does not name, sorted by name
 	UsersOnly     bool                   `protobuf:"varint,15,opt,name=users_only,json=usersOnly,proto3" json:"users_only,omitempty"` // exceptions alone are steered: all others go by the route
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -226,11 +227,71 @@ func (x *UserBinding) GetSplit() [][]byte {
 	return nil
 }
 
+func (x *UserBinding) GetOthers() []*Other {
+	if x != nil {
+		return x.Others
+	}
+	return nil
+}
+
 func (x *UserBinding) GetUsersOnly() bool {
 	if x != nil {
 		return x.UsersOnly
 	}
 	return false
+}
+
+// Other is a server that owns nobody, and has connections of those who are exceptions.
+type Other struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Address       []byte                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"` // 4 or 16 bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Other) Reset() {
+	*x = Other{}
+	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Other) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Other) ProtoMessage() {}
+
+func (x *Other) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Other.ProtoReflect.Descriptor instead.
+func (*Other) Descriptor() ([]byte, []int) {
+	return file_proto_tdpd_v1_binding_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Other) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Other) GetAddress() []byte {
+	if x != nil {
+		return x.Address
+	}
+	return nil
 }
 
 // ActiveUsers are users of a reactive binding that have sent something: whoever told the neighbor the binding has had a packet of theirs by
@@ -246,7 +307,7 @@ type ActiveUsers struct {
 
 func (x *ActiveUsers) Reset() {
 	*x = ActiveUsers{}
-	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[1]
+	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -258,7 +319,7 @@ func (x *ActiveUsers) String() string {
 func (*ActiveUsers) ProtoMessage() {}
 
 func (x *ActiveUsers) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[1]
+	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -271,7 +332,7 @@ func (x *ActiveUsers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActiveUsers.ProtoReflect.Descriptor instead.
 func (*ActiveUsers) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_binding_proto_rawDescGZIP(), []int{1}
+	return file_proto_tdpd_v1_binding_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ActiveUsers) GetService() string {
@@ -306,7 +367,7 @@ type KeptUsers struct {
 
 func (x *KeptUsers) Reset() {
 	*x = KeptUsers{}
-	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[2]
+	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -318,7 +379,7 @@ func (x *KeptUsers) String() string {
 func (*KeptUsers) ProtoMessage() {}
 
 func (x *KeptUsers) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[2]
+	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -331,7 +392,7 @@ func (x *KeptUsers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeptUsers.ProtoReflect.Descriptor instead.
 func (*KeptUsers) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_binding_proto_rawDescGZIP(), []int{2}
+	return file_proto_tdpd_v1_binding_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *KeptUsers) GetBindings() []*UserBinding {
@@ -359,7 +420,7 @@ type OwnerNumber struct {
 
 func (x *OwnerNumber) Reset() {
 	*x = OwnerNumber{}
-	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[3]
+	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -371,7 +432,7 @@ func (x *OwnerNumber) String() string {
 func (*OwnerNumber) ProtoMessage() {}
 
 func (x *OwnerNumber) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[3]
+	mi := &file_proto_tdpd_v1_binding_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -384,7 +445,7 @@ func (x *OwnerNumber) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OwnerNumber.ProtoReflect.Descriptor instead.
 func (*OwnerNumber) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_binding_proto_rawDescGZIP(), []int{3}
+	return file_proto_tdpd_v1_binding_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *OwnerNumber) GetAddress() []byte {
@@ -405,7 +466,7 @@ var File_proto_tdpd_v1_binding_proto protoreflect.FileDescriptor
 
 const file_proto_tdpd_v1_binding_proto_rawDesc = "" +
 	"\n" +
-	"\x1bproto/tdpd/v1/binding.proto\x12\x10manycast.tdpd.v1\x1a\x1aproto/alloc/v1/alloc.proto\"\xfe\x03\n" +
+	"\x1bproto/tdpd/v1/binding.proto\x12\x10manycast.tdpd.v1\x1a\x1aproto/alloc/v1/alloc.proto\"\xaf\x04\n" +
 	"\vUserBinding\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
 	"\x04vips\x18\x02 \x03(\fR\x04vips\x12\x18\n" +
@@ -424,9 +485,13 @@ const file_proto_tdpd_v1_binding_proto_rawDesc = "" +
 	"\x06refuse\x18\v \x01(\x0e2\x19.manycast.tdpd.v1.RefusalR\x06refuse\x120\n" +
 	"\x06nobody\x18\f \x01(\v2\x18.manycast.alloc.v1.EpochR\x06nobody\x12\x1a\n" +
 	"\breactive\x18\r \x01(\bR\breactive\x12\x14\n" +
-	"\x05split\x18\x0e \x03(\fR\x05split\x12\x1d\n" +
+	"\x05split\x18\x0e \x03(\fR\x05split\x12/\n" +
+	"\x06others\x18\x10 \x03(\v2\x17.manycast.tdpd.v1.OtherR\x06others\x12\x1d\n" +
 	"\n" +
-	"users_only\x18\x0f \x01(\bR\tusersOnly\"Y\n" +
+	"users_only\x18\x0f \x01(\bR\tusersOnly\"5\n" +
+	"\x05Other\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\fR\aaddress\"Y\n" +
 	"\vActiveUsers\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
 	"\x05users\x18\x02 \x03(\aR\x05users\x12\x1a\n" +
@@ -455,27 +520,29 @@ func file_proto_tdpd_v1_binding_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_tdpd_v1_binding_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_proto_tdpd_v1_binding_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_proto_tdpd_v1_binding_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_proto_tdpd_v1_binding_proto_goTypes = []any{
 	(Refusal)(0),          // 0: manycast.tdpd.v1.Refusal
 	(*UserBinding)(nil),   // 1: manycast.tdpd.v1.UserBinding
-	(*ActiveUsers)(nil),   // 2: manycast.tdpd.v1.ActiveUsers
-	(*KeptUsers)(nil),     // 3: manycast.tdpd.v1.KeptUsers
-	(*OwnerNumber)(nil),   // 4: manycast.tdpd.v1.OwnerNumber
-	(*v1.Allocation)(nil), // 5: manycast.alloc.v1.Allocation
-	(*v1.Epoch)(nil),      // 6: manycast.alloc.v1.Epoch
+	(*Other)(nil),         // 2: manycast.tdpd.v1.Other
+	(*ActiveUsers)(nil),   // 3: manycast.tdpd.v1.ActiveUsers
+	(*KeptUsers)(nil),     // 4: manycast.tdpd.v1.KeptUsers
+	(*OwnerNumber)(nil),   // 5: manycast.tdpd.v1.OwnerNumber
+	(*v1.Allocation)(nil), // 6: manycast.alloc.v1.Allocation
+	(*v1.Epoch)(nil),      // 7: manycast.alloc.v1.Epoch
 }
 var file_proto_tdpd_v1_binding_proto_depIdxs = []int32{
-	5, // 0: manycast.tdpd.v1.UserBinding.allocation:type_name -> manycast.alloc.v1.Allocation
+	6, // 0: manycast.tdpd.v1.UserBinding.allocation:type_name -> manycast.alloc.v1.Allocation
 	0, // 1: manycast.tdpd.v1.UserBinding.refuse:type_name -> manycast.tdpd.v1.Refusal
-	6, // 2: manycast.tdpd.v1.UserBinding.nobody:type_name -> manycast.alloc.v1.Epoch
-	1, // 3: manycast.tdpd.v1.KeptUsers.bindings:type_name -> manycast.tdpd.v1.UserBinding
-	4, // 4: manycast.tdpd.v1.KeptUsers.owners:type_name -> manycast.tdpd.v1.OwnerNumber
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	7, // 2: manycast.tdpd.v1.UserBinding.nobody:type_name -> manycast.alloc.v1.Epoch
+	2, // 3: manycast.tdpd.v1.UserBinding.others:type_name -> manycast.tdpd.v1.Other
+	1, // 4: manycast.tdpd.v1.KeptUsers.bindings:type_name -> manycast.tdpd.v1.UserBinding
+	5, // 5: manycast.tdpd.v1.KeptUsers.owners:type_name -> manycast.tdpd.v1.OwnerNumber
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_proto_tdpd_v1_binding_proto_init() }
@@ -489,7 +556,7 @@ func file_proto_tdpd_v1_binding_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_tdpd_v1_binding_proto_rawDesc), len(file_proto_tdpd_v1_binding_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -63,13 +63,21 @@ func ToProto(b steering.Binding) (*tdpdv1.UserBinding, error) {
 		}
 		p.Path = append(p.Path, n)
 	}
+	at := map[string]uint32{}
+	for _, name := range b.Allocation.Servers {
+		at[name] = uint32(len(at))
+	}
+	for _, o := range b.Others {
+		at[o.Name] = uint32(len(at))
+		p.Others = append(p.Others, &tdpdv1.Other{Name: o.Name, Address: o.Address.AsSlice()})
+	}
 	for _, u := range b.Users {
 		n, err := number(u.Address)
-		at, ok := slices.BinarySearch(b.Allocation.Servers, u.Server)
+		server, ok := at[u.Server]
 		if err != nil || !ok {
 			return nil, fmt.Errorf("%w: user %v of server %q", ErrInvalid, u.Address, u.Server)
 		}
-		p.UserAddresses, p.UserServers = append(p.UserAddresses, n), append(p.UserServers, uint32(at))
+		p.UserAddresses, p.UserServers = append(p.UserAddresses, n), append(p.UserServers, server)
 	}
 	return p, nil
 }
@@ -123,15 +131,23 @@ func FromProto(p *tdpdv1.UserBinding) (steering.Binding, error) {
 	for _, r := range p.GetPath() {
 		b.Path = append(b.Path, address(r))
 	}
+	servers := slices.Clone(a.Servers)
+	for _, o := range p.GetOthers() {
+		address, ok := netip.AddrFromSlice(o.GetAddress())
+		if !ok {
+			return steering.Binding{}, fmt.Errorf("%w: server %q with an address of %d bytes", ErrInvalid, o.GetName(), len(o.GetAddress()))
+		}
+		b.Others, servers = append(b.Others, steering.Server{Name: o.GetName(), Address: address}), append(servers, o.GetName())
+	}
 	if len(p.GetUserAddresses()) != len(p.GetUserServers()) {
 		return steering.Binding{}, fmt.Errorf("%w: %d users with %d servers", ErrInvalid, len(p.GetUserAddresses()), len(p.GetUserServers()))
 	}
 	for i, u := range p.GetUserAddresses() {
 		at := p.GetUserServers()[i]
-		if uint64(at) >= uint64(len(a.Servers)) {
-			return steering.Binding{}, fmt.Errorf("%w: user %v of server %d of %d", ErrInvalid, address(u), at, len(a.Servers))
+		if uint64(at) >= uint64(len(servers)) {
+			return steering.Binding{}, fmt.Errorf("%w: user %v of server %d of %d", ErrInvalid, address(u), at, len(servers))
 		}
-		b.Users = append(b.Users, steering.User{Address: address(u), Server: a.Servers[at]})
+		b.Users = append(b.Users, steering.User{Address: address(u), Server: servers[at]})
 	}
 	return b, nil
 }

@@ -51,6 +51,8 @@ func nobody() steering.Binding {
 func pins() steering.Binding {
 	b := example(4)
 	b.UsersOnly, b.Reactive, b.Split = true, false, nil
+	b.Others = []steering.Server{{Name: "s0", Address: netip.MustParseAddr("2001:db8::10")}, {Name: "s9", Address: router(7)}}
+	b.Users = append(b.Users, steering.User{Address: router(10), Server: "s9"})
 	return b
 }
 

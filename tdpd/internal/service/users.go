@@ -185,7 +185,7 @@ func (s *Service) tellUsers(now time.Time, all []*peer, b steering.Binding, agai
 func encode(b steering.Binding, again bool) (kind wire.MessageType, raw []byte, err error) {
 	kind = binding.TypeTold
 	if raw, err = binding.Encode(b); err == nil && again && len(raw) > toldAgain {
-		kind, b.Allocation, b.Nobody, b.Users, b.Split = binding.TypeRefreshed, steering.Binding{}.Allocation, false, nil, nil
+		kind, b.Allocation, b.Nobody, b.Users, b.Others, b.Split = binding.TypeRefreshed, steering.Binding{}.Allocation, false, nil, nil, nil
 		raw, err = binding.Encode(b)
 	}
 	return kind, raw, err
@@ -344,8 +344,8 @@ func (s *Service) plan(b *steered) (err error) {
 	if b.four != nil {
 		return nil
 	}
-	health := func(server string) steering.Health { return s.control.health(server, b.Allocation.Address(server)) }
-	owner := func(server string) steer.Owner { return s.users.owners[b.Allocation.Address(server)] }
+	health := func(server string) steering.Health { return s.control.health(server, b.Address(server)) }
+	owner := func(server string) steer.Owner { return s.users.owners[b.Address(server)] }
 	if b.UsersOnly {
 		b.four, b.six, err = steering.OnlyUsers(b.Binding, health, owner, s.users.owners[byRoute])
 		return err
@@ -366,7 +366,7 @@ func (s *Service) plan(b *steered) (err error) {
 // anew has the users of services that a server takes part in steered anew: it is otherwise than it was.
 func (u *userState) anew(server string) {
 	for _, b := range u.steered {
-		if slices.Contains(b.Allocation.Servers, server) {
+		if b.Address(server).IsValid() {
 			u.planAnew(b)
 		}
 	}
@@ -383,6 +383,9 @@ func (u *userState) servers() (all []netip.Addr) {
 			if a := b.Allocation.Address(name); a.IsValid() {
 				all = append(all, a)
 			}
+		}
+		for _, o := range b.Others {
+			all = append(all, o.Address)
 		}
 	}
 	return all

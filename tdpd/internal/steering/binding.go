@@ -4,6 +4,7 @@
 package steering
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -28,6 +29,7 @@ type Binding struct {
 	Nobody     bool             // nobody serves, in the allocation's epoch
 	Refuse     Refusal          // what users get whom nobody serves
 	Users      []User           // exceptions, sorted by address
+	Others     []Server         // of exceptions, that the allocation does not name; sorted by name
 	UsersOnly  bool             // these alone are steered, all others go by the route: neither Nobody, Reactive nor Split
 	Split      steer.Split      // whose users are told apart by source port, too: neither exceptions nor fixed portions are for these
 	Lifetime   time.Duration    // MinLifetime to MaxLifetime: until then it holds without another word
@@ -49,7 +51,21 @@ const (
 // User is an exception: the one user goes to a server, whatever the allocation says.
 type User struct {
 	Address netip.Addr
-	Server  string // of the allocation's
+	Server  string // of the allocation's, or of Others
+}
+
+// Server is one that owns nobody.
+type Server struct {
+	Name    string
+	Address netip.Addr
+}
+
+// Address is a server's; invalid: it has none here.
+func (b Binding) Address(server string) netip.Addr {
+	if i, ok := slices.BinarySearchFunc(b.Others, server, func(o Server, name string) int { return cmp.Compare(o.Name, name) }); ok {
+		return b.Others[i].Address
+	}
+	return b.Allocation.Address(server)
 }
 
 // Bounds of a binding.
@@ -57,6 +73,7 @@ const (
 	MaxVIPs     = 16
 	MaxPath     = 8
 	MaxUsers    = 1 << 20
+	MaxOthers   = 1024
 	MinLifetime = time.Second
 	MaxLifetime = 24 * time.Hour
 	maxName     = 63
@@ -90,7 +107,7 @@ func (b Binding) check() error {
 	if b.UsersOnly && (b.Nobody || b.Reactive || len(b.Split) > 0) {
 		return errors.New("users alone are steered: nothing can be said of all others")
 	}
-	return errors.Join(b.checkVIPs(), b.checkServers(), b.checkUsers())
+	return errors.Join(b.checkVIPs(), b.checkServers(), b.checkOthers(), b.checkUsers())
 }
 
 // thisNetwork is nobody's (RFC 1122 section 3.2.1.3).
@@ -129,6 +146,22 @@ func (b Binding) checkServers() error {
 	return nil
 }
 
+func (b Binding) checkOthers() error {
+	if len(b.Others) > MaxOthers {
+		return fmt.Errorf("%d servers beside the allocation's, at most %d", len(b.Others), MaxOthers)
+	}
+	for i, o := range b.Others {
+		_, allocated := slices.BinarySearch(b.Allocation.Servers, o.Name)
+		if o.Name == "" || len(o.Name) > maxName || allocated || i > 0 && o.Name <= b.Others[i-1].Name {
+			return fmt.Errorf("server %q beside the allocation's: want names of 1 to %d bytes, sorted, each once", o.Name, maxName)
+		}
+		if a := o.Address; !a.IsGlobalUnicast() || a.Is4In6() || a.Zone() != "" {
+			return fmt.Errorf("server %s at %v: to no such address is a tree", o.Name, a)
+		}
+	}
+	return nil
+}
+
 func (b Binding) checkUsers() error {
 	if len(b.Users) > MaxUsers {
 		return fmt.Errorf("%d users, at most %d", len(b.Users), MaxUsers)
@@ -140,7 +173,7 @@ func (b Binding) checkUsers() error {
 		if !u.Address.Is4() {
 			return fmt.Errorf("user %v: exceptions are of IPv4", u.Address)
 		}
-		if !b.Allocation.Address(u.Server).IsValid() {
+		if !b.Address(u.Server).IsValid() {
 			return fmt.Errorf("user %v goes to %q, which is no server with an address", u.Address, u.Server)
 		}
 	}
@@ -150,13 +183,13 @@ func (b Binding) checkUsers() error {
 // says tells whether two bindings steer alike.
 func (b Binding) says(o Binding) bool {
 	return b.Allocation.Epoch == o.Allocation.Epoch && b.Allocation.Same(o.Allocation) && slices.Equal(b.Allocation.Addresses, o.Allocation.Addresses) &&
-		slices.Equal(b.VIPs, o.VIPs) && slices.Equal(b.Users, o.Users) && b.Nobody == o.Nobody && b.Refuse == o.Refuse &&
+		slices.Equal(b.VIPs, o.VIPs) && slices.Equal(b.Users, o.Users) && slices.Equal(b.Others, o.Others) && b.Nobody == o.Nobody && b.Refuse == o.Refuse &&
 		b.Reactive == o.Reactive && b.UsersOnly == o.UsersOnly && slices.Equal(b.Split, o.Split)
 }
 
 // contradicts tells whether two vouchers cannot both be right: of an epoch there is one allocation. The rest comes of the service, or of
 // servers that pin users, without an epoch, and directors hear of it one after the other.
 func (b Binding) contradicts(o Binding) bool {
-	o.VIPs, o.Refuse, o.Reactive, o.Split, o.Users, o.UsersOnly = b.VIPs, b.Refuse, b.Reactive, b.Split, b.Users, b.UsersOnly
+	o.VIPs, o.Refuse, o.Reactive, o.Split, o.Users, o.Others, o.UsersOnly = b.VIPs, b.Refuse, b.Reactive, b.Split, b.Users, b.Others, b.UsersOnly
 	return b.Allocation.Epoch == o.Allocation.Epoch && !b.says(o)
 }

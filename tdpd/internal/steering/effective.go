@@ -25,7 +25,8 @@ const (
 // costs no more than a look at each slot.
 type Steering struct {
 	allocation alloc.Allocation
-	used       []uint16    // servers that are somebody's in some turn
+	servers    []string    // the allocation's, then those of exceptions alone
+	used       []uint16    // of the allocation's, those that are some cell's
 	four, six  *steer.Plan // of classes: owner n is classes[n-1]
 	cells      *steer.Plan // four without exceptions
 	classes    []class
@@ -69,20 +70,20 @@ func Compile(b Binding) (*Steering, error) {
 	if err != nil {
 		return nil, fmt.Errorf("plan of %q: %w", b.Service, err)
 	}
+	c.used = usedBy(c.classes)
 	return c.WithUsers(b)
 }
 
 // WithUsers is a Steering of a binding of the same allocation with other exceptions: nothing else of it is compiled again.
 func (s *Steering) WithUsers(b Binding) (*Steering, error) {
 	t := *s
-	t.classes, t.numbers, t.four = slices.Clone(s.classes), maps.Clone(s.numbers), s.cells
+	t.classes, t.numbers, t.four, t.servers = slices.Clone(s.classes), maps.Clone(s.numbers), s.cells, b.servers()
 	if len(b.Users) > 0 {
 		var err error
 		if t.four, err = s.cells.WithUsers(compiler{&t}.users(b.Users)); err != nil {
 			return nil, fmt.Errorf("plan of %q: %w", b.Service, err)
 		}
 	}
-	t.used = usedBy(t.classes)
 	return &t, nil
 }
 
@@ -104,9 +105,8 @@ func usedBy(classes []class) []uint16 {
 // Plans are what users of IPv4 and of IPv6 are steered by while the servers are so. owner says servers' numbers; 0: it has none here, and its
 // users go to nobody. When all are silent it is as likely the channel that has failed, and everybody keeps what it had.
 func (s *Steering) Plans(health func(server string) Health, owner func(server string) steer.Owner) (four, six *steer.Plan) {
-	servers := s.allocation.Servers
-	at, owners := healths(servers, health), make([]steer.Owner, len(servers))
-	for i, name := range servers {
+	at, owners := s.healths(health), make([]steer.Owner, len(s.servers))
+	for i, name := range s.servers {
 		owners[i] = owner(name)
 	}
 	var others []uint16 // that are available, of those that have users
@@ -128,27 +128,36 @@ func (s *Steering) Plans(health func(server string) Health, owner func(server st
 	return four, s.six.Renumber(of)
 }
 
-// healths are how servers are. When all are silent it is as likely the channel that has failed.
-func healths(servers []string, health func(server string) Health) []Health {
-	at := make([]Health, len(servers))
+// healths are how the servers are. When all of the allocation's are silent it is as likely the channel that has failed.
+func (s *Steering) healths(health func(server string) Health) []Health {
+	at := make([]Health, len(s.servers))
 	silent := 0
-	for i, name := range servers {
-		if at[i] = health(name); at[i] == Silent {
+	for i, name := range s.servers {
+		if at[i] = health(name); at[i] == Silent && i < len(s.allocation.Servers) {
 			silent++
 		}
 	}
-	if silent == len(servers) {
+	if silent == len(s.allocation.Servers) {
 		clear(at)
 	}
 	return at
 }
 
+// servers are all that a binding names.
+func (b Binding) servers() []string {
+	out := slices.Clone(b.Allocation.Servers)
+	for _, o := range b.Others {
+		out = append(out, o.Name)
+	}
+	return out
+}
+
 // OnlyUsers are plans, of IPv4 and of IPv6, by which a binding's exceptions have their servers, and all others one owner. So have those of a
 // server that is silent.
 func OnlyUsers(b Binding, health func(server string) Health, owner func(server string) steer.Owner, others steer.Owner) (four, six *steer.Plan, err error) {
-	owners := map[string]steer.Owner{}
-	for i, at := range healths(b.Allocation.Servers, health) {
-		name := b.Allocation.Servers[i]
+	owners, s := map[string]steer.Owner{}, Steering{allocation: b.Allocation, servers: b.servers()}
+	for i, at := range s.healths(health) {
+		name := s.servers[i]
 		if owners[name] = others; at != Silent {
 			owners[name] = owner(name)
 		}
@@ -235,7 +244,7 @@ func (c compiler) fixed() []steer.Claim {
 // users are those of exceptions.
 func (c compiler) users(users []User) []steer.User {
 	index := map[string]uint16{}
-	for i, name := range c.allocation.Servers {
+	for i, name := range c.servers {
 		index[name] = uint16(i)
 	}
 	out := make([]steer.User, len(users))

@@ -15,16 +15,17 @@ func user(text, server string) User { return User{netip.MustParseAddr(text), ser
 func TestOnlyUsers(t *testing.T) {
 	b := binding(d1, 1, 1)
 	b.UsersOnly = true
-	b.Users = []User{user("10.1.0.0", "s3"), user("10.1.0.1", "s1")}
-	number := func(name string) steer.Owner { return steer.Owner(slices.Index(b.Allocation.Servers, name) + 1) }
+	b.Users, b.Others = []User{user("10.1.0.0", "s3"), user("10.1.0.1", "s0")}, []Server{{"s0", netip.MustParseAddr("10.3.9.10")}}
+	number := func(name string) steer.Owner { return steer.Owner(slices.Index(b.servers(), name) + 1) }
 	for name, c := range map[string]struct {
 		health map[string]Health
 		want   [3]steer.Owner // of 10.1.0.0, 10.1.0.1 and somebody else; 9: by the route
 	}{
-		"all well":               {nil, [3]steer.Owner{3, 1, 9}},
-		"s3 unwell":              {map[string]Health{"s3": Unwell}, [3]steer.Owner{3, 1, 9}},
-		"s3 silent":              {map[string]Health{"s3": Silent}, [3]steer.Owner{9, 1, 9}},
-		"all, as the channel is": {map[string]Health{"s1": Silent, "s2": Silent, "s3": Silent}, [3]steer.Owner{3, 1, 9}},
+		"all well":               {nil, [3]steer.Owner{3, 4, 9}},
+		"s3 unwell":              {map[string]Health{"s3": Unwell}, [3]steer.Owner{3, 4, 9}},
+		"s3 silent":              {map[string]Health{"s3": Silent}, [3]steer.Owner{9, 4, 9}},
+		"s0 silent":              {map[string]Health{"s0": Silent}, [3]steer.Owner{3, 9, 9}},
+		"all, as the channel is": {map[string]Health{"s1": Silent, "s2": Silent, "s3": Silent}, [3]steer.Owner{3, 4, 9}},
 	} {
 		four, six, err := OnlyUsers(b, func(s string) Health { return c.health[s] }, number, 9)
 		if err != nil {
@@ -50,10 +51,10 @@ func TestOtherExceptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, users := range map[string][]User{
-		"others": {user("10.1.0.1", "s1"), user("10.1.0.2", "s2")}, "none": nil, "more": {user("10.1.0.0", "s2"), user("10.1.0.5", "s1")},
+		"others": {user("10.1.0.1", "s1"), user("10.1.0.2", "s2")}, "none": nil, "more": {user("10.1.0.0", "s2"), user("10.1.0.5", "s0")},
 	} {
 		next := b
-		next.Users = users
+		next.Users, next.Others = users, []Server{{"s0", netip.MustParseAddr("10.3.9.10")}}
 		if !next.Compiled(b) {
 			t.Errorf("%s: it is another allocation", name)
 		}
@@ -65,7 +66,7 @@ func TestOtherExceptions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		number := func(name string) steer.Owner { return steer.Owner(slices.Index(b.Allocation.Servers, name) + 1) }
+		number := func(name string) steer.Owner { return steer.Owner(slices.Index(next.servers(), name) + 1) }
 		well := func(string) Health { return Available }
 		p, _ := got.Plans(well, number)
 		q, _ := anew.Plans(well, number)
@@ -95,9 +96,12 @@ func TestExceptionsContradictNobody(t *testing.T) {
 		t.Errorf("steers by %+v", used)
 	}
 	for name, change := range map[string]func(*Binding){
-		"reactive": func(n *Binding) { n.Reactive = true },
-		"nobody":   func(n *Binding) { n.Allocation, n.Nobody, n.Users = nobody(2), true, nil },
-		"split":    func(n *Binding) { n.Split = steer.Split{netip.MustParsePrefix("203.0.113.7/32")} },
+		"reactive":            func(n *Binding) { n.Reactive = true },
+		"nobody":              func(n *Binding) { n.Allocation, n.Nobody, n.Users = nobody(2), true, nil },
+		"a server twice":      func(n *Binding) { n.Others = []Server{{"s1", netip.MustParseAddr("10.3.9.10")}} },
+		"a server nowhere":    func(n *Binding) { n.Others = []Server{{"s0", netip.MustParseAddr("127.0.0.1")}} },
+		"a user of no server": func(n *Binding) { n.Users = []User{user("10.1.0.0", "s0")} },
+		"split":               func(n *Binding) { n.Split = steer.Split{netip.MustParsePrefix("203.0.113.7/32")} },
 	} {
 		n := two
 		n.Sequence = 3

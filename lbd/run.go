@@ -23,6 +23,7 @@ import (
 	"github.com/manycast/manycast/lbd/internal/leader"
 	"github.com/manycast/manycast/lbd/internal/load"
 	"github.com/manycast/manycast/lbd/internal/metrics"
+	"github.com/manycast/manycast/lbd/internal/pins"
 	"github.com/manycast/manycast/lbd/internal/store"
 )
 
@@ -87,9 +88,11 @@ func directorTasks(ctx context.Context, cfg config.Director, keep bool, plane da
 		tasks = append(tasks, l)
 	}
 	if len(cfg.Tags.Routers) > 0 {
+		buckets := store.OnBus(b.conn)
 		tasks = append(tasks, binder.New(binder.Config{
-			Routers: cfg.Tags.Routers, Lifetime: cfg.Tags.Lifetime, Hold: cfg.Tags.Hold,
-			Services: b.services(ctx, ""), Allocations: store.OnBus(b.conn).Allocations, Router: binder.OnBus(b.conn), Log: b.log,
+			Name: cfg.Name, Routers: cfg.Tags.Routers, Lifetime: cfg.Tags.Lifetime, Hold: cfg.Tags.Hold,
+			Services: b.services(ctx, ""), Allocations: buckets.Allocations, Pins: buckets.Pins, Answers: pins.OnBus(b.conn),
+			Router: binder.OnBus(b.conn), Log: b.log,
 		}))
 	}
 	return withMetrics(tasks, cfg.Metrics.Listen, collectors(metrics.NewCounters("director", plane.Counters), c)...)

@@ -197,7 +197,7 @@ func TestRolesAreKeptApart(t *testing.T) {
 		}
 	}
 	leader := s.connect("leader")
-	for bucket, may := range map[string]bool{BucketServers: true, BucketAllocations: true, BucketMembers: false, BucketServices: false, BucketOperator: false} {
+	for bucket, may := range map[string]bool{BucketServers: true, BucketPins: true, BucketAllocations: true, BucketMembers: false, BucketServices: false, BucketOperator: false} {
 		if _, err := leader.Bucket(BucketConfig{Name: bucket}).Put(ctx, "api.s2", []byte("z")); (err == nil) != may {
 			t.Errorf("an agent that may lead wrote to %s: %v", bucket, err)
 		}

@@ -240,7 +240,7 @@ func (s *Server) makeBuckets(ctx context.Context, url string) error {
 		return err
 	}
 	if s.cfg.Cluster.alone() {
-		_, err = c.makeBuckets(ctx, 0, []string{BucketServers})
+		_, err = c.makeBuckets(ctx, 0, []string{BucketServers, BucketPins})
 	} else {
 		_, err = c.makeBuckets(ctx, s.cfg.Cluster.replicas(), nil)
 	}

@@ -16,6 +16,7 @@ const (
 	BucketMoves       = "moves"       // service name -> its last moves
 	BucketMembers     = "members"     // member name -> its public key
 	BucketKeys        = "keys"        // member.group -> sealed group private key
+	BucketPins        = "pins"        // service.server -> handover.v1.Pins, renewed
 )
 
 // A role is what one kind of client may do. Publishing to a bucket's subject writes it.
@@ -31,7 +32,7 @@ type role struct {
 // Buckets are the names of all buckets.
 func Buckets() []string {
 	return []string{
-		BucketServices, BucketServers, BucketOperator, BucketAllocations, BucketLeases, BucketMoves, BucketMembers, BucketKeys,
+		BucketServices, BucketServers, BucketOperator, BucketAllocations, BucketLeases, BucketMoves, BucketMembers, BucketKeys, BucketPins,
 	}
 }
 
@@ -42,22 +43,22 @@ func roles() []role {
 		{
 			name: "director",
 			read: []string{
-				BucketServices, BucketServers, BucketOperator, BucketAllocations, BucketLeases, BucketMoves, BucketKeys, BucketMembers,
+				BucketServices, BucketServers, BucketOperator, BucketAllocations, BucketLeases, BucketMoves, BucketKeys, BucketMembers, BucketPins,
 			},
 			write:   []string{BucketAllocations, BucketLeases, BucketMoves},
 			publish: []string{"lbd.>", "tdpd.bind.>"}, subscribe: []string{"lbd.>"},
 		},
 		{
-			name: "agent", read: []string{BucketServices, BucketServers, BucketOperator, BucketAllocations, BucketKeys, BucketMembers},
-			write:   []string{BucketServers},
+			name: "agent", read: []string{BucketServices, BucketServers, BucketOperator, BucketAllocations, BucketKeys, BucketMembers, BucketPins},
+			write:   []string{BucketServers, BucketPins},
 			publish: []string{"lbd.>"}, subscribe: []string{"lbd.>"},
 		},
 		{
 			name: "leader", // an agent that may lead
 			read: []string{
-				BucketServices, BucketServers, BucketOperator, BucketAllocations, BucketLeases, BucketMoves, BucketKeys, BucketMembers,
+				BucketServices, BucketServers, BucketOperator, BucketAllocations, BucketLeases, BucketMoves, BucketKeys, BucketMembers, BucketPins,
 			},
-			write:   []string{BucketServers, BucketAllocations, BucketLeases, BucketMoves},
+			write:   []string{BucketServers, BucketAllocations, BucketLeases, BucketMoves, BucketPins},
 			publish: []string{"lbd.>"}, subscribe: []string{"lbd.>"},
 		},
 		{name: "igmpd", read: []string{BucketKeys, BucketMembers}, publish: []string{"igmpd.>"}, subscribe: []string{"igmpd.>"}},

@@ -20,11 +20,15 @@ func streamOf(bucket string) jetstream.StreamConfig {
 	switch bucket {
 	case BucketLeases:
 		cfg.MaxAge = 2 * time.Second
-		cfg.Duplicates = cfg.MaxAge
 	case BucketServers:
 		cfg.MaxAge = time.Hour // a server's registration is remembered; that it is renewed is what says that it lives
+	case BucketPins:
+		cfg.MaxAge = time.Minute // who renews no more pins nobody, and that is noticed sooner
 	case BucketMoves:
 		cfg.MaxMsgsPerSubject = 64
+	}
+	if cfg.MaxAge > 0 {
+		cfg.Duplicates = min(cfg.Duplicates, cfg.MaxAge) // the server wants it so
 	}
 	return cfg
 }

@@ -362,3 +362,15 @@ func addresses(n int) (all []string) {
 func replace(text string, oldnew ...string) string {
 	return strings.NewReplacer(oldnew...).Replace(text)
 }
+
+// Where routers know a VIP, and no port, it is one service's: with mode tags, and where users may be pinned.
+func TestVIPOfPinnedUsersIsOneServices(t *testing.T) {
+	one := "name: web\nvip: 192.0.2.80\ngroup: 239.1.1.1\nports: [tcp/80]\n"
+	two := "name: api\nvip: 192.0.2.80\ngroup: 239.1.1.2\nports: [tcp/81]\n"
+	if _, err := Parse([]byte(one + "---\n" + two)); err != nil {
+		t.Error(err)
+	}
+	if _, err := Parse([]byte(one + "---\n" + two + "handover: pin\n")); err == nil {
+		t.Error("two services have one VIP, and routers would pin users of both")
+	}
+}

@@ -173,15 +173,15 @@ func (s Service) checkPortions() error {
 	return nil
 }
 
-// ValidateAll checks services by themselves and against each other: names, groups, and each VIP and port are one service's, with Tags
-// each VIP.
+// ValidateAll checks services by themselves and against each other: names, groups, and each VIP and port are one service's; each VIP, where
+// routers look at nothing else.
 func ValidateAll(services []Service) error {
 	type frontend struct {
 		vip  netip.Addr
 		port Port
 	}
 	names, groups, fronts := map[string]bool{}, map[netip.Addr]string{}, map[frontend]string{}
-	whole, shared := map[netip.Addr]string{}, map[netip.Addr]string{} // VIPs of mode tags, and of any
+	whole, shared := map[netip.Addr]string{}, map[netip.Addr]string{} // VIPs that routers know, and all
 	var errs []error
 	for _, s := range services {
 		if err := s.Validate(); err != nil {
@@ -199,12 +199,12 @@ func ValidateAll(services []Service) error {
 		groups[s.Group] = s.Name
 		for _, vip := range s.VIPs() {
 			other := whole[vip]
-			if s.Mode == Tags {
+			if s.Mode == Tags || s.Handover.Has(Pin) {
 				other = cmp.Or(other, shared[vip])
 				whole[vip] = s.Name
 			}
 			if other != "" {
-				errs = append(errs, fmt.Errorf("services %s and %s have the same vip %v: with mode tags all of its ports are one service's", other, s.Name, vip))
+				errs = append(errs, fmt.Errorf("services %s and %s have the same vip %v: with mode tags, or handover pin, all of its ports are one service's", other, s.Name, vip))
 			}
 			shared[vip] = s.Name
 		}

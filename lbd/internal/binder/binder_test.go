@@ -16,6 +16,7 @@ import (
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/internal/service"
+	"github.com/manycast/manycast/lbd/internal/pins"
 	"github.com/manycast/manycast/lbd/internal/store"
 	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 )
@@ -100,7 +101,7 @@ func TestSplitIsTold(t *testing.T) {
 	s := parse(t, text)[0]
 	w := newWords(Config{})
 	var got []string
-	for _, p := range w.word(s, alloc.Allocation{}).GetSplit() {
+	for _, p := range w.word(s, allocated{}).GetSplit() {
 		a, _ := netip.AddrFromSlice(p[:len(p)-1])
 		got = append(got, fmt.Sprintf("%v/%d", a, p[len(p)-1]))
 	}
@@ -114,7 +115,7 @@ func TestRoutersAreTold(t *testing.T) {
 		r := &routers{heard: map[string][]string{}, away: map[string]bool{"r2": true}}
 		services, bucket := make(chan []service.Service), store.NewMemory(0)
 		b := New(Config{
-			Routers: []string{"r1", "r2"}, Lifetime: 30 * time.Second, Hold: time.Minute, Services: services, Allocations: bucket, Router: r, Log: slog.New(slog.DiscardHandler),
+			Routers: []string{"r1", "r2"}, Lifetime: 30 * time.Second, Hold: time.Minute, Services: services, Allocations: bucket, Pins: store.NewMemory(0), Answers: pins.NewFake(), Router: r, Log: slog.New(slog.DiscardHandler),
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer synctest.Wait()

@@ -51,7 +51,7 @@ func (t *teller) due(now time.Time, want wanted) (name string, word *tdpdv1.User
 	for _, name := range t.names(want) {
 		s, w := t.said[name], want.words[name]
 		switch {
-		case w == nil && !t.goes(now, name, want):
+		case t.stays(now, name, want):
 		case s == nil:
 			return name, w
 		case w == nil && !withdraws(s.word):
@@ -68,18 +68,22 @@ func (t *teller) due(now time.Time, want wanted) (name string, word *tdpdv1.User
 // note notes which services have moved to another mode.
 func (t *teller) note(now time.Time, want wanted) {
 	for name := range t.said {
-		if _, noted := t.leaving[name]; want.words[name] == nil && want.moved[name] && !noted {
+		if _, noted := t.leaving[name]; t.leaves(name, want) && !noted {
 			t.leaving[name] = now.Add(leaveAfter)
 		}
 	}
-	maps.DeleteFunc(t.leaving, func(name string, _ time.Time) bool {
-		return t.said[name] == nil || want.words[name] != nil || !want.moved[name]
-	})
+	maps.DeleteFunc(t.leaving, func(name string, _ time.Time) bool { return !t.leaves(name, want) })
 }
 
-// goes says whether it is time to withdraw what is wanted no more.
-func (t *teller) goes(now time.Time, name string, want wanted) bool {
-	return want.known && !now.Before(t.leaving[name])
+// leaves says whether all users of a service are bound by what was said, and routers are no more to steer them.
+func (t *teller) leaves(name string, want wanted) bool {
+	s, w := t.said[name], want.words[name]
+	return s != nil && !s.word.GetUsersOnly() && want.moved[name] && (w == nil || w.GetUsersOnly())
+}
+
+// stays says whether it is not yet time to change or to withdraw what was said.
+func (t *teller) stays(now time.Time, name string, want wanted) bool {
+	return want.words[name] == nil && !want.known || now.Before(t.leaving[name])
 }
 
 // next is when something is due if nothing changes; zero: never.
@@ -93,7 +97,7 @@ func (t *teller) next(now time.Time, want wanted) time.Time {
 		if want.words[name] == nil && !want.known {
 			continue
 		}
-		if want.words[name] == nil && !t.goes(now, name, want) {
+		if t.stays(now, name, want) {
 			at = t.leaving[name]
 		}
 		if next.IsZero() || at.Before(next) {

@@ -33,6 +33,7 @@ type Buckets struct {
 	Leases      Bucket
 	Moves       Bucket
 	Keys        Bucket
+	Pins        Bucket
 }
 
 // OnBus returns the buckets of a connection.
@@ -41,6 +42,6 @@ func OnBus(c *bus.Conn) Buckets {
 	return Buckets{
 		Services: bucket(bus.BucketServices), Servers: bucket(bus.BucketServers), Operator: bucket(bus.BucketOperator),
 		Allocations: bucket(bus.BucketAllocations), Leases: bucket(bus.BucketLeases), Moves: bucket(bus.BucketMoves),
-		Keys: bucket(bus.BucketKeys),
+		Keys: bucket(bus.BucketKeys), Pins: bucket(bus.BucketPins),
 	}
 }

@@ -47,7 +47,7 @@ func (m *Memory) Client() *Memory { return &Memory{memory: m.memory} }
 func NewMemories() Buckets {
 	return Buckets{
 		Services: NewMemory(0), Servers: NewMemory(time.Hour), Operator: NewMemory(0), Allocations: NewMemory(0),
-		Leases: NewMemory(2 * time.Second), Moves: NewMemory(0), Keys: NewMemory(0),
+		Leases: NewMemory(2 * time.Second), Moves: NewMemory(0), Keys: NewMemory(0), Pins: NewMemory(time.Minute),
 	}
 }
 

@@ -150,7 +150,7 @@ func agentTasks(ctx context.Context, cfg config.Agent, keep bool, link agent.Lin
 	}
 	if b.conn != nil {
 		buckets := store.OnBus(b.conn)
-		c.Buckets = &buckets
+		c.Buckets, c.Answers, c.Connected = &buckets, pins.OnBus(b.conn), dataplane.ConnectedUsers
 	}
 	measuring := newLoad(cfg, plane, ch, b)
 	c.Measure = measuring.Measure

@@ -13,7 +13,7 @@ import (
 	"github.com/manycast/manycast/lbd/internal/joiner"
 )
 
-// Action is one of Apply, Prepare, Keep, Send, Takeover, Close and Warn.
+// Action is one of Apply, Prepare, Pin, Keep, Send, Takeover, Close and Warn.
 type Action interface{ action() }
 
 // Apply makes this all that the server accepts and joins: first the one, then what it has ceased to accept is told, then the

@@ -31,8 +31,9 @@ type Core struct {
 	held     map[string]alloc.Allocation // executed, by service; kept also while the service is not known
 	unread   map[string]epoch.Epoch      // of an allocation that is not understood, by service; counts while it is newer
 	closings []closing
-	begins   map[string]*beginning // by service
-	hearing  *hearing              // nil: there is no control channel
+	begins   map[string]*beginning       // by service
+	ahead    map[string]alloc.Allocation // announced, by service: users are pinned by it, who are to go
+	hearing  *hearing                    // nil: there is no control channel
 	presence presence
 }
 
@@ -54,7 +55,7 @@ type closing struct {
 func NewCore(name string, serve []string, link netip.Prefix, settle time.Duration) *Core {
 	return &Core{
 		name: name, serve: serve, link: link, settle: settle,
-		held: map[string]alloc.Allocation{}, unread: map[string]epoch.Epoch{}, begins: map[string]*beginning{},
+		held: map[string]alloc.Allocation{}, unread: map[string]epoch.Epoch{}, begins: map[string]*beginning{}, ahead: map[string]alloc.Allocation{},
 	}
 }
 
@@ -129,7 +130,8 @@ func (c *Core) Registers() []service.Service {
 
 // Announced prepares for an allocation and says so.
 func (c *Core) Announced(now time.Time, name string, a, previous alloc.Allocation) []Action {
-	if _, ok := c.specs[name]; !ok || a.Epoch.Less(c.held[name].Epoch) {
+	s, ok := c.specs[name]
+	if !ok || a.Epoch.Less(c.held[name].Epoch) {
 		return nil
 	}
 	c.expect(now, name, a, previous)
@@ -142,7 +144,8 @@ func (c *Core) Announced(now time.Time, name string, a, previous alloc.Allocatio
 	next := then.apply()
 	peers := slices.Concat(c.peers(), next.Peers)
 	slices.SortFunc(peers, netip.Addr.Compare)
-	out := []Action{Prepare{next.Accept, slices.Compact(peers)}, Send{announce.Prepared{Service: name, Epoch: a.Epoch, Server: c.name}}}
+	prepared := announce.Prepared{Service: name, Epoch: a.Epoch, Server: c.name}
+	out := []Action{Prepare{next.Accept, slices.Compact(peers)}, c.pinAhead(s, a, prepared)}
 	if c.leaves(name) {
 		return append([]Action{c.apply()}, out...)
 	}
@@ -160,6 +163,9 @@ func (c *Core) Committed(now time.Time, name string, a alloc.Allocation) []Actio
 	}
 	before := c.effective(c.current(name))
 	c.held[name] = a
+	if !a.Epoch.Less(c.ahead[name].Epoch) {
+		delete(c.ahead, name)
+	}
 	if s, ok := c.specs[name]; !ok || s.Static() {
 		return []Action{Keep{name, a}}
 	}
@@ -357,7 +363,7 @@ func (c *Core) apply() Apply {
 			e, own, standby = a.Epoch, a.Users(c.name), a.StandbyUsers(c.name)
 		}
 		out.Accept = append(out.Accept, dataplane.AgentService{
-			VIP: s.VIP, VIP6: s.VIP6, Group: s.Group, Tagged: s.Mode == service.Tags, Ports: s.Ports, Leased: !s.Static(),
+			VIP: s.VIP, VIP6: s.VIP6, Group: s.Group, Tagged: s.Mode == service.Tags || pinsUsers(s), Ports: s.Ports, Leased: !s.Static(),
 			Accept: c.accept(s, own), Keeps: keeps(s, c.current(name)), Chains: c.chains(s),
 		})
 		if c.joins(s) {

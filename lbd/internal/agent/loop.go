@@ -20,6 +20,7 @@ import (
 	"github.com/manycast/manycast/lbd/internal/dataplane"
 	"github.com/manycast/manycast/lbd/internal/joiner"
 	"github.com/manycast/manycast/lbd/internal/mover"
+	"github.com/manycast/manycast/lbd/internal/pins"
 	"github.com/manycast/manycast/lbd/internal/store"
 	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
 )
@@ -35,6 +36,9 @@ type Mover interface{ Set(all []mover.View) }
 
 // Closer closes the lost connections to vip and ports and counts them (dataplane.EndConnections).
 type Closer func(ctx context.Context, vip netip.Addr, ports []dataplane.Port, lost func(user netip.AddrPort) bool, how dataplane.Ending) (int, error)
+
+// Connected are the users of TCP connections to addresses and ports (dataplane.ConnectedUsers).
+type Connected func(ctx context.Context, vips []netip.Addr, ports []dataplane.Port) ([]netip.AddrPort, error)
 
 // Health calls report with each change of the application's health until ctx is done (health.Checker).
 type Health func(ctx context.Context, report func(healthy bool, why error))
@@ -57,13 +61,15 @@ type Config struct {
 	Plane     dataplane.AgentPlane
 	Joiner    Joiner
 	Close     Closer
-	Mover     Mover // nil: connections do not move
+	Connected Connected // nil: users are not pinned before they go
+	Mover     Mover     // nil: connections do not move
 	Health    Health
 	Measure   Measure                     // nil: loads are not known
 	HasKey    func(group netip.Addr) bool // joins could be signed; nil: they need not be
 	KeysRead  <-chan struct{}             // closed when HasKey can tell; nil: it always can
 	Buckets   *store.Buckets
 	Announcer announce.Announcer
+	Answers   pins.Answers // of directors to what is pinned; nil: nothing is
 	Log       *slog.Logger
 }
 
@@ -76,24 +82,26 @@ const (
 
 // Loop feeds a Core and carries out its actions; a daemon's task. It owns the data plane and the joiner.
 type Loop struct {
-	cfg       Config
-	core      *Core
-	shelf     store.Shelf
-	registrar *registrar // nil without a bus
-	messages  chan announce.Message
-	closed    chan closeResult
-	verdicts  chan verdict
-	timer     *time.Timer
-	ready     chan struct{}
-	turned    chan struct{}
-	isReady   bool
-	retry     *Apply // what could not be applied
-	retryAt   time.Time
-	peers     []netip.Addr // that were set
-	shelving  shelving
-	work      sync.WaitGroup
-	channel   channel
-	shown     shown
+	cfg         Config
+	core        *Core
+	shelf       store.Shelf
+	registrar   *registrar // nil without a bus
+	pinner      *pinner    // nil: nobody is pinned
+	messages    chan announce.Message
+	closed      chan closeResult
+	pinnedAhead chan announce.Prepared // what may be said now
+	verdicts    chan verdict
+	timer       *time.Timer
+	ready       chan struct{}
+	turned      chan struct{}
+	isReady     bool
+	retry       *Apply // what could not be applied
+	retryAt     time.Time
+	peers       []netip.Addr // that were set
+	shelving    shelving
+	work        sync.WaitGroup
+	channel     channel
+	shown       shown
 }
 
 type closeResult struct {
@@ -105,12 +113,15 @@ type closeResult struct {
 func NewLoop(cfg Config) *Loop {
 	l := &Loop{
 		cfg: cfg, core: NewCore(cfg.Name, cfg.Serve, cfg.Link, cfg.Settle), shelf: store.Shelf{Dir: cfg.StateDir}, shelving: newShelving(),
-		messages: make(chan announce.Message, 1024), closed: make(chan closeResult, 16), verdicts: make(chan verdict), ready: make(chan struct{}), turned: make(chan struct{}),
+		messages: make(chan announce.Message, 1024), closed: make(chan closeResult, 16), pinnedAhead: make(chan announce.Prepared, 16), verdicts: make(chan verdict), ready: make(chan struct{}), turned: make(chan struct{}),
 	}
 	if cfg.Buckets != nil {
 		l.registrar = newRegistrar(cfg.Buckets.Servers, &allocv1.Registration{
 			Name: cfg.Name, Address: cfg.Address.String(), Weight: uint32(cfg.Weight), BootId: rand.Uint64(),
 		}, l.able, cfg.Log)
+	}
+	if cfg.Buckets != nil && cfg.Answers != nil && cfg.Connected != nil {
+		l.pinner = newPinner(cfg.Buckets.Pins, cfg.Answers, cfg.Name, cfg.Log)
 	}
 	l.openChannel()
 	return l
@@ -185,6 +196,9 @@ func (l *Loop) serve(ctx context.Context, joinerEnded <-chan error) error {
 		defer stop()
 		in.allocations, in.restore = l.cfg.Buckets.Allocations.Watch(working), time.After(askWait)
 		l.work.Go(func() { l.registrar.run(ctx, l.keeps) })
+		if l.pinner != nil {
+			l.work.Go(func() { l.pinner.run(ctx, l.keeps) })
+		}
 	} else {
 		in.services = l.cfg.Services
 	}
@@ -247,6 +261,8 @@ func (l *Loop) turn(ctx context.Context, in *inputs) (done bool, err error) {
 		actions = l.message(m)
 	case r := <-l.closed:
 		actions = l.core.Closed(r.Service, r.Epoch, r.connections)
+	case prepared := <-l.pinnedAhead:
+		l.send(prepared)
 	case v := <-l.verdicts:
 		actions = l.health(v)
 	case r := <-l.shelving.ended:
@@ -364,6 +380,13 @@ func (l *Loop) carryOut(ctx context.Context, actions []Action) {
 			if err := errors.Join(l.setPeers(a.Peers), l.cfg.Plane.Prepare(a.Accept)); err != nil {
 				l.cfg.Log.Warn("data plane not prepared: the next move takes longer", "err", err)
 			}
+		case Pin:
+			l.show()
+			if l.pinner == nil {
+				l.send(a.Then)
+				continue
+			}
+			l.work.Go(func() { l.pin(ctx, a) })
 		case Keep:
 			l.shelving.waiting[a.Service] = a.Allocation
 			l.keep()
@@ -388,7 +411,7 @@ func (l *Loop) apply(ctx context.Context, a Apply) {
 		err = l.cfg.Plane.Set(a.Accept)
 	}
 	if err == nil {
-		l.shown.set(l.core.serving())
+		l.show()
 		if l.cfg.Mover != nil {
 			l.cfg.Mover.Set(l.core.views())
 		}

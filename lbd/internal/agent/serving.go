@@ -10,6 +10,7 @@ import (
 
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/service"
+	"github.com/manycast/manycast/lbd/internal/pins"
 )
 
 // Measure reports the server's loads by service, again and again until ctx is done (load.Task). serving may be called at any time.
@@ -23,6 +24,10 @@ type Serving struct {
 	Kept func(connected iter.Seq[netip.AddrPort]) alloc.Kept
 	// MayKeep: there may be something to count.
 	MayKeep bool
+	// Pin takes who is connected here, for the network to bring packets of others' users here; nil: it does not.
+	Pin func(connected iter.Seq[netip.AddrPort])
+
+	pinned func(connected iter.Seq[netip.AddrPort]) pins.Pins
 }
 
 // serving are the services in order of names.
@@ -38,10 +43,24 @@ func (c *Core) serving() []Serving {
 		} else {
 			s.Servers = c.current(name).Used()
 			s.Kept, s.MayKeep = c.kept(s.Service)
+			s.pinned = c.pinned(s.Service)
+			_, isAhead := c.ahead[name]
+			s.MayKeep = s.MayKeep || isAhead
 		}
 		out = append(out, s)
 	}
 	return out
+}
+
+// show lets other goroutines know of what the core knows now.
+func (l *Loop) show() {
+	all := l.core.serving()
+	for i, s := range all {
+		if s.pinned != nil && l.pinner != nil {
+			all[i].Pin = func(connected iter.Seq[netip.AddrPort]) { l.pinner.set(s.pinned(connected)) }
+		}
+	}
+	l.shown.set(all)
 }
 
 // shown is what other goroutines may know of the core.

@@ -139,6 +139,9 @@ func (t *Task) countKept(ctx context.Context, serving []agent.Serving, loads map
 				continue
 			}
 		}
+		if s.Pin != nil {
+			s.Pin(slices.Values(connected))
+		}
 		k := s.Kept(slices.Values(connected))
 		l.Kept = &k
 		loads[s.Name] = l

@@ -8,9 +8,10 @@ import (
 
 // Gate is what a FakeAgent does with the packets of a flow.
 type Gate struct {
-	Held bool
-	Pass netip.Addr // valid: passed on to that server
-	Lead netip.Addr // valid: that server's, as SetFlows said
+	Held  bool
+	Armed bool
+	Pass  netip.Addr // valid: passed on to that server
+	Lead  netip.Addr // valid: that server's, as SetFlows said
 }
 
 // forwards is the Forwarder of a FakeAgent: it checks as the real one does, and records.
@@ -59,6 +60,11 @@ func (f *forwards) Hold(flows []Flow) error {
 	return f.change(checkFlows(flows), func() { f.set(flows, Gate{Held: true}) })
 }
 
+// Arm records gates.
+func (f *forwards) Arm(flows []Flow) error {
+	return f.change(checkFlows(flows), func() { f.set(flows, Gate{Armed: true}) })
+}
+
 // Pass records gates.
 func (f *forwards) Pass(flows []Flow, to netip.Addr) error {
 	wrong := checkFlows(flows)
@@ -81,6 +87,17 @@ func (f *forwards) Release(flows []Flow) error {
 			if !f.gates[flow].Lead.IsValid() {
 				delete(f.gates, flow)
 				f.released = append(f.released, flow)
+			}
+		}
+	})
+}
+
+// Abandon removes gates.
+func (f *forwards) Abandon(flows []Flow) error {
+	return f.change(checkFlows(flows), func() {
+		for _, flow := range flows {
+			if !f.gates[flow].Lead.IsValid() {
+				delete(f.gates, flow)
 			}
 		}
 	})

@@ -55,11 +55,16 @@ type Forwarder interface {
 	// Hold keeps the packets of flows here until Release: at most HoldFrames of each and HoldBytes of all, what is more is dropped
 	// and counted. A flow is held, passed on or led to one server: what was said last holds.
 	Hold(flows []Flow) error
+	// Arm keeps those alone that another server sends on here by its Pass. What comes from routers goes the way of its chain: to where the
+	// connection is still.
+	Arm(flows []Flow) error
 	// Pass sends packets of flows on to a server, whether they are known here or not, until Release. It has the last word: what it
 	// does not know either it resets.
 	Pass(flows []Flow, to netip.Addr) error
-	// Release ends Hold and Pass. Packets that were held go up first, in their order.
+	// Release ends Hold, Arm and Pass. Packets that were held go up first, in their order: the connection has to be here.
 	Release(flows []Flow) error
+	// Abandon ends them, too, where the connection is not here: packets that were held are dropped, and TCP sends them again.
+	Abandon(flows []Flow) error
 	// SetFlows adds owners of flows: packets of such a flow that is not known here go there, before any chain, and the owner has the
 	// last word.
 	SetFlows(owners map[Flow]netip.Addr) error

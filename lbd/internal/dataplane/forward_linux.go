@@ -31,6 +31,7 @@ const (
 	gateOpening
 	gatePass
 	gateLead
+	gateArmed
 )
 
 // forwarder is the Forwarder of the kernel.

@@ -426,6 +426,39 @@ func TestNetPass(t *testing.T) {
 	}
 }
 
+// TestNetArm: b is to get a connection that a has. Its packets go to a by b's chain, as if nothing were to come, until a passes them on: then b
+// holds them.
+func TestNetArm(t *testing.T) {
+	s := newSite(t, "a", "b")
+	s.start("a")
+	n := s.numbers(testVIP, 20, time.Millisecond)
+	s.move("b")
+	n.more(t, 50)
+	flow, a, b := []Flow{n.link.flow()}, s.planes["a"], s.planes["b"]
+	if err := b.Arm(flow); err != nil {
+		t.Fatal(err)
+	}
+	n.more(t, 100)
+	if c := s.counters("b"); c.Held != 0 {
+		t.Errorf("b holds %d packets that a is to get", c.Held)
+	}
+	if err := a.Pass(flow, s.address("b")); err != nil {
+		t.Fatal(err)
+	}
+	testnet.Eventually(t, 5*time.Second, func() bool { return s.counters("b").Held > 2 }, "b holds what a passes on")
+	if err := a.Release(flow); err != nil { // a keeps it after all
+		t.Fatal(err)
+	}
+	if err := b.Abandon(flow); err != nil {
+		t.Fatal(err)
+	}
+	n.more(t, 100)
+	n.finish(t)
+	if c := s.counters("b"); c.ForwardEnded != 0 {
+		t.Errorf("b counted %+v", c)
+	}
+}
+
 // The plane is closed and the next one takes over: chains, peers and owners of flows go on, gates end.
 func TestNetForwardTakeOver(t *testing.T) {
 	s := newSite(t, "a", "b")

@@ -252,7 +252,12 @@ func (h *holder) close() error {
 }
 
 // Hold has the program count before it holds.
-func (f *forwarder) Hold(flows []Flow) error {
+func (f *forwarder) Hold(flows []Flow) error { return f.keepBack(flows, gateHold) }
+
+// Arm is Hold of what another server sends on alone.
+func (f *forwarder) Arm(flows []Flow) error { return f.keepBack(flows, gateArmed) }
+
+func (f *forwarder) keepBack(flows []Flow, kind uint32) error {
 	if err := checkFlows(flows); err != nil {
 		return err
 	}
@@ -267,7 +272,7 @@ func (f *forwarder) Hold(flows []Flow) error {
 		if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
 			return fmt.Errorf("hold %s: %w", flow, err)
 		}
-		if err := f.put(flow, gateMapValue{Kind: gateHold}); err != nil {
+		if err := f.put(flow, gateMapValue{Kind: kind}); err != nil {
 			return err
 		}
 	}
@@ -296,6 +301,16 @@ func (f *forwarder) Release(flows []Flow) error {
 	return errors.Join(err, f.remove(gone))
 }
 
+// Abandon removes gates but for owners of flows.
+func (f *forwarder) Abandon(flows []Flow) error {
+	if err := checkFlows(flows); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.remove(slices.DeleteFunc(slices.Clone(flows), func(flow Flow) bool { return f.gates[flow] == gateLead }))
+}
+
 // startRelease ends what is passed on, and begins to open what is held.
 func (f *forwarder) startRelease(flows []Flow) (opening []Flow, err error) {
 	f.mu.Lock()
@@ -305,7 +320,7 @@ func (f *forwarder) startRelease(flows []Flow) (opening []Flow, err error) {
 		switch f.gates[flow] {
 		case gatePass:
 			passed = append(passed, flow)
-		case gateHold, gateOpening:
+		case gateHold, gateArmed, gateOpening:
 			if err := f.put(flow, gateMapValue{Kind: gateOpening}); err != nil {
 				return opening, err
 			}

@@ -139,7 +139,7 @@ func takerTable() map[cell]takerRule {
 
 // Limits are times and sizes. Zero fields take the defaults.
 type Limits struct {
-	Window int // of a batch: transfers at a time, default 64
+	Window int // of a batch: transfers at a time, default 8: each waits for the others
 	States int // bytes of states sent and not yet answered, of all batches; above it no transfer begins, default 64 MiB
 	Held   int // transfers at a time of a taker, default 4,096
 	Asked  int // flows asked for at a time by themselves, default 1,024
@@ -168,7 +168,7 @@ func (l Limits) withDefaults() Limits {
 			*v = d
 		}
 	}
-	count(&l.Window, 64)
+	count(&l.Window, 8)
 	count(&l.States, 64<<20)
 	count(&l.Held, 4096)
 	count(&l.Asked, 1024)

@@ -43,7 +43,7 @@ func (h *hands) pass(t handover.Transfer, to netip.Addr) {
 	})
 }
 
-func (h *hands) unpass(t handover.Transfer) { h.do(t.Flow, func() { h.open(t) }) }
+func (h *hands) unpass(t handover.Transfer) { h.do(t.Flow, func() { h.open(t, h.gates.Release) }) }
 
 func (h *hands) freeze(t handover.Transfer, heard func(now time.Time, state []byte, err error) []handover.Action) {
 	h.do(t.Flow, func() {
@@ -79,7 +79,7 @@ func (h *hands) close(t handover.Transfer) {
 	})
 	time.AfterFunc(passFor, func() {
 		if h.ctx.Err() == nil {
-			h.open(t)
+			h.open(t, h.gates.Release)
 		}
 	})
 }

@@ -14,9 +14,11 @@ import (
 
 // Gates is what a Mover uses of dataplane.Forwarder.
 type Gates interface {
+	Arm(flows []dataplane.Flow) error
 	Hold(flows []dataplane.Flow) error
 	Pass(flows []dataplane.Flow, to netip.Addr) error
 	Release(flows []dataplane.Flow) error
+	Abandon(flows []dataplane.Flow) error
 	Knows(flow dataplane.Flow) (bool, error)
 }
 
@@ -191,8 +193,8 @@ func (h *hands) shut(t handover.Transfer, set func([]dataplane.Flow) error) {
 	h.failed("gate not shut: packets may meet a connection that moves", t.Flow, set([]dataplane.Flow{plain(t.Flow)}))
 }
 
-// open opens the gate, unless it is another transfer's by now.
-func (h *hands) open(t handover.Transfer) {
+// open opens the gate by one of Gates' ways, unless it is another transfer's by now.
+func (h *hands) open(t handover.Transfer, way func([]dataplane.Flow) error) {
 	h.mu.Lock()
 	mine := h.gate[t.Flow] == t.ID
 	if mine {
@@ -200,6 +202,6 @@ func (h *hands) open(t handover.Transfer) {
 	}
 	h.mu.Unlock()
 	if mine {
-		h.failed("gate not opened", t.Flow, h.gates.Release([]dataplane.Flow{plain(t.Flow)}))
+		h.failed("gate not opened", t.Flow, way([]dataplane.Flow{plain(t.Flow)}))
 	}
 }

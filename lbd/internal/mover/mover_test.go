@@ -36,7 +36,7 @@ func TestConnectionsOfMovedUsersGoToTheirNewServer(t *testing.T) {
 				t.Fatalf("connection %d has another's session", i)
 			}
 			for name, s := range b.servers {
-				if g := s.plane.Gate(planeFlow(i)); g.Held || g.Pass.IsValid() {
+				if g := s.plane.Gate(planeFlow(i)); g.Held || g.Armed || g.Pass.IsValid() {
 					t.Fatalf("the gate of connection %d at %s is shut: %+v", i, name, g)
 				}
 			}
@@ -204,7 +204,7 @@ func TestReadyIsSaidWhenPacketsAreHeld(t *testing.T) {
 				t.Fatal(err)
 			}
 			m, err := link.Receive()
-			if ready, is := m.(handover.Ready); err != nil || !is || ready.ID != o.ID || !b.servers["s2"].plane.Gate(planeFlow(i)).Held {
+			if ready, is := m.(handover.Ready); err != nil || !is || ready.ID != o.ID || !b.servers["s2"].plane.Gate(planeFlow(i)).Armed {
 				t.Fatalf("answered %+v, %v, and the gate is %+v", m, err, b.servers["s2"].plane.Gate(planeFlow(i)))
 			}
 		}

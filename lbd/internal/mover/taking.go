@@ -9,20 +9,21 @@ import (
 
 // What the taker has done to a connection.
 
+// hold keeps what the giver sends on once it has frozen the connection. Until its state is here packets go to the giver: nobody waits.
 func (h *hands) hold(t handover.Transfer) {
-	h.do(t.Flow, func() { h.shut(t, h.gates.Hold) })
+	h.do(t.Flow, func() { h.shut(t, h.gates.Arm) })
 }
 
-// release lets packets in. Where the connection did not come to live here they go to the giver, which has to hear first that it is to keep it: until
-// then it sends them back.
+// release lets packets in. Where the connection did not come to live here the giver has to hear first that it is to keep it: until then it sends back
+// what goes to it.
 func (h *hands) release(t handover.Transfer) {
 	h.do(t.Flow, func() {
 		if h.isLive(t.ID) {
-			h.open(t)
+			h.open(t, h.gates.Release)
 			return
 		}
 		h.end(t.ID)
-		time.AfterFunc(giverHears, func() { h.open(t) })
+		time.AfterFunc(giverHears, func() { h.open(t, h.gates.Abandon) })
 	})
 }
 
@@ -32,6 +33,7 @@ const giverHears = 200 * time.Millisecond
 func (h *hands) restore(t handover.Transfer, state []byte, heard func(now time.Time, id handover.ID, err error) []handover.Action) {
 	c := h.of(t.ID)
 	h.do(t.Flow, func() {
+		h.shut(t, h.gates.Hold)
 		var err error
 		c.socket, err = h.sockets.Restore(state)
 		h.tell(func(now time.Time) []handover.Action { return heard(now, t.ID, err) })

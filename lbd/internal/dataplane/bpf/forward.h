@@ -77,7 +77,7 @@ struct {
 	__type(value, struct chain);
 } chains SEC(".maps");
 
-enum { GATE_HOLD = 1, GATE_OPENING, GATE_PASS, GATE_LEAD };
+enum { GATE_HOLD = 1, GATE_OPENING, GATE_PASS, GATE_LEAD, GATE_ARMED };
 
 /* What Hold, Pass and SetFlows said. */
 struct gate {
@@ -262,9 +262,9 @@ static __always_inline enum decision decide(struct __sk_buff *skb, struct arriva
 	}
 	if (kind == GATE_PASS)
 		return to_server(a, to, FINAL, PASS);
-	if (a->kind == TCP && (kind == GATE_HOLD || kind == GATE_OPENING)) {
+	if (a->kind == TCP && (kind == GATE_HOLD || kind == GATE_OPENING || (kind == GATE_ARMED && a->epoch == FINAL))) {
 		struct holding *h = bpf_map_lookup_elem(&holdings, &a->flow);
-		if (h && (kind == GATE_HOLD || h->held != h->released)) {
+		if (h && (kind != GATE_OPENING || h->held != h->released)) {
 			__sync_fetch_and_add(&h->held, 1);
 			return HOLD;
 		}

@@ -87,15 +87,17 @@ func directorTasks(ctx context.Context, cfg config.Director, keep bool, plane da
 		}
 		tasks = append(tasks, l)
 	}
+	collect := collectors(metrics.NewCounters("director", plane.Counters), c)
 	if len(cfg.Tags.Routers) > 0 {
 		buckets := store.OnBus(b.conn)
-		tasks = append(tasks, binder.New(binder.Config{
+		told := binder.New(binder.Config{
 			Name: cfg.Name, Routers: cfg.Tags.Routers, Lifetime: cfg.Tags.Lifetime, Hold: cfg.Tags.Hold,
 			Services: b.services(ctx, ""), Allocations: buckets.Allocations, Pins: buckets.Pins, Answers: pins.OnBus(b.conn),
 			Router: binder.OnBus(b.conn), Log: b.log,
-		}))
+		})
+		tasks, collect = append(tasks, told), append(collect, told)
 	}
-	return withMetrics(tasks, cfg.Metrics.Listen, collectors(metrics.NewCounters("director", plane.Counters), c)...)
+	return withMetrics(tasks, cfg.Metrics.Listen, collect...)
 }
 
 func runAgent(ctx context.Context, cfg config.Agent, keep bool, stderr io.Writer) error {
@@ -172,12 +174,14 @@ func agentTasks(ctx context.Context, cfg config.Agent, keep bool, link agent.Lin
 	c.Mover = h
 	if ch != nil {
 		c.Channel, c.Pause = ch, ch.Pause
-		loop := agent.NewLoop(c)
+	}
+	loop := agent.NewLoop(c)
+	if ch != nil {
 		ch.OnBeat(loop.Beat)
 		ch.SpeakWhile(loop.Alive)
 		tasks = append(tasks, daemon.Beneath(ch, h.beneath(loop))) // the loop's last word is said on the channel
 	} else {
-		tasks = append(tasks, h.beneath(agent.NewLoop(c)))
+		tasks = append(tasks, h.beneath(loop))
 	}
 	if cfg.Leader.Enabled {
 		l, err := newLeader(ctx, cfg.Leader, cfg.Name, cfg.Name, cfg.StateDir, c.Announcer, ch, b)
@@ -188,7 +192,7 @@ func agentTasks(ctx context.Context, cfg config.Agent, keep bool, link agent.Lin
 	}
 	tasks = append(tasks, b.answers(ch)...)
 	shown := append(collectors(metrics.NewCounters("agent", plane.Counters), ch), h.collectors()...)
-	return withMetrics(tasks, cfg.Metrics.Listen, append(shown, measuring)...)
+	return withMetrics(tasks, cfg.Metrics.Listen, append(shown, measuring, loop)...)
 }
 
 // newLoad measures what the server has to do.

@@ -101,8 +101,6 @@ serve = ["web"]
 [keys]
 dir = %q
 member = ""
-[handover]
-socket = %q
 [bus]
 urls = ["nats://127.0.0.1:1"]
 credentials = %q
@@ -110,7 +108,7 @@ credentials = %q
 group = %q
 identity = %q
 authority = %q
-`, name, filepath.Join(n.BPFFS(), name), dir, keys, filepath.Join(dir, "migrate.sock"), bus.CredentialsPath(dir, "agent"), controltest.Group, identity, authority+".pub")
+`, name, filepath.Join(n.BPFFS(), name), dir, keys, bus.CredentialsPath(dir, "agent"), controltest.Group, identity, authority+".pub")
 	file := filepath.Join(dir, "agent.toml")
 	must(t, os.WriteFile(file, []byte(config), 0o600))
 	self, err := os.Executable()

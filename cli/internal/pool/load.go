@@ -17,6 +17,7 @@ import (
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/service"
 	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
+	handoverv1 "github.com/manycast/manycast/proto/handover/v1"
 	servicev1 "github.com/manycast/manycast/proto/service/v1"
 )
 
@@ -44,9 +45,13 @@ func (s *Store) load(ctx context.Context) (*Snapshot, error) {
 		{bus.BucketServers, l.registration},
 		{bus.BucketOperator, l.operator},
 		{bus.BucketMoves, l.dampened},
+		{bus.BucketPins, l.pins},
 	}
 	for _, step := range steps {
 		entries, err := s.Bucket(step.bucket).List(ctx)
+		if errors.Is(err, bus.ErrNoBucket) && step.bucket == bus.BucketPins {
+			continue // a bus of an earlier release
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -154,6 +159,22 @@ func (l *loader) registration(e bus.Entry) error {
 		l.renewed = map[string]time.Time{}
 	}
 	l.renewed[e.Key] = e.Created
+	return nil
+}
+
+func (l *loader) pins(e bus.Entry) error {
+	svc, name, ok := strings.Cut(e.Key, ".")
+	if !ok {
+		return errors.New("its key is not SERVICE.NAME")
+	}
+	var p handoverv1.Pins
+	if err := proto.Unmarshal(e.Value, &p); err != nil {
+		return err
+	}
+	if l.services[svc] != nil {
+		m := l.server(svc, name)
+		m.Pinned, m.Unpinned = len(p.GetUsers()), int(p.GetOver())+int(p.GetApart())
+	}
 	return nil
 }
 

@@ -46,6 +46,8 @@ type Server struct {
 	Drained    bool
 	Dampened   time.Time   // kept out until then, for it died again and again; zero: it is not
 	Load       *alloc.Load // of its last registration; nil: it does not say
+	Pinned     int         // users of others whose packets come to it for their connections
+	Unpinned   int         // such users whose packets are forwarded: too many, of IPv6, or told apart by port
 	Wish       uint64      // revision of what the operator wants; 0: nothing
 }
 

@@ -30,6 +30,8 @@ type pinner struct {
 	holders pinHolders
 	news    chan struct{} // closed and replaced when something was written or answered
 	failing bool
+	held    uint64 // times that routers held what hurried in time
+	late    uint64 // and did not
 }
 
 func newPinner(b store.Bucket, a pins.Answers, name string, log *slog.Logger) *pinner {
@@ -62,6 +64,9 @@ func (p *pinner) ahead(ctx context.Context, of pins.Pins) {
 		p.mu.Lock()
 		revision, news := p.book.revisionOf(of.Service, version), p.news
 		held := revision > 0 && p.holders.hold(time.Now(), of.Service, revision)
+		if held {
+			p.held++
+		}
 		p.mu.Unlock()
 		if held {
 			return
@@ -69,6 +74,9 @@ func (p *pinner) ahead(ctx context.Context, of pins.Pins) {
 		select {
 		case <-news:
 		case <-ctx.Done():
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.late++
 			return
 		}
 	}

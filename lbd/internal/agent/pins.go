@@ -23,9 +23,10 @@ func (Pin) action() {}
 // pinsUsers reports whether the network is to bring packets of kept connections straight here.
 func pinsUsers(s service.Service) bool { return s.Handover.Has(service.Pin) && !s.Static() }
 
-// pinAhead pins the users that this server loses by an announced allocation, and may have connections with, before they go.
+// pinAhead pins the users that this server loses by an announced allocation, and may have connections with, before they go. Where connections
+// are to go with them, it is pinned what is left.
 func (c *Core) pinAhead(s service.Service, a alloc.Allocation, then announce.Prepared) Action {
-	if !pinsUsers(s) || !c.loses(c.effective(c.current(s.Name)), a) {
+	if !pinsUsers(s) || s.Handover.Has(service.Transfer) || !c.loses(c.effective(c.current(s.Name)), a) {
 		return Send{then}
 	}
 	c.ahead[s.Name] = a

@@ -75,10 +75,12 @@ func TestLoserPinsItsUsers(t *testing.T) {
 // Who loses nobody, or does not pin, is prepared at once.
 func TestWhoPinsNobodyIsPrepared(t *testing.T) {
 	a := followed(allocation(1, s2, s1), allocation(2, s2, s3), allocation(3, s1, s3))
+	transfers := pinning(service.Tags)
+	transfers.Handover.Strategies = []service.Strategy{service.Transfer, service.Pin}
 	for name, c := range map[string]struct {
 		service service.Service
 		next    int
-	}{"loses nobody": {pinning(service.Tags), 1}, "forwards": {keeping(service.Tags), 2}} {
+	}{"loses nobody": {pinning(service.Tags), 1}, "forwards": {keeping(service.Tags), 2}, "transfers first": {transfers, 2}} {
 		core := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
 		core.SetServices(start, []service.Service{c.service})
 		core.Committed(start, "web", a[0])

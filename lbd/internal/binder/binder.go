@@ -309,6 +309,7 @@ type words struct {
 	services    []service.Service
 	allocations map[string]allocated
 	pins        map[string]map[string]pinned // by service and server
+	counted     map[string]pinCount          // of pins, by service
 	synced      bool                         // all that there were have come: of others nobody serves
 	now         wanted
 }
@@ -320,7 +321,7 @@ type allocated struct {
 }
 
 func newWords(cfg Config) words {
-	return words{lifetime: cfg.Lifetime, hold: cfg.Hold, allocations: map[string]allocated{}, pins: map[string]map[string]pinned{}}
+	return words{lifetime: cfg.Lifetime, hold: cfg.Hold, allocations: map[string]allocated{}, pins: map[string]map[string]pinned{}, counted: map[string]pinCount{}}
 }
 
 func (w *words) get() wanted {
@@ -333,6 +334,7 @@ func (w *words) setServices(all []service.Service) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.services, w.now.known = all, true
+	clear(w.counted)
 	w.settle("")
 }
 

@@ -88,14 +88,18 @@ func (w *words) exceptions(s service.Service, a allocated) []exception {
 	if !s.Handover.Has(service.Pin) || a.Zero() {
 		return nil
 	}
-	users := map[netip.Addr]exception{}
+	users, all := map[netip.Addr]exception{}, 0
 	for server, p := range w.pins[s.Name] {
+		all += len(p.Users)
 		for _, u := range p.Users {
 			x, ok := hadUser(s, a, u, server)
 			if was, twice := users[u]; ok && (!twice || x.rank < was.rank) {
 				users[u] = x
 			}
 		}
+	}
+	if delete(w.counted, s.Name); all > 0 {
+		w.counted[s.Name] = pinCount{len(users), all - len(users)}
 	}
 	return slices.SortedFunc(maps.Values(users), func(x, y exception) int { return x.user.Compare(y.user) })
 }

@@ -282,3 +282,21 @@ func TestPinsAfterAnotherMode(t *testing.T) {
 		t.Errorf("says %v, want nobody to be pinned", word)
 	}
 }
+
+func TestPinsAreCounted(t *testing.T) {
+	w := newWords(Config{})
+	all := followed(owned(1, "s1", "s1"), owned(2, "s2", "s1"))
+	s := parse(t, pinning)[0]
+	w.setPins(time.Now(), pinsOf("s1", 2, "10.1.0.2", "10.1.0.4", "10.1.0.3"), 1)
+	w.setPins(time.Now(), pinsOf("s3", 2, "10.1.0.2"), 2)
+	w.word(s, allocated{Allocation: all[1]})
+	if got := w.counted["web"]; got != (pinCount{2, 2}) {
+		t.Errorf("counted %+v, want two told, and two refused", got)
+	}
+	w.dropPins("web", "s1")
+	w.dropPins("web", "s3")
+	w.word(s, allocated{Allocation: all[1]})
+	if got := w.counted["web"]; got != (pinCount{}) {
+		t.Errorf("nobody is pinned: counted %+v", got)
+	}
+}

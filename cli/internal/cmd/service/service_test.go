@@ -14,6 +14,7 @@ import (
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/service"
 	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
+	handoverv1 "github.com/manycast/manycast/proto/handover/v1"
 	servicev1 "github.com/manycast/manycast/proto/service/v1"
 )
 
@@ -176,6 +177,7 @@ func TestListAndShow(t *testing.T) {
 		"- {name: s1, address: 10.0.1.1, portions: [0.0.0.0/0.0.0.1]}\n- {name: s2, address: 10.0.2.1, portions: [0.0.0.1/0.0.0.1]}\n")
 	b.Register("web", "s3", "10.0.3.1", 1, false)
 	b.Put(bus.BucketOperator, "web.s2", &allocv1.Operator{Drained: true})
+	b.Put(bus.BucketPins, "web.s2", &handoverv1.Pins{Users: []uint32{0x0a010002, 0x0a010004}, Over: 1, Apart: 2})
 	b.Allocate("web", a, b.Next(a, 2, cmdtest.Alive("s1", 2)))
 	cmdtest.Golden(t, "list", b.OK("service", "list"))
 	cmdtest.Golden(t, "show", b.OK("service", "show", "web"))

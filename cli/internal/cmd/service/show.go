@@ -87,6 +87,12 @@ func details(snap *pool.Snapshot, svc *pool.Service) cmdutil.Table {
 		if m.Drained {
 			text += ", drained"
 		}
+		if m.Pinned > 0 {
+			text += fmt.Sprintf(", %d users of others pinned", m.Pinned)
+		}
+		if m.Unpinned > 0 {
+			text += fmt.Sprintf(", %d forwarded", m.Unpinned)
+		}
 		lines = append(lines, []string{"server " + m.Name, text})
 	}
 	return pool.Details(lines)

@@ -41,6 +41,13 @@ func suites() []suite {
 			{name: "packet forwarded to another server, sender included", unit: "ns", metric: "ns/forwarded", against: "not forwarded", versus: "ns/direct"},
 			{name: "upload forwarded to another server", unit: "MB/s", metric: "MB/s-forwarded", against: "not forwarded", versus: "MB/s-direct"},
 		}},
+		{pkg: "./lbd/internal/mover", bench: "NetTransfer", benchtime: "300x", figures: []figure{
+			{name: "blackout of a transfer, paced stream, p50", unit: "ms", metric: "blackout-p50-ms", against: "longest wait in 30 ms of quiet, p50", versus: "quiet-p50-ms"},
+			{name: "blackout of a transfer, paced stream, p99", unit: "ms", metric: "blackout-p99-ms", against: "longest wait in 30 ms of quiet, p99", versus: "quiet-p99-ms"},
+		}},
+		{pkg: "./lbd/internal/mover", bench: "NetBatch", benchtime: "2x", figures: []figure{
+			{name: "10,000 idle connections moved in one batch", unit: "connections/s", metric: "connections/s", against: "frozen and restored, one after the other", versus: "connections/s-kernel"},
+		}},
 		{pkg: "./lbd/internal/relay", bench: "Relay", benchtime: "5x", figures: []figure{
 			{name: "HTTP requests through the relay", unit: "requests/s", metric: "requests/s-relay", against: "without it", versus: "requests/s-direct"},
 			{name: "download through the relay", unit: "MB/s", metric: "MB/s-relay", against: "without it", versus: "MB/s-direct"},

@@ -169,7 +169,7 @@ var front = netip.MustParseAddrPort("192.0.2.80:80")
 
 var web = service.Service{
 	Name: "web", VIP: front.Addr(), Ports: []service.Port{{Proto: "tcp", Number: 80}}, Slots: alloc.Slots{By: alloc.Suffix, Bits: 1},
-	Handover: service.Handover{Strategies: []service.Strategy{service.Transfer, service.Forward}, Deadline: 2 * time.Second},
+	Handover: service.Handover{Strategies: []service.Strategy{service.Transfer, service.Forward}, Deadline: time.Minute},
 }
 
 // bench are servers with everything around them.

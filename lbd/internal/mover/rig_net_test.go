@@ -1,0 +1,397 @@
+package mover
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/control"
+	"github.com/manycast/manycast/internal/control/identity"
+	"github.com/manycast/manycast/internal/epoch"
+	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/internal/testnet"
+	"github.com/manycast/manycast/lbd/internal/apps"
+	"github.com/manycast/manycast/lbd/internal/dataplane"
+	"github.com/manycast/manycast/lbd/internal/handover/peer"
+	"github.com/manycast/manycast/lbd/migrate"
+)
+
+// rig is a user, a router, and two servers with everything that a connection needs to go from one to the other: kernels' sockets, programs, links
+// and applications. The control channel alone is in memory. The router leads all users to one server, as by tags.
+//
+//	user (10.9.0.11) --- router --- s1 (10.0.1.1), s2 (10.0.2.1)
+type rig struct {
+	t       testing.TB
+	user    *testnet.Node
+	router  *testnet.Node
+	servers map[string]*rigServer
+	last    alloc.Allocation
+}
+
+type rigServer struct {
+	*Mover
+	node  *testnet.Node
+	plane dataplane.AgentPlane
+	apps  *apps.Server
+	path  string      // of the applications' socket
+	idle  atomic.Bool // the application says nothing
+}
+
+func rigAddress(name string) string { return fmt.Sprintf("10.0.%d.1", number(name)) }
+
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	n := testnet.New(t)
+	r := &rig{t: t, user: n.Node("user"), router: n.Node("router"), servers: map[string]*rigServer{}}
+	n.Link(r.user, "eth0", "10.9.0.11/24", r.router, "users", "10.9.0.254/24")
+	r.user.Route("default", "10.9.0.254")
+	r.router.Sysctl("net.ipv4.ip_forward", "1")
+	hub := control.NewHub(50*time.Millisecond, 5*time.Second) // a busy machine is no dead server
+	authority, err := identity.NewAuthority()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"s1", "s2"} {
+		s := &rigServer{node: n.Node(name)}
+		n.Link(s.node, "eth0", rigAddress(name)+"/24", r.router, name, fmt.Sprintf("10.0.%d.254/24", number(name)))
+		s.node.Route("default", fmt.Sprintf("10.0.%d.254", number(name)))
+		r.servers[name] = s
+		r.start(name, hub, authority, filepath.Join(n.BPFFS(), name))
+	}
+	r.commit("s1")
+	for name, s := range r.servers {
+		s.serve(t, name)
+	}
+	return r
+}
+
+// start runs what an agent has of it.
+func (r *rig) start(name string, hub *control.Hub, authority identity.Authority, bpffs string) {
+	s := r.servers[name]
+	address := netip.MustParseAddr(rigAddress(name))
+	member := hub.Join(control.Member{Name: name, Role: control.Server, Address: address}, nil)
+	member.SetStatus(control.Status{OK: true})
+	id, err := identity.New(authority, identity.Certificate{
+		Name: name, Role: control.Server, Address: address, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	network := TLS{Config: peer.Config{Identity: id, Authority: authority.Public(), Boot: bootOf(name)}, Refused: func(netip.AddrPort, error) {}}
+	log := slog.New(slog.DiscardHandler)
+	s.do(r.t, func() (err error) {
+		s.plane, err = dataplane.OpenAgent(dataplane.AgentConfig{Interface: "eth0", Bpffs: bpffs, Forward: dataplane.Forward{Port: 8464, Address: address}})
+		if err == nil {
+			network.Listener, err = peer.Listen(rigAddress(name)+":8465", network.Config)
+		}
+		return err
+	})
+	s.path = filepath.Join(r.t.TempDir(), "sock")
+	s.apps = apps.NewServer(s.path, apps.DefaultLimits(), log)
+	s.Mover = New(Config{
+		Name: name, Boot: bootOf(name), Address: rigAddress(name) + ":8465", Channel: member, Network: inNode{network, s}, Apps: s.apps,
+		Sockets: socketsIn{s}, Gates: gatesIn{s.plane, s}, Connected: s.connected, Log: log,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	work.Go(func() { _ = s.apps.Run(ctx) })
+	work.Go(func() { _ = s.Run(ctx) })
+	<-s.apps.Ready()
+	r.t.Cleanup(func() {
+		cancel()
+		work.Wait()
+		member.Leave()
+		s.do(r.t, func() error { return s.plane.Close(false) })
+	})
+}
+
+func (s *rigServer) do(t testing.TB, f func() error) {
+	t.Helper()
+	if err := s.node.Do(f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What touches sockets and programs does it inside of the server's namespace.
+
+func (s *rigServer) connected(ctx context.Context, vips []netip.Addr, ports []dataplane.Port) (users []netip.AddrPort, err error) {
+	doErr := s.node.Do(func() error {
+		users, err = dataplane.ConnectedUsers(ctx, vips, ports)
+		return err
+	})
+	return users, doErr
+}
+
+type inNode struct {
+	TLS
+	s *rigServer
+}
+
+func (n inNode) Dial(ctx context.Context, address, name string) (l Link, boot uint64, err error) {
+	err = n.s.node.Do(func() error {
+		l, boot, err = n.TLS.Dial(ctx, address, name)
+		return err
+	})
+	return l, boot, err
+}
+
+type socketsIn struct{ s *rigServer }
+
+func (k socketsIn) Freeze(fd int) (socket Socket, state []byte, err error) {
+	err = k.s.node.Do(func() error {
+		socket, state, err = Kernel{}.Freeze(fd)
+		return err
+	})
+	return socket, state, err
+}
+
+func (k socketsIn) Drop(fd int) error { return Kernel{}.Drop(fd) }
+
+func (k socketsIn) Restore(state []byte) (socket Socket, err error) {
+	err = k.s.node.Do(func() error {
+		socket, err = Kernel{}.Restore(state)
+		return err
+	})
+	return socket, err
+}
+
+type gatesIn struct {
+	Gates
+	s *rigServer
+}
+
+func (g gatesIn) Knows(flow dataplane.Flow) (known bool, err error) {
+	err = g.s.node.Do(func() error {
+		known, err = g.Gates.Knows(flow)
+		return err
+	})
+	return known, err
+}
+
+var everybody = portion.Union{{Permit: []portion.Portion{portion.MustParse("0.0.0.0/0.0.0.0")}}}
+
+// commit gives all users to a server.
+func (r *rig) commit(owner string) {
+	r.t.Helper()
+	names := []string{"s1", "s2"}
+	o := uint16(number(owner) - 1)
+	next := alloc.Allocation{
+		Epoch: epoch.Epoch{Term: 1, Number: r.last.Epoch.Number + 1}, Slots: web.Slots, Servers: names, Owner: []uint16{o, o}, Standby: []uint16{alloc.None, alloc.None},
+		Addresses: []netip.Addr{netip.MustParseAddr(rigAddress("s1")), netip.MustParseAddr(rigAddress("s2"))},
+	}
+	next.Trail = alloc.Follow(r.last, next, alloc.Holders{"s1": {}, "s2": {}})
+	r.last = next
+	for _, name := range []string{owner, names[1-o]} {
+		s := r.servers[name]
+		service := dataplane.AgentService{
+			VIP: front.Addr(), Tagged: true, Ports: []dataplane.Port{{Proto: "tcp", Number: front.Port()}}, Keeps: true,
+			Chains: []dataplane.Chain{{Users: everybody}},
+		}
+		if name == owner {
+			service.Accept = everybody
+			for _, h := range next.ChainOf(0).Hops {
+				if h.Server != name {
+					service.Chains[0].Hops = append(service.Chains[0].Hops, dataplane.Hop{Address: h.Address, Until: uint32(h.Until.Number)})
+				}
+			}
+		} else {
+			service.Chains[0].Owner = next.Address(owner)
+		}
+		s.do(r.t, func() error {
+			return errors.Join(s.plane.SetPeers(next.Addresses), s.plane.Set([]dataplane.AgentService{service}))
+		})
+		if name == owner {
+			r.router.Route(front.Addr().String()+"/32", rigAddress(owner))
+		}
+	}
+	for _, s := range r.servers {
+		s.Set([]View{{web, next}})
+	}
+}
+
+// serve is the application: it writes a number each millisecond, and reads numbers, all 8 bytes. Its state travels.
+func (s *rigServer) serve(t testing.TB, name string) {
+	var l *migrate.Listener
+	s.do(t, func() (err error) {
+		l, err = migrate.Listen("tcp", front.String(), migrate.Options{Agent: s.path, Name: name, Movable: migrate.Later, Backlog: 16384})
+		return err
+	})
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go serveNumbers(c.(*migrate.Conn), number(name), &s.idle)
+		}
+	}()
+	testnet.Eventually(t, 5*time.Second, func() bool { return s.apps.Serves(front) }, name+"'s application has found its agent")
+}
+
+// numbersState is how far both directions are, in bytes.
+type numbersState struct{ Out, In uint64 }
+
+func serveNumbers(c *migrate.Conn, writer int, idle *atomic.Bool) {
+	defer c.Close()
+	var s numbersState
+	if state, ok := c.Imported(); ok && json.Unmarshal(state, &s) != nil {
+		return
+	}
+	c.SetMovable(migrate.Now)
+	for {
+		read := make(chan error, 1)
+		go func() { read <- s.read(c) }()
+		writeErr := s.write(c, writer, idle)
+		if !errors.Is(writeErr, migrate.ErrMoving) {
+			c.Close() // ends the reader
+		}
+		if err := <-read; !errors.Is(err, migrate.ErrMoving) || !errors.Is(writeErr, migrate.ErrMoving) {
+			return
+		}
+		state, err := json.Marshal(s)
+		if err != nil || !errors.Is(c.Move(state), migrate.ErrStays) {
+			return
+		}
+	}
+}
+
+// word are the bytes of the stream of numbers from a place on, up to the number's end. The first byte of each says who writes it.
+func word(at uint64, writer int) []byte {
+	return binary.BigEndian.AppendUint64(nil, uint64(writer)<<56|at/8)[at%8:]
+}
+
+// isRight reports whether a byte is the one that has a place in the stream.
+func isRight(b byte, at uint64) bool { return at%8 == 0 || b == word(at, 0)[0] }
+
+func (s *numbersState) write(c *migrate.Conn, writer int, idle *atomic.Bool) error {
+	if idle.Load() {
+		<-c.Moving()
+		return migrate.ErrMoving
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		n, err := c.Write(word(s.Out, writer))
+		s.Out += uint64(n)
+		if err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-c.Moving():
+		}
+	}
+}
+
+// read closes the connection where a byte is not the one that it has to be.
+func (s *numbersState) read(c *migrate.Conn) error {
+	buf := make([]byte, 4096)
+	for {
+		n, err := c.Read(buf)
+		for _, b := range buf[:n] {
+			if !isRight(b, s.In) {
+				c.Close()
+				return fmt.Errorf("byte %d is wrong", s.In)
+			}
+			s.In++
+		}
+		if err != nil {
+			if !errors.Is(err, migrate.ErrMoving) {
+				c.Close() // ends the writer
+			}
+			return err
+		}
+	}
+}
+
+// numbers is a user of it: it writes numbers as fast, and notes how long it waited for one.
+type numbers struct {
+	net.Conn
+	got      atomic.Uint64 // bytes
+	longest  atomic.Int64  // ns, of two numbers of one server, since it was last taken
+	switched atomic.Int64  // ns, from the last number of one server to the first of the next one, the last time
+	failed   atomic.Pointer[error]
+}
+
+func (r *rig) dial() net.Conn {
+	r.t.Helper()
+	var c net.Conn
+	err := r.user.Do(func() (err error) {
+		c, err = net.DialTimeout("tcp", front.String(), 5*time.Second)
+		return err
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func (r *rig) numbers() *numbers {
+	n := &numbers{Conn: r.dial()}
+	go n.write()
+	go n.read()
+	return n
+}
+
+func (n *numbers) fail(err error) { n.failed.CompareAndSwap(nil, &err) }
+
+func (n *numbers) write() {
+	for at := uint64(0); ; at += 8 {
+		if _, err := n.Write(word(at, 0)); err != nil {
+			n.fail(fmt.Errorf("write number %d: %w", at/8, err))
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (n *numbers) read() {
+	buf, last, writer := make([]byte, 4096), time.Now(), byte(0)
+	for at := uint64(0); ; {
+		k, err := n.Read(buf)
+		now := time.Now()
+		was := writer
+		for _, b := range buf[:k] {
+			if at%8 == 0 {
+				writer = b
+			} else if !isRight(b, at) {
+				n.fail(fmt.Errorf("byte %d is wrong", at))
+				return
+			}
+			at++
+		}
+		if waited := int64(now.Sub(last)); was == writer {
+			n.longest.Store(max(n.longest.Load(), waited))
+		} else {
+			n.switched.Store(waited)
+		}
+		last = now
+		n.got.Store(at)
+		if err != nil {
+			n.fail(fmt.Errorf("read number %d: %w", at/8, err))
+			return
+		}
+	}
+}
+
+// check fails where the stream is broken.
+func (n *numbers) check(t testing.TB) {
+	t.Helper()
+	if err := n.failed.Load(); err != nil && !strings.Contains((*err).Error(), "use of closed") {
+		t.Fatal(*err)
+	}
+}

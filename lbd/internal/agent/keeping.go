@@ -154,8 +154,17 @@ func (c *Core) views() []mover.View {
 	return out
 }
 
+// handshake is how long after the last SYN that came here a connection may begin.
+const handshake = 200 * time.Millisecond
+
+// fresh is an allocation whose lost users may yet reach this server: until routers have switched, and their handshakes are over.
+type fresh struct {
+	before epoch.Epoch // what it replaced
+	until  time.Time
+}
+
 // kept counts what this server holds of a service's users who are others', and says whether there may be any.
-func (c *Core) kept(s service.Service) (count func(iter.Seq[netip.AddrPort]) alloc.Kept, some bool) {
+func (c *Core) kept(s service.Service) (count func(now time.Time, connected iter.Seq[netip.AddrPort]) alloc.Kept, some bool) {
 	a, me := c.current(s.Name), c.name
 	if !keeps(s, a) || a.Zero() {
 		return nil, false
@@ -163,8 +172,12 @@ func (c *Core) kept(s service.Service) (count func(iter.Seq[netip.AddrPort]) all
 	for _, chain := range a.Trail.Chains {
 		some = some || chain.Has(me) || chain.Cut != epoch.Epoch{}
 	}
-	return func(connected iter.Seq[netip.AddrPort]) alloc.Kept {
+	fresh := c.fresh[s.Name]
+	return func(now time.Time, connected iter.Seq[netip.AddrPort]) alloc.Kept {
 		k := alloc.Kept{Epoch: a.Epoch}
+		if now.Before(fresh.until) {
+			k.Epoch = fresh.before // of users lost since, connections may yet begin here
+		}
 		for user := range connected {
 			cell := cellOf(a, s.Split, user)
 			if a.OwnerOf(cell) == me {

@@ -172,16 +172,19 @@ func TestKeptIsCounted(t *testing.T) {
 	for _, next := range a {
 		c.Committed(start, "web", next)
 	}
-	s := c.serving()[0]
+	s, later := c.serving()[0], start.Add(settle+handshake)
 	users := []netip.AddrPort{netip.AddrPortFrom(odd, 1), netip.AddrPortFrom(even, 1), netip.AddrPortFrom(even, 2)}
-	if k := s.Kept(slices.Values(users)); !s.MayKeep || k != (alloc.Kept{Epoch: a[2].Epoch, Connections: 3, Since: a[0].Epoch}) {
+	if k := s.Kept(later, slices.Values(users)); !s.MayKeep || k != (alloc.Kept{Epoch: a[2].Epoch, Connections: 3, Since: a[0].Epoch}) {
 		t.Errorf("kept: %+v, want three, since 1.1", k)
 	}
-	if k := s.Kept(slices.Values(users[1:])); k.Since != a[1].Epoch {
+	if k := s.Kept(later.Add(-1), slices.Values(users[:0])); k.Epoch != a[1].Epoch {
+		t.Errorf("kept: %+v, though users lost by 1.3 may yet connect", k)
+	}
+	if k := s.Kept(later, slices.Values(users[1:])); k.Since != a[1].Epoch {
 		t.Errorf("kept: %+v, want since 1.2, when even users were lost", k)
 	}
 	c.Committed(start, "web", allocation(4, s2, s2))
-	if s := c.serving()[0]; s.MayKeep || s.Kept(slices.Values(users)).Connections != 0 {
+	if s := c.serving()[0]; s.MayKeep || s.Kept(later, slices.Values(users)).Connections != 0 {
 		t.Error("keeps its own users as others'")
 	}
 	c.SetServices(start, []service.Service{web})

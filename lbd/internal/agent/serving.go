@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/service"
@@ -21,7 +22,7 @@ type Serving struct {
 	service.Service
 	Servers []string // that own users or stand by, by what is executed; sorted
 	// Kept counts, of the users that are connected here, what is kept of others' users; nil: nothing is kept.
-	Kept func(connected iter.Seq[netip.AddrPort]) alloc.Kept
+	Kept func(now time.Time, connected iter.Seq[netip.AddrPort]) alloc.Kept
 	// MayKeep: there may be something to count.
 	MayKeep bool
 	// Pin takes who is connected here, for the network to bring packets of others' users here; nil: it does not.

@@ -142,7 +142,7 @@ func (t *Task) countKept(ctx context.Context, serving []agent.Serving, loads map
 		if s.Pin != nil {
 			s.Pin(slices.Values(connected))
 		}
-		k := s.Kept(slices.Values(connected))
+		k := s.Kept(time.Now(), slices.Values(connected))
 		l.Kept = &k
 		loads[s.Name] = l
 	}

@@ -323,7 +323,7 @@ func TestKeptIsReported(t *testing.T) {
 			return []netip.AddrPort{user, user}, fail
 		}
 		b.serving = []agent.Serving{web}
-		b.serving[0].MayKeep, b.serving[0].Kept = true, func(connected iter.Seq[netip.AddrPort]) alloc.Kept {
+		b.serving[0].MayKeep, b.serving[0].Kept = true, func(_ time.Time, connected iter.Seq[netip.AddrPort]) alloc.Kept {
 			return alloc.Kept{Connections: len(slices.Collect(connected))}
 		}
 		b.run(t.Context())

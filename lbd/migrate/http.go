@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
+	"time"
 )
 
 // ServeHTTP serves srv on l as srv.Serve does, and has keep-alive connections move between requests. While a request is served, or part of
@@ -48,12 +49,17 @@ func ServeHTTP(srv *http.Server, l *Listener, export func(ctx context.Context) (
 			told(c, s)
 		}
 	}
-	return srv.Serve(httpListener{l, export})
+	wait := srv.IdleTimeout
+	if wait == 0 {
+		wait = srv.ReadTimeout
+	}
+	return srv.Serve(httpListener{l, export, wait})
 }
 
 type httpListener struct {
 	*Listener
 	export func(context.Context) ([]byte, error)
+	wait   time.Duration // of a connection for its next request, 0 or less: for ever
 }
 
 func (l httpListener) Accept() (net.Conn, error) {
@@ -63,7 +69,8 @@ func (l httpListener) Accept() (net.Conn, error) {
 	}
 	conn := c.(*Conn)
 	conn.SetMovable(Later)
-	h := &httpConn{Conn: conn, export: l.export}
+	h := &httpConn{Conn: conn, export: l.export, wait: l.wait}
+	_, h.imported = conn.Imported()
 	h.idle.Store(true)
 	return h, nil
 }
@@ -89,6 +96,26 @@ type httpConn struct {
 	context context.Context
 	room    int         // of the first Read
 	idle    atomic.Bool // no part of a request has come since the last one
+
+	imported bool          // and net/http has yet to say how long it may be silent
+	wait     time.Duration // so long a connection may be silent between requests
+	header   time.Duration // so long the next request's head may take once it has begun; 0: as net/http says
+}
+
+// SetReadDeadline has a connection that has come from elsewhere wait for its next request as others do between requests: net/http takes it for a
+// new one, which has to say something soon.
+func (c *httpConn) SetReadDeadline(t time.Time) error {
+	if !c.imported {
+		return c.Conn.SetReadDeadline(t)
+	}
+	c.imported = false
+	if !t.IsZero() {
+		c.header = time.Until(t)
+	}
+	if t = (time.Time{}); c.wait > 0 {
+		t = time.Now().Add(c.wait)
+	}
+	return c.Conn.SetReadDeadline(t)
 }
 
 // enter hears what net/http says of the connection.
@@ -117,6 +144,10 @@ func (c *httpConn) Read(p []byte) (int, error) {
 		}
 		c.idle.Store(false)
 		c.SetMovable(Later)
+		if c.header > 0 && n > 0 {
+			_ = c.Conn.SetReadDeadline(time.Now().Add(c.header)) // a closed connection ends without
+			c.header = 0
+		}
 		if errors.Is(err, ErrMoving) {
 			err = io.EOF
 		}

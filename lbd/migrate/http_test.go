@@ -85,6 +85,42 @@ func TestHTTPMovesWithItsSession(t *testing.T) {
 }
 
 // A connection moves before its first request, too.
+// TestHTTPMovedIsSilentAsBefore: net/http gives a new connection less time for its first request than others have for their next one.
+func TestHTTPMovedIsSilentAsBefore(t *testing.T) {
+	o := migrate.Options{Movable: migrate.Later, Check: checkSession}
+	patient := func() *http.Server {
+		srv := newShop()
+		srv.ReadHeaderTimeout, srv.IdleTimeout = 50*time.Millisecond, 10*time.Second
+		return srv
+	}
+	a := serveHTTP(t, newServer(t, o), patient(), exportSession)
+	b, c := browse(t, a.Addr()), browse(t, a.Addr())
+	for _, user := range []*browser{b, c} {
+		say(t, user, get("/?buy=tea"))
+		user.wants(t, "[tea]")
+	}
+	to := serveHTTP(t, a.peer(t, o), patient(), exportSession)
+	a.move(t, b, to)
+	time.Sleep(150 * time.Millisecond)
+	say(t, b, get("/?buy=milk"))
+	b.wants(t, "[tea milk]")
+	say(t, b, "GET / HT") // and a request that does not go on ends it
+	b.wantsEnd(t)
+
+	a.move(t, c, to)
+	say(t, c, "GET / HT")
+	c.wantsEnd(t)
+}
+
+// wantsEnd waits for the server to close the connection, whatever it says before.
+func (b *browser) wantsEnd(t *testing.T) {
+	t.Helper()
+	_ = b.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := io.Copy(io.Discard, b.in); err != nil && !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("the connection goes on: %v", err)
+	}
+}
+
 func TestHTTPMovesUnused(t *testing.T) {
 	o := migrate.Options{Movable: migrate.Later}
 	a := serveHTTP(t, newServer(t, o), newShop(), exportSession)

@@ -30,7 +30,7 @@ type Core struct {
 	specs    map[string]service.Service  // nil before the first SetServices
 	held     map[string]alloc.Allocation // executed, by service; kept also while the service is not known
 	unread   map[string]epoch.Epoch      // of an allocation that is not understood, by service; counts while it is newer
-	fresh    map[string]fresh            // by service
+	fresh    map[string]*fresh           // by service
 	closings []closing
 	begins   map[string]*beginning       // by service
 	ahead    map[string]alloc.Allocation // announced, by service: users are pinned by it, who are to go
@@ -56,7 +56,7 @@ type closing struct {
 func NewCore(name string, serve []string, link netip.Prefix, settle time.Duration) *Core {
 	return &Core{
 		name: name, serve: serve, link: link, settle: settle,
-		held: map[string]alloc.Allocation{}, unread: map[string]epoch.Epoch{}, begins: map[string]*beginning{}, fresh: map[string]fresh{}, ahead: map[string]alloc.Allocation{},
+		held: map[string]alloc.Allocation{}, unread: map[string]epoch.Epoch{}, begins: map[string]*beginning{}, fresh: map[string]*fresh{}, ahead: map[string]alloc.Allocation{},
 	}
 }
 
@@ -163,7 +163,8 @@ func (c *Core) Committed(now time.Time, name string, a alloc.Allocation) []Actio
 		return c.stale(name, held, a)
 	}
 	before := c.effective(c.current(name))
-	c.held[name], c.fresh[name] = a, fresh{before.Epoch, now.Add(c.settle + handshake)}
+	c.held[name] = a
+	c.fresh[name] = &fresh{before: before.Epoch, until: now.Add(c.settle + handshake), last: before, settled: now.Add(c.settle)}
 	if !a.Epoch.Less(c.ahead[name].Epoch) {
 		delete(c.ahead, name)
 	}
@@ -256,6 +257,9 @@ func (c *Core) Tick(now time.Time) []Action {
 		}
 		lingering = b.giveUp(now) || lingering
 	}
+	for _, f := range c.fresh {
+		lingering = f.settle(now) || lingering
+	}
 	c.closings = slices.DeleteFunc(c.closings, func(d closing) bool {
 		if now.Before(d.at) {
 			return false
@@ -317,6 +321,11 @@ func (c *Core) Next() time.Time {
 		}
 		if !b.next.Zero() && (next.IsZero() || b.expires.Before(next)) {
 			next = b.expires
+		}
+	}
+	for _, f := range c.fresh {
+		if !f.last.Zero() && (next.IsZero() || f.settled.Before(next)) {
+			next = f.settled
 		}
 	}
 	for _, at := range c.presenceTimes() {

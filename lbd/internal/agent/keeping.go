@@ -159,8 +159,19 @@ const handshake = 200 * time.Millisecond
 
 // fresh is an allocation whose lost users may yet reach this server: until routers have switched, and their handshakes are over.
 type fresh struct {
-	before epoch.Epoch // what it replaced
-	until  time.Time
+	before  epoch.Epoch // what it replaced
+	until   time.Time
+	last    alloc.Allocation // the same, while neighbours may go on with users whom they lost to other links; zero: they do not
+	settled time.Time        // then they do not
+}
+
+// settle ends the time of neighbours, and reports whether it has just ended.
+func (f *fresh) settle(now time.Time) bool {
+	if f.last.Zero() || now.Before(f.settled) {
+		return false
+	}
+	f.last = alloc.Allocation{}
+	return true
 }
 
 // kept counts what this server holds of a service's users who are others', and says whether there may be any.
@@ -175,7 +186,7 @@ func (c *Core) kept(s service.Service) (count func(now time.Time, connected iter
 	fresh := c.fresh[s.Name]
 	return func(now time.Time, connected iter.Seq[netip.AddrPort]) alloc.Kept {
 		k := alloc.Kept{Epoch: a.Epoch}
-		if now.Before(fresh.until) {
+		if fresh != nil && now.Before(fresh.until) {
 			k.Epoch = fresh.before // of users lost since, connections may yet begin here
 		}
 		for user := range connected {

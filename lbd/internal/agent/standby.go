@@ -252,6 +252,11 @@ func (c *Core) standing(name string) portion.Union {
 			return takes(was) && (c.hearing.gone[a.OwnerOf(was)] || !c.isNeighbours(next, is))
 		})
 	}
+	if f := c.fresh[name]; f != nil && alloc.Comparable(f.last, a) {
+		return alloc.Between(f.last, a, func(was, is int) bool {
+			return takes(is) && (c.hearing.gone[a.OwnerOf(is)] || !c.isNeighbours(f.last, was))
+		})
+	}
 	return portion.Union{a.Select(takes)}
 }
 

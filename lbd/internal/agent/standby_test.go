@@ -262,3 +262,26 @@ func TestStandbyLeavesTheUsersOfANeighbourToBe(t *testing.T) {
 		t.Errorf("its own users to be: takes %q", takes(c))
 	}
 }
+
+// TestStandbyWaitsForANeighbourThatGoesOn: s3 has lost users to s1, which is elsewhere, and takes what routers still bring by this link.
+func TestStandbyWaitsForANeighbourThatGoesOn(t *testing.T) {
+	before, after := withStandbys(allocation(1, s3, s2), s1, s1), withStandbys(allocation(2, s1, s2), s2, s1)
+	c := listening(t, before)
+	c.Committed(start, "web", after)
+	if takes(c) != "odd" {
+		t.Errorf("at the commit: takes %q, want odd users alone", takes(c))
+	}
+	if at := c.Next(); at.IsZero() || at.After(start.Add(settle)) {
+		t.Errorf("looks again at %v", at)
+	}
+	if applied(t, c.Tick(start.Add(settle))); takes(c) != "even odd" {
+		t.Errorf("after settle: takes %q, want all: only a router can have brought them", takes(c))
+	}
+
+	c = listening(t, before)
+	turns(c, start, "s1", control.Silent, "")
+	c.Committed(start, "web", after)
+	if takes(c) != "even odd" {
+		t.Errorf("s1 is silent: takes %q, want all at once", takes(c))
+	}
+}

@@ -149,6 +149,9 @@ func TestNetDirectorStartsAndStops(t *testing.T) {
 func lbd(t *testing.T, role, config string) []string {
 	dir := t.TempDir()
 	file, pool := filepath.Join(dir, role+".toml"), filepath.Join(dir, "services.yaml")
+	if role == "agent" {
+		config += fmt.Sprintf("[handover]\nsocket = %q\n", filepath.Join(dir, "migrate.sock"))
+	}
 	for path, text := range map[string]string{file: fmt.Sprintf("services = %q\n", pool) + config, pool: services} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)

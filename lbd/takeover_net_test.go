@@ -108,7 +108,9 @@ credentials = %q
 group = %q
 identity = %q
 authority = %q
-`, name, filepath.Join(n.BPFFS(), name), dir, keys, bus.CredentialsPath(dir, "agent"), controltest.Group, identity, authority+".pub")
+[handover]
+socket = %q
+`, name, filepath.Join(n.BPFFS(), name), dir, keys, bus.CredentialsPath(dir, "agent"), controltest.Group, identity, authority+".pub", filepath.Join(dir, "migrate.sock"))
 	file := filepath.Join(dir, "agent.toml")
 	must(t, os.WriteFile(file, []byte(config), 0o600))
 	self, err := os.Executable()

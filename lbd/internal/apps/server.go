@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -92,6 +93,9 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 func (s *Server) listen() (*net.UnixListener, error) {
+	if err := os.MkdirAll(filepath.Dir(s.path), 0o750); err != nil {
+		return nil, fmt.Errorf("directory of the applications' socket (handover.socket; empty: there is none): %w", err)
+	}
 	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("applications' old socket: %w", err)
 	}

@@ -97,7 +97,8 @@ type Loop struct {
 	isReady     bool
 	retry       *Apply // what could not be applied
 	retryAt     time.Time
-	peers       []netip.Addr // that were set
+	peers       []netip.Addr               // that were set
+	serves      map[netip.Addr]epoch.Epoch // as logged, by group
 	shelving    shelving
 	work        sync.WaitGroup
 	channel     channel
@@ -112,7 +113,7 @@ type closeResult struct {
 // NewLoop returns a Loop that has yet to run.
 func NewLoop(cfg Config) *Loop {
 	l := &Loop{
-		cfg: cfg, core: NewCore(cfg.Name, cfg.Serve, cfg.Link, cfg.Settle), shelf: store.Shelf{Dir: cfg.StateDir}, shelving: newShelving(),
+		cfg: cfg, core: NewCore(cfg.Name, cfg.Serve, cfg.Link, cfg.Settle), shelf: store.Shelf{Dir: cfg.StateDir}, shelving: newShelving(), serves: map[netip.Addr]epoch.Epoch{},
 		messages: make(chan announce.Message, 1024), closed: make(chan closeResult, 16), pinnedAhead: make(chan announce.Prepared, 16), verdicts: make(chan verdict), ready: make(chan struct{}), turned: make(chan struct{}),
 	}
 	if cfg.Buckets != nil {
@@ -432,6 +433,10 @@ func (l *Loop) apply(ctx context.Context, a Apply) {
 		return
 	}
 	for _, m := range a.Join {
+		if said, is := l.serves[m.Group]; is && said == m.Epoch {
+			continue // chains of former owners change each second
+		}
+		l.serves[m.Group] = m.Epoch
 		l.cfg.Log.Info("serves", "group", m.Group, "epoch", m.Epoch, "portions", len(m.Owner.Permit), "standby", len(m.Standby.Permit))
 	}
 	if !l.isReady {

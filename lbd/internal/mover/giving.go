@@ -18,6 +18,8 @@ func (h *hands) export(t handover.Transfer, heard func(now time.Time, app []byte
 		var app []byte
 		if err == nil {
 			c.exported, app = exported, exported.App()
+		} else {
+			h.end(t.ID) // nothing is to be undone
 		}
 		h.tell(func(now time.Time) []handover.Action { return heard(now, app, err) })
 	})

@@ -65,6 +65,11 @@ func TestWhatDoesNotMoveStays(t *testing.T) {
 				t.Errorf("connection %d at s1: %q, want %q", i, got, want)
 			}
 		}
+		s1.hands.mu.Lock()
+		if n := len(s1.hands.held); n != 0 {
+			t.Errorf("%d transfers are remembered that are over", n)
+		}
+		s1.hands.mu.Unlock()
 		if stayed := s1.Counters().Stayed; stayed[handover.Application] != 1 || stayed[handover.Late] != 1 {
 			t.Errorf("stayed: %v, want one for the application and one that was late", stayed)
 		}

@@ -213,14 +213,18 @@ func (r *pinRig) want(when string, wait time.Duration, routers string, answers .
 	r.answers = nil
 }
 
-// settle forgets what routers hear at first: of the service, of its allocation, or of both at once.
+// settle wants both routers to hear of the allocation, and of nobody who is pinned, perhaps of the service before it: which comes first is open.
 func (r *pinRig) settle() {
+	r.Helper()
 	time.Sleep(time.Second)
 	synctest.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.routers.take()
-	r.answers = nil
+	heard := strings.Split(r.routers.take(), "; ")
+	slices.Sort(heard)
+	if heard = slices.Compact(heard); !slices.Equal(heard, []string{"r1: ", "r2: "}) || r.answers != nil {
+		r.Errorf("at first routers heard %q, servers %q", heard, r.answers)
+	}
 }
 
 // Of mode multicast routers hear of pinned users alone, before they move, and of nobody when their connections are over, or the server is.

@@ -3,6 +3,7 @@ package scenario
 import (
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/manycast/manycast/internal/lab/report"
 	"github.com/manycast/manycast/internal/lab/traffic"
@@ -32,6 +33,9 @@ func (s *stage) judge(r *report.Report, mayWait int) {
 	}
 	if n := len(s.tally.Spans); n > 0 {
 		r.DurationS = math.Round(s.tally.Spans[n-1].End.Sub(s.began).Seconds()*1000) / 1000
+	}
+	if s.starvation != nil { // nil: what a test judges
+		r.StarvedMS = report.Milliseconds(s.starvation.longest(s.began, time.Now(), ""))
 	}
 	var failed, broken []traffic.Event
 	r.Requests, failed = s.tally.Requests()

@@ -81,7 +81,6 @@ func Failures(ctx context.Context, s *lab.Store, o Options) (*report.Report, err
 	}
 	defer f.lab.Close()
 	f.topology = f.lab.Topology()
-	f.starvation = watchStarvation(f.lab)
 	err := f.run(ctx)
 	f.starvation.end()
 	err = errors.Join(err, f.readStalls(), f.down(ctx))

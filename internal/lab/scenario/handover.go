@@ -79,8 +79,6 @@ func (h *handover) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, watcher.stop()) }()
-	h.starvation = watchStarvation(h.lab)
-	defer h.starvation.end()
 	h.o.Progress.Phase("ready")
 	if _, err := h.web.await(ctx, "all servers serve", h.everybody); err != nil {
 		return err

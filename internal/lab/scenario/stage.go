@@ -31,7 +31,7 @@ type stage struct {
 	began   time.Time
 	web     *follower // the service that the users work with
 
-	starvation *starvation // nil: nobody looks whether the machine keeps daemons from running
+	starvation *starvation // nil before the lab is up
 
 	mu    sync.Mutex
 	tally report.Tally
@@ -49,11 +49,13 @@ func (s *stage) prepare(ctx context.Context, topology string, set map[string]str
 	}
 	s.vars = s.lab.Topology().Vars
 	s.web = newFollower(s.vars["service"], s.o.Progress.Note)
+	s.starvation = watchStarvation(s.lab)
 	return nil
 }
 
 // down takes the lab down and looks whether anything is left.
 func (s *stage) down(ctx context.Context) error {
+	s.starvation.end()
 	s.o.Progress.Phase("down")
 	removed, err := s.store.Down(context.WithoutCancel(ctx), s.lab.Name())
 	s.o.Progress.Note("%s", removed)

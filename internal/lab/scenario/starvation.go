@@ -20,6 +20,7 @@ type starvation struct {
 	lab     *lab.Lab
 	waited  map[string]time.Duration // by thread, so far
 	stop    chan struct{}
+	ended   sync.Once
 	done    sync.WaitGroup
 	mu      sync.Mutex
 	starved []starved
@@ -48,8 +49,9 @@ func watchStarvation(l *lab.Lab) *starvation {
 	return s
 }
 
+// end may be said more than once.
 func (s *starvation) end() {
-	close(s.stop)
+	s.ended.Do(func() { close(s.stop) })
 	s.done.Wait()
 }
 

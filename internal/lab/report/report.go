@@ -20,8 +20,8 @@ type Report struct {
 	Phases      []Phase             `json:"phases"`
 	Failures    []Failure           `json:"failures,omitempty"`
 	Tagged      *Tagged             `json:"tagged,omitempty"`
-	Handover    map[string]Handover `json:"handover,omitempty"`  // by strategy
-	DetectMS    float64             `json:"detect_ms,omitempty"` // scenario tags: from a killed server's last heartbeat to the last packet toward it
+	Handover    map[string]Handover `json:"handover,omitempty"`   // by strategy
+	DetectMS    float64             `json:"detect_ms,omitempty"`  // scenario tags: from a killed server's last heartbeat to the last packet toward it
 	StarvedMS   float64             `json:"starved_ms,omitempty"` // the longest that the machine kept a daemon from running
 	Checks      []Check             `json:"checks"`
 }

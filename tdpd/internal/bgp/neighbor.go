@@ -1,0 +1,79 @@
+package bgp
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Neighbor is a session that is to be.
+type Neighbor struct {
+	Address  netip.Addr
+	Port     uint16     // that it listens at; 0: 179
+	AS       uint32     // four octets (RFC 6793)
+	Local    netip.Addr // our end; zero: as routes have it
+	Passive  bool       // it connects, not we
+	Password string     // TCP MD5 (RFC 2385), at most 80 bytes; empty: none
+	// Hops is how far away it may be: 1: on the link.
+	Hops int
+	// GTSM takes packets that have come no more than Hops hops (RFC 5082), and sends with a TTL of 255; not with Hops of an EBGP multihop session alone.
+	GTSM bool
+	// Hold is after how long a silent neighbor is gone, 3 s to 65535 s; Keepalive a third of it or less. Whole seconds; the smaller Hold of both ends is taken.
+	Hold, Keepalive time.Duration
+	ConnectRetry    time.Duration // at least 1 s
+	Families        []Family      // unicast and labelled ones of one AFI need sessions of their own where FRR is at the other end
+	MaxPrefixes     uint32        // of each family; with more the session ends. 0: no limit
+	Import, Export  string        // names of policies; empty: all that may be at all
+}
+
+// Restart is how long forwarding goes on without the speaker.
+type Restart struct {
+	// Time is how long neighbors are asked to wait for the speaker, and to go on with what it told: graceful restart (RFC 4724), 1 s to 4095 s; 0: none.
+	Time time.Duration
+	// LongLived is how long they keep it beyond that, as the last resort (RFC 9494), up to 2^24-1 s; 0: not at all.
+	LongLived time.Duration
+	// Deferral is how long a restarted speaker waits for the neighbors' routes before it tells its own; at least 1 s where Time is not 0.
+	Deferral time.Duration
+}
+
+// SessionState is a state of RFC 4271 section 8.2.2.
+type SessionState string
+
+// The states.
+const (
+	Idle        SessionState = "idle"
+	Connect     SessionState = "connect"
+	Active      SessionState = "active"
+	OpenSent    SessionState = "opensent"
+	OpenConfirm SessionState = "openconfirm"
+	Established SessionState = "established"
+)
+
+// NeighborState is how a session is.
+type NeighborState struct {
+	Address    netip.Addr
+	AS         uint32
+	RouterID   netip.Addr // zero: not told
+	State      SessionState
+	Since      time.Time     // of Established: when it became so; else when it ceased to be; zero: never was
+	Flaps      uint32        // times that it went down soon after it came up
+	Restarting bool          // it is away, its routes are kept (RFC 4724)
+	OverLimit  bool          // it was closed: more than MaxPrefixes
+	Hold       time.Duration // agreed
+	Families   []FamilyState
+	Sent       Messages
+	Received   Messages
+}
+
+// FamilyState is how much of a family a session has carried.
+type FamilyState struct {
+	Family   Family
+	Agreed   bool // both ends have it
+	Received uint64
+	Accepted uint64 // of Received, by policy
+	Told     uint64
+}
+
+// Messages are counts of them.
+type Messages struct {
+	Updates, Notifications, Total uint64
+}

@@ -161,11 +161,15 @@ const handshake = 200 * time.Millisecond
 type fresh struct {
 	before  epoch.Epoch // what it replaced
 	until   time.Time
-	last    alloc.Allocation // the same, while neighbours may go on with users whom they lost to other links; zero: they do not
+	last    alloc.Allocation // the same, while packets of users whom neighbours lost to other links may come by this one yet; zero: they do not
 	settled time.Time        // then they do not
 }
 
-// settle ends the time of neighbours, and reports whether it has just ended.
+// runOn is how long routers let a replaced set run on where nobody else has claimed it: a winner's joins may be late. Until then a packet on the
+// old link does not mean that its owner is silent.
+const runOn = time.Second
+
+// settle ends that time, and reports whether it has just ended.
 func (f *fresh) settle(now time.Time) bool {
 	if f.last.Zero() || now.Before(f.settled) {
 		return false

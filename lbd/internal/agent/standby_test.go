@@ -263,19 +263,28 @@ func TestStandbyLeavesTheUsersOfANeighbourToBe(t *testing.T) {
 	}
 }
 
-// TestStandbyWaitsForANeighbourThatGoesOn: s3 has lost users to s1, which is elsewhere, and takes what routers still bring by this link.
-func TestStandbyWaitsForANeighbourThatGoesOn(t *testing.T) {
+// TestStandbyWaitsForLateRouters: s3 has lost users to s1, which is elsewhere, and takes what routers still bring by this link.
+func TestStandbyWaitsForLateRouters(t *testing.T) {
 	before, after := withStandbys(allocation(1, s3, s2), s1, s1), withStandbys(allocation(2, s1, s2), s2, s1)
 	c := listening(t, before)
 	c.Committed(start, "web", after)
 	if takes(c) != "odd" {
 		t.Errorf("at the commit: takes %q, want odd users alone", takes(c))
 	}
-	if at := c.Next(); at.IsZero() || at.After(start.Add(settle)) {
+	if c.Tick(start.Add(runOn - time.Millisecond)); takes(c) != "odd" {
+		t.Errorf("while routers may be late: takes %q, want odd users alone", takes(c))
+	}
+	if at := c.Next(); !at.Equal(start.Add(runOn)) {
 		t.Errorf("looks again at %v", at)
 	}
-	if applied(t, c.Tick(start.Add(settle))); takes(c) != "even odd" {
-		t.Errorf("after settle: takes %q, want all: only a router can have brought them", takes(c))
+	if applied(t, c.Tick(start.Add(runOn))); takes(c) != "even odd" {
+		t.Errorf("routers have switched: takes %q, want all: only s1's silence can have brought them", takes(c))
+	}
+
+	c = listening(t, before)
+	c.Committed(start, "web", after)
+	if turns(c, start.Add(settle), "s1", control.Silent, ""); takes(c) != "even odd" {
+		t.Errorf("s1 has fallen silent: takes %q, want all at once", takes(c))
 	}
 
 	c = listening(t, before)

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -16,6 +17,7 @@ const Reset = "reset"
 type Period struct {
 	Strategy   string
 	Start, End time.Time // End zero: it still is
+	States     States    // that servers sent
 }
 
 // Handover is what became of live connections under one strategy.
@@ -56,8 +58,44 @@ type Spread struct {
 
 // Sizes says how sizes are spread, in bytes.
 type Sizes struct {
-	P50 uint64 `json:"p50"`
+	P50 uint64 `json:"p50"` // up to an eighth more than it is
 	Max uint64 `json:"max"`
+}
+
+// States are those of connections on their way, by their size.
+type States struct {
+	UpTo map[uint64]uint64 // how many had at most so many bytes, and more than the next smaller step
+	Max  uint64            // bytes
+}
+
+// Add adds what others had.
+func (s *States) Add(o States) {
+	if s.UpTo == nil {
+		s.UpTo = map[uint64]uint64{}
+	}
+	for upTo, n := range o.UpTo {
+		s.UpTo[upTo] += n
+	}
+	s.Max = max(s.Max, o.Max)
+}
+
+// Count is how many there are.
+func (s States) Count() (n uint64) {
+	for _, c := range s.UpTo {
+		n += c
+	}
+	return n
+}
+
+// Sizes is how large they are; nil: there are none.
+func (s States) Sizes() *Sizes {
+	all, n := s.Count(), uint64(0)
+	for _, upTo := range slices.Sorted(maps.Keys(s.UpTo)) {
+		if n += s.UpTo[upTo]; n > 0 && 2*n >= all {
+			return &Sizes{P50: min(upTo, s.Max), Max: s.Max}
+		}
+	}
+	return nil
 }
 
 func spread(times []time.Duration) (s Spread) {
@@ -105,6 +143,7 @@ func (t *Tally) Handovers() (by map[string]Handover, broken map[string][]traffic
 		var c Connections
 		broken[p.Strategy] = t.judge(closes, &c)
 		h.Connections, h.Reset, h.Broken, h.LostWithServer = len(closes), c.Reset, c.Broken, c.LostWithServer
+		h.State = p.States.Sizes()
 		t.blackouts(&h, p, moves)
 		by[p.Strategy] = h
 	}

@@ -1,7 +1,9 @@
 package report
 
 import (
+	"encoding/json"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,7 +22,7 @@ func under(strategy string) *Tally {
 			{At: at(20), Epoch: "1.3", Owner: owners(map[netip.Addr]string{alice: "s1", bob: "s3"})},
 		},
 		Deaths:  []Death{{Server: "s2", At: at(20.1), Gone: at(20.2), Found: at(20.5), Back: at(25)}},
-		Periods: []Period{{strategy, at(1), at(30)}},
+		Periods: []Period{{Strategy: strategy, Start: at(1), End: at(30)}},
 	}
 }
 
@@ -119,6 +121,47 @@ func TestKeptConnectionsAnswer(t *testing.T) {
 		}
 		if got := tally.Shares([]string{"s1"}, []netip.Addr{alice}, at(14), at(16)); got[0].Requests != want {
 			t.Errorf("%s: %d requests count, want %d", strategy, got[0].Requests, want)
+		}
+	}
+}
+
+func TestStatesOfServers(t *testing.T) {
+	var s States
+	if s.Sizes() != nil {
+		t.Errorf("%+v of nothing", s.Sizes())
+	}
+	s.Add(States{UpTo: map[uint64]uint64{288: 3, 5120: 1}, Max: 5000})
+	s.Add(States{UpTo: map[uint64]uint64{288: 1, 320: 4}, Max: 310})
+	s.Add(States{})
+	if got := s.Sizes(); *got != (Sizes{320, 5000}) || s.Count() != 9 {
+		t.Errorf("%+v of %d", got, s.Count())
+	}
+	few := States{UpTo: map[uint64]uint64{288: 3}, Max: 281}
+	if got := few.Sizes(); *got != (Sizes{281, 281}) {
+		t.Errorf("%+v: more than the largest", got)
+	}
+}
+
+// Whoever reads reports goes by these names.
+func TestNamesInReports(t *testing.T) {
+	text, err := json.Marshal(Handover{State: &Sizes{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]any
+	if err := json.Unmarshal(text, &got); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"connections", "moves", "broken", "lost_with_server", "bytes_lost", "bytes_doubled", "bytes_reordered", "blackout_ms p50 p99 max", "state_bytes p50 max"} {
+		fields := strings.Fields(name)
+		value, there := got[fields[0]]
+		for _, field := range fields[1:] {
+			inner, _ := value.(map[string]any)
+			_, is := inner[field]
+			there = there && is
+		}
+		if !there {
+			t.Errorf("no %s in %s", name, text)
 		}
 	}
 }

@@ -39,7 +39,8 @@ func StrategyNames() (names []string) {
 // handover is one run of the scenario of that name.
 type handover struct {
 	stage
-	says  string      // of the strategy that is run
+	says  string // of the strategy that is run
+	sent  report.States
 	first [groups]int // of each group of users: the server in h.servers that is to have it
 }
 
@@ -117,9 +118,15 @@ func (h *handover) under(ctx context.Context, strategy string) error {
 	h.tally.Periods = append(h.tally.Periods, report.Period{Strategy: strategy, Start: time.Now()})
 	h.mu.Unlock()
 	err := h.work(ctx, func(ctx context.Context) error { return h.runPhases(ctx, h.plan(strategy), h.nothing) }, h.client("--idle", idleEvery.String()), h.streams())
+	end := time.Now()
+	if h.transfers() {
+		err = errors.Join(err, h.readStates(ctx, h.servers...))
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.tally.Periods[len(h.tally.Periods)-1].End = time.Now()
+	p := &h.tally.Periods[len(h.tally.Periods)-1]
+	p.End, p.States = end, h.sent
+	h.sent = report.States{}
 	return err
 }
 
@@ -196,6 +203,11 @@ func (h *handover) checkStrategy(strategy string, got report.Handover, broken []
 	switch service.Strategy(strategy) {
 	case service.Transfer:
 		h.check(strategy+": streams go on at their new server", got.Switched > 0, "%d times", got.Switched)
+		var size report.Sizes
+		if got.State != nil {
+			size = *got.State
+		}
+		h.check(strategy+": servers say how large states are", size.Max > 0, "%d states, p50 %d bytes, the largest %d", h.states(strategy), size.P50, size.Max)
 	default:
 		h.check(strategy+": no stream goes on at another server", got.Switched == 0, "%d do", got.Switched)
 	}

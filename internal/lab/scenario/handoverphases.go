@@ -120,6 +120,11 @@ func (h *handover) killHandingOver(ctx context.Context, gives bool) error {
 	if g < 0 {
 		return fmt.Errorf("no group goes from %s, or to it", victim)
 	}
+	if h.transfers() { // what it counted dies with it
+		if err := h.readStates(ctx, victim); err != nil {
+			return err
+		}
+	}
 	before := h.web.epoch()
 	h.next(g)
 	for !gives && h.servers[h.first[g]] != victim {

@@ -57,7 +57,11 @@ func (m *fakeMover) Fetch(_ context.Context, _ string, flows []handover.Flow) er
 }
 
 func (m *fakeMover) Counters() mover.Counters {
-	return mover.Counters{Given: 4, Taken: 2, Bytes: 4096, Stayed: map[handover.Reason]uint64{handover.Late: 3}}
+	c := mover.Counters{Given: 4, Taken: 2, Bytes: 4096, Stayed: map[handover.Reason]uint64{handover.Late: 3}}
+	for _, bytes := range []uint64{100, 70, 3856, 70} {
+		c.Sizes.Add(bytes)
+	}
+	return c
 }
 
 // newTask is of s1, which has even users now, and the connections of n users.
@@ -219,6 +223,10 @@ func TestStatusAndCost(t *testing.T) {
 	}
 	if b := s.GetBatches(); len(b) != 1 || b[0].GetTaker() != "s2" || b[0].GetWanted() != 3 {
 		t.Errorf("batches %v", b)
+	}
+
+	if got := fmt.Sprint(s.GetStateSizes(), s.GetStateMax()); strings.ReplaceAll(got, "  ", " ") != "[up_to:72 count:2 up_to:104 count:1 up_to:4096 count:1] 3856" {
+		t.Errorf("sizes of states %s", got)
 	}
 
 	// Even users go to s3; odd ones, of which connections are here still, go on being s2's.

@@ -41,8 +41,13 @@ func (t *Task) status(ctx context.Context) (*handoverv1.FlowsStatus, error) {
 	if t.cfg.Mover == nil {
 		return out, nil
 	}
-	for _, c := range moved(t.cfg.Mover.Counters()) {
+	totals := t.cfg.Mover.Counters()
+	for _, c := range moved(totals) {
 		out.Counters = append(out.Counters, c.proto())
+	}
+	out.StateMax = totals.Sizes.Max
+	for _, size := range totals.Sizes.Steps() {
+		out.StateSizes = append(out.StateSizes, &handoverv1.StateSize{UpTo: size.UpTo, Count: size.Count})
 	}
 	s, err := t.cfg.Mover.Status(ctx)
 	for _, b := range s.Batches {

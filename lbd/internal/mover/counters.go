@@ -13,6 +13,7 @@ type Counters struct {
 	Given    uint64 // connections that others have taken
 	Taken    uint64
 	Bytes    uint64                     // of states that were sent
+	Sizes    Sizes                      // of these
 	Stayed   map[handover.Reason]uint64 // connections that were to be given
 	Lost     map[handover.Reason]uint64
 	NotTaken map[handover.Reason]uint64 // connections that were to come
@@ -34,7 +35,10 @@ func newCounters() counters {
 func (c *counters) reported(r handover.Report) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.Bytes += uint64(r.Bytes)
+	if r.Bytes > 0 {
+		c.Bytes += uint64(r.Bytes)
+		c.Sizes.Add(uint64(r.Bytes))
+	}
 	switch r.Outcome {
 	case handover.Given:
 		c.Given++

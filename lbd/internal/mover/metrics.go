@@ -28,7 +28,9 @@ func (m *Mover) Collect(metrics chan<- prometheus.Metric) {
 	}
 	count("transfers_given_total", "Connections that other servers have taken.", c.Given)
 	count("transfers_taken_total", "Connections taken from other servers.", c.Taken)
-	count("transfer_state_bytes_total", "Of states that were sent.", c.Bytes)
+	metrics <- prometheus.MustNewConstHistogram(
+		prometheus.NewDesc("manycast_agent_transfer_state_bytes", "Sizes of states that were sent.", nil, nil), c.Sizes.Count(), float64(c.Bytes), c.Sizes.Octaves(),
+	)
 	reasons("transfers_stayed_total", "Connections that were to be given, and go on here.", c.Stayed)
 	reasons("transfers_lost_total", "Connections that were to be given, and were closed.", c.Lost)
 	reasons("transfers_not_taken_total", "Connections that were to come, and did not.", c.NotTaken)

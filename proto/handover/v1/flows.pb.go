@@ -593,6 +593,8 @@ type FlowsStatus struct {
 	Services      []*ServiceFlows        `protobuf:"bytes,1,rep,name=services,proto3" json:"services,omitempty"`
 	Batches       []*Batch               `protobuf:"bytes,2,rep,name=batches,proto3" json:"batches,omitempty"`
 	Counters      []*Counter             `protobuf:"bytes,3,rep,name=counters,proto3" json:"counters,omitempty"`
+	StateSizes    []*StateSize           `protobuf:"bytes,4,rep,name=state_sizes,json=stateSizes,proto3" json:"state_sizes,omitempty"` // of states sent since the agent's start, the smallest first
+	StateMax      uint64                 `protobuf:"varint,5,opt,name=state_max,json=stateMax,proto3" json:"state_max,omitempty"`      // bytes of the largest of these
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -646,6 +648,20 @@ func (x *FlowsStatus) GetCounters() []*Counter {
 		return x.Counters
 	}
 	return nil
+}
+
+func (x *FlowsStatus) GetStateSizes() []*StateSize {
+	if x != nil {
+		return x.StateSizes
+	}
+	return nil
+}
+
+func (x *FlowsStatus) GetStateMax() uint64 {
+	if x != nil {
+		return x.StateMax
+	}
+	return 0
 }
 
 type ServiceFlows struct {
@@ -902,6 +918,59 @@ func (x *Counter) GetValue() uint64 {
 	return 0
 }
 
+// StateSize is how many states had at most so many bytes, and more than the next smaller one has.
+type StateSize struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UpTo          uint64                 `protobuf:"varint,1,opt,name=up_to,json=upTo,proto3" json:"up_to,omitempty"` // in steps of an eighth of a power of two
+	Count         uint64                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateSize) Reset() {
+	*x = StateSize{}
+	mi := &file_proto_handover_v1_flows_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateSize) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateSize) ProtoMessage() {}
+
+func (x *StateSize) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_handover_v1_flows_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateSize.ProtoReflect.Descriptor instead.
+func (*StateSize) Descriptor() ([]byte, []int) {
+	return file_proto_handover_v1_flows_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *StateSize) GetUpTo() uint64 {
+	if x != nil {
+		return x.UpTo
+	}
+	return 0
+}
+
+func (x *StateSize) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // CostRequest asks what an allocation would move.
 type CostRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -912,7 +981,7 @@ type CostRequest struct {
 
 func (x *CostRequest) Reset() {
 	*x = CostRequest{}
-	mi := &file_proto_handover_v1_flows_proto_msgTypes[10]
+	mi := &file_proto_handover_v1_flows_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +993,7 @@ func (x *CostRequest) String() string {
 func (*CostRequest) ProtoMessage() {}
 
 func (x *CostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_handover_v1_flows_proto_msgTypes[10]
+	mi := &file_proto_handover_v1_flows_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +1006,7 @@ func (x *CostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CostRequest.ProtoReflect.Descriptor instead.
 func (*CostRequest) Descriptor() ([]byte, []int) {
-	return file_proto_handover_v1_flows_proto_rawDescGZIP(), []int{10}
+	return file_proto_handover_v1_flows_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CostRequest) GetNext() *v1.Allocation {
@@ -959,7 +1028,7 @@ type Cost struct {
 
 func (x *Cost) Reset() {
 	*x = Cost{}
-	mi := &file_proto_handover_v1_flows_proto_msgTypes[11]
+	mi := &file_proto_handover_v1_flows_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1040,7 @@ func (x *Cost) String() string {
 func (*Cost) ProtoMessage() {}
 
 func (x *Cost) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_handover_v1_flows_proto_msgTypes[11]
+	mi := &file_proto_handover_v1_flows_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1053,7 @@ func (x *Cost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cost.ProtoReflect.Descriptor instead.
 func (*Cost) Descriptor() ([]byte, []int) {
-	return file_proto_handover_v1_flows_proto_rawDescGZIP(), []int{11}
+	return file_proto_handover_v1_flows_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Cost) GetTo() []*CostTo {
@@ -1026,7 +1095,7 @@ type CostTo struct {
 
 func (x *CostTo) Reset() {
 	*x = CostTo{}
-	mi := &file_proto_handover_v1_flows_proto_msgTypes[12]
+	mi := &file_proto_handover_v1_flows_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1038,7 +1107,7 @@ func (x *CostTo) String() string {
 func (*CostTo) ProtoMessage() {}
 
 func (x *CostTo) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_handover_v1_flows_proto_msgTypes[12]
+	mi := &file_proto_handover_v1_flows_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1051,7 +1120,7 @@ func (x *CostTo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CostTo.ProtoReflect.Descriptor instead.
 func (*CostTo) Descriptor() ([]byte, []int) {
-	return file_proto_handover_v1_flows_proto_rawDescGZIP(), []int{12}
+	return file_proto_handover_v1_flows_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CostTo) GetServer() string {
@@ -1086,7 +1155,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_proto_handover_v1_flows_proto_msgTypes[13]
+	mi := &file_proto_handover_v1_flows_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1167,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_handover_v1_flows_proto_msgTypes[13]
+	mi := &file_proto_handover_v1_flows_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1111,7 +1180,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_proto_handover_v1_flows_proto_rawDescGZIP(), []int{13}
+	return file_proto_handover_v1_flows_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FetchRequest) GetService() string {
@@ -1136,7 +1205,7 @@ type Fetched struct {
 
 func (x *Fetched) Reset() {
 	*x = Fetched{}
-	mi := &file_proto_handover_v1_flows_proto_msgTypes[14]
+	mi := &file_proto_handover_v1_flows_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1148,7 +1217,7 @@ func (x *Fetched) String() string {
 func (*Fetched) ProtoMessage() {}
 
 func (x *Fetched) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_handover_v1_flows_proto_msgTypes[14]
+	mi := &file_proto_handover_v1_flows_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1161,7 +1230,7 @@ func (x *Fetched) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fetched.ProtoReflect.Descriptor instead.
 func (*Fetched) Descriptor() ([]byte, []int) {
-	return file_proto_handover_v1_flows_proto_rawDescGZIP(), []int{14}
+	return file_proto_handover_v1_flows_proto_rawDescGZIP(), []int{15}
 }
 
 var File_proto_handover_v1_flows_proto protoreflect.FileDescriptor
@@ -1201,11 +1270,14 @@ const file_proto_handover_v1_flows_proto_rawDesc = "" +
 	"\x04peer\x18\x06 \x01(\tR\x04peer\x12\x12\n" +
 	"\x04step\x18\a \x01(\tR\x04step\x12\x17\n" +
 	"\astep_ms\x18\b \x01(\x04R\x06stepMs\"\x0f\n" +
-	"\rStatusRequest\"\xbf\x01\n" +
+	"\rStatusRequest\"\x9e\x02\n" +
 	"\vFlowsStatus\x12>\n" +
 	"\bservices\x18\x01 \x03(\v2\".manycast.handover.v1.ServiceFlowsR\bservices\x125\n" +
 	"\abatches\x18\x02 \x03(\v2\x1b.manycast.handover.v1.BatchR\abatches\x129\n" +
-	"\bcounters\x18\x03 \x03(\v2\x1d.manycast.handover.v1.CounterR\bcounters\"\x9a\x01\n" +
+	"\bcounters\x18\x03 \x03(\v2\x1d.manycast.handover.v1.CounterR\bcounters\x12@\n" +
+	"\vstate_sizes\x18\x04 \x03(\v2\x1f.manycast.handover.v1.StateSizeR\n" +
+	"stateSizes\x12\x1b\n" +
+	"\tstate_max\x18\x05 \x01(\x04R\bstateMax\"\x9a\x01\n" +
 	"\fServiceFlows\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1a\n" +
 	"\bhandover\x18\x02 \x03(\tR\bhandover\x12.\n" +
@@ -1226,7 +1298,10 @@ const file_proto_handover_v1_flows_proto_rawDesc = "" +
 	"\bstrategy\x18\x01 \x01(\tR\bstrategy\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
-	"\x05value\x18\x04 \x01(\x04R\x05value\"@\n" +
+	"\x05value\x18\x04 \x01(\x04R\x05value\"6\n" +
+	"\tStateSize\x12\x13\n" +
+	"\x05up_to\x18\x01 \x01(\x04R\x04upTo\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\"@\n" +
 	"\vCostRequest\x121\n" +
 	"\x04next\x18\x01 \x01(\v2\x1d.manycast.alloc.v1.AllocationR\x04next\"\x81\x01\n" +
 	"\x04Cost\x12,\n" +
@@ -1263,7 +1338,7 @@ func file_proto_handover_v1_flows_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_handover_v1_flows_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_proto_handover_v1_flows_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_proto_handover_v1_flows_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_proto_handover_v1_flows_proto_goTypes = []any{
 	(FlowState)(0),        // 0: manycast.handover.v1.FlowState
 	(*FlowsRequest)(nil),  // 1: manycast.handover.v1.FlowsRequest
@@ -1276,42 +1351,44 @@ var file_proto_handover_v1_flows_proto_goTypes = []any{
 	(*ServiceFlows)(nil),  // 8: manycast.handover.v1.ServiceFlows
 	(*Batch)(nil),         // 9: manycast.handover.v1.Batch
 	(*Counter)(nil),       // 10: manycast.handover.v1.Counter
-	(*CostRequest)(nil),   // 11: manycast.handover.v1.CostRequest
-	(*Cost)(nil),          // 12: manycast.handover.v1.Cost
-	(*CostTo)(nil),        // 13: manycast.handover.v1.CostTo
-	(*FetchRequest)(nil),  // 14: manycast.handover.v1.FetchRequest
-	(*Fetched)(nil),       // 15: manycast.handover.v1.Fetched
-	(*Flow)(nil),          // 16: manycast.handover.v1.Flow
-	(*v1.Epoch)(nil),      // 17: manycast.alloc.v1.Epoch
-	(*v1.Allocation)(nil), // 18: manycast.alloc.v1.Allocation
+	(*StateSize)(nil),     // 11: manycast.handover.v1.StateSize
+	(*CostRequest)(nil),   // 12: manycast.handover.v1.CostRequest
+	(*Cost)(nil),          // 13: manycast.handover.v1.Cost
+	(*CostTo)(nil),        // 14: manycast.handover.v1.CostTo
+	(*FetchRequest)(nil),  // 15: manycast.handover.v1.FetchRequest
+	(*Fetched)(nil),       // 16: manycast.handover.v1.Fetched
+	(*Flow)(nil),          // 17: manycast.handover.v1.Flow
+	(*v1.Epoch)(nil),      // 18: manycast.alloc.v1.Epoch
+	(*v1.Allocation)(nil), // 19: manycast.alloc.v1.Allocation
 }
 var file_proto_handover_v1_flows_proto_depIdxs = []int32{
 	3,  // 0: manycast.handover.v1.FlowsRequest.list:type_name -> manycast.handover.v1.ListRequest
 	6,  // 1: manycast.handover.v1.FlowsRequest.status:type_name -> manycast.handover.v1.StatusRequest
-	11, // 2: manycast.handover.v1.FlowsRequest.cost:type_name -> manycast.handover.v1.CostRequest
-	14, // 3: manycast.handover.v1.FlowsRequest.fetch:type_name -> manycast.handover.v1.FetchRequest
+	12, // 2: manycast.handover.v1.FlowsRequest.cost:type_name -> manycast.handover.v1.CostRequest
+	15, // 3: manycast.handover.v1.FlowsRequest.fetch:type_name -> manycast.handover.v1.FetchRequest
 	4,  // 4: manycast.handover.v1.FlowsAnswer.list:type_name -> manycast.handover.v1.FlowPage
 	7,  // 5: manycast.handover.v1.FlowsAnswer.status:type_name -> manycast.handover.v1.FlowsStatus
-	12, // 6: manycast.handover.v1.FlowsAnswer.cost:type_name -> manycast.handover.v1.Cost
-	15, // 7: manycast.handover.v1.FlowsAnswer.fetch:type_name -> manycast.handover.v1.Fetched
+	13, // 6: manycast.handover.v1.FlowsAnswer.cost:type_name -> manycast.handover.v1.Cost
+	16, // 7: manycast.handover.v1.FlowsAnswer.fetch:type_name -> manycast.handover.v1.Fetched
 	0,  // 8: manycast.handover.v1.ListRequest.states:type_name -> manycast.handover.v1.FlowState
 	5,  // 9: manycast.handover.v1.FlowPage.flows:type_name -> manycast.handover.v1.LiveFlow
-	16, // 10: manycast.handover.v1.LiveFlow.flow:type_name -> manycast.handover.v1.Flow
+	17, // 10: manycast.handover.v1.LiveFlow.flow:type_name -> manycast.handover.v1.Flow
 	0,  // 11: manycast.handover.v1.LiveFlow.state:type_name -> manycast.handover.v1.FlowState
-	17, // 12: manycast.handover.v1.LiveFlow.until:type_name -> manycast.alloc.v1.Epoch
+	18, // 12: manycast.handover.v1.LiveFlow.until:type_name -> manycast.alloc.v1.Epoch
 	8,  // 13: manycast.handover.v1.FlowsStatus.services:type_name -> manycast.handover.v1.ServiceFlows
 	9,  // 14: manycast.handover.v1.FlowsStatus.batches:type_name -> manycast.handover.v1.Batch
 	10, // 15: manycast.handover.v1.FlowsStatus.counters:type_name -> manycast.handover.v1.Counter
-	17, // 16: manycast.handover.v1.ServiceFlows.epoch:type_name -> manycast.alloc.v1.Epoch
-	17, // 17: manycast.handover.v1.Batch.epoch:type_name -> manycast.alloc.v1.Epoch
-	18, // 18: manycast.handover.v1.CostRequest.next:type_name -> manycast.alloc.v1.Allocation
-	13, // 19: manycast.handover.v1.Cost.to:type_name -> manycast.handover.v1.CostTo
-	16, // 20: manycast.handover.v1.FetchRequest.flows:type_name -> manycast.handover.v1.Flow
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	11, // 16: manycast.handover.v1.FlowsStatus.state_sizes:type_name -> manycast.handover.v1.StateSize
+	18, // 17: manycast.handover.v1.ServiceFlows.epoch:type_name -> manycast.alloc.v1.Epoch
+	18, // 18: manycast.handover.v1.Batch.epoch:type_name -> manycast.alloc.v1.Epoch
+	19, // 19: manycast.handover.v1.CostRequest.next:type_name -> manycast.alloc.v1.Allocation
+	14, // 20: manycast.handover.v1.Cost.to:type_name -> manycast.handover.v1.CostTo
+	17, // 21: manycast.handover.v1.FetchRequest.flows:type_name -> manycast.handover.v1.Flow
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_proto_handover_v1_flows_proto_init() }
@@ -1338,7 +1415,7 @@ func file_proto_handover_v1_flows_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_handover_v1_flows_proto_rawDesc), len(file_proto_handover_v1_flows_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

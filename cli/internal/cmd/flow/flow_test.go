@@ -53,9 +53,10 @@ func (a *agent) answer(r *handoverv1.FlowsRequest) *handoverv1.FlowsAnswer {
 		out.About = &handoverv1.FlowsAnswer_Fetch{Fetch: &handoverv1.Fetched{}}
 	case *handoverv1.FlowsRequest_Status:
 		out.About = &handoverv1.FlowsAnswer_Status{Status: &handoverv1.FlowsStatus{
-			Services: []*handoverv1.ServiceFlows{{Service: "web", Handover: []string{"transfer", "forward"}, Own: 10, Kept: 2}},
-			Batches:  []*handoverv1.Batch{{Taker: "s2", Service: "web", Epoch: &allocv1.Epoch{Term: 5, Number: 1}, Wanted: 1, Moving: 2, Given: 3}},
-			Counters: []*handoverv1.Counter{{Strategy: "transfer", Name: "stayed", Reason: "late", Value: 4}, {Strategy: "forward", Name: "out", Value: 5}},
+			Services:   []*handoverv1.ServiceFlows{{Service: "web", Handover: []string{"transfer", "forward"}, Own: 10, Kept: 2}},
+			Batches:    []*handoverv1.Batch{{Taker: "s2", Service: "web", Epoch: &allocv1.Epoch{Term: 5, Number: 1}, Wanted: 1, Moving: 2, Given: 3}},
+			Counters:   []*handoverv1.Counter{{Strategy: "transfer", Name: "stayed", Reason: "late", Value: 4}, {Strategy: "forward", Name: "out", Value: 5}},
+			StateSizes: []*handoverv1.StateSize{{UpTo: 288, Count: 3}, {UpTo: 5120, Count: 1}}, StateMax: 4711,
 		}}
 	}
 	return out
@@ -169,6 +170,9 @@ func TestStatus(t *testing.T) {
 	startAgent(t, b, "s1")
 	cmdtest.Golden(t, "status", b.OK("flow", "status", "s1"))
 	cmdtest.Golden(t, "counters", b.OK("flow", "status", "s1", "--counters"))
+	if got := b.OK("flow", "status", "s1", "-o", "json"); !strings.Contains(strings.Join(strings.Fields(got), ""), `"state_sizes":[{"up_to":288,"count":3},{"up_to":5120,"count":1}],"state_max":4711`) {
+		t.Errorf("%s", got)
+	}
 }
 
 // TestMoveOfAUser: the user becomes the server's by the service's prefixes, the leader gives it there, and its connections follow.

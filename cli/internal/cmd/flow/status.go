@@ -26,7 +26,7 @@ func newStatus(f *cmdutil.Factory) *cobra.Command {
 		Use:   "status [SERVER]",
 		Short: "Show how many connections servers have, and what becomes of those that move",
 		Long: `Show how many connections servers have of their own users and of others', and the batches in which they are handed over: what each taker
-wants of the users that are its own since an epoch. With --counters, totals per strategy and reason instead; -o json has both.`,
+wants of the users that are its own since an epoch. With --counters, totals per strategy and reason instead; -o json has both, and how large states were that were sent.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -45,6 +45,8 @@ type status struct {
 	Services []ofService `json:"services"`
 	Batches  []batch     `json:"batches"`
 	Counters []counter   `json:"counters"`
+	Sizes    []size      `json:"state_sizes"`
+	Largest  uint64      `json:"state_max"` // bytes
 }
 
 type ofService struct {
@@ -75,6 +77,12 @@ type counter struct {
 	Value    uint64 `json:"value"`
 }
 
+// size is how many states that were sent had at most so many bytes, and more than the next smaller one has.
+type size struct {
+	UpTo  uint64 `json:"up_to"`
+	Count uint64 `json:"count"`
+}
+
 func (o statusOptions) run(ctx context.Context) error {
 	s, _, servers, err := o.open(ctx)
 	if err != nil {
@@ -98,7 +106,7 @@ func (o statusOptions) run(ctx context.Context) error {
 }
 
 func statusOf(server string, p *handoverv1.FlowsStatus) status {
-	st := status{Server: server, Services: []ofService{}, Batches: []batch{}, Counters: []counter{}}
+	st := status{Server: server, Services: []ofService{}, Batches: []batch{}, Counters: []counter{}, Sizes: []size{}, Largest: p.GetStateMax()}
 	for _, v := range p.GetServices() {
 		s := ofService{Name: v.GetService(), Handover: append([]string{}, v.GetHandover()...), Own: v.GetOwn(), Kept: v.GetKept()}
 		if e := alloc.EpochFromProto(v.GetEpoch()); e.Number != 0 {
@@ -113,6 +121,9 @@ func statusOf(server string, p *handoverv1.FlowsStatus) status {
 	}
 	for _, c := range p.GetCounters() {
 		st.Counters = append(st.Counters, counter{c.GetStrategy(), c.GetName(), c.GetReason(), c.GetValue()})
+	}
+	for _, v := range p.GetStateSizes() {
+		st.Sizes = append(st.Sizes, size{v.GetUpTo(), v.GetCount()})
 	}
 	slices.SortFunc(st.Counters, func(a, b counter) int {
 		return cmp.Or(cmp.Compare(a.Strategy, b.Strategy), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Reason, b.Reason))

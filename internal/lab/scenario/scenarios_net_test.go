@@ -60,28 +60,15 @@ func rerun(t *testing.T, run func(context.Context) (*report.Report, error)) *rep
 	}
 }
 
-// allHold fails the test with each check that does not hold.
-func allHold(t *testing.T, r *report.Report) {
+// allHold fails the test with each check that does not hold, but those named.
+func allHold(t *testing.T, r *report.Report, but ...string) {
 	t.Helper()
-	if !r.OK() {
-		t.Errorf("%d checks", len(r.Checks))
+	if len(r.Checks) == 0 {
+		t.Error("nothing was checked")
 	}
 	for _, c := range r.Checks {
-		if !c.OK {
+		if !c.OK && !slices.Contains(but, c.Name) {
 			t.Errorf("%s: %s", c.Name, c.Detail)
-		}
-	}
-}
-
-// hold demands these checks of the report.
-func hold(t *testing.T, r *report.Report, names ...string) {
-	t.Helper()
-	for _, name := range names {
-		i := slices.IndexFunc(r.Checks, func(c report.Check) bool { return c.Name == name })
-		if i < 0 {
-			t.Errorf("there is no check %q", name)
-		} else if !r.Checks[i].OK {
-			t.Errorf("%s: %s", name, r.Checks[i].Detail)
 		}
 	}
 }
@@ -104,11 +91,11 @@ func TestNetTags(t *testing.T) {
 	allHold(t, rerun(t, func(ctx context.Context) (*report.Report, error) { return Tags(ctx, store, o) }))
 }
 
-// Connections of users who go to and fro, with the real daemons. With reset a server that is late answers beside the new one now and then: those
-// checks that hang on it are the scenario's, for who looks; what a user was sent is right, whatever happens.
+// Connections of users who go to and fro, with the real daemons. On one link a SYN between the loser's word and the winner's is sent again: how
+// many there are hangs on what else the machine does.
 func TestNetHandoverReset(t *testing.T) {
 	store := newStore(t, "igmpd", "lbd", "dnsd", "tdpd")
 	o := Options{Clients: 24, Duration: 12 * time.Second, Strategy: report.Reset, Name: fmt.Sprintf("h%d", os.Getpid()), Progress: NewProgress(t.Output(), false)}
 	r := rerun(t, func(ctx context.Context) (*report.Report, error) { return Handover(ctx, store, o) })
-	hold(t, r, "no user packet on the management network", "nothing is left behind", "moved is needed", "reset: streams are whole", "reset: no stream goes on at another server")
+	allHold(t, r, "hardly anybody waits long")
 }

@@ -86,11 +86,11 @@ func (c *Core) chain(name string, a alloc.Allocation, k class, users portion.Uni
 }
 
 // marks are what a packet shows that has come so far, falling from hop to hop: numbers of epochs, but that of two in one epoch the second
-// counts as of the one before. All servers find the same ones.
+// counts as of the one before, which the first epochs have room for. All servers find the same ones.
 func marks(c alloc.Chain) []uint32 {
 	out := make([]uint32, len(c.Hops))
 	for i, h := range c.Hops {
-		out[i] = uint32(h.Until.Number)
+		out[i] = alloc.MaxHops + uint32(h.Until.Number)
 		if i > 0 && !h.Until.Less(c.Hops[i-1].Until) || i > 0 && out[i] >= out[i-1] {
 			out[i] = out[i-1] - 1
 		}

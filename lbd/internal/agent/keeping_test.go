@@ -142,8 +142,12 @@ func TestChainsEndWithTheirConnections(t *testing.T) {
 func TestHopsOfOneEpochFall(t *testing.T) {
 	e := func(n uint64) epoch.Epoch { return epoch.Epoch{Term: 1, Number: n} }
 	got := marks(alloc.Chain{Hops: []alloc.Hop{{Until: e(9)}, {Until: e(9)}, {Until: e(9)}, {Until: e(8)}, {Until: e(2)}}})
-	if want := []uint32{9, 8, 7, 6, 2}; !slices.Equal(got, want) {
+	if want := []uint32{17, 16, 15, 14, 10}; !slices.Equal(got, want) {
 		t.Errorf("marks %v, want %v", got, want)
+	}
+	got = marks(alloc.Chain{Hops: slices.Repeat([]alloc.Hop{{Until: e(1)}}, alloc.MaxHops)})
+	if want := []uint32{9, 8, 7, 6, 5, 4, 3, 2}; !slices.Equal(got, want) {
+		t.Errorf("of the first epoch: marks %v, want %v", got, want)
 	}
 }
 

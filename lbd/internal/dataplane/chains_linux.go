@@ -21,8 +21,7 @@ type hopMapValue struct{ Address, Until uint32 }
 const (
 	epochBits   = 20
 	epochMask   = 1<<epochBits - 1
-	epochFirst  = 1             // 0 is FINAL of bpf/forward.h
-	epochLast   = epochMask - 1 // all ones are STRAIGHT
+	epochs      = epochMask - 1 // 0 is FINAL of bpf/forward.h, all ones are STRAIGHT
 	chainsBatch = 1024
 )
 
@@ -35,7 +34,7 @@ func newChainMapValue(c Chain) chainMapValue {
 		v.Owner = hostOrder(c.Owner)
 	}
 	for i, h := range c.Hops {
-		v.Hops[i] = hopMapValue{hostOrder(h.Address), min(max(h.Until&epochMask, epochFirst), epochLast)}
+		v.Hops[i] = hopMapValue{hostOrder(h.Address), 1 + h.Until%epochs}
 	}
 	return v
 }

@@ -20,8 +20,7 @@ type Chain struct {
 // Hop is a former owner.
 type Hop struct {
 	Address netip.Addr // IPv4
-	// Until is the number of the last epoch in which it had them. Its last 20 bits count, in serial arithmetic (RFC 1982); those
-	// that are all 0 or all 1 stand for the epoch beside it.
+	// Until is the number of the last epoch in which it had them, in serial arithmetic (RFC 1982) of 20 bits.
 	Until uint32
 }
 

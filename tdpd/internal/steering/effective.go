@@ -172,6 +172,56 @@ func OnlyUsers(b Binding, health func(server string) Health, owner func(server s
 	return four, six, err
 }
 
+// Taken says who takes users while servers are as they are, by name; empty: nobody, and of exceptions that are bound alone: by the route.
+type Taken struct {
+	Cells []string // of the allocation's cells
+	Users []string // of exceptions, in their order
+}
+
+// Takes is what Plans and OnlyUsers say, for whoever steers by other means than plans.
+func Takes(b Binding, health func(server string) Health) Taken {
+	s := Steering{allocation: b.Allocation, servers: b.servers()}
+	at, index := s.healths(health), map[string]uint16{}
+	for i, name := range s.servers {
+		index[name] = uint16(i)
+	}
+	out := Taken{Users: make([]string, len(b.Users))}
+	if b.UsersOnly {
+		for i, u := range b.Users {
+			if at[index[u.Server]] != Silent {
+				out.Users[i] = u.Server
+			}
+		}
+		return out
+	}
+	var others []uint16
+	for _, name := range b.Allocation.Used() {
+		if i := index[name]; at[i] == Available {
+			others = append(others, i)
+		}
+	}
+	name := func(k class) string {
+		if server := k.pick(at, others); server != alloc.None {
+			return s.servers[server]
+		}
+		return ""
+	}
+	c := compiler{&s}
+	out.Cells = make([]string, len(b.Allocation.Owner))
+	for cell := range out.Cells {
+		out.Cells[cell] = name(c.cell(cell))
+	}
+	for i, u := range b.Users {
+		k := class{index[u.Server], alloc.None, alloc.None}
+		if !b.Allocation.Zero() {
+			of := c.cell(b.Allocation.CellOf(u.Address))
+			k = class{k[0], of[0], of[1]}
+		}
+		out.Users[i] = name(k)
+	}
+	return out
+}
+
 // OnlyActive is a plan by which users that are active have the owners that they have by p, and all others one owner. Users are as plans know
 // them: of IPv6 what stands in for them.
 func OnlyActive(p *steer.Plan, active []netip.Addr, others steer.Owner) (*steer.Plan, error) {

@@ -36,6 +36,16 @@ func TestStandbysTakeOver(t *testing.T) {
 					t.Errorf("slot %d: owner %d, want %d", slot, got, want)
 				}
 			}
+			takes := Takes(b, func(s string) Health { return c.health[s] })
+			for cell, server := range takes.Cells {
+				a := netip.AddrFrom4([4]byte{10, 2, 0, byte(cell)})
+				if got, want := number(server), p.Lookup(a); got != want {
+					t.Errorf("cell %d: %q takes it, the plan has owner %d", cell, server, want)
+				}
+			}
+			if got := number(takes.Users[0]); got != c.want[0] {
+				t.Errorf("exception: %q takes it, want owner %d", takes.Users[0], c.want[0])
+			}
 		})
 	}
 }

@@ -41,6 +41,18 @@ type Handover struct {
 	Bulk     Spread `json:"bulk_blackout_ms"` // streams that are as fast as their sender's kernel lets them be
 
 	State *Sizes `json:"state_bytes,omitempty"` // of connections that were transferred
+
+	Relay Relayed `json:"relay"` // of the connections those to a server behind a relay
+}
+
+// Relayed is what became of HTTP connections to a server that cannot move them itself.
+type Relayed struct {
+	Connections    int `json:"connections"`
+	Requests       int `json:"requests"`
+	Moves          int `json:"moves"`
+	Switched       int `json:"switched"` // answers by another server than the one before on their connection
+	Broken         int `json:"broken"`
+	LostWithServer int `json:"lost_with_server"`
 }
 
 // Whole says whether all bytes came once and in order.
@@ -131,11 +143,10 @@ func (t *Tally) Handovers() (by map[string]Handover, broken map[string][]traffic
 	by, broken = map[string]Handover{}, map[string][]traffic.Event{}
 	moves := t.userMoves()
 	for _, p := range t.Periods {
-		in := func(when time.Time) bool { return !when.Before(p.Start) && when.Before(p.End) }
 		var h Handover
 		var closes []traffic.Event
 		for _, e := range t.closes {
-			if in(e.Start) {
+			if p.has(e.Start) {
 				closes = append(closes, e)
 				h.enter(e, moves[e.User])
 			}
@@ -144,19 +155,63 @@ func (t *Tally) Handovers() (by map[string]Handover, broken map[string][]traffic
 		broken[p.Strategy] = t.judge(closes, &c)
 		h.Connections, h.Reset, h.Broken, h.LostWithServer = len(closes), c.Reset, c.Broken, c.LostWithServer
 		h.State = p.States.Sizes()
+		h.Relay = t.relayed(p, closes, moves)
 		t.blackouts(&h, p, moves)
 		by[p.Strategy] = h
 	}
 	return by, broken
 }
 
-// enter counts a connection that has come to its end.
-func (h *Handover) enter(e traffic.Event, moves []time.Time) {
-	for _, at := range moves {
-		if at.After(e.Start) && at.Before(e.End) {
-			h.Moves++
+// relayed judges the connections to a server behind a relay; closes has all.
+func (t *Tally) relayed(p Period, closes []traffic.Event, moves map[netip.Addr][]time.Time) (r Relayed) {
+	var of []traffic.Event
+	for _, e := range closes {
+		if e.Via == traffic.Relay {
+			of = append(of, e)
+			r.Moves += movesOf(e, moves[e.User])
 		}
 	}
+	var c Connections
+	t.judge(of, &c)
+	r.Connections, r.Broken, r.LostWithServer = len(of), c.Broken, c.LostWithServer
+	type connection struct {
+		user   netip.Addr
+		opened time.Time
+	}
+	before := map[connection]string{}
+	for _, e := range t.requests {
+		if e.Via != traffic.Relay || !e.OK || !p.has(e.Start) {
+			continue
+		}
+		r.Requests++
+		if e.Opened.IsZero() {
+			continue
+		}
+		on := connection{e.User, e.Opened}
+		if last, known := before[on]; known && last != e.Server {
+			r.Switched++
+		}
+		before[on] = e.Server
+	}
+	return r
+}
+
+// has says whether the strategy was in force.
+func (p Period) has(when time.Time) bool { return !when.Before(p.Start) && when.Before(p.End) }
+
+// movesOf is how many moves of its user a connection saw.
+func movesOf(e traffic.Event, moves []time.Time) (n int) {
+	for _, at := range moves {
+		if at.After(e.Start) && at.Before(e.End) {
+			n++
+		}
+	}
+	return n
+}
+
+// enter counts a connection that has come to its end.
+func (h *Handover) enter(e traffic.Event, moves []time.Time) {
+	h.Moves += movesOf(e, moves)
 	if e.Bytes == nil {
 		return
 	}

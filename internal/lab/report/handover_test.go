@@ -125,6 +125,31 @@ func TestKeptConnectionsAnswer(t *testing.T) {
 	}
 }
 
+// Of Alice's two connections by the relay one is answered by both servers, as transfer has it.
+func TestRelayedConnections(t *testing.T) {
+	tally := under("transfer")
+	ask := func(server string, opened, from float64) {
+		e := request(alice, server, from, from+0.1)
+		e.Opened, e.Via = at(opened), traffic.Relay
+		tally.Add(e)
+	}
+	ask("s1", 2, 9)
+	ask("s2", 2, 11)
+	ask("s2", 3, 12)
+	ask("s1", 0.5, 0.6) // before
+	tally.Add(request(alice, "s1", 13, 13.1))
+	for opened, how := range map[float64]traffic.How{2: traffic.Own, 3: traffic.Reset} {
+		e := closed(alice, "s2", how, opened, 13)
+		e.Via = traffic.Relay
+		tally.Add(e)
+	}
+	tally.Add(closed(alice, "s2", traffic.Own, 4, 13))
+	by, _ := tally.Handovers()
+	if diff := cmp.Diff(Relayed{Connections: 2, Requests: 3, Moves: 2, Switched: 1, Broken: 1}, by["transfer"].Relay); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestStatesOfServers(t *testing.T) {
 	var s States
 	if s.Sizes() != nil {

@@ -117,7 +117,8 @@ func (h *handover) under(ctx context.Context, strategy string) error {
 	h.mu.Lock()
 	h.tally.Periods = append(h.tally.Periods, report.Period{Strategy: strategy, Start: time.Now()})
 	h.mu.Unlock()
-	err := h.work(ctx, func(ctx context.Context) error { return h.runPhases(ctx, h.plan(strategy), h.nothing) }, h.client("--idle", idleEvery.String()), h.streams())
+	err := h.work(ctx, func(ctx context.Context) error { return h.runPhases(ctx, h.plan(strategy), h.nothing) },
+		h.client("--idle", idleEvery.String()), h.relayed(), h.streams())
 	end := time.Now()
 	if h.transfers() {
 		err = errors.Join(err, h.readStates(ctx, h.servers...))
@@ -131,6 +132,11 @@ func (h *handover) under(ctx context.Context, strategy string) error {
 }
 
 func (h *handover) nothing(context.Context, string) error { return nil }
+
+// relayed is the program of users who get pages of a server behind a relay.
+func (h *handover) relayed() []string {
+	return []string{"manycast", "lab", "client", "--relayed", "--url", "http://" + net.JoinHostPort(h.vars["vip"], h.vars["relayed"]) + "/", "--user", h.userList()}
+}
 
 // streams is the program of users with streams.
 func (h *handover) streams() []string {
@@ -200,6 +206,9 @@ func (h *handover) checkStrategy(strategy string, got report.Handover, broken []
 		got.Moves, got.Connections, got.Reset, got.Broken, left, got.LostWithServer, h.examples(broken, h.tally.Timeline))
 	h.check(strategy+": streams are whole", got.StreamsEnded > 0 && got.Whole(), "of %d bytes %d lost, %d doubled, %d reordered, %d garbled; %d streams told at their end what came",
 		got.BytesReceived, got.BytesLost, got.BytesDoubled, got.BytesReordered, got.BytesGarbled, got.StreamsEnded)
+	h.check(strategy+": connections behind a relay go on where they are to", got.Relay.Moves > 0 && (got.Relay.Switched > 0) == (strategy == string(service.Transfer)),
+		"%d answers, %d moves of %d connections, %d times another server answered than before, %d broken, %d lost with their server",
+		got.Relay.Requests, got.Relay.Moves, got.Relay.Connections, got.Relay.Switched, got.Relay.Broken, got.Relay.LostWithServer)
 	switch service.Strategy(strategy) {
 	case service.Transfer:
 		h.check(strategy+": streams go on at their new server", got.Switched > 0, "%d times", got.Switched)

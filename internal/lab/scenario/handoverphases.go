@@ -144,7 +144,7 @@ func (h *handover) killHandingOver(ctx context.Context, gives bool) error {
 		return err
 	}
 	h.isFound(found)
-	if err := h.revive(ctx, victim, "app", "agent"); err != nil {
+	if err := h.revive(ctx, victim, "app", "plain", "relay", "agent"); err != nil {
 		return err
 	}
 	if _, err := h.awaitGroups(ctx); err != nil {

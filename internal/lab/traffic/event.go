@@ -33,6 +33,9 @@ const (
 	Other   How = "other"   // another error
 )
 
+// Relay is what Event.Via says of users of `lbd relay`.
+const Relay = "relay"
+
 // Event is one line of the stream.
 type Event struct {
 	Kind   Kind       `json:"ev"`
@@ -46,6 +49,7 @@ type Event struct {
 	Opened time.Time  `json:"opened,omitzero"`  // of a request: when the connection was that it had in common with others
 	How    How        `json:"how,omitempty"`
 	Err    string     `json:"err,omitempty"`
+	Via    string     `json:"via,omitempty"` // what stands before the server
 
 	Stream string        `json:"stream,omitempty"` // what kind of stream it is about
 	Pace   time.Duration `json:"pace,omitempty"`   // of its data from the server

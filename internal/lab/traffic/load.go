@@ -32,6 +32,11 @@ type Load struct {
 	Idle         time.Duration // between requests on one more connection that each keeps; 0: there is none
 	ServerHeader string        // response header that names the server
 	CountHeader  string        // response header that says how many answers there were on the connection; one without it says nothing
+
+	KeptOnly      bool   // they open no new connections while the ones that they keep do
+	UserHeader    string // response header that says which user the server sees; empty: it does not say it
+	SessionCookie string // says how many answers a user has had, on whatever connections; the next answer sets it one higher; empty: there is none
+	Via           string // what events say
 }
 
 // Run runs the load until ctx is done and writes its events to w, one JSON object a line.
@@ -39,15 +44,18 @@ func (l *Load) Run(ctx context.Context, w io.Writer) error {
 	if len(l.Users) == 0 || l.Every <= 0 {
 		return fmt.Errorf("load: want users and a time between requests")
 	}
-	out := &output{enc: json.NewEncoder(w)}
+	out := &output{enc: json.NewEncoder(w), via: l.Via}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, user := range l.Users {
 		begin := func(keep bool, every time.Duration) {
 			c := &client{load: l, user: user, every: every, out: out, kept: transport(out, user, true), fresh: transport(out, user, false)}
+			c.session = session{user: user, cookie: l.SessionCookie, header: l.UserHeader}
 			group.Go(func() error { return c.run(ctx, keep) })
 		}
 		begin(true, l.Every)
-		begin(false, l.Every)
+		if !l.KeptOnly {
+			begin(false, l.Every)
+		}
 		if l.Idle > 0 {
 			begin(true, l.Idle)
 		}
@@ -62,6 +70,7 @@ type client struct {
 	every       time.Duration
 	out         *output
 	kept, fresh *http.Transport
+	session     session
 }
 
 func (c *client) run(ctx context.Context, keep bool) error {
@@ -147,6 +156,7 @@ func (c *client) attempt(rt *http.Transport, within time.Duration) (a answer, er
 	if err != nil {
 		return answer{}, err
 	}
+	c.session.ask(req)
 	resp, err := rt.RoundTrip(req)
 	if err != nil {
 		return answer{}, err
@@ -157,6 +167,9 @@ func (c *client) attempt(rt *http.Transport, within time.Duration) (a answer, er
 	}
 	if resp.StatusCode != http.StatusOK {
 		return answer{}, fmt.Errorf("status %s", resp.Status)
+	}
+	if err := c.session.heard(resp); err != nil {
+		return answer{}, err
 	}
 	return answer{server: resp.Header.Get(c.load.ServerHeader)}, counted(resp.Header.Get(c.load.CountHeader))
 }
@@ -180,6 +193,7 @@ func transport(out *output, user netip.Addr, keep bool) *http.Transport {
 
 // output writes events, one writer at a time.
 type output struct {
+	via   string
 	conns atomic.Int64
 	mu    sync.Mutex
 	enc   *json.Encoder
@@ -187,6 +201,7 @@ type output struct {
 }
 
 func (s *output) emit(e Event) {
+	e.Via = s.via
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.enc.Encode(&e); err != nil && s.bad == nil {

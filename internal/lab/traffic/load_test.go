@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -187,3 +188,61 @@ func TestLoadEndsWhenNobodyReads(t *testing.T) {
 type badWriter struct{}
 
 func (badWriter) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+// A session goes on over connections; one that a server does not know, and a server that sees somebody else, fail requests.
+func TestSessions(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		answer func(had int, from string) (cookie int, user string)
+		wrong  string // in the error
+	}{
+		{"as it should", func(had int, from string) (int, string) { return had + 1, from }, ""},
+		{"an answer twice", func(had int, from string) (int, string) { return had, from }, "session lost"},
+		{"somebody else", func(had int, _ string) (int, string) { return had + 1, "127.0.0.1:80" }, "the server sees"},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			had := 0
+			if c, err := r.Cookie("answers"); err == nil {
+				had, _ = strconv.Atoi(c.Value)
+			}
+			cookie, user := tt.answer(had, r.RemoteAddr)
+			http.SetCookie(w, &http.Cookie{Name: "answers", Value: strconv.Itoa(cookie)})
+			w.Header().Set("X-User", user)
+		}))
+		ctx, cancel := context.WithCancel(t.Context())
+		r, w := io.Pipe()
+		load := &Load{
+			Users: []netip.Addr{netip.MustParseAddr("127.0.0.11")}, URL: server.URL, Every: time.Millisecond,
+			KeptOnly: true, SessionCookie: "answers", UserHeader: "X-User", Via: Relay,
+		}
+		go func() { w.CloseWithError(load.Run(ctx, w)) }()
+		asked, opened := 0, 0
+		for dec := json.NewDecoder(r); ; {
+			var e Event
+			if err := dec.Decode(&e); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			if e.Via != Relay {
+				t.Errorf("%s: %+v", tt.name, e)
+			}
+			switch e.Kind {
+			case Open:
+				opened++
+			case Request:
+				if e.OK != (tt.wrong == "") || !strings.Contains(e.Err, tt.wrong) {
+					t.Errorf("%s: %+v", tt.name, e)
+				}
+				if asked++; asked == 5 {
+					cancel()
+				}
+			}
+		}
+		if tt.wrong == "" && opened != 1 {
+			t.Errorf("%s: %d connections", tt.name, opened)
+		}
+		cancel()
+		server.Close()
+	}
+}

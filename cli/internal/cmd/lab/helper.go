@@ -46,13 +46,39 @@ func newApp(f *cmdutil.Factory) *cobra.Command {
 	return cmd
 }
 
+func newPlain(f *cmdutil.Factory) *cobra.Command {
+	var name, listen string
+	cmd := &cobra.Command{
+		Use: "plain", Hidden: true, Short: "Serve HTTP as a server that knows nothing of moving connections", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := daemon.Logger("info", f.Err)
+			if err != nil {
+				return err
+			}
+			p, err := app.ListenPlain(cmd.Context(), name, listen)
+			if err != nil {
+				return err
+			}
+			return daemon.Run(cmd.Context(), log, p)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&name, "name", "", "the server's name")
+	flags.StringVar(&listen, "listen", "", "address:port")
+	return cmd
+}
+
 func newClient(f *cmdutil.Factory) *cobra.Command {
 	load := traffic.Load{ServerHeader: app.ServerHeader, CountHeader: app.CountHeader}
+	var relayed bool
 	cmd := &cobra.Command{
 		Use: "client", Hidden: true, Short: "Be many users; events go to the output, one JSON object a line", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
+			if relayed {
+				load.Via, load.KeptOnly, load.UserHeader, load.SessionCookie = traffic.Relay, true, app.UserHeader, app.SessionCookie
+			}
 			return load.Run(ctx, f.Out)
 		},
 	}
@@ -60,6 +86,7 @@ func newClient(f *cmdutil.Factory) *cobra.Command {
 	flags.Var(&addresses{&load.Users}, "user", "addresses of the users")
 	flags.StringVar(&load.URL, "url", "", "what they get")
 	flags.DurationVar(&load.Every, "every", 300*time.Millisecond, "time between a user's requests of one kind")
+	flags.BoolVar(&relayed, "relayed", false, "what they get is a plain server's behind a relay; they keep their connections")
 	flags.DurationVar(&load.Idle, "idle", 0, "time between requests on one more connection that each user keeps (default: there is none)")
 	return cmd
 }

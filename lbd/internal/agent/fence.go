@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/control"
-	"github.com/manycast/manycast/lbd/internal/damping"
+	"github.com/manycast/manycast/internal/damping"
 )
 
 // presence is whether a server on a control channel takes its users. Others take them when it says that it does not, so it

@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/alloc/policy"
+	"github.com/manycast/manycast/internal/damping"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/announce"
-	"github.com/manycast/manycast/lbd/internal/damping"
 	"github.com/manycast/manycast/lbd/internal/store"
 )
 

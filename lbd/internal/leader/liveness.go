@@ -7,8 +7,8 @@ import (
 
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/control"
+	"github.com/manycast/manycast/internal/damping"
 	"github.com/manycast/manycast/lbd/internal/announce"
-	"github.com/manycast/manycast/lbd/internal/damping"
 )
 
 // hearing is what a leader hears on the control channel. A registration proves that a server reaches the bus, a heartbeat that

@@ -9,10 +9,10 @@ import (
 
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/alloc/policy"
+	"github.com/manycast/manycast/internal/damping"
 	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/announce"
-	"github.com/manycast/manycast/lbd/internal/damping"
 	"github.com/manycast/manycast/lbd/internal/store"
 )
 

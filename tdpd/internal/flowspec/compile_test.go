@@ -26,7 +26,9 @@ func address(v uint32) netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
-func bind(text string, n int) Bound { return Bound{Portion: portion.MustParse(text), Server: server(n)} }
+func bind(text string, n int) Bound {
+	return Bound{Portion: portion.MustParse(text), Server: server(n)}
+}
 
 // taker is the bound that decides about a user, by a look at all of them; false: there is none.
 func taker(bounds []Bound, user netip.Addr) (Bound, bool) {

@@ -1,0 +1,114 @@
+package announcing
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/manycast/manycast/tdpd/internal/bgp"
+)
+
+// enter begins a phase.
+func (a *Announcing) enter(now time.Time, p Phase) {
+	a.phase, a.step = p, step{begun: now}
+	if a.renew(now); p == Out && len(a.hosts) > 0 {
+		a.version++
+	}
+	a.step.version = a.version
+	if a.told >= a.version {
+		a.step.told = now
+	}
+}
+
+// settle takes what has changed, and goes on to the next phase where nothing is waited for any more.
+func (a *Announcing) settle(now time.Time) bool {
+	before := a.version
+	for a.renew(now); a.waits() && !now.Before(a.due()); {
+		forced := a.step.told.IsZero() && a.due().After(a.step.begun)
+		a.enter(now, a.phase+1)
+		a.step.forced = forced
+	}
+	return a.version != before
+}
+
+// waits says whether the phase ends by itself: that of coming in does not before there is something to announce.
+func (a *Announcing) waits() bool {
+	switch a.phase {
+	case Entering:
+		return len(a.paths) > 0
+	case Leaving, Withdrawn:
+		return true
+	}
+	return false
+}
+
+// due is when the phase is over: neighbors were told and had time to settle, or patience is over. Where no path says anything else in it there is
+// nothing to wait for.
+func (a *Announcing) due() time.Time {
+	s := a.step
+	switch {
+	case a.phase != Withdrawn && (len(a.paths) == 0 || a.config.Soft.isNone()):
+		return s.begun
+	case s.told.IsZero():
+		return s.begun.Add(a.config.Patience)
+	}
+	return s.told.Add(a.config.Settle)
+}
+
+func (s Soft) isNone() bool { return s.Prepend == 0 && s.MED == nil && len(s.Communities) == 0 }
+
+// renew computes what is to be announced.
+func (a *Announcing) renew(now time.Time) {
+	var paths []bgp.Path
+	if !a.config.Server && a.phase <= Leaving {
+		paths = a.wanted(now)
+	}
+	if slices.EqualFunc(paths, a.paths, samePath) {
+		return
+	}
+	began := len(a.paths) == 0
+	a.paths = paths
+	a.version++
+	if a.phase == Entering && began { // what is waited for begins now
+		a.step = step{version: a.version, begun: now}
+	}
+}
+
+// samePath compares what paths of ours say.
+func samePath(x, y bgp.Path) bool {
+	return x.Prefix == y.Prefix && x.NextHop == y.NextHop && x.Prepend == y.Prepend && slices.Equal(x.Communities, y.Communities) && sameMED(x.MED, y.MED)
+}
+
+func sameHost(x, y bgp.LabelledPath) bool { return x.Label == y.Label && samePath(x.Path, y.Path) }
+
+func sameMED(a, b *uint32) bool {
+	return a == b || a != nil && b != nil && *a == *b
+}
+
+func (a *Announcing) wanted(now time.Time) (out []bgp.Path) {
+	for addr, v := range a.vips {
+		if !v.present || v.reach != Reached || now.Before(v.damped) {
+			continue
+		}
+		out = append(out, a.path(netip.PrefixFrom(addr, addr.BitLen())))
+	}
+	for _, cover := range a.config.Covers {
+		if slices.ContainsFunc(out, func(p bgp.Path) bool {
+			return p.Prefix.IsSingleIP() && cover.Contains(p.Prefix.Addr()) && p.Prefix != cover
+		}) {
+			out = append(out, a.path(cover))
+		}
+	}
+	slices.SortFunc(out, func(x, y bgp.Path) int { return x.Prefix.Compare(y.Prefix) })
+	return slices.CompactFunc(out, func(x, y bgp.Path) bool { return x.Prefix == y.Prefix })
+}
+
+func (a *Announcing) path(p netip.Prefix) bgp.Path {
+	out := bgp.Path{Prefix: p}
+	if a.phase == In {
+		return out
+	}
+	out.Prepend, out.MED = a.config.Soft.Prepend, a.config.Soft.MED
+	out.Communities = slices.Sorted(slices.Values(a.config.Soft.Communities))
+	return out
+}

@@ -1,0 +1,315 @@
+package movement
+
+import (
+	"container/heap"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/manycast/manycast/lbd/internal/dyntcp/wire"
+)
+
+// AnnouncerLimits are times and sizes. Zero fields take the defaults.
+type AnnouncerLimits struct {
+	First    time.Duration // from the first message to the second, then twice as long each time; default 5 ms
+	Most     time.Duration // between two messages; default 500 ms
+	GiveUp   time.Duration // from the first message; default 10 s
+	Lifetime time.Duration // of a packet in the network; default 1 s
+	Behind   time.Duration // no message sooner after the last because of a user who is elsewhere; default 50 ms
+}
+
+// maxPlaces is how many places of a user are told apart; where there are more it may be anywhere.
+const maxPlaces = 8
+
+func (l AnnouncerLimits) withDefaults() AnnouncerLimits {
+	span := func(v *time.Duration, d time.Duration) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	span(&l.First, 5*time.Millisecond)
+	span(&l.Most, 500*time.Millisecond)
+	span(&l.GiveUp, 10*time.Second)
+	span(&l.Lifetime, time.Second)
+	span(&l.Behind, 50*time.Millisecond)
+	return l
+}
+
+// Outcome is what became of a move.
+type Outcome string
+
+// Outcomes.
+const (
+	Arrived    Outcome = "arrived"    // the user is heard at the new destination
+	GivenUp    Outcome = "given up"   // it was not; it may have nothing to say
+	Superseded Outcome = "superseded" // by a later move to this server
+	Ended      Outcome = "ended"      // with the connection, or with its next move
+)
+
+// Announcer announces moves of connections to this server. It is not for use by several goroutines at a time.
+type Announcer struct {
+	limits   AnnouncerLimits
+	sign     Signer
+	moves    map[Flow]*move
+	timers   timers
+	actions  []Action
+	counters AnnouncerCounters
+}
+
+// AnnouncerCounters are totals since the start.
+type AnnouncerCounters struct {
+	Moves      uint64
+	Sent       uint64 // messages
+	Arrived    uint64 // moves, here and below
+	GivenUp    uint64
+	Superseded uint64
+	Ended      uint64
+	Unsigned   uint64 // messages that were due, but could not be signed
+}
+
+// Signer signs a move with the service's key that signs now, whose identifier it fills in.
+type Signer func(wire.Change) (wire.Signed, error)
+
+// move is the latest one of a connection that is here.
+type move struct {
+	wire.Change
+	raw      []byte           // signed; none: it could not be
+	places   []netip.AddrPort // where the user may have been before it; none: anywhere
+	began    time.Time
+	row      time.Time // when the first message of this row was due
+	sent     int
+	last     time.Time     // of the last message
+	wait     time.Duration // to the next one
+	silent   bool          // given up
+	arrived  bool
+	heard    time.Time // the proof of it
+	reported bool
+	held     bool
+	at       time.Time // the next message is due, or giving up
+	index    int       // in the timers; -1: nothing is due
+}
+
+// NewAnnouncer returns an Announcer of no moves.
+func NewAnnouncer(limits AnnouncerLimits, sign Signer) *Announcer {
+	return &Announcer{limits: limits.withDefaults(), sign: sign, moves: map[Flow]*move{}}
+}
+
+// Took announces that a connection goes on here; time and key of c are filled in. places are where its user may be: what the server that had it before told by
+// Places; none: anywhere. A move that is not later than the one that is known changes nothing.
+func (a *Announcer) Took(now time.Time, c wire.Change, places []netip.AddrPort) []Action {
+	flow := flowOf(c)
+	if was := a.moves[flow]; was != nil {
+		if was.Sequence >= c.Sequence {
+			return nil
+		}
+		a.report(now, was, Superseded)
+		a.timers.remove(was)
+	}
+	m := &move{Change: c, places: slices.Clone(places), began: now, index: -1}
+	a.moves[flow] = m
+	a.counters.Moves++
+	a.begin(now, m)
+	return a.take()
+}
+
+// begin sends the first message of a row. Each row is signed anew: its time may be long after the one before, and so may the key.
+func (a *Announcer) begin(now time.Time, m *move) {
+	m.silent, m.row, m.raw, m.wait = false, now, nil, a.limits.First
+	a.send(now, m)
+}
+
+func (a *Announcer) send(now time.Time, m *move) {
+	m.last = now
+	a.timers.set(m, now.Add(m.wait))
+	if m.raw == nil {
+		m.Time = now
+		s, err := a.sign(m.Change)
+		if err != nil { // the next one may be
+			a.counters.Unsigned++
+			return
+		}
+		m.raw = s.Raw
+	}
+	m.sent++
+	a.counters.Sent++
+	a.actions = append(a.actions, Send{flowOf(m.Change), m.raw})
+}
+
+// Heard takes that a segment of the user has come, and where it was sent: to this server's destination, or to another one's that
+// sent it on.
+func (a *Announcer) Heard(now time.Time, flow Flow, at netip.AddrPort) []Action {
+	m := a.moves[flow]
+	switch {
+	case m == nil || m.held:
+	case m.arrived:
+		if at != m.New && now.Sub(m.heard) >= a.limits.Lifetime { // somebody forged the proof
+			m.arrived, m.places = false, nil
+			a.begin(now, m)
+		}
+	case at == m.New:
+		if a.proves(now, m) {
+			m.arrived, m.heard = true, now
+			a.timers.remove(m)
+			a.report(now, m, Arrived)
+		}
+	case m.silent:
+		a.begin(now, m)
+	case now.Sub(m.last) >= a.limits.Behind:
+		a.send(now, m)
+	}
+	return a.take()
+}
+
+// proves says whether a segment at the new destination shows that the user stays there. Where it may have been there before, one that
+// was sent when all earlier messages had left the network does.
+func (a *Announcer) proves(now time.Time, m *move) bool {
+	before := len(m.places) == 0 || slices.Contains(m.places, m.New)
+	return !before || now.Sub(m.began) >= 2*a.limits.Lifetime
+}
+
+// Held says nothing more of a connection that is being given away.
+func (a *Announcer) Held(flow Flow) {
+	if m := a.moves[flow]; m != nil {
+		m.held = true
+		a.timers.remove(m)
+	}
+}
+
+// Released goes on with a connection that stays.
+func (a *Announcer) Released(now time.Time, flow Flow) []Action {
+	if m := a.moves[flow]; m != nil && m.held {
+		m.held = false
+		if !m.arrived && !m.silent {
+			a.send(now, m)
+		}
+	}
+	return a.take()
+}
+
+// Gone forgets a connection that is over, or another server's.
+func (a *Announcer) Gone(now time.Time, flow Flow) []Action {
+	if m := a.moves[flow]; m != nil {
+		a.report(now, m, Ended)
+		a.timers.remove(m)
+		delete(a.moves, flow)
+	}
+	return a.take()
+}
+
+// Places is where the user of a connection may be, or have segments on their way to, for the server that it goes to next. None:
+// anywhere. Without a move here it is false.
+func (a *Announcer) Places(now time.Time, flow Flow) ([]netip.AddrPort, bool) {
+	m := a.moves[flow]
+	switch {
+	case m == nil:
+		return nil, false
+	case m.arrived && now.Sub(m.heard) >= a.limits.Lifetime:
+		return []netip.AddrPort{m.New}, true
+	case len(m.places) == 0:
+		return nil, true
+	case slices.Contains(m.places, m.New):
+		return slices.Clone(m.places), true
+	case len(m.places) == maxPlaces:
+		return nil, true
+	}
+	return append(slices.Clone(m.places), m.New), true
+}
+
+// Tick does what is due.
+func (a *Announcer) Tick(now time.Time) []Action {
+	for len(a.timers) > 0 && !a.timers[0].at.After(now) {
+		m := a.timers[0]
+		if now.Sub(m.row) >= a.limits.GiveUp {
+			m.silent = true
+			a.timers.remove(m)
+			a.report(now, m, GivenUp)
+			continue
+		}
+		m.wait = min(2*m.wait, a.limits.Most)
+		a.send(now, m)
+	}
+	return a.take()
+}
+
+// Next is when Tick has something to do; zero: never.
+func (a *Announcer) Next() time.Time {
+	if len(a.timers) == 0 {
+		return time.Time{}
+	}
+	return a.timers[0].at
+}
+
+// Moves is how many connections there are whose last move led here.
+func (a *Announcer) Moves() int { return len(a.moves) }
+
+// Counters are the totals.
+func (a *Announcer) Counters() AnnouncerCounters { return a.counters }
+
+// report tells an outcome, once a move; a user that is heard after all is told besides.
+func (a *Announcer) report(now time.Time, m *move, o Outcome) {
+	if m.reported && o != Arrived {
+		return
+	}
+	m.reported = true
+	switch o {
+	case Arrived:
+		a.counters.Arrived++
+	case GivenUp:
+		a.counters.GivenUp++
+	case Superseded:
+		a.counters.Superseded++
+	case Ended:
+		a.counters.Ended++
+	}
+	a.actions = append(a.actions, Report{flowOf(m.Change), m.Sequence, o, m.sent, now.Sub(m.began)})
+}
+
+func (a *Announcer) take() []Action {
+	out := a.actions
+	a.actions = nil
+	return out
+}
+
+// timers are moves with something due, the earliest in front.
+type timers []*move
+
+func (t *timers) set(m *move, at time.Time) {
+	m.at = at
+	if m.index < 0 {
+		heap.Push(t, m)
+		return
+	}
+	heap.Fix(t, m.index)
+}
+
+func (t *timers) remove(m *move) {
+	if m.index >= 0 {
+		heap.Remove(t, m.index)
+	}
+}
+
+// Len, Less, Swap, Push and Pop implement heap.Interface.
+func (t timers) Len() int           { return len(t) }
+func (t timers) Less(i, j int) bool { return t[i].at.Before(t[j].at) }
+
+func (t timers) Swap(i, j int) {
+	t[i], t[j] = t[j], t[i]
+	t[i].index, t[j].index = i, j
+}
+
+// Push adds a move.
+func (t *timers) Push(x any) {
+	m, _ := x.(*move)
+	m.index = len(*t)
+	*t = append(*t, m)
+}
+
+// Pop takes the last one.
+func (t *timers) Pop() any {
+	last := len(*t) - 1
+	m := (*t)[last]
+	(*t)[last] = nil
+	*t = (*t)[:last]
+	m.index = -1
+	return m
+}

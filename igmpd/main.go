@@ -14,10 +14,10 @@ import (
 	"github.com/manycast/manycast/igmpd/internal/config"
 	"github.com/manycast/manycast/igmpd/internal/kernel"
 	"github.com/manycast/manycast/igmpd/internal/kernel/holder"
-	"github.com/manycast/manycast/igmpd/internal/keys"
 	"github.com/manycast/manycast/igmpd/internal/service"
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/daemon"
+	"github.com/manycast/manycast/internal/records"
 )
 
 func main() {
@@ -40,7 +40,7 @@ func command() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			source, err := keySource(cfg.Keys)
+			source, err := cfg.Keys.Open()
 			if err != nil || check {
 				return err
 			}
@@ -77,7 +77,7 @@ func holderCommand() *cobra.Command {
 	return cmd
 }
 
-func run(ctx context.Context, cfg config.Config, source keys.Source, keep bool) error {
+func run(ctx context.Context, cfg config.Config, source records.Source, keep bool) error {
 	log, err := daemon.Logger(cfg.Log.Level, os.Stderr)
 	if err != nil {
 		return err

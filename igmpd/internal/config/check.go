@@ -30,7 +30,7 @@ func (c Config) Check() error {
 	}
 	c.checkInterfaces(bad)
 	c.checkTimes(bad)
-	c.checkKeys(bad)
+	c.Keys.Check(bad)
 	errs = append(errs, c.Kernel().Check(), c.Control.Check())
 	c.checkControl(bad)
 	errs = append(errs, daemon.CheckRouterName(c.Name), c.Bus.Check("igmpd"), c.Metrics.Check())
@@ -101,23 +101,5 @@ func (c Config) checkTimes(bad func(string, ...any)) {
 		if n < 1 || n > 1<<24 {
 			bad("admission.%s is %d: want 1 to %d", name, n, 1<<24)
 		}
-	}
-}
-
-func (c Config) checkKeys(bad func(string, ...any)) {
-	k := c.Keys
-	for _, s := range k.Servers {
-		if _, err := netip.ParseAddrPort(s); err != nil {
-			bad("keys.servers: %q: want address:port, such as 192.0.2.53:53", s)
-		}
-	}
-	if len(k.Servers) > 0 && !k.TLS && (k.TSIGName == "" || k.TSIGSecretFile == "") {
-		bad("keys.servers without tls or tsig_name and tsig_secret_file: keys are taken from authenticated answers only")
-	}
-	if k.TLS && k.TLSServerName == "" {
-		bad("keys.tls without tls_server_name: whose certificate is good?")
-	}
-	if k.TTLMax <= 0 {
-		bad("keys.ttl_max is %v: want more than 0", k.TTLMax)
 	}
 }

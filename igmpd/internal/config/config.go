@@ -11,6 +11,7 @@ import (
 	"github.com/manycast/manycast/igmpd/internal/membership"
 	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/daemon"
+	"github.com/manycast/manycast/internal/records"
 )
 
 // Config is the whole file; igmpd.toml says what each key means.
@@ -24,7 +25,7 @@ type Config struct {
 	Querier    Querier               `toml:"querier"`
 	Forwarding Forwarding            `toml:"forwarding"`
 	Admission  Admission             `toml:"admission"`
-	Keys       Keys                  `toml:"keys"`
+	Keys       records.Config        `toml:"keys"`
 	Control    Control               `toml:"control"`
 	Bus        daemon.BusSection     `toml:"bus"`
 	Metrics    daemon.MetricsSection `toml:"metrics"`
@@ -69,17 +70,6 @@ type Admission struct {
 	KeyWaitMax       int           `toml:"key_wait_max"`
 }
 
-// Keys is [keys].
-type Keys struct {
-	Pinned         []string      `toml:"pinned"`
-	Servers        []string      `toml:"servers"`
-	TLS            bool          `toml:"tls"`
-	TLSServerName  string        `toml:"tls_server_name"`
-	TSIGName       string        `toml:"tsig_name"`
-	TSIGSecretFile string        `toml:"tsig_secret_file"`
-	TTLMax         time.Duration `toml:"ttl_max"`
-}
-
 // Control is [control]: the control channel, and where the control group's private key is.
 type Control struct {
 	control.Config
@@ -106,7 +96,7 @@ func Default() Config {
 			RequireSignature: true, Skew: 5 * time.Second, ReplayEntriesMax: 65536, RatePerPort: 1000, BurstPerPort: 2000,
 			KeyWait: 2 * time.Second, KeyWaitMax: 1024,
 		},
-		Keys: Keys{TTLMax: time.Hour},
+		Keys: records.DefaultConfig(),
 		Control: Control{
 			Config: control.DefaultConfig(),
 			Member: "/var/lib/manycast/igmpd/member.key", Keys: "/var/lib/manycast/igmpd/groups",

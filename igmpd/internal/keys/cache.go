@@ -1,150 +1,35 @@
+// Package keys answers admission what the public keys of groups are, from the memory of records.
 package keys
 
 import (
-	"errors"
 	"net/netip"
 	"time"
 
 	"github.com/manycast/manycast/igmpd/internal/admission"
-	"github.com/manycast/manycast/internal/record"
+	"github.com/manycast/manycast/internal/records"
 )
 
-const (
-	negativeTTL = 5 * time.Second // how long "there is none" holds
-	failureTTL  = time.Second     // how long after a failure the next try comes
-	ttlMin      = time.Second     // a server that says 0 is asked no more often
-	entriesMax  = 4096
-)
-
-// Cache keeps what was answered. It is pure and belongs to one goroutine; Wanted are the questions that it has.
-type Cache struct {
-	ttlMax  time.Duration
-	entries map[netip.Addr]*entry
-	wanted  []Question
-}
-
-// Question asks for a group's record. One that has been there before is asked for ahead of all others: anybody may make up
-// groups, and must not keep the keys of those in use from being renewed.
-type Question struct {
-	Group netip.Addr
-	Known bool
-}
-
-// entry is a group's record, or that there is none, until its time is over.
-type entry struct {
-	asking  bool
-	used    bool // since it was fetched or last asked for
-	found   bool
-	failed  bool // nobody could say
-	known   bool // it was found once, and nobody has said since that there is none
-	record  record.Record
-	fetched time.Time
-	until   time.Time // zero: never answered
-	refresh time.Time
-}
+// Cache is a cache of records that knows keys. It belongs to one goroutine.
+type Cache struct{ *records.Cache }
 
 // NewCache makes an empty cache that keeps nothing longer than ttlMax.
-func NewCache(ttlMax time.Duration) *Cache {
-	return &Cache{ttlMax: ttlMax, entries: make(map[netip.Addr]*entry)}
-}
+func NewCache(ttlMax time.Duration) Cache { return Cache{records.NewCache(ttlMax)} }
 
-// Key answers from memory and notes a question where memory does not do. A record that lacks the key may be older than the
-// key: it is asked for again, at most every few seconds.
-func (c *Cache) Key(now time.Time, group netip.Addr, id uint32) admission.Key {
-	e := c.entries[group]
-	if e == nil {
-		if len(c.entries) >= entriesMax && !c.evict(now) {
-			return admission.Key{Status: admission.KeyMissing}
-		}
-		e = &entry{}
-		c.entries[group] = e
-	}
-	if !now.Before(e.until) {
-		c.ask(group, e)
+// Key answers from memory and notes a question where memory does not do.
+func (c Cache) Key(now time.Time, group netip.Addr, id uint32) admission.Key {
+	r, _, status := c.Record(now, group)
+	switch status {
+	case records.Unknown:
 		return admission.Key{Status: admission.KeyUnknown}
-	}
-	e.used = true
-	switch {
-	case e.failed: // the next try may find it
-		return admission.Key{Status: admission.KeyUnknown}
-	case !e.found:
+	case records.None:
 		return admission.Key{Status: admission.KeyMissing}
+	case records.Found:
 	}
-	if public, ok := e.record.Key(id); ok {
-		return admission.Key{Status: admission.KeyKnown, Public: public, Open: e.record.Timely(now)}
+	if public, ok := r.Key(id); ok {
+		return admission.Key{Status: admission.KeyKnown, Public: public, Open: r.Timely(now)}
 	}
-	if e.asking || now.Sub(e.fetched) >= negativeTTL {
-		c.ask(group, e)
+	if c.Lacks(now, group) {
 		return admission.Key{Status: admission.KeyUnknown}
 	}
 	return admission.Key{Status: admission.KeyMissing}
-}
-
-func (c *Cache) ask(group netip.Addr, e *entry) {
-	if !e.asking {
-		e.asking = true
-		c.wanted = append(c.wanted, Question{group, e.known})
-	}
-}
-
-// evict makes room for one entry: any that is out of date, else any group that does not exist.
-func (c *Cache) evict(now time.Time) bool {
-	for group, e := range c.entries {
-		if !e.asking && (!now.Before(e.until) || !e.found) {
-			delete(c.entries, group)
-			return true
-		}
-	}
-	return false
-}
-
-// Wanted returns the questions to be asked, each once until Put has its answer.
-func (c *Cache) Wanted() []Question {
-	w := c.wanted
-	c.wanted = nil
-	return w
-}
-
-// Answer is what a source said about a group.
-type Answer struct {
-	Group  netip.Addr
-	Record record.Record
-	TTL    time.Duration
-	Err    error
-}
-
-// Put takes an answer. After a failure the record known before holds on until its own time is over.
-func (c *Cache) Put(now time.Time, a Answer) {
-	e := c.entries[a.Group]
-	if e == nil {
-		return
-	}
-	e.asking = false
-	switch {
-	case a.Err == nil:
-		ttl := min(max(a.TTL, ttlMin), c.ttlMax)
-		*e = entry{found: true, known: true, record: a.Record, fetched: now, until: now.Add(ttl), refresh: now.Add(ttl * 3 / 4)}
-	case errors.Is(a.Err, record.ErrNone):
-		*e = entry{fetched: now, until: now.Add(negativeTTL)}
-	case e.found && now.Before(e.until):
-		e.fetched, e.refresh = now, now.Add(failureTTL)
-	default:
-		*e = entry{failed: true, known: e.known, fetched: now, until: now.Add(failureTTL)}
-	}
-}
-
-// Tick asks for records in use before their time is over, asks again where nobody could say, and forgets what is out of date.
-func (c *Cache) Tick(now time.Time) {
-	for group, e := range c.entries {
-		switch {
-		case e.asking:
-		case !now.Before(e.until) && e.failed && e.used && now.Sub(e.until) < failureTTL:
-			e.used = false
-			c.ask(group, e)
-		case !now.Before(e.until):
-			delete(c.entries, group)
-		case e.found && e.used && !now.Before(e.refresh):
-			c.ask(group, e)
-		}
-	}
 }

@@ -12,12 +12,12 @@ import (
 
 	"github.com/manycast/manycast/igmpd/internal/admission"
 	"github.com/manycast/manycast/igmpd/internal/kernel"
-	"github.com/manycast/manycast/igmpd/internal/keys"
 	"github.com/manycast/manycast/igmpd/internal/membership"
 	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/internal/igmp"
 	"github.com/manycast/manycast/internal/join"
 	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/internal/records"
 )
 
 // benchJoins is how many packets with a signed join each there are, from 16 members in turn; then the router begins anew, as
@@ -88,7 +88,7 @@ func newBenchRouter(b *testing.B) *benchRouter {
 	}
 	r := &benchRouter{s, time.Now()}
 	s.cache.Key(r.now, private, 0) // what nobody asked for is not kept
-	s.cache.Put(r.now, keys.Answer{Group: private, Record: groupRecord(), TTL: time.Hour})
+	s.cache.Put(r.now, records.Answer{Address: private, Record: groupRecord(), TTL: time.Hour})
 	return r
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/manycast/manycast/igmpd/internal/membership"
 	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/internal/join"
+	"github.com/manycast/manycast/internal/records"
 )
 
 const (
@@ -35,7 +36,7 @@ type Options struct {
 	Config    config.Config
 	Network   Network
 	Forwarder kernel.Forwarder
-	Keys      keys.Source
+	Keys      records.Source
 	Control   Control // nil: there is no control channel
 	Log       *slog.Logger
 	Keep      bool   // leave the forwarding state in the kernel at a clean stop
@@ -50,8 +51,8 @@ type Service struct {
 
 	checker *admission.Checker
 	table   *membership.Table
-	cache   *keys.Cache
-	fetcher *keys.Fetcher
+	cache   keys.Cache
+	fetcher *records.Fetcher
 
 	ports      map[string]*port
 	portsAgain bool                  // they could not all be read
@@ -96,7 +97,7 @@ func New(o Options) (*Service, error) {
 	s := &Service{
 		Options: o, started: now, last: now,
 		cache:    keys.NewCache(o.Config.Keys.TTLMax),
-		fetcher:  keys.NewFetcher(o.Keys),
+		fetcher:  records.NewFetcher(o.Keys),
 		table:    membership.New(o.Config.Membership()),
 		ports:    make(map[string]*port),
 		upstream: make(map[string]bool), rootPorts: make(map[netip.Addr]string),
@@ -287,12 +288,12 @@ func (s *Service) clock(now time.Time) {
 }
 
 // answer takes a key's answer and judges the joins that waited for it.
-func (s *Service) answer(now time.Time, a keys.Answer) {
+func (s *Service) answer(now time.Time, a records.Answer) {
 	if a.Err != nil {
-		s.stats.warn(now, "group key", "group", a.Group, "err", a.Err)
+		s.stats.warn(now, "group key", "group", a.Address, "err", a.Err)
 	}
 	s.cache.Put(now, a)
-	for _, r := range s.checker.Resume(now, a.Group) {
+	for _, r := range s.checker.Resume(now, a.Address) {
 		s.verdict(now, r.Arrival, r.Verdict)
 	}
 }

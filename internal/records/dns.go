@@ -1,4 +1,4 @@
-package keys
+package records
 
 import (
 	"context"
@@ -28,7 +28,7 @@ type DNSConfig struct {
 	TSIGSecret string // base64
 }
 
-// DNS asks key-bearing DNS servers for the readable copy of a group's record under its reverse name.
+// DNS asks key-bearing DNS servers for the readable copy of a record under its reverse name.
 type DNS struct {
 	cfg DNSConfig
 }
@@ -40,20 +40,20 @@ func NewDNS(cfg DNSConfig) *DNS {
 }
 
 // Fetch implements Source: the first server that gives an authenticated answer counts.
-func (d *DNS) Fetch(ctx context.Context, group netip.Addr) (record.Record, time.Duration, error) {
+func (d *DNS) Fetch(ctx context.Context, address netip.Addr) (record.Record, time.Duration, error) {
 	var failed error
 	for _, server := range d.cfg.Servers {
-		r, ttl, err := d.ask(ctx, server, group)
+		r, ttl, err := d.ask(ctx, server, address)
 		if err == nil || errors.Is(err, record.ErrNone) {
 			return r, ttl, err
 		}
-		failed = errors.Join(failed, fmt.Errorf("key of %v from %s: %w", group, server, err))
+		failed = errors.Join(failed, fmt.Errorf("record of %v from %s: %w", address, server, err))
 	}
 	return record.Record{}, 0, failed
 }
 
-func (d *DNS) ask(ctx context.Context, server string, group netip.Addr) (record.Record, time.Duration, error) {
-	name := record.TextName(record.ReverseName(group))
+func (d *DNS) ask(ctx context.Context, server string, address netip.Addr) (record.Record, time.Duration, error) {
+	name := record.TextName(record.ReverseName(address))
 	reply, err := d.exchange(ctx, server, name)
 	if err != nil {
 		return record.Record{}, 0, err
@@ -77,7 +77,7 @@ func (d *DNS) ask(ctx context.Context, server string, group netip.Addr) (record.
 	if err != nil {
 		return record.Record{}, 0, err
 	}
-	if r.Address != group {
+	if r.Address != address {
 		return record.Record{}, 0, fmt.Errorf("answer is about %v", r.Address)
 	}
 	return r, time.Duration(ttl) * time.Second, nil

@@ -1,4 +1,4 @@
-package keys
+package records
 
 import (
 	"crypto/ecdsa"

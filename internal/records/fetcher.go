@@ -1,4 +1,4 @@
-package keys
+package records
 
 import (
 	"context"
@@ -27,12 +27,12 @@ func NewFetcher(source Source) *Fetcher {
 	}
 }
 
-// Ask queues a question. It does not block: a Cache has at most one open question a group, and no more groups than fit.
+// Ask queues a question. It does not block: a Cache has at most one open question an address, and no more addresses than fit.
 func (f *Fetcher) Ask(q Question) {
 	if q.Known {
-		f.known <- q.Group
+		f.known <- q.Address
 	} else {
-		f.asks <- q.Group
+		f.asks <- q.Address
 	}
 }
 
@@ -50,11 +50,11 @@ func (f *Fetcher) Run(ctx context.Context) {
 
 func (f *Fetcher) work(ctx context.Context) {
 	for {
-		group, ok := f.next(ctx)
+		address, ok := f.next(ctx)
 		if !ok {
 			return
 		}
-		a := f.fetch(ctx, group)
+		a := f.fetch(ctx, address)
 		select {
 		case f.answers <- a:
 		case <-ctx.Done():
@@ -66,23 +66,23 @@ func (f *Fetcher) work(ctx context.Context) {
 // next waits for a question; false when ctx is done.
 func (f *Fetcher) next(ctx context.Context) (netip.Addr, bool) {
 	select {
-	case group := <-f.known:
-		return group, true
+	case address := <-f.known:
+		return address, true
 	default:
 	}
 	select {
-	case group := <-f.known:
-		return group, true
-	case group := <-f.asks:
-		return group, true
+	case address := <-f.known:
+		return address, true
+	case address := <-f.asks:
+		return address, true
 	case <-ctx.Done():
 		return netip.Addr{}, false
 	}
 }
 
-func (f *Fetcher) fetch(ctx context.Context, group netip.Addr) Answer {
+func (f *Fetcher) fetch(ctx context.Context, address netip.Addr) Answer {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	r, ttl, err := f.source.Fetch(ctx, group)
-	return Answer{Group: group, Record: r, TTL: ttl, Err: err}
+	r, ttl, err := f.source.Fetch(ctx, address)
+	return Answer{Address: address, Record: r, TTL: ttl, Err: err}
 }

@@ -1,4 +1,4 @@
-package keys
+package records
 
 import (
 	"context"
@@ -31,7 +31,7 @@ type Pinned struct {
 func NewPinned(paths []string, now func() time.Time) *Pinned { return &Pinned{paths: paths, now: now} }
 
 // Fetch implements Source.
-func (p *Pinned) Fetch(_ context.Context, group netip.Addr) (record.Record, time.Duration, error) {
+func (p *Pinned) Fetch(_ context.Context, address netip.Addr) (record.Record, time.Duration, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if now := p.now(); p.records == nil || now.Sub(p.read).Abs() >= time.Second {
@@ -41,7 +41,7 @@ func (p *Pinned) Fetch(_ context.Context, group netip.Addr) (record.Record, time
 		}
 		p.records, p.read = records, now
 	}
-	r, ok := p.records[group]
+	r, ok := p.records[address]
 	if !ok {
 		return record.Record{}, 0, record.ErrNone
 	}
@@ -59,16 +59,16 @@ func (p *Pinned) load() (map[netip.Addr]record.Record, error) {
 	for _, path := range p.paths {
 		files, err := filesOf(path)
 		if err != nil {
-			return nil, fmt.Errorf("pinned keys: %w", err)
+			return nil, fmt.Errorf("pinned records: %w", err)
 		}
 		for _, file := range files {
 			records, err := record.ReadFile(file)
 			if err != nil {
-				return nil, fmt.Errorf("pinned keys: %w", err)
+				return nil, fmt.Errorf("pinned records: %w", err)
 			}
 			for _, r := range records {
 				if other, twice := all[r.Address]; twice && !other.Equal(r) {
-					return nil, fmt.Errorf("pinned keys: %s: %v has another record in another file", file, r.Address)
+					return nil, fmt.Errorf("pinned records: %s: %v has another record in another file", file, r.Address)
 				}
 				all[r.Address] = r
 			}

@@ -72,6 +72,7 @@ func TestChainMapValue(t *testing.T) {
 		t.Error("address in another order")
 	}
 }
+
 // TestEpochsFallWhereNumbersTurn: what stands in packets falls from hop to hop wherever the epochs of a chain lie, and is never one of the two that
 // mean something else.
 func TestEpochsFallWhereNumbersTurn(t *testing.T) {

@@ -32,13 +32,37 @@ func (c *Core) holds(s service.Service, a alloc.Allocation, cell int) bool {
 // class are cells that the data plane treats alike.
 type class struct {
 	chain uint32 // of the trail
-	owner int    // -1: this server
+	owner int    // or one of those below
 }
+
+const (
+	mine  = -1 // this server's
+	still = -2 // this server's until what is announced is executed
+)
 
 // chains are who may have connections of whose users, and whose these are now. Where routers alone decide who comes here, what is for
 // others may come, too, and is sent on.
 func (c *Core) chains(s service.Service) []dataplane.Chain {
-	a := c.current(s.Name)
+	return c.chainsOf(s, c.current(s.Name), nil)
+}
+
+// chainsAhead are those of what is announced, in force before it is executed: whose users are still this server's, their new owner may not know.
+func (c *Core) chainsAhead(s service.Service, now, next alloc.Allocation) []dataplane.Chain {
+	isStill := make([]bool, len(next.Owner))
+	if alloc.Comparable(now, next) {
+		for was, is := range alloc.Pairs(now, next) {
+			isStill[is] = isStill[is] || now.OwnerOf(was) == c.name
+		}
+	} else { // who came from where cannot be told by cells
+		for cell := range isStill {
+			isStill[cell] = slices.Contains(now.Used(), c.name)
+		}
+	}
+	return c.chainsOf(s, next, isStill)
+}
+
+// chainsOf are those of an allocation; of cells that are still this server's the owner is not named. nil: none are.
+func (c *Core) chainsOf(s service.Service, a alloc.Allocation, isStill []bool) []dataplane.Chain {
 	if !keeps(s, a) || a.Zero() {
 		return nil
 	}
@@ -50,7 +74,9 @@ func (c *Core) chains(s service.Service) []dataplane.Chain {
 			k.chain = a.Trail.Of[cell]
 		}
 		if a.Servers[owner] == c.name {
-			k.owner = -1
+			k.owner = mine
+		} else if isStill != nil && isStill[cell] {
+			k.owner = still
 		}
 		classes[cell] = k
 		if k.owner < 0 && k.chain > 0 || k.owner >= 0 && (s.Mode == service.Tags || a.StandbyOf(cell) == c.name || a.ChainOf(cell).Has(c.name)) {

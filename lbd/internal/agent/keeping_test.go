@@ -53,7 +53,7 @@ func TestWinnerKnowsWhoHadItsUsers(t *testing.T) {
 	c.SetServices(start, []service.Service{keeping(service.Multicast)})
 	a := followed(allocation(1, s1, s1), allocation(2, s3, s1), allocation(3, s2, s1))
 	prepare := c.Announced(start, "web", a[2], a[1])[0].(Prepare)
-	want := []dataplane.Hop{{Address: a[0].Addresses[s3], Until: 2}, {Address: a[0].Addresses[s1], Until: 1}}
+	want := []dataplane.Hop{{Address: a[0].Addresses[s3], Until: alloc.MaxHops + 2}, {Address: a[0].Addresses[s1], Until: alloc.MaxHops + 1}}
 	if got := chainOf(t, prepare.Accept[0], even); !slices.Equal(got.Hops, want) || got.Owner.IsValid() || got.Ask {
 		t.Errorf("prepared for %+v, want %v", got, want)
 	}
@@ -86,9 +86,26 @@ func TestLoserKeepsConnections(t *testing.T) {
 			t.Errorf("%s: its former users: %+v, want them to be s3's", mode, got)
 		}
 		c.Committed(start, "web", a[2])
-		if got := chainOf(t, c.apply().Accept[0], odd); got.Owner != a[1].Addresses[s1] || len(got.Hops) != 1 || got.Hops[0].Until != 2 {
+		if got := chainOf(t, c.apply().Accept[0], odd); got.Owner != a[1].Addresses[s1] || len(got.Hops) != 1 || got.Hops[0].Until != alloc.MaxHops+2 {
 			t.Errorf("%s: its former users: %+v, want them to be s1's, and s3's before", mode, got)
 		}
+	}
+}
+
+// TestLoserSendsNothingAhead: the winner may not have prepared yet, and would know of no connection.
+func TestLoserSendsNothingAhead(t *testing.T) {
+	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
+	c.SetServices(start, []service.Service{keeping(service.Multicast)})
+	a := followed(allocation(1, s1, s1), allocation(2, s2, s2), allocation(3, s2, s3))
+	c.Committed(start, "web", a[1])
+	before := chainOf(t, c.apply().Accept[0], odd)
+	prepare := c.Announced(start, "web", a[2], a[1])[0].(Prepare)
+	if got := chainOf(t, prepare.Accept[0], odd); !slices.Equal(got.Hops, before.Hops) || len(got.Hops) != 1 || got.Owner.IsValid() {
+		t.Errorf("prepares %+v, want as it was: %+v", got, before)
+	}
+	c.Committed(start, "web", a[2])
+	if got := chainOf(t, c.apply().Accept[0], odd); got.Owner != a[2].Addresses[s3] {
+		t.Errorf("executes %+v, want users to be s3's", got)
 	}
 }
 

@@ -103,25 +103,22 @@ func (c *Core) chain(name string, a alloc.Allocation, k class, users portion.Uni
 	}
 	from := a.Trail.Chains[k.chain-1]
 	out.Ask = from.Cut != epoch.Epoch{}
-	for i, mark := range marks(from) {
-		if h := from.Hops[i]; h.Server != c.name && h.Address.IsValid() && !c.isOver(name, h) {
-			out.Hops = append(out.Hops, dataplane.Hop{Address: h.Address, Until: mark})
+	for _, h := range from.Hops {
+		if h.Server != c.name && h.Address.IsValid() && !c.isOver(name, h) {
+			out.Hops = append(out.Hops, dataplane.Hop{Address: h.Address, Until: until(h, c.name)})
 		}
 	}
 	return out
 }
 
-// marks are what a packet shows that has come so far, falling from hop to hop: numbers of epochs, but that of two in one epoch the second
-// counts as of the one before, which the first epochs have room for. All servers find the same ones.
-func marks(c alloc.Chain) []uint32 {
-	out := make([]uint32, len(c.Hops))
-	for i, h := range c.Hops {
-		out[i] = alloc.MaxHops + uint32(h.Until.Number)
-		if i > 0 && !h.Until.Less(c.Hops[i-1].Until) || i > 0 && out[i] >= out[i-1] {
-			out[i] = out[i-1] - 1
-		}
+// until is where a former owner stands in a chain, as a server sees it: servers execute allocations at different moments, so it may hang on
+// nothing but the two.
+func until(h alloc.Hop, me string) uint32 {
+	n := 2 * uint32(h.Until.Number)
+	if h.Server > me {
+		n--
 	}
-	return out
+	return n
 }
 
 // isOver reports whether a former owner holds nothing any more that it had until then: it has said so, or is silent.

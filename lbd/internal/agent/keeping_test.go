@@ -1,6 +1,9 @@
 package agent
 
 import (
+	"cmp"
+	"math"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
@@ -53,7 +56,7 @@ func TestWinnerKnowsWhoHadItsUsers(t *testing.T) {
 	c.SetServices(start, []service.Service{keeping(service.Multicast)})
 	a := followed(allocation(1, s1, s1), allocation(2, s3, s1), allocation(3, s2, s1))
 	prepare := c.Announced(start, "web", a[2], a[1])[0].(Prepare)
-	want := []dataplane.Hop{{Address: a[0].Addresses[s3], Until: alloc.MaxHops + 2}, {Address: a[0].Addresses[s1], Until: alloc.MaxHops + 1}}
+	want := []dataplane.Hop{{Address: a[0].Addresses[s3], Until: 3}, {Address: a[0].Addresses[s1], Until: 2}}
 	if got := chainOf(t, prepare.Accept[0], even); !slices.Equal(got.Hops, want) || got.Owner.IsValid() || got.Ask {
 		t.Errorf("prepared for %+v, want %v", got, want)
 	}
@@ -86,7 +89,7 @@ func TestLoserKeepsConnections(t *testing.T) {
 			t.Errorf("%s: its former users: %+v, want them to be s3's", mode, got)
 		}
 		c.Committed(start, "web", a[2])
-		if got := chainOf(t, c.apply().Accept[0], odd); got.Owner != a[1].Addresses[s1] || len(got.Hops) != 1 || got.Hops[0].Until != alloc.MaxHops+2 {
+		if got := chainOf(t, c.apply().Accept[0], odd); got.Owner != a[1].Addresses[s1] || len(got.Hops) != 1 || got.Hops[0].Until != 3 {
 			t.Errorf("%s: its former users: %+v, want them to be s1's, and s3's before", mode, got)
 		}
 	}
@@ -155,16 +158,39 @@ func TestChainsEndWithTheirConnections(t *testing.T) {
 	}
 }
 
-// TestHopsOfOneEpochFall: two servers lost users to one cell at once, as where slots are cut anew.
-func TestHopsOfOneEpochFall(t *testing.T) {
-	e := func(n uint64) epoch.Epoch { return epoch.Epoch{Term: 1, Number: n} }
-	got := marks(alloc.Chain{Hops: []alloc.Hop{{Until: e(9)}, {Until: e(9)}, {Until: e(9)}, {Until: e(8)}, {Until: e(2)}}})
-	if want := []uint32{17, 16, 15, 14, 10}; !slices.Equal(got, want) {
-		t.Errorf("marks %v, want %v", got, want)
-	}
-	got = marks(alloc.Chain{Hops: slices.Repeat([]alloc.Hop{{Until: e(1)}}, alloc.MaxHops)})
-	if want := []uint32{9, 8, 7, 6, 5, 4, 3, 2}; !slices.Equal(got, want) {
-		t.Errorf("of the first epoch: marks %v, want %v", got, want)
+// TestHopsFallWhateverAServerKnows: servers have different allocations for a moment, and other hops in their chains. A packet that follows hops
+// comes to none twice, and passes over none that comes later in order.
+func TestHopsFallWhateverAServerKnows(t *testing.T) {
+	names := []string{"s1", "s2", "s3", "s4"}
+	for seed := range uint64(2000) {
+		r := rand.New(rand.NewPCG(seed, 6))
+		at, mark, last := "r", uint32(math.MaxUint32), alloc.Hop{}
+		for steps := 0; ; steps++ {
+			if steps > 64 {
+				t.Fatalf("seed %d: goes on and on", seed)
+			}
+			c := alloc.Chain{}
+			for _, name := range names {
+				if r.IntN(4) > 0 {
+					c.Hops = append(c.Hops, alloc.Hop{Server: name, Until: epoch.Epoch{Term: 1, Number: 1 + r.Uint64N(3)}})
+				}
+			}
+			slices.SortFunc(c.Hops, func(a, b alloc.Hop) int { return cmp.Or(b.Until.Compare(a.Until), cmp.Compare(a.Server, b.Server)) })
+			i := slices.IndexFunc(c.Hops, func(h alloc.Hop) bool { return h.Server != at && until(h, at) < mark })
+			for _, over := range c.Hops[:max(i, 0)] {
+				if over.Server != at && (over.Until.Less(last.Until) || over.Until == last.Until && over.Server > at) {
+					t.Fatalf("seed %d: at %s passes over %v", seed, at, over)
+				}
+			}
+			if i < 0 {
+				break
+			}
+			next := c.Hops[i]
+			if steps > 0 && (last.Until.Less(next.Until) || last.Until == next.Until && next.Server <= at) {
+				t.Fatalf("seed %d: from %s until %v to %s until %v", seed, at, last.Until, next.Server, next.Until)
+			}
+			at, mark, last = next.Server, (until(next, at)+1)&^1, next
+		}
 	}
 }
 

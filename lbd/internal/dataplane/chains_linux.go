@@ -21,7 +21,8 @@ type hopMapValue struct{ Address, Until uint32 }
 const (
 	epochBits   = 20
 	epochMask   = 1<<epochBits - 1
-	epochs      = epochMask - 1 // 0 is FINAL of bpf/forward.h, all ones are STRAIGHT
+	epochFirst  = 2             // 0 is FINAL of bpf/forward.h, all ones are STRAIGHT, and odd ones become even
+	epochs      = epochMask - 3 // even
 	chainsBatch = 1024
 )
 
@@ -34,7 +35,7 @@ func newChainMapValue(c Chain) chainMapValue {
 		v.Owner = hostOrder(c.Owner)
 	}
 	for i, h := range c.Hops {
-		v.Hops[i] = hopMapValue{hostOrder(h.Address), 1 + h.Until%epochs}
+		v.Hops[i] = hopMapValue{hostOrder(h.Address), epochFirst + h.Until%epochs}
 	}
 	return v
 }

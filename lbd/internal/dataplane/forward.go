@@ -20,7 +20,8 @@ type Chain struct {
 // Hop is a former owner.
 type Hop struct {
 	Address netip.Addr // IPv4
-	// Until is the number of the last epoch in which it had them, in serial arithmetic (RFC 1982) of 20 bits.
+	// Until is the last epoch in which it had them: twice the number, or one less where it comes after this server among those of one epoch. All
+	// servers have them in the same order. Serial arithmetic (RFC 1982) of 20 bits.
 	Until uint32
 }
 
@@ -112,14 +113,14 @@ func checkChain(c Chain) error {
 		if !isHost(h.Address) {
 			return fmt.Errorf("hop to %s: not an IPv4 unicast address", h.Address)
 		}
-		if i > 0 && !isBefore(h.Until, c.Hops[i-1].Until) {
-			return fmt.Errorf("hop to %s until epoch %d behind one until %d: want the latest first", h.Address, h.Until, c.Hops[i-1].Until)
+		if i > 0 && isBefore(c.Hops[i-1].Until, h.Until) {
+			return fmt.Errorf("hop to %s until %d behind one until %d: want the latest first", h.Address, h.Until, c.Hops[i-1].Until)
 		}
 	}
 	return nil
 }
 
-// isBefore compares epoch numbers by their last 20 bits (RFC 1982 section 3.2).
+// isBefore compares epochs by their last 20 bits (RFC 1982 section 3.2).
 func isBefore(a, b uint32) bool {
 	const bits = 20
 	d := (b - a) & (1<<bits - 1)

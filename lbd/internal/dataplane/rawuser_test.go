@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/manycast/manycast/internal/portion"
 	"github.com/manycast/manycast/internal/testnet"
 )
 
@@ -207,5 +208,29 @@ func TestNetForwardPinnedUser(t *testing.T) {
 				t.Errorf("b has forwarded %d packets of what it holds", n)
 			}
 		})
+	}
+}
+
+// A server that does not know yet that a user is its own resets nothing that another one sends it.
+func TestNetForwardWaitsForTheOwner(t *testing.T) {
+	s := newSite(t, "a", "b")
+	s.start("a")
+	u := s.rawUser()
+	says := func(name string, accept portion.Union, chains ...Chain) {
+		service := s.service(name)
+		service.Accept, service.Chains = accept, chains
+		s.in(name, func() error { return s.planes[name].Set([]AgentService{service}) })
+	}
+	says("b", nil)
+	says("a", everybody, Chain{Users: everybody, Owner: s.address("b")})
+	u.tcp(7000, flagACK, 1, 5000)
+	testnet.Eventually(t, 3*time.Second, func() bool { return s.counters("b").NotMine > 0 }, "b drops it")
+	if reset, ok := u.answer(7000, 100*time.Millisecond); ok {
+		t.Errorf("answer %+v", reset)
+	}
+	says("b", everybody)
+	u.tcp(7000, flagACK, 1, 5000)
+	if reset, ok := u.answer(7000, 3*time.Second); !ok || reset.flags != flagRST {
+		t.Errorf("the owner answers %+v, %t", reset, ok)
 	}
 }

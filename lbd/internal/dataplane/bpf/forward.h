@@ -60,7 +60,7 @@ struct {
 
 struct hop {
 	__u32 address; /* host order */
-	__u32 until;   /* epoch: not FINAL, not STRAIGHT */
+	__u32 until;   /* epoch: not FINAL, not STRAIGHT; odd: the same as the even one above, but after this server */
 };
 
 /* Users of a service share chains: plans of steer.h have their numbers, under struct service's chains. */
@@ -210,7 +210,7 @@ static __always_inline bool is_before(__u32 until, __u32 epoch)
 	return epoch == STRAIGHT || (epoch != FINAL && ago && ago < 1U << (EPOCH_BITS - 1));
 }
 
-enum decision { DELIVER, END, FORWARD, RETURN, PASS, HOLD, STRAY };
+enum decision { DELIVER, END, FORWARD, RETURN, PASS, HOLD, STRAY, LOSE };
 
 static __always_inline enum decision to_server(struct arrival *a, __u32 server, __u32 epoch, enum decision what)
 {
@@ -239,12 +239,15 @@ static __always_inline enum decision by_chain(struct arrival *a)
 	for (int i = 0; i < MAX_HOPS; i++) {
 		__u64 hop = *(volatile __u64 *)&c->hops[i]; /* at a constant offset: steer.h */
 		if (hop && is_before(hop >> 32, a->epoch))
-			return to_server(a, hop, hop >> 32, FORWARD);
+			return to_server(a, hop, ((hop >> 32) + 1) & ~1U, FORWARD);
 	}
 	if (a->kind == TCP && c->ask)
 		return STRAY;
 	if (a->kind == UDP && !a->is_straight && !a->is_mine && c->owner)
 		return to_server(a, c->owner, FINAL, RETURN);
+	/* A server that knows more says that it is this one's, which does not know it yet: it comes again. */
+	if (a->kind == TCP && !a->is_straight && !a->is_mine && a->epoch == STRAIGHT)
+		return LOSE;
 	return END;
 }
 

@@ -171,6 +171,10 @@ static __noinline int keep(struct __sk_buff *skb, struct arrival *a)
 		return deliver(a, decision == END);
 	if (decision == HOLD)
 		return hold(skb, a, f);
+	if (decision == LOSE) {
+		COUNT(not_mine, 1);
+		return DROP;
+	}
 	if (decision == STRAY)
 		return give_stray(skb, a);
 	return send_on(skb, a, f, decision);

@@ -3,7 +3,6 @@ package scenario
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -82,10 +81,10 @@ func (h *handover) move(ctx context.Context) error {
 // awaitGroups waits until each group is where it is to be: at the first server of its turn that is not away.
 func (h *handover) awaitGroups(ctx context.Context, away ...string) (time.Time, error) {
 	return h.web.awaitAllocation(ctx, "each group has its server", func(a alloc.Allocation) bool {
-		for g := range h.first {
-			in := h.turn(g)
+		for _, user := range h.users {
+			in := h.turn(int(user.As4()[3]) % groups)
 			i := slices.IndexFunc(in, func(s string) bool { return !slices.Contains(away, s) })
-			why, err := a.Why(netip.AddrFrom4([4]byte{10, 1, 0, byte(groups + g)}))
+			why, err := a.Why(user)
 			if err != nil || why.Owner != in[i] {
 				return false
 			}
@@ -145,6 +144,9 @@ func (h *handover) killHandingOver(ctx context.Context, gives bool) error {
 	}
 	h.isFound(found)
 	if err := h.revive(ctx, victim, "app", "plain", "relay", "agent"); err != nil {
+		return err
+	}
+	if _, err := h.web.await(ctx, "all servers serve", h.everybody); err != nil { // perhaps no group is the victim's now
 		return err
 	}
 	if _, err := h.awaitGroups(ctx); err != nil {

@@ -19,13 +19,14 @@ const fileMax = 4 << 20
 
 // file is the YAML form, one document a record.
 type file struct {
-	Name     string     `yaml:"name"`
-	Address  netip.Addr `yaml:"address"`
-	Owner    string     `yaml:"owner"`
-	Flag     string     `yaml:"flag"`
-	Keys     []fileKey  `yaml:"keys,omitempty"`
-	Sessions []string   `yaml:"sessions,omitempty"`
-	Until    string     `yaml:"until,omitempty"` // RFC 3339
+	Name         string         `yaml:"name"`
+	Address      netip.Addr     `yaml:"address"`
+	Owner        string         `yaml:"owner"`
+	Flag         string         `yaml:"flag"`
+	Keys         []fileKey      `yaml:"keys,omitempty"`
+	Destinations []netip.Prefix `yaml:"destinations,omitempty"`
+	Sessions     []string       `yaml:"sessions,omitempty"`
+	Until        string         `yaml:"until,omitempty"` // RFC 3339
 }
 
 type fileKey struct {
@@ -50,6 +51,7 @@ func Marshal(records ...Record) ([]byte, error) {
 		for _, k := range r.Keys {
 			f.Keys = append(f.Keys, fileKey{fmt.Sprintf("%08x", k.ID), "ed25519", base64.StdEncoding.EncodeToString(k.Public)})
 		}
+		f.Destinations = r.Destinations
 		for _, s := range r.Sessions {
 			f.Sessions = append(f.Sessions, s.String())
 		}
@@ -115,6 +117,7 @@ func (f file) record() (Record, error) {
 	if len(f.Keys) > KeysMax || len(f.Sessions) > SessionsMax {
 		return Record{}, fmt.Errorf("%d keys and %d sessions, at most %d and %d", len(f.Keys), len(f.Sessions), KeysMax, SessionsMax)
 	}
+	r.Destinations = f.Destinations
 	for _, k := range f.Keys {
 		key, err := k.key()
 		if err != nil {

@@ -19,6 +19,8 @@ import (
 const (
 	KeysMax     = 8
 	SessionsMax = 32
+	// DestinationsMax prefixes name a pool; more than these are a reason to number servers otherwise.
+	DestinationsMax = 32
 	// NameMax leaves room for the label "_manycast." within a name's 255 octets.
 	NameMax  = 243
 	OwnerMax = 200
@@ -44,13 +46,15 @@ func NewKey(public ed25519.PublicKey) Key { return Key{ID: KeyID(public), Public
 
 // Record is one group or VIP (a row of Fig 4).
 type Record struct {
-	Name     string     // alias: a lower-case FQDN
-	Address  netip.Addr // group or VIP
-	Owner    string     // mail address
-	Private  bool
-	Keys     []Key
-	Sessions Sessions  // none: at any time
-	Until    time.Time // whole seconds, UTC; zero: permanent
+	Name    string     // alias: a lower-case FQDN
+	Address netip.Addr // group or VIP
+	Owner   string     // mail address
+	Private bool
+	Keys    []Key
+	// Destinations are where a VIP's servers are, as prefixes: a connection to the VIP may be led there, and nowhere else. None: nowhere.
+	Destinations []netip.Prefix
+	Sessions     Sessions  // none: at any time
+	Until        time.Time // whole seconds, UTC; zero: permanent
 }
 
 // Key finds the public key by its identifier.
@@ -69,11 +73,11 @@ func (r Record) Expired(t time.Time) bool { return !r.Until.IsZero() && !t.Befor
 // Timely says whether the group is there and in session at t (step 615 of Fig 6).
 func (r Record) Timely(t time.Time) bool { return !r.Expired(t) && r.Sessions.Contains(t) }
 
-// Equal compares all fields; the order of keys and sessions counts.
+// Equal compares all fields; the order of keys, destinations and sessions counts.
 func (r Record) Equal(o Record) bool {
 	sameKey := func(a, b Key) bool { return a.ID == b.ID && bytes.Equal(a.Public, b.Public) }
 	return r.Name == o.Name && r.Address == o.Address && r.Owner == o.Owner && r.Private == o.Private &&
-		r.Until.Equal(o.Until) && slices.EqualFunc(r.Keys, o.Keys, sameKey) && r.Sessions.String() == o.Sessions.String()
+		r.Until.Equal(o.Until) && slices.EqualFunc(r.Keys, o.Keys, sameKey) && slices.Equal(r.Destinations, o.Destinations) && r.Sessions.String() == o.Sessions.String()
 }
 
 // PrivateGroup says whether an address lies in the private part of the IPv4 group space, 232-239 (Fig 2).
@@ -98,6 +102,9 @@ func (r Record) Validate() error {
 		return err
 	}
 	if err := r.validKeys(); err != nil {
+		return err
+	}
+	if err := r.validDestinations(); err != nil {
 		return err
 	}
 	if len(r.Sessions) > SessionsMax {
@@ -126,6 +133,36 @@ func (r Record) validKeys() error {
 		if slices.ContainsFunc(r.Keys[:i], func(o Key) bool { return o.ID == k.ID }) {
 			return fmt.Errorf("key %08x: twice in one record", k.ID)
 		}
+	}
+	return nil
+}
+
+func (r Record) validDestinations() error {
+	if len(r.Destinations) > 0 && (r.Address.IsMulticast() || len(r.Keys) == 0) {
+		return fmt.Errorf("destinations of %s: only a VIP with a key has some", r.Address)
+	}
+	if len(r.Destinations) > DestinationsMax {
+		return fmt.Errorf("%d destinations, at most %d", len(r.Destinations), DestinationsMax)
+	}
+	for i, p := range r.Destinations {
+		if err := validDestination(p); err != nil {
+			return err
+		}
+		if p.Addr().Is4() != r.Address.Is4() {
+			return fmt.Errorf("destination %s: want the family of %s", p, r.Address)
+		}
+		if slices.Contains(r.Destinations[:i], p) {
+			return fmt.Errorf("destination %s: twice in one record", p)
+		}
+	}
+	return nil
+}
+
+// validDestination takes what can be said in an APL and names hosts elsewhere, not everybody.
+func validDestination(p netip.Prefix) error {
+	a := p.Addr()
+	if !p.IsValid() || a.Is4In6() || p != p.Masked() || p.Bits() < 8 || a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified() {
+		return fmt.Errorf("destination %s: want a unicast prefix of 8 bits or more, without bits behind them", p)
 	}
 	return nil
 }

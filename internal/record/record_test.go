@@ -36,6 +36,98 @@ func sample(t testing.TB) Record {
 	}
 }
 
+// vip is a VIP's record.
+func vip(t testing.TB) Record {
+	t.Helper()
+	return Record{
+		Name: "shop.cast.example.", Address: netip.MustParseAddr("192.0.2.80"), Owner: "ops@example.com", Keys: []Key{testKey(1)},
+		Destinations: []netip.Prefix{netip.MustParsePrefix("10.2.0.0/16"), netip.MustParsePrefix("10.3.0.4/32")},
+	}
+}
+
+func TestDestinations(t *testing.T) {
+	r := vip(t)
+	want := []string{
+		"v=manycast1", "name=shop.cast.example.", "address=192.0.2.80", "owner=ops@example.com", "flag=public",
+		"key=34750f98 ed25519 iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w=", "destination=10.2.0.0/16", "destination=10.3.0.4/32",
+	}
+	if diff := cmp.Diff(want, r.Strings()); diff != "" {
+		t.Error(diff)
+	}
+	six := r
+	six.Address = netip.MustParseAddr("2001:db8::80")
+	six.Destinations = []netip.Prefix{netip.MustParsePrefix("2001:db8:3::/48"), netip.MustParsePrefix("2001:db8:4::1/128")}
+	for _, r := range []Record{r, six} {
+		if got, err := ParseStrings(r.Strings()); err != nil || !got.Equal(r) {
+			t.Errorf("%+v, %v", got, err)
+		}
+		wire, err := (&dns.Msg{Answer: r.RRs(300), Compress: true}).Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back dns.Msg
+		if err := back.Unpack(wire); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := ParseRRs(back.Answer); err != nil || !got.Equal(r) {
+			t.Errorf("through the wire: %+v, %v", got, err)
+		}
+		text, err := Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := Unmarshal(text); err != nil || len(got) != 1 || !got[0].Equal(r) {
+			t.Errorf("through a file: %+v, %v\n%s", got, err, text)
+		}
+	}
+	if got := r.Forward(300)[3].String(); got != "shop.cast.example.\t300\tIN\tAPL\t1:10.2.0.0/16 1:10.3.0.4/32" {
+		t.Errorf("APL: %s", got)
+	}
+	other := r
+	other.Destinations = other.Destinations[:1]
+	if other.Equal(r) {
+		t.Error("other destinations are the same record")
+	}
+	if got, err := ParseRRs(append(other.Forward(1)[3:4], r.Forward(1)[4:]...)); err == nil {
+		t.Errorf("an APL that contradicts the text: %+v", got)
+	}
+}
+
+func TestDestinationsRefused(t *testing.T) {
+	for what, change := range map[string]func(*Record){
+		"of a group":      func(r *Record) { r.Address, r.Private = netip.MustParseAddr("239.1.2.3"), true },
+		"without a key":   func(r *Record) { r.Keys = nil },
+		"too many":        func(r *Record) { r.Destinations = manyPrefixes(DestinationsMax + 1) },
+		"other family":    func(r *Record) { r.Destinations[1] = netip.MustParsePrefix("2001:db8::/32") },
+		"twice":           func(r *Record) { r.Destinations[1] = r.Destinations[0] },
+		"bits behind":     func(r *Record) { r.Destinations[1] = netip.MustParsePrefix("10.3.0.4/24") },
+		"everybody":       func(r *Record) { r.Destinations[1] = netip.MustParsePrefix("0.0.0.0/0") },
+		"the user's host": func(r *Record) { r.Destinations[1] = netip.MustParsePrefix("127.0.0.0/8") },
+		"groups":          func(r *Record) { r.Destinations[1] = netip.MustParsePrefix("239.0.0.0/8") },
+		"nothing":         func(r *Record) { r.Destinations[1] = netip.Prefix{} },
+		"IPv4 as IPv6":    func(r *Record) { r.Destinations[1] = netip.MustParsePrefix("::ffff:10.0.0.0/104") },
+	} {
+		r := vip(t)
+		change(&r)
+		if err := r.Validate(); err == nil {
+			t.Errorf("%s: taken", what)
+		}
+	}
+	r := vip(t)
+	r.Destinations = manyPrefixes(DestinationsMax)
+	if err := r.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func manyPrefixes(n int) []netip.Prefix {
+	out := make([]netip.Prefix, n)
+	for i := range out {
+		out[i] = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, 0}), 16)
+	}
+	return out
+}
+
 func TestStringsGolden(t *testing.T) {
 	want := []string{
 		"v=manycast1", "name=web.cast.example.", "address=239.192.1.2", "owner=ops.team@example.com", "flag=private",
@@ -223,6 +315,7 @@ func TestTimely(t *testing.T) {
 
 func FuzzParseStrings(f *testing.F) {
 	f.Add(strings.Join(sample(f).Strings(), "\x00"))
+	f.Add(strings.Join(vip(f).Strings(), "\x00"))
 	f.Fuzz(func(t *testing.T, text string) {
 		parts := strings.Split(text, "\x00")
 		r, err := ParseStrings(parts)

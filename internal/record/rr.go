@@ -31,7 +31,8 @@ func TextName(name string) string { return "_manycast." + name }
 // RRs are all of the record's RRs, for the zone of its name and the zone of its address.
 func (r Record) RRs(ttl uint32) []dns.RR { return append(r.Forward(ttl), r.Reverse(ttl)...) }
 
-// Forward are the RRs under the record's name: A or AAAA, RP, IPSECKEY for each key, TXT; the TXT again at TextName.
+// Forward are the RRs under the record's name: A or AAAA, RP, IPSECKEY for each key, APL with all destinations, TXT; the TXT again at
+// TextName.
 func (r Record) Forward(ttl uint32) []dns.RR { return r.under(r.Name, ttl) }
 
 // Reverse are the same RRs under the reverse name, and PTR: whoever has the address gets the whole record as well.
@@ -57,8 +58,21 @@ func (r Record) under(name string, ttl uint32) []dns.RR {
 		out = append(out, &dns.IPSECKEY{Hdr: header(name, dns.TypeIPSECKEY, ttl), Precedence: 10, GatewayType: dns.IPSECGatewayNone,
 			Algorithm: eddsa, GatewayHost: ".", PublicKey: base64.StdEncoding.EncodeToString(k.Public)})
 	}
+	if len(r.Destinations) > 0 {
+		out = append(out, &dns.APL{Hdr: header(name, dns.TypeAPL, ttl), Prefixes: r.prefixes()})
+	}
 	for _, n := range []string{name, TextName(name)} {
 		out = append(out, &dns.TXT{Hdr: header(n, dns.TypeTXT, ttl), Txt: r.Strings()})
+	}
+	return out
+}
+
+// prefixes are the destinations as APL has them (RFC 3123).
+func (r Record) prefixes() []dns.APLPrefix {
+	out := make([]dns.APLPrefix, len(r.Destinations))
+	for i, p := range r.Destinations {
+		ip := net.IP(p.Addr().AsSlice())
+		out[i].Network = net.IPNet{IP: ip, Mask: net.CIDRMask(p.Bits(), 8*len(ip))}
 	}
 	return out
 }
@@ -109,7 +123,7 @@ func (r Record) hasName(name string) bool {
 // agree checks the RRs that other readers of the DNS use against the text. A type that was not asked for is not missed.
 func (r Record) agree(rrs []dns.RR) error {
 	type count struct{ seen, same int }
-	var address, owner, name count
+	var address, owner, name, destinations count
 	keys := map[string][]uint32{} // by owner name of the RR
 	for _, rr := range rrs {
 		if !r.hasName(rr.Header().Name) {
@@ -128,6 +142,8 @@ func (r Record) agree(rrs []dns.RR) error {
 			c, same = &owner, strings.EqualFold(rr.Mbox, mailbox(r.Owner))
 		case *dns.PTR:
 			c, same = &name, strings.EqualFold(rr.Ptr, r.Name)
+		case *dns.APL:
+			c, same = &destinations, r.sameDestinations(rr)
 		case *dns.IPSECKEY:
 			id, err := r.keyOf(rr)
 			if err != nil {
@@ -143,7 +159,7 @@ func (r Record) agree(rrs []dns.RR) error {
 			c.same++
 		}
 	}
-	for what, c := range map[string]count{"address": address, "owner (RP)": owner, "name (PTR)": name} {
+	for what, c := range map[string]count{"address": address, "owner (RP)": owner, "name (PTR)": name, "destinations (APL)": destinations} {
 		if c.seen > 0 && c.same == 0 {
 			return fmt.Errorf("%s: %s of the text and of the other RRs do not agree", r.Name, what)
 		}
@@ -155,6 +171,13 @@ func (r Record) agree(rrs []dns.RR) error {
 		}
 	}
 	return nil
+}
+
+func (r Record) sameDestinations(rr *dns.APL) bool {
+	same := func(a, b dns.APLPrefix) bool {
+		return a.Negation == b.Negation && a.Network.IP.Equal(b.Network.IP) && bytes.Equal(a.Network.Mask, b.Network.Mask)
+	}
+	return slices.EqualFunc(r.prefixes(), rr.Prefixes, same)
 }
 
 func (r Record) keyOf(rr *dns.IPSECKEY) (uint32, error) {

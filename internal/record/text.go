@@ -16,14 +16,17 @@ import (
 const version = "v=manycast1"
 
 // stringsMax is more than a valid record can have.
-const stringsMax = 6 + KeysMax + SessionsMax
+const stringsMax = 6 + KeysMax + DestinationsMax + SessionsMax
 
 // Strings are the character-strings of the record's TXT RR, each "field=value" within 255 octets, in one fixed order:
-// version, name, address, owner, flag, keys, sessions, until.
+// version, name, address, owner, flag, keys, destinations, sessions, until.
 func (r Record) Strings() []string {
 	out := []string{version, "name=" + r.Name, "address=" + r.Address.String(), "owner=" + r.Owner, "flag=" + r.flag()}
 	for _, k := range r.Keys {
 		out = append(out, "key="+k.String())
+	}
+	for _, p := range r.Destinations {
+		out = append(out, "destination="+p.String())
 	}
 	for _, s := range r.Sessions {
 		out = append(out, "session="+s.String())
@@ -81,6 +84,10 @@ func (r *Record) set(field, value string) (err error) {
 		var k Key
 		k, err = ParseKey(value)
 		r.Keys = append(r.Keys, k)
+	case "destination":
+		var p netip.Prefix
+		p, err = netip.ParsePrefix(value)
+		r.Destinations = append(r.Destinations, p)
 	case "session":
 		var s Session
 		s, err = parseSession(value)

@@ -294,6 +294,49 @@ func TestStorePersists(t *testing.T) {
 	}
 }
 
+// A VIP's record has destinations, in an APL beside the text; an update that changes them leaves nothing of the old ones.
+func TestDestinationsArePublishedAndChanged(t *testing.T) {
+	dir := t.TempDir()
+	specs := []Spec{{Name: "cast.example.", NS: []string{"ns1.cast.example."}, Mbox: "hostmaster.cast.example."}}
+	s, err := Open(dir, specs, func() time.Time { return now }, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := tempRecord(t, time.Time{})
+	old.Name, old.Address, old.Private = "shop.cast.example.", netip.MustParseAddr("192.0.2.80"), false
+	old.Destinations = []netip.Prefix{netip.MustParsePrefix("10.2.0.0/16"), netip.MustParsePrefix("10.3.0.4/32")}
+	next := old
+	next.Destinations = []netip.Prefix{netip.MustParsePrefix("10.3.0.4/32"), netip.MustParsePrefix("10.4.0.0/24")}
+	change := func(prev, next *record.Record) {
+		t.Helper()
+		m := new(dns.Msg).SetUpdate("cast.example.")
+		if prev != nil {
+			m.Remove(prev.Forward(0))
+		}
+		m.Insert(next.Forward(300))
+		pre, ups := onWire(t, m)
+		if code := s.Update("cast.example.", pre, ups); code != dns.RcodeSuccess {
+			t.Fatal(dns.RcodeToString[code])
+		}
+	}
+	change(nil, &old)
+	change(&old, &next)
+	again, err := Open(dir, specs, func() time.Time { return now }, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, z := range map[string]*Zone{"in memory": s.Zone("cast.example."), "from the file": again.Zone("cast.example.")} {
+		a := z.Lookup("shop.cast.example.", dns.TypeAPL, false, now)
+		want := []string{"shop.cast.example. 300 IN APL 1:10.3.0.4/32 1:10.4.0.0/24"}
+		if diff := cmp.Diff(want, texts(a.Answer)); diff != "" {
+			t.Errorf("%s: %s", what, diff)
+		}
+		if r, err := record.ParseRRs(append(a.Answer, a.Record...)); err != nil || !r.Equal(next) {
+			t.Errorf("%s: %+v, %v", what, r, err)
+		}
+	}
+}
+
 func TestFullDiskKeepsTheOldZone(t *testing.T) {
 	dir := t.TempDir()
 	specs := []Spec{{Name: "cast.example.", NS: []string{"ns1.cast.example."}, Mbox: "h.cast.example."}}

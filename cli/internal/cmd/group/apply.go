@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/manycast/manycast/cli/internal/cmdutil"
+	"github.com/manycast/manycast/cli/internal/keybus"
 	"github.com/manycast/manycast/cli/internal/registry"
 	"github.com/manycast/manycast/internal/record"
 )
@@ -62,9 +63,9 @@ type step struct {
 	spec   spec
 	result string
 	reg    *registry.Registry
-	prev   record.Record // changed, unchanged
-	next   record.Record // created: the address may be still to be found
-	to     *handover     // created with a key pair of its own
+	prev   record.Record    // changed, unchanged
+	next   record.Record    // created: the address may be still to be found
+	to     *keybus.Handover // created with a key pair of its own
 }
 
 func (o applyOptions) run(ctx context.Context) error {
@@ -80,7 +81,7 @@ func (o applyOptions) run(ctx context.Context) error {
 	defer func() {
 		for _, s := range steps {
 			if s.to != nil {
-				s.to.close()
+				s.to.Close()
 			}
 		}
 	}()
@@ -148,16 +149,16 @@ func (o applyOptions) planNew(ctx context.Context, reg *registry.Registry, sp sp
 	}
 	to := sp.create.recipients
 	if len(sp.record.Keys) > 0 {
-		if !to.none() {
+		if !to.None() {
 			return nil, errors.New("it is not there, and its private keys are not here: leave out members to publish it with these keys, or keys to make a new one")
 		}
 		return s, nil
 	}
-	if sp.record.Private && to.none() {
+	if sp.record.Private && to.None() {
 		return nil, errors.New("nobody would have the private key: members is missing")
 	}
 	var err error
-	s.to, err = to.resolve(ctx, o.open)
+	s.to, err = to.Resolve(ctx, o.open)
 	return s, err
 }
 
@@ -181,7 +182,7 @@ func (sp spec) fits(prev record.Record) error {
 
 // checkMembers looks whether all members of the document have the group's key. Nobody here could give it to them.
 func (o applyOptions) checkMembers(ctx context.Context, sp spec, prev record.Record) error {
-	members := sp.create.recipients.members
+	members := sp.create.recipients.Members
 	if len(members) == 0 {
 		return nil
 	}
@@ -190,7 +191,7 @@ func (o applyOptions) checkMembers(ctx context.Context, sp spec, prev record.Rec
 		return fmt.Errorf("keys are handed over by the bus: %w", err)
 	}
 	defer b.Close()
-	have, err := holders(ctx, b, prev.Address)
+	have, err := b.Holders(ctx, prev.Address)
 	if err != nil {
 		return err
 	}

@@ -4,17 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"net/netip"
-	"os"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/manycast/manycast/cli/internal/cmd/key"
+	"github.com/manycast/manycast/cli/internal/keybus"
 	"github.com/manycast/manycast/cli/internal/registry"
 	"github.com/manycast/manycast/internal/keyfile"
 	"github.com/manycast/manycast/internal/record"
@@ -39,7 +36,7 @@ type createOptions struct {
 	lasting         time.Duration
 	sessions        []string
 	until           time.Time // in place of lasting
-	recipients      recipients
+	recipients      keybus.Recipients
 	ttl             time.Duration
 	random          func() uint32
 }
@@ -70,7 +67,7 @@ unless --key-out keeps a copy. Either all of it happens, or nothing.`,
 	flags.DurationVar(&o.lasting, "for", 0, "temporary: the group ends that long from now")
 	flags.StringArrayVar(&o.sessions, "sessions", nil, "when it may be joined, like 'Mon-Fri 08:00-18:00 UTC'; default: any time")
 	flags.DurationVar(&o.ttl, "ttl", defaultTTL, "how long routers may keep the record")
-	o.recipients.add(flags)
+	o.recipients.Add(flags)
 	cmd.MarkFlagsOneRequired("private", "public")
 	cmd.MarkFlagsMutuallyExclusive("private", "public")
 	_ = cmd.MarkFlagRequired("owner") // the flag is there
@@ -82,28 +79,28 @@ func (o *createOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if o.private && o.recipients.none() {
+	if o.private && o.recipients.None() {
 		return errNobody
 	}
 	reg, err := o.flags.Open(o.ttl, o.Now)
 	if err != nil {
 		return err
 	}
-	to, err := o.recipients.resolve(ctx, o.open)
+	to, err := o.recipients.Resolve(ctx, o.open)
 	if err != nil {
 		return err
 	}
-	defer to.close()
+	defer to.Close()
 	if err := o.setUp(ctx, reg, &r, to); err != nil {
 		return err
 	}
 	v := newView(r)
-	v.Members = to.names()
+	v.Members = to.Names()
 	return o.Print(v, v.details())
 }
 
 // setUp makes the key pair, publishes the record and hands the private key over: all of it, or nothing.
-func (o *createOptions) setUp(ctx context.Context, reg *registry.Registry, r *record.Record, to *handover) error {
+func (o *createOptions) setUp(ctx context.Context, reg *registry.Registry, r *record.Record, to *keybus.Handover) error {
 	g, err := keyfile.NewGroup(r.Name, r.Address)
 	if err != nil {
 		return err
@@ -114,7 +111,7 @@ func (o *createOptions) setUp(ctx context.Context, reg *registry.Registry, r *re
 		return err
 	}
 	g.Address = r.Address
-	if err := to.hand(ctx, g); err != nil {
+	if err := to.Hand(ctx, g); err != nil {
 		return errors.Join(err, withdraw(ctx, reg, *r))
 	}
 	return nil
@@ -181,59 +178,4 @@ func withdraw(ctx context.Context, reg *registry.Registry, r record.Record) erro
 		return fmt.Errorf("and the record of %s could not be taken back: %w", r.Name, err)
 	}
 	return nil
-}
-
-// handover is who gets a private key.
-type handover struct {
-	buckets key.Buckets
-	to      map[string]keyfile.MemberPublic
-	file    string
-}
-
-func (h *handover) names() []string { return slices.Sorted(maps.Keys(h.to)) }
-
-func (h *handover) close() {
-	if h.buckets.Close != nil {
-		h.buckets.Close()
-	}
-}
-
-// hand gives the key to all, or to nobody.
-func (h *handover) hand(ctx context.Context, g keyfile.Group) (err error) {
-	if h.file != "" {
-		if err := keyfile.WriteGroup(h.file, g, false); err != nil {
-			return err
-		}
-	}
-	done := 0
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, h.takeBack(ctx, g, done))
-		}
-	}()
-	for _, name := range h.names() {
-		value, err := keyfile.Envelope(name, h.to[name], g)
-		if err == nil {
-			_, err = h.buckets.Keys.Put(ctx, keyfile.BusKey(name, g.Address), value)
-		}
-		if err != nil {
-			return fmt.Errorf("hand the key of %s to %s: %w", g.Name, name, err)
-		}
-		done++
-	}
-	return nil
-}
-
-// takeBack removes the file and what the first members got.
-func (h *handover) takeBack(ctx context.Context, g keyfile.Group, done int) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	var failed []error
-	for _, name := range h.names()[:done] {
-		failed = append(failed, h.buckets.Keys.Delete(ctx, keyfile.BusKey(name, g.Address)))
-	}
-	if h.file != "" {
-		failed = append(failed, os.Remove(h.file))
-	}
-	return errors.Join(failed...)
 }

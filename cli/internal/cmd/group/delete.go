@@ -6,9 +6,6 @@ import (
 	"net/netip"
 
 	"github.com/spf13/cobra"
-
-	"github.com/manycast/manycast/cli/internal/cmd/key"
-	"github.com/manycast/manycast/internal/keyfile"
 )
 
 func newDelete(t *tools) *cobra.Command {
@@ -43,28 +40,5 @@ func (t *tools) forgetKeys(ctx context.Context, group netip.Addr) error {
 		return err
 	}
 	defer b.Close()
-	members, err := holders(ctx, b, group)
-	if err != nil {
-		return err
-	}
-	for _, m := range members {
-		if err := b.Keys.Delete(ctx, keyfile.BusKey(m, group)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// holders are the members to whom a group's key was handed over by the bus.
-func holders(ctx context.Context, b key.Buckets, group netip.Addr) (members []string, err error) {
-	entries, err := b.Keys.List(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		if m, ok := keyfile.MemberOf(e.Key, group); ok {
-			members = append(members, m)
-		}
-	}
-	return members, nil
+	return b.Forget(ctx, group)
 }

@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/manycast/manycast/cli/internal/keybus"
 	"github.com/manycast/manycast/internal/record"
 )
 
@@ -98,7 +99,7 @@ func (d document) spec(base createOptions) (spec, error) {
 		return spec{}, errors.New("name is missing")
 	}
 	o.name, o.owner, o.address, o.sessions = fullName(d.Name), d.Owner, d.Address, d.Sessions
-	o.recipients = recipients{members: d.Members}
+	o.recipients = keybus.Recipients{Members: d.Members}
 	var err error
 	if o.private, err = d.private(); err != nil {
 		return spec{}, err

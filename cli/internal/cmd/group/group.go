@@ -11,8 +11,8 @@ import (
 	"github.com/miekg/dns"
 	"github.com/spf13/cobra"
 
-	"github.com/manycast/manycast/cli/internal/cmd/key"
 	"github.com/manycast/manycast/cli/internal/cmdutil"
+	"github.com/manycast/manycast/cli/internal/keybus"
 	"github.com/manycast/manycast/cli/internal/registry"
 	"github.com/manycast/manycast/internal/record"
 )
@@ -21,15 +21,15 @@ import (
 type tools struct {
 	*cmdutil.Factory
 	flags registry.Flags
-	open  key.OpenFunc
+	open  keybus.OpenFunc
 }
 
 // New returns `manycast group`.
 func New(f *cmdutil.Factory) *cobra.Command {
-	return newCommand(f, func(ctx context.Context) (key.Buckets, error) { return key.Open(ctx, f) })
+	return newCommand(f, func(ctx context.Context) (keybus.Buckets, error) { return keybus.Open(ctx, f) })
 }
 
-func newCommand(f *cmdutil.Factory, open key.OpenFunc) *cobra.Command {
+func newCommand(f *cmdutil.Factory, open keybus.OpenFunc) *cobra.Command {
 	t := &tools{Factory: f, open: open}
 	cmd := &cobra.Command{
 		Use:   "group",

@@ -1,26 +1,24 @@
 package group
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/manycast/manycast/cli/internal/cmd/key"
 	"github.com/manycast/manycast/cli/internal/cmd/key/keytest"
 	"github.com/manycast/manycast/cli/internal/cmdutil"
+	"github.com/manycast/manycast/cli/internal/keybus"
 	"github.com/manycast/manycast/cli/internal/registry"
 	"github.com/manycast/manycast/internal/keyfile"
 	"github.com/manycast/manycast/internal/record"
+	"github.com/manycast/manycast/internal/testdns"
 )
 
 // bench is a dnsd of its own, a bus in memory, and a user in front of them.
@@ -30,72 +28,15 @@ type bench struct {
 	address       string
 	tsig          string
 	members, keys *keytest.Bucket
-	open          key.OpenFunc
+	open          keybus.OpenFunc
 }
-
-var listening = regexp.MustCompile(`msg=listening network=tcp address=(\S+)`)
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	b := &bench{t: t, dir: t.TempDir()}
+	d := testdns.Start(t, "cast.example.", "239.in-addr.arpa.", "224.in-addr.arpa.")
+	b := &bench{t: t, dir: d.Dir, address: d.Address, tsig: d.WriterFlag()}
 	b.members, b.keys, b.open = keytest.Buckets()
-	secret := filepath.Join(b.dir, "secret")
-	if err := keyfile.WriteTSIG(secret); err != nil {
-		t.Fatal(err)
-	}
-	b.tsig = "manycast-cli.=" + secret
-	var text strings.Builder
-	fmt.Fprintf(&text, "listen = [\"127.0.0.1:0\"]\ndata_dir = %q\n", filepath.Join(b.dir, "data"))
-	for _, zone := range []string{"cast.example.", "239.in-addr.arpa.", "224.in-addr.arpa."} {
-		fmt.Fprintf(&text, "[[zone]]\nname = %q\nns = [\"ns1.cast.example.\"]\nmbox = \"h.cast.example.\"\n", zone)
-	}
-	fmt.Fprintf(&text, "[[tsig]]\nname = \"manycast-cli.\"\nsecret_file = %q\nupdate = true\n", secret)
-	config := filepath.Join(b.dir, "dnsd.toml")
-	if err := os.WriteFile(config, []byte(text.String()), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	b.startDNS(config)
 	return b
-}
-
-// startDNS builds dnsd and runs it until the test ends.
-func (b *bench) startDNS(config string) {
-	b.t.Helper()
-	binary := filepath.Join(b.dir, "dnsd")
-	if out, err := exec.Command("go", "build", "-o", binary, "github.com/manycast/manycast/dnsd").CombinedOutput(); err != nil {
-		b.t.Fatalf("build dnsd: %v\n%s", err, out)
-	}
-	cmd := exec.Command(binary, "--config", config)
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		b.t.Fatal(err)
-	}
-	address, drained := make(chan string, 1), make(chan struct{})
-	go func() {
-		defer close(drained)
-		defer close(address)
-		for lines := bufio.NewScanner(stderr); lines.Scan(); {
-			if m := listening.FindStringSubmatch(lines.Text()); m != nil {
-				address <- m[1]
-			}
-		}
-	}()
-	b.t.Cleanup(func() {
-		if err := cmd.Process.Signal(os.Interrupt); err != nil {
-			b.t.Error(err)
-		}
-		<-drained
-		if err := cmd.Wait(); err != nil {
-			b.t.Errorf("dnsd: %v", err)
-		}
-	})
-	var ok bool
-	if b.address, ok = <-address; !ok {
-		b.t.Fatal("dnsd ended before it listened")
-	}
 }
 
 // run is `manycast group ARGS`.
@@ -335,7 +276,7 @@ func TestCreateSaysWhatIsWrong(t *testing.T) {
 		"a second or more":            {"--owner", "ops@example.com", "--private", "--for", "-1s"},
 		"manycast key create member":  {"--owner", "ops@example.com", "--private", "--member", "s9"},
 		"neither a public key nor":    {"--owner", "ops@example.com", "--private", "--member-key", "s9=/nonexistent"},
-		"does not know key":           {"--owner", "ops@example.com", "--private", "--tsig", "nobody.=" + filepath.Join(b.dir, "secret")},
+		"does not know key":           {"--owner", "ops@example.com", "--private", "--tsig", "nobody.=" + filepath.Join(b.dir, "writer")},
 		"is dnsd running there":       {"--owner", "ops@example.com", "--private", "--dns", "127.0.0.1:1"},
 		"only its owner may read":     {"--owner", "ops@example.com", "--private", "--tsig", "x.=" + filepath.Join(b.dir, "dnsd")},
 		"--key-out /: there is":       {"--owner", "ops@example.com", "--private", "--key-out", "/"},

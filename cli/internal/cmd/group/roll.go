@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/manycast/manycast/cli/internal/keybus"
 	"github.com/manycast/manycast/internal/keyfile"
 	"github.com/manycast/manycast/internal/record"
 )
@@ -19,7 +20,7 @@ const ttlMargin = 5 * time.Second
 type rollOptions struct {
 	*tools
 	group      string
-	recipients recipients
+	recipients keybus.Recipients
 	retire     bool
 	wait       time.Duration
 }
@@ -46,7 +47,7 @@ First "roll" publishes the second public key beside the first and hands the priv
 	flags := cmd.Flags()
 	flags.BoolVar(&o.retire, "retire", false, "second step: take all keys but the newest out of the record")
 	flags.DurationVar(&o.wait, "wait", 0, "members use the new key after that; default: the record's TTL and five seconds")
-	o.recipients.add(flags)
+	o.recipients.Add(flags)
 	cmd.MarkFlagsMutuallyExclusive("retire", "member")
 	cmd.MarkFlagsMutuallyExclusive("retire", "member-key")
 	cmd.MarkFlagsMutuallyExclusive("retire", "key-out")
@@ -64,11 +65,11 @@ func (o *rollOptions) run(ctx context.Context) error {
 	if err := o.defaultRecipients(ctx, r); err != nil {
 		return err
 	}
-	to, err := o.recipients.resolve(ctx, o.open)
+	to, err := o.recipients.Resolve(ctx, o.open)
 	if err != nil {
 		return err
 	}
-	defer to.close()
+	defer to.Close()
 	g, err := keyfile.NewGroup(r.Name, r.Address)
 	if err != nil {
 		return err
@@ -82,19 +83,19 @@ func (o *rollOptions) run(ctx context.Context) error {
 	if err := reg.Replace(ctx, &r, &next); err != nil {
 		return err
 	}
-	if err := to.hand(ctx, g); err != nil {
+	if err := to.Hand(ctx, g); err != nil {
 		return fmt.Errorf("%w; the new public key is published already, roll again", err)
 	}
 	fmt.Fprintf(o.Err, "members use the new key from %s; then retire the old one: manycast group roll %s --retire\n",
 		g.NotBefore.Format(time.RFC3339), r.Name)
 	v := newView(next)
-	v.Members = to.names()
+	v.Members = to.Names()
 	return o.Print(v, v.details())
 }
 
 // defaultRecipients are those who have the key now.
 func (o *rollOptions) defaultRecipients(ctx context.Context, r record.Record) error {
-	if !o.recipients.none() {
+	if !o.recipients.None() {
 		return nil
 	}
 	b, err := o.open(ctx)
@@ -102,10 +103,10 @@ func (o *rollOptions) defaultRecipients(ctx context.Context, r record.Record) er
 		return fmt.Errorf("keys are handed over by the bus: %w", err)
 	}
 	defer b.Close()
-	if o.recipients.members, err = holders(ctx, b, r.Address); err != nil {
+	if o.recipients.Members, err = b.Holders(ctx, r.Address); err != nil {
 		return err
 	}
-	if o.recipients.none() {
+	if o.recipients.None() {
 		return errors.New("nobody got this group's key by the bus: name members with --member or --member-key")
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/manycast/manycast/cli/internal/cmdutil"
+	"github.com/manycast/manycast/cli/internal/keybus"
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/keyfile"
 )
@@ -22,7 +23,7 @@ type member struct {
 	Registered bool   `json:"registered"`
 }
 
-func newCreateMember(f *cmdutil.Factory, open OpenFunc) *cobra.Command {
+func newCreateMember(f *cmdutil.Factory, open keybus.OpenFunc) *cobra.Command {
 	file, force := DefaultMemberFile, false
 	cmd := &cobra.Command{
 		Use:   "member NAME",
@@ -56,7 +57,7 @@ The public half is registered on the bus. Without --bus a bus that is not there 
 	return cmd
 }
 
-func newRegister(f *cmdutil.Factory, open OpenFunc) *cobra.Command {
+func newRegister(f *cmdutil.Factory, open keybus.OpenFunc) *cobra.Command {
 	force := false
 	cmd := &cobra.Command{
 		Use:   "register FILE",
@@ -81,7 +82,7 @@ func newRegister(f *cmdutil.Factory, open OpenFunc) *cobra.Command {
 var errNoBus = errors.New("no bus")
 
 // register never puts one key in the place of another unless it is told: whoever is registered gets the group keys.
-func register(ctx context.Context, open OpenFunc, m keyfile.Member, force bool) error {
+func register(ctx context.Context, open keybus.OpenFunc, m keyfile.Member, force bool) error {
 	b, err := open(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNoBus, err)
@@ -99,30 +100,10 @@ func register(ctx context.Context, open OpenFunc, m keyfile.Member, force bool) 
 	if !errors.Is(err, bus.ErrExists) {
 		return err
 	}
-	if there, err := lookup(ctx, b, m.Name); err == nil && there == m.Public() {
+	if there, err := b.Lookup(ctx, m.Name); err == nil && there == m.Public() {
 		return nil
 	}
 	return fmt.Errorf("member %s is registered with another key: is the name right? Replace it with --force", m.Name)
-}
-
-// lookup finds a member's public key on the bus.
-func lookup(ctx context.Context, b Buckets, name string) (keyfile.MemberPublic, error) {
-	if err := keyfile.ValidMember(name); err != nil {
-		return keyfile.MemberPublic{}, err
-	}
-	e, err := b.Members.Get(ctx, name)
-	if errors.Is(err, bus.ErrNotFound) {
-		return keyfile.MemberPublic{}, fmt.Errorf("no member %s on the bus: make its key there with `manycast key create member %s`", name, name)
-	}
-	if err != nil {
-		return keyfile.MemberPublic{}, err
-	}
-	return keyfile.ParseRegistration(name, e.Value)
-}
-
-// Lookup finds a member's public key on the bus.
-func (b Buckets) Lookup(ctx context.Context, name string) (keyfile.MemberPublic, error) {
-	return lookup(ctx, b, name)
 }
 
 func newCreateTSIG(f *cmdutil.Factory) *cobra.Command {

@@ -13,10 +13,11 @@ import (
 	"github.com/manycast/manycast/cli/internal/cmd/key"
 	"github.com/manycast/manycast/cli/internal/cmd/key/keytest"
 	"github.com/manycast/manycast/cli/internal/cmdutil"
+	"github.com/manycast/manycast/cli/internal/keybus"
 	"github.com/manycast/manycast/internal/keyfile"
 )
 
-func run(t *testing.T, open key.OpenFunc, args ...string) (out, errs string, err error) {
+func run(t *testing.T, open keybus.OpenFunc, args ...string) (out, errs string, err error) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	f := &cmdutil.Factory{Out: &stdout, Err: &stderr, Now: time.Now, Output: "table"}
@@ -62,7 +63,7 @@ func TestMember(t *testing.T) {
 }
 
 func TestMemberWithoutBus(t *testing.T) {
-	away := func(context.Context) (key.Buckets, error) { return key.Buckets{}, errors.New("bus is away") }
+	away := func(context.Context) (keybus.Buckets, error) { return keybus.Buckets{}, errors.New("bus is away") }
 	file := filepath.Join(t.TempDir(), "s1.key")
 	out, errs, err := run(t, away, "create", "member", "s1", "--out", file)
 	if err != nil || !strings.Contains(errs, "not registered") || !strings.Contains(out, "s1") {

@@ -8,11 +8,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/manycast/manycast/cli/internal/cmdutil"
+	"github.com/manycast/manycast/cli/internal/keybus"
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/keyfile"
 )
 
-func newList(f *cmdutil.Factory, open OpenFunc) *cobra.Command {
+func newList(f *cmdutil.Factory, open keybus.OpenFunc) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the members on the bus and the groups whose keys were handed over to them",

@@ -10,10 +10,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/manycast/manycast/cli/internal/cmdutil"
+	"github.com/manycast/manycast/cli/internal/keybus"
 	"github.com/manycast/manycast/internal/keyfile"
 )
 
-func newShow(f *cmdutil.Factory, open OpenFunc) *cobra.Command {
+func newShow(f *cmdutil.Factory, open keybus.OpenFunc) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show NAME|FILE",
 		Short: "Show the public half of a member's key or of a key file",
@@ -30,7 +31,7 @@ func newShow(f *cmdutil.Factory, open OpenFunc) *cobra.Command {
 				return err
 			}
 			defer b.Close()
-			public, err := lookup(cmd.Context(), b, args[0])
+			public, err := b.Lookup(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/manycast/manycast/cli/internal/cmd/key"
+	"github.com/manycast/manycast/cli/internal/keybus"
 	"github.com/manycast/manycast/internal/bus"
 )
 
@@ -18,14 +18,14 @@ type Bucket struct {
 }
 
 // Buckets are two empty buckets and the function that opens them.
-func Buckets() (members, keys *Bucket, open key.OpenFunc) {
+func Buckets() (members, keys *Bucket, open keybus.OpenFunc) {
 	members, keys = &Bucket{values: map[string][]byte{}}, &Bucket{values: map[string][]byte{}}
-	return members, keys, func(context.Context) (key.Buckets, error) {
-		return key.Buckets{Members: members, Keys: keys, Close: func() {}}, nil
+	return members, keys, func(context.Context) (keybus.Buckets, error) {
+		return keybus.Buckets{Members: members, Keys: keys, Close: func() {}}, nil
 	}
 }
 
-// Get is key.Bucket's.
+// Get is keybus.Bucket's.
 func (b *Bucket) Get(_ context.Context, k string) (bus.Entry, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -36,7 +36,7 @@ func (b *Bucket) Get(_ context.Context, k string) (bus.Entry, error) {
 	return bus.Entry{Key: k, Value: v}, nil
 }
 
-// Put is key.Bucket's.
+// Put is keybus.Bucket's.
 func (b *Bucket) Put(_ context.Context, k string, value []byte) (uint64, error) {
 	if b.Fail != nil {
 		if err := b.Fail(k); err != nil {
@@ -49,7 +49,7 @@ func (b *Bucket) Put(_ context.Context, k string, value []byte) (uint64, error) 
 	return 1, nil
 }
 
-// Create is key.Bucket's.
+// Create is keybus.Bucket's.
 func (b *Bucket) Create(ctx context.Context, k string, value []byte) (uint64, error) {
 	if _, err := b.Get(ctx, k); err == nil {
 		return 0, bus.ErrExists
@@ -57,7 +57,7 @@ func (b *Bucket) Create(ctx context.Context, k string, value []byte) (uint64, er
 	return b.Put(ctx, k, value)
 }
 
-// Delete is key.Bucket's.
+// Delete is keybus.Bucket's.
 func (b *Bucket) Delete(_ context.Context, k string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -65,7 +65,7 @@ func (b *Bucket) Delete(_ context.Context, k string) error {
 	return nil
 }
 
-// List is key.Bucket's.
+// List is keybus.Bucket's.
 func (b *Bucket) List(context.Context) (out []bus.Entry, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -1,4 +1,4 @@
-package group
+package keybus
 
 import (
 	"context"
@@ -10,28 +10,29 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/manycast/manycast/cli/internal/cmd/key"
 	"github.com/manycast/manycast/internal/keyfile"
 )
 
-// recipients are the flags that say who gets a group's private key.
-type recipients struct {
-	members    []string
+// Recipients are the flags that say who gets a private key.
+type Recipients struct {
+	Members    []string
 	memberKeys []string // NAME=FILE or NAME=PUBLIC
 	file       string
 }
 
-func (r *recipients) add(flags *pflag.FlagSet) {
-	flags.StringSliceVar(&r.members, "member", nil, "member registered on the bus that gets the private key")
+// Add adds the flags.
+func (r *Recipients) Add(flags *pflag.FlagSet) {
+	flags.StringSliceVar(&r.Members, "member", nil, "member registered on the bus that gets the private key")
 	flags.StringArrayVar(&r.memberKeys, "member-key", nil, "member and its public key: NAME=FILE or NAME=BASE64")
 	flags.StringVar(&r.file, "key-out", "", "keep the private key in this file too (0600)")
 }
 
-func (r *recipients) none() bool { return len(r.members)+len(r.memberKeys) == 0 && r.file == "" }
+// None says that nobody would have the key.
+func (r *Recipients) None() bool { return len(r.Members)+len(r.memberKeys) == 0 && r.file == "" }
 
-// resolve finds all public keys, before anything is made.
-func (r *recipients) resolve(ctx context.Context, open key.OpenFunc) (*handover, error) {
-	h := &handover{to: map[string]keyfile.MemberPublic{}, file: r.file}
+// Resolve finds all public keys, before anything is made.
+func (r *Recipients) Resolve(ctx context.Context, open OpenFunc) (*Handover, error) {
+	h := &Handover{to: map[string]keyfile.MemberPublic{}, file: r.file}
 	if r.file != "" {
 		if _, err := os.Lstat(r.file); !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("--key-out %s: there is something already", r.file)
@@ -44,17 +45,17 @@ func (r *recipients) resolve(ctx context.Context, open key.OpenFunc) (*handover,
 		}
 		h.to[name] = public
 	}
-	if len(r.members)+len(h.to) == 0 {
+	if len(r.Members)+len(h.to) == 0 {
 		return h, nil
 	}
 	var err error
 	if h.buckets, err = open(ctx); err != nil {
 		return nil, fmt.Errorf("keys are handed over by the bus: %w", err)
 	}
-	for _, name := range r.members {
+	for _, name := range r.Members {
 		public, err := h.buckets.Lookup(ctx, name)
 		if err != nil {
-			h.close()
+			h.Close()
 			return nil, err
 		}
 		h.to[name] = public

@@ -233,13 +233,14 @@ func (c *Core) owners(name string) map[string]bool {
 }
 
 // standing are the users of others that this server takes: those of servers on other links at any time, for only a router can
-// have brought their packets here; those of servers on its own link while they do not.
+// have brought their packets here, unless it was told to by a pin; those of servers on its own link while they do not.
 func (c *Core) standing(name string) portion.Union {
 	if c.hearing == nil {
 		return nil
 	}
 	a, owners := c.held[name], c.owners(name)
-	maps.DeleteFunc(owners, func(owner string, isNear bool) bool { return isNear && !c.hearing.gone[owner] })
+	isPinned := pinsUsers(c.specs[name])
+	maps.DeleteFunc(owners, func(owner string, isNear bool) bool { return (isNear || isPinned) && !c.hearing.gone[owner] })
 	if len(owners) == 0 {
 		return nil
 	}

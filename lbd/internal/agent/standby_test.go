@@ -263,6 +263,20 @@ func TestStandbyLeavesTheUsersOfANeighbourToBe(t *testing.T) {
 	}
 }
 
+// TestStandbyOfPinnedUsersWaits: their packets come here by pins, too, and what opens a connection is their owner's.
+func TestStandbyOfPinnedUsersWaits(t *testing.T) {
+	c := listening(t, withStandbys(allocation(1, s1, s2), s2, s1))
+	s := web
+	s.Handover.Strategies = []service.Strategy{service.Pin}
+	c.SetServices(start, []service.Service{s})
+	if takes(c) != "odd" {
+		t.Errorf("takes %q, want odd users alone", takes(c))
+	}
+	if turns(c, start, "s1", control.Silent, ""); takes(c) != "even odd" {
+		t.Errorf("s1 is silent: takes %q, want all", takes(c))
+	}
+}
+
 // TestStandbyWaitsForLateRouters: s3 has lost users to s1, which is elsewhere, and takes what routers still bring by this link.
 func TestStandbyWaitsForLateRouters(t *testing.T) {
 	before, after := withStandbys(allocation(1, s3, s2), s1, s1), withStandbys(allocation(2, s1, s2), s2, s1)

@@ -7,12 +7,12 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// tcxLink is a program on a tcx hook.
-type tcxLink struct{ link.Link }
+// bpfLink is a program that a link of the kernel holds, on a tcx hook or at a control group.
+type bpfLink struct{ link.Link }
 
-func (l tcxLink) close() error { return l.Close() }
+func (l bpfLink) close() error { return l.Close() }
 
-func (l tcxLink) detach() error {
+func (l bpfLink) detach() error {
 	if err := l.Detach(); err != nil && !isGone(err) {
 		return err
 	}
@@ -32,7 +32,7 @@ func attachTCX(prog *ebpf.Program, ifindex int, dir Direction, o Options) (*Atta
 		anchor = link.Head()
 	}
 	if l := takeOverTCX(prog, ifindex, to, o.Pin); l != nil {
-		return &Attachment{o.Pin, tcxLink{l}}, nil
+		return &Attachment{o.Pin, bpfLink{l}}, nil
 	}
 	l, err := link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: prog, Attach: to, Anchor: anchor})
 	if err != nil {
@@ -48,7 +48,7 @@ func attachTCX(prog *ebpf.Program, ifindex int, dir Direction, o Options) (*Atta
 			return nil, err
 		}
 	}
-	return &Attachment{o.Pin, tcxLink{l}}, nil
+	return &Attachment{o.Pin, bpfLink{l}}, nil
 }
 
 // takeOverTCX puts the program into the pinned link, if that is on the wanted hook.
@@ -76,5 +76,5 @@ func detachLink(pin string) error {
 	if err != nil {
 		return nil //nolint:nilerr // no pin, or not a link's
 	}
-	return errors.Join(tcxLink{l}.detach(), l.Close())
+	return errors.Join(bpfLink{l}.detach(), l.Close())
 }

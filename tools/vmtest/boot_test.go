@@ -232,11 +232,12 @@ func TestBootEmulatedKernel(t *testing.T) {
 func TestBootPacketPrograms(t *testing.T) {
 	r := newRig(t)
 	packages := map[string][]string{
-		"internal/steer":         {"TestNetNobodyIsNotNoGroup"},
-		"lbd/internal/dataplane": {"TestNetDirectorProgramRefuses", "TestNetAgentProgramClampsMSS/at_an_odd_offset", "TestNetClsact", "TestNetForwardUnknownOwner"},
-		"igmpd/internal/kernel":  {"TestNetOwnerMode"},
-		"tdpd/internal/marking":  {"TestNetUsersAreMarked", "TestNetUsersOfTwoServers"},
-		"tdpd/internal/fastpath": {"TestNetUsersGetLabels", "TestNetSplitUsers", "TestNetLabelsAreSwappedAndPopped", "TestNetLabelsLeaveInUDP", "TestNetLabelsComeInUDP", "TestNetPacketsWithoutATagAreToldOf"},
+		"internal/steer":             {"TestNetNobodyIsNotNoGroup"},
+		"lbd/internal/dataplane":     {"TestNetDirectorProgramRefuses", "TestNetAgentProgramClampsMSS/at_an_odd_offset", "TestNetClsact", "TestNetForwardUnknownOwner"},
+		"igmpd/internal/kernel":      {"TestNetOwnerMode"},
+		"lbd/internal/dyntcp/kernel": {"TestNetHandshakeOnTheWire", "TestNetDestinationSwitches", "TestNetChangesAreJudged"},
+		"tdpd/internal/marking":      {"TestNetUsersAreMarked", "TestNetUsersOfTwoServers"},
+		"tdpd/internal/fastpath":     {"TestNetUsersGetLabels", "TestNetSplitUsers", "TestNetLabelsAreSwappedAndPopped", "TestNetLabelsLeaveInUDP", "TestNetLabelsComeInUDP", "TestNetPacketsWithoutATagAreToldOf"},
 	}
 	dir, script := t.TempDir(), "uname -r\n"
 	for pkg, tests := range packages {

@@ -1,0 +1,639 @@
+// SPDX-License-Identifier: Dual BSD/GPL
+/* The user's side of dynamic TCP (Fig 20, 21). Connections to a service say by an option that they can move; segments go to where a connection is,
+ * and the application sees the address that it connected to. Changes of destination are taken here, and go on to user space when they are of a
+ * connection that there is: nobody else sees them. */
+#include "option.h"
+#include "siphash.h"
+
+#define SYNS_WITH_OPTION 2 /* the third goes without: something between may drop what it does not know */
+#define ENDED 60000000000ULL /* TIME-WAIT, ns: include/net/tcp.h */
+#define CHANGES_PER_SECOND 1000 /* to user space, of each CPU: a signature is to be checked for each */
+#define CHANGES_AT_ONCE 64
+
+/* Of cookies: drawn anew by each process. */
+volatile const __u64 secret[2] = {};
+
+/* UDP port to which changes of destination come. */
+volatile const __u16 change_port = DYNTCP_PORT;
+
+/* ClientCounters of client.go, in its order. */
+struct client_counters {
+	__u64 offered;
+	__u64 agreed;
+	__u64 plain;
+	__u64 mismatched;
+	__u64 not_published;
+	__u64 no_room;
+	__u64 table_full;
+	__u64 sent;
+	__u64 received;
+	__u64 errors;
+	__u64 failed;
+	__u64 change_malformed;
+	__u64 change_unknown;
+	__u64 change_tag;
+	__u64 change_cookie;
+	__u64 change_old;
+	__u64 change_passed;
+	__u64 change_lost;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct client_counters);
+} counters SEC(".maps");
+
+#define COUNT(field)                                                              \
+	do {                                                                      \
+		static const __u32 zero = 0;                                      \
+		struct client_counters *c = bpf_map_lookup_elem(&counters, &zero); \
+		if (c)                                                            \
+			c->field++;                                               \
+	} while (0)
+
+/* Numbers of services by their VIP and port. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, struct place);
+	__type(value, __u64);
+} services SEC(".maps");
+
+/* Where servers of a service may be. */
+struct published_key {
+	__u64 length_service; /* of the prefix in bits, the 32 of the service's number included; that number */
+	__u64 address[2];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct published_key);
+	__type(value, __u32);
+} published SEC(".maps");
+
+/* What a socket has said in its SYN. It stays with one whose connection can move. */
+struct pending {
+	__u64 cookie;
+	__u64 tag;
+	__u64 syns; /* that had the option */
+	__u64 keep; /* flags of callbacks that others had set */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct pending);
+} pendings SEC(".maps");
+
+/* connectionMapValue in Go, which alone changes where it is; the lock keeps anybody from seeing half of that. */
+struct connection {
+	struct bpf_spin_lock lock;
+	__u32 moves;
+	struct place now;
+	struct place before; /* port 0: there is none */
+	__u64 sequence;
+	__u64 cookie;
+	__u64 tag;
+	__u64 opened; /* ns since boot */
+	__u64 ended;  /* it is over, and its port in TIME-WAIT */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 131072);
+	__type(key, struct flow);
+	__type(value, struct connection);
+} connections SEC(".maps");
+
+/* Whose segments come from where a connection is, and was: the place instead of the VIP, to the VIP. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 262144);
+	__type(key, struct flow);
+	__type(value, struct place);
+} origins SEC(".maps");
+
+/* Connections that are over, the oldest first. They are kept for TIME-WAIT, that its answers find their way, but for no longer than there is room. */
+struct ended {
+	struct flow flow;
+	__u64 opened; /* the connection's */
+	__u64 until;  /* ns since boot */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 65536);
+	__type(value, struct ended);
+} endings SEC(".maps");
+
+struct change {
+	struct flow flow;
+	__u8 message[DYNTCP_CHANGE_SIZE];
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 16);
+} changes SEC(".maps");
+
+/* When the next change may be given to user space: nanoseconds since boot. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} change_at SEC(".maps");
+
+/* ---- connections */
+
+static __always_inline bool flow_of(struct bpf_sock_ops *ctx, struct flow *flow)
+{
+	if (!ends_of(ctx, flow->user, flow->vip))
+		return false;
+	flow->ports = HALF(local_port(ctx), remote_port(ctx));
+	return true;
+}
+
+static __always_inline __u64 *service_of(const struct flow *flow)
+{
+	struct place vip = { { flow->vip[0], flow->vip[1] }, SECOND_PORT(flow->ports) };
+
+	return bpf_map_lookup_elem(&services, &vip);
+}
+
+/* origin_of is the flow as it comes from a place. */
+static __always_inline void origin_of(struct flow *origin, const struct flow *flow, const struct place *place)
+{
+	origin->user[0] = flow->user[0];
+	origin->user[1] = flow->user[1];
+	origin->vip[0] = place->address[0];
+	origin->vip[1] = place->address[1];
+	origin->ports = HALF(FIRST_PORT(flow->ports), place->port);
+}
+
+/* places_of reads where a connection is and was, both at one moment. */
+static __always_inline void places_of(struct connection *c, struct place *now, struct place *before)
+{
+	bpf_spin_lock(&c->lock);
+	*now = c->now;
+	*before = c->before;
+	bpf_spin_unlock(&c->lock);
+}
+
+static __always_inline void forget_origin(const struct flow *flow, const struct place *place)
+{
+	struct flow origin;
+
+	origin_of(&origin, flow, place);
+	bpf_map_delete_elem(&origins, &origin);
+}
+
+/* forget deletes the connection of a flow, that of the moment opened, or any. */
+static __noinline int forget(const struct flow *flow, __u64 opened)
+{
+	struct connection *c = bpf_map_lookup_elem(&connections, flow);
+	struct place now, before;
+
+	if (!c || (opened && c->opened != opened))
+		return 0;
+	places_of(c, &now, &before);
+	bpf_map_delete_elem(&connections, flow);
+	forget_origin(flow, &now);
+	if (before.port)
+		forget_origin(flow, &before);
+	return 0;
+}
+
+/* tidy forgets up to two connections that were over by then: so there are never more of them than of new ones. */
+static __noinline int tidy(__u64 now)
+{
+	struct ended e;
+
+#pragma unroll
+	for (int i = 0; i < 2; i++) {
+		if (bpf_map_peek_elem(&endings, &e) || e.until > now || bpf_map_pop_elem(&endings, &e))
+			return 0;
+		forget(&e.flow, e.opened);
+	}
+	return 0;
+}
+
+/* begins draws tag and cookie: of the socket and the moment, which do not come again. */
+static __noinline int begins(struct bpf_sock_ops *ctx)
+{
+	__u64 socket, now = bpf_ktime_get_boot_ns();
+	struct bpf_sock *sk = ctx->sk;
+	struct pending *p;
+	struct flow flow;
+
+	if (!sk || !flow_of(ctx, &flow) || !service_of(&flow))
+		return 1;
+	forget(&flow, 0);
+	tidy(now);
+	p = bpf_sk_storage_get(&pendings, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!p)
+		return 1;
+	socket = bpf_get_socket_cookie(ctx);
+	p->cookie = siphash(secret[0], secret[1], socket, now);
+	p->tag = siphash(secret[0], secret[1], ~socket, now) & 0xffff;
+	p->syns = 0;
+	p->keep = ctx->bpf_sock_ops_cb_flags;
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+	COUNT(offered);
+	return 1;
+}
+
+static __always_inline struct pending *pending_of(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	return sk ? bpf_sk_storage_get(&pendings, sk, 0, 0) : 0;
+}
+
+/* said ends callbacks of the handshake that nobody else has asked for. */
+static __always_inline int said(struct bpf_sock_ops *ctx, const struct pending *p, int flags)
+{
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags & ~(flags & ~(int)p->keep));
+	return 1;
+}
+
+/* withdraw makes it plain again: a server may not learn of it. None has been heard by now. */
+static __always_inline void withdraw(struct bpf_sock_ops *ctx)
+{
+	struct flow flow;
+
+	COUNT(no_room);
+	if (flow_of(ctx, &flow))
+		forget(&flow, 0);
+}
+
+static __noinline int reserve(struct bpf_sock_ops *ctx)
+{
+	struct pending *p = pending_of(ctx);
+	bool opens = ctx->skb_tcp_flags & SYN;
+
+	if (!p || (opens && p->syns >= SYNS_WITH_OPTION) || !bpf_reserve_hdr_opt(ctx, DYNTCP_OPTION_SIZE, 0))
+		return 1;
+	if (opens)
+		COUNT(no_room);
+	else
+		withdraw(ctx);
+	return 1;
+}
+
+static __always_inline int write(struct bpf_sock_ops *ctx)
+{
+	struct pending *p = pending_of(ctx);
+
+	if (p && store_option(ctx, p->tag, p->cookie) && ctx->skb_tcp_flags & SYN)
+		p->syns++;
+	return 1;
+}
+
+/* is_published says whether a server of the service may be there. */
+static __always_inline bool is_published(__u64 service, const struct place *place)
+{
+	struct published_key key = { WORD(160, service), { place->address[0], place->address[1] } };
+
+	return place->port && bpf_map_lookup_elem(&published, &key);
+}
+
+/* whereabouts is where the server says that it is; the VIP where it does not, or may not. */
+static __always_inline void whereabouts(const struct flow *flow, const struct option *o, struct place *place)
+{
+	__u64 *service;
+
+	if (o->length == DYNTCP_OPTION_DESTINATION_SIZE && IS_MAPPED(flow->vip)) {
+		place->address[0] = 0;
+		place->address[1] = MAPPED(option_address(o));
+		place->port = option_port(o);
+		service = service_of(flow);
+		if (service && is_published(*service, place))
+			return;
+		COUNT(not_published);
+	}
+	place->address[0] = flow->vip[0];
+	place->address[1] = flow->vip[1];
+	place->port = SECOND_PORT(flow->ports);
+}
+
+static __noinline bool keep(const struct flow *flow, const struct option *o)
+{
+	struct connection c = { .opened = bpf_ktime_get_boot_ns(), .tag = option_tag(o), .cookie = option_cookie(o) };
+	struct place vip = { { flow->vip[0], flow->vip[1] }, SECOND_PORT(flow->ports) };
+	struct flow origin;
+
+	whereabouts(flow, o, &c.now);
+	origin_of(&origin, flow, &c.now);
+	if (bpf_map_update_elem(&origins, &origin, &vip, BPF_ANY))
+		return false;
+	if (!bpf_map_update_elem(&connections, flow, &c, BPF_ANY))
+		return true;
+	bpf_map_delete_elem(&origins, &origin);
+	return false;
+}
+
+/* agree keeps the connection; false: there is no room for it. Those that are over make room. */
+static __always_inline bool agree(const struct flow *flow, const struct option *o)
+{
+	if (keep(flow, o))
+		return true;
+	tidy(~0ULL);
+	return keep(flow, o);
+}
+
+/* established: the server's SYN-ACK is here, the acknowledgement of it is not yet sent. */
+static __noinline int established(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct pending *p = pending_of(ctx);
+	struct option o;
+	struct flow flow;
+
+	if (!sk || !p || !flow_of(ctx, &flow))
+		return 1;
+	if (!p->syns || !load_option(ctx, &o, 0))
+		COUNT(plain);
+	else if (option_tag(&o) != p->tag || option_cookie(&o) != p->cookie)
+		COUNT(mismatched);
+	else if (!agree(&flow, &o))
+		COUNT(table_full);
+	else {
+		/* The option goes with all that is sent until the server is heard: a server that keeps no state before the handshake's end
+		 * learns it from there. */
+		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG |
+						       BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
+		COUNT(agreed);
+		return 1;
+	}
+	said(ctx, p, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+	bpf_sk_storage_delete(&pendings, sk);
+	return 1;
+}
+
+/* heard: a segment that is no SYN-ACK shows that the server has the connection. */
+static __always_inline int heard(struct bpf_sock_ops *ctx)
+{
+	struct pending *p = pending_of(ctx);
+
+	if (!p || ctx->skb_tcp_flags & SYN)
+		return 1;
+	return said(ctx, p, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
+}
+
+/* ends: what is over goes when its time has come; at once where too much is over already. */
+static __noinline int ends(struct bpf_sock_ops *ctx)
+{
+	struct connection *c;
+	struct ended e;
+
+	if (ctx->args[1] != STATE_CLOSE || !flow_of(ctx, &e.flow))
+		return 1;
+	c = bpf_map_lookup_elem(&connections, &e.flow);
+	if (!c)
+		return 1;
+	c->ended = 1;
+	e.opened = c->opened;
+	e.until = bpf_ktime_get_boot_ns() + ENDED;
+	if (bpf_map_push_elem(&endings, &e, BPF_ANY))
+		forget(&e.flow, e.opened);
+	return 1;
+}
+
+SEC("sockops")
+int client_connections(struct bpf_sock_ops *ctx)
+{
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		return is_ours(ctx) ? begins(ctx) : 1;
+	case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
+		return reserve(ctx);
+	case BPF_SOCK_OPS_WRITE_HDR_OPT_CB:
+		return write(ctx);
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+		return established(ctx);
+	case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:
+		return heard(ctx);
+	case BPF_SOCK_OPS_STATE_CB:
+		return ends(ctx);
+	}
+	return 1;
+}
+
+/* ---- packets */
+
+static __always_inline int done(bool ok)
+{
+	if (ok)
+		return NEXT;
+	COUNT(failed);
+	return DROP;
+}
+
+static __always_inline bool is_same(const struct place *place, const struct flow *flow)
+{
+	return place->address[0] == flow->vip[0] && place->address[1] == flow->vip[1] && place->port == SECOND_PORT(flow->ports);
+}
+
+static __always_inline bool find_destination(const struct flow *flow, struct place *to)
+{
+	struct connection *c = bpf_map_lookup_elem(&connections, flow);
+	struct place before;
+
+	if (!c)
+		return false;
+	places_of(c, to, &before);
+	return true;
+}
+
+/* may_be_ours: a socket's segments are where the socket has said so; what TCP answers without a socket, as in TIME-WAIT, and fragments, may be. */
+static __always_inline bool may_be_ours(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk)
+		return true;
+	sk = bpf_sk_fullsock(sk);
+	return !sk || sk->state == STATE_CLOSE || bpf_sk_storage_get(&pendings, sk, 0, 0);
+}
+
+SEC("tc")
+int client_egress(struct __sk_buff *skb)
+{
+	struct segment *s;
+	struct place to;
+	struct flow flow;
+
+	if (!may_be_ours(skb))
+		return NEXT;
+	s = segment_of(EGRESS);
+	if (!s || !read(skb, s) || (s->what != TCP && s->what != LATER))
+		return NEXT;
+	if (s->what == LATER)
+		return done(follow_destination(skb, s));
+	flow.user[0] = s->src[0];
+	flow.user[1] = s->src[1];
+	flow.vip[0] = s->dst[0];
+	flow.vip[1] = s->dst[1];
+	flow.ports = s->ports;
+	if (!find_destination(&flow, &to) || is_same(&to, &flow))
+		return NEXT;
+	COUNT(sent);
+	return done(set_target(skb, s, &to));
+}
+
+static __always_inline bool find_origin(const struct flow *flow, struct place *vip)
+{
+	struct place *p = bpf_map_lookup_elem(&origins, flow);
+
+	if (!p)
+		return false;
+	*vip = *p;
+	return true;
+}
+
+/* from_server gives a segment the VIP instead of the place that it comes from. */
+static __noinline int from_server(struct __sk_buff *skb, const struct segment *s)
+{
+	struct flow origin = { { s->dst[0], s->dst[1] }, { s->src[0], s->src[1] }, HALF(SECOND_PORT(s->ports), FIRST_PORT(s->ports)) };
+	struct place vip;
+
+	if (!find_origin(&origin, &vip) || is_same(&vip, &origin))
+		return NEXT;
+	COUNT(received);
+	return done(set_source(skb, s, &vip));
+}
+
+/* about_segment does so with what an error quotes: TCP knows it by the VIP alone. */
+static __noinline int about_segment(struct __sk_buff *skb, const struct segment *s)
+{
+	struct flow origin = { { s->src[0], s->src[1] }, { s->dst[0], s->dst[1] }, s->ports };
+	struct place vip;
+
+	if (!find_origin(&origin, &vip) || is_same(&vip, &origin))
+		return NEXT;
+	COUNT(errors);
+	return done(set_target(skb, s, &vip));
+}
+
+/* may_change lets CHANGES_AT_ONCE through, and then CHANGES_PER_SECOND. */
+static __always_inline bool may_change(void)
+{
+	static const __u32 zero = 0;
+	__u64 now = bpf_ktime_get_boot_ns(), *at = bpf_map_lookup_elem(&change_at, &zero);
+	__u64 each = 1000000000 / CHANGES_PER_SECOND, earliest = now - CHANGES_AT_ONCE * each, next;
+
+	if (!at)
+		return false;
+	next = *at < earliest ? earliest : *at;
+	if (next > now)
+		return false;
+	*at = next + each;
+	return true;
+}
+
+/* What a message begins with, by words; the places behind it are user space's. */
+struct change_begin {
+	__u64 magic_version_tag;
+	__u64 cookie;
+	__u64 ports; /* user's, VIP's, old, new */
+	__u64 user[2];
+	__u64 vip[2];
+};
+
+#define CHANGE_BEGIN (DYNTCP_CHANGE_OFF_OLD)
+_Static_assert(sizeof(struct change_begin) == CHANGE_BEGIN && DYNTCP_CHANGE_OFF_TAG == 6 && DYNTCP_CHANGE_OFF_COOKIE == 8 &&
+	       DYNTCP_CHANGE_OFF_USER_PORT == 16 && DYNTCP_CHANGE_OFF_USER == 24 && DYNTCP_CHANGE_OFF_VIP == 40, "change_begin");
+
+/* give gives a message to user space; false: it is lost. */
+static __always_inline bool give(struct __sk_buff *skb, __u32 at, const struct flow *flow)
+{
+	struct change *c;
+
+	if (!may_change())
+		return false;
+	c = bpf_ringbuf_reserve(&changes, sizeof(*c), 0);
+	if (!c)
+		return false;
+	c->flow = *flow;
+	c->pad = 0;
+	if (bpf_skb_load_bytes(skb, at, c->message, sizeof(c->message))) {
+		bpf_ringbuf_discard(c, 0);
+		return false;
+	}
+	bpf_ringbuf_submit(c, 0);
+	return true;
+}
+
+static __always_inline __u64 sequence_of(struct connection *c)
+{
+	__u64 sequence;
+
+	bpf_spin_lock(&c->lock);
+	sequence = c->sequence;
+	bpf_spin_unlock(&c->lock);
+	return sequence;
+}
+
+/* take_change drops every datagram for the port. The cheapest checks come first; what is true of the connection goes on. */
+static __noinline int take_change(struct __sk_buff *skb, const struct segment *s)
+{
+	__u32 at = s->l4 + sizeof(struct udphdr);
+	struct change_begin begin;
+	struct connection *c;
+	ALONE __be16 length;
+	ALONE __be64 sequence;
+	struct flow flow;
+
+	if (s->fragment[0] || bpf_skb_load_bytes(skb, s->l4 + offsetof(struct udphdr, len), &length, sizeof(length)) ||
+	    length != bpf_htons(sizeof(struct udphdr) + DYNTCP_CHANGE_SIZE) || bpf_skb_load_bytes(skb, at, &begin, sizeof(begin)) ||
+	    bpf_skb_load_bytes(skb, at + DYNTCP_CHANGE_OFF_SEQUENCE, &sequence, sizeof(sequence)) ||
+	    (begin.magic_version_tag & 0xffffffffffff) != WORD(bpf_htonl(DYNTCP_CHANGE_MAGIC), DYNTCP_CHANGE_VERSION)) {
+		COUNT(change_malformed);
+		return DROP;
+	}
+	flow.user[0] = begin.user[0];
+	flow.user[1] = begin.user[1];
+	flow.vip[0] = begin.vip[0];
+	flow.vip[1] = begin.vip[1];
+	flow.ports = (__u32)begin.ports;
+	c = bpf_map_lookup_elem(&connections, &flow);
+	if (!c || c->ended || flow.user[0] != s->dst[0] || flow.user[1] != s->dst[1])
+		COUNT(change_unknown);
+	else if (c->tag != begin.magic_version_tag >> 48)
+		COUNT(change_tag);
+	else if (c->cookie != begin.cookie)
+		COUNT(change_cookie);
+	else if (bpf_be64_to_cpu(sequence) <= sequence_of(c))
+		COUNT(change_old);
+	else if (give(skb, at, &flow))
+		COUNT(change_passed);
+	else
+		COUNT(change_lost);
+	return DROP;
+}
+
+SEC("tc")
+int client_ingress(struct __sk_buff *skb)
+{
+	struct segment *s = segment_of(INGRESS);
+
+	if (!s || !read(skb, s))
+		return NEXT;
+	if (s->what == LATER)
+		return done(follow_source(skb, s));
+	if (s->what == UDP)
+		return SECOND_PORT(s->ports) == bpf_htons(change_port) ? take_change(skb, s) : NEXT;
+	return s->what == TCP ? from_server(skb, s) : about_segment(skb, s);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

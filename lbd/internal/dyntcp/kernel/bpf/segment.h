@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Dual BSD/GPL */
+/* Packets of both families as the client's and the server's programs see them: who sends what to whom, and another address and port in
+ * place of one of theirs. */
+#ifndef MANYCAST_SEGMENT_H
+#define MANYCAST_SEGMENT_H
+
+#include <linux/in6.h>
+#include <linux/ipv6.h>
+
+#include "packet.h"
+
+/* flowMapKey in Go: addresses of IPv4 are mapped to IPv6 (RFC 4291 section 2.5.5.2). By words: words.h. */
+struct flow {
+	__u64 user[2];
+	__u64 vip[2]; /* or where the connection is */
+	__u64 ports; /* user's, the other's, 0 */
+};
+
+/* An address and a port of it. */
+struct place {
+	__u64 address[2];
+	__u64 port; /* __be16 */
+};
+
+#define MAPPED(address) WORD(bpf_htonl(0xffff), address)
+#define IS_MAPPED(address) (!(address)[0] && (__u32)(address)[1] == bpf_htonl(0xffff))
+#define ADDRESS4(address) ((__be32)((address)[1] >> 32))
+
+#define FIRST_PORT(ports) ((__be16)(ports))
+#define SECOND_PORT(ports) ((__be16)((ports) >> 16))
+
+#define ICMPV6_ERRORS 128 /* below (RFC 4443 section 2.1) */
+#define EXTENSIONS 6	  /* of IPv6 that are followed */
+
+enum what { OTHER, TCP, UDP, TCP_ERROR, LATER };
+
+/* A packet. Each CPU has one of each hook, in a map: what is read from there the verifier knows nothing of, and so need not follow each value on
+ * each way. */
+struct segment {
+	__u64 what;
+	__u64 src[2]; /* of an ICMP error: of the packet that it is about, and so below */
+	__u64 dst[2];
+	__u64 ports; /* source, destination */
+	__u64 ip;    /* offset of the IP header */
+	__u64 l4;
+	__u64 sum;   /* offset of the sum that covers the ports */
+	__u64 fragment[2]; /* key of fragments; 0: the packet is none */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct segment);
+} segments SEC(".maps");
+
+/* Addresses that first fragments of TCP got, for those that follow: they have no ports. */
+struct fragment_key {
+	__u64 addresses;
+	__u64 id;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct fragment_key);
+	__type(value, __u64);
+} fragments SEC(".maps");
+
+enum hook { INGRESS, EGRESS };
+
+/* The programs of two hooks may run on one CPU, one inside the other. */
+static __always_inline struct segment *segment_of(enum hook hook)
+{
+	static const __u32 ingress = INGRESS, egress = EGRESS;
+
+	return bpf_map_lookup_elem(&segments, hook == INGRESS ? &ingress : &egress);
+}
+
+static __always_inline void set_ends4(struct segment *s, __be32 src, __be32 dst)
+{
+	s->src[0] = s->dst[0] = 0;
+	s->src[1] = MAPPED(src);
+	s->dst[1] = MAPPED(dst);
+}
+
+static __always_inline bool read_ports(struct __sk_buff *skb, struct segment *s)
+{
+	ALONE struct ports ports;
+
+	if (!load_ports(skb, s->l4, &ports))
+		return false;
+	s->ports = HALF(ports.src, ports.dst);
+	return true;
+}
+
+/* read_quoted4 is for ICMP errors about segments of TCP. */
+static __noinline bool read_quoted4(struct __sk_buff *skb, struct segment *s)
+{
+	ALONE struct iphdr inner;
+	ALONE __u8 type;
+
+	if (bpf_skb_load_bytes(skb, s->l4, &type, sizeof(type)) || !is_icmp_error(type) || !load_quoted(skb, s->l4, &inner) ||
+	    inner.protocol != IPPROTO_TCP || is_later_fragment(&inner))
+		return false;
+	s->what = TCP_ERROR;
+	s->sum = s->l4 + 2;
+	s->ip = s->l4 + ICMP_HEADER;
+	s->l4 = s->ip + inner.ihl * 4;
+	set_ends4(s, inner.saddr, inner.daddr);
+	return read_ports(skb, s);
+}
+
+static __noinline bool read4(struct __sk_buff *skb, struct segment *s)
+{
+	ALONE struct iphdr ip;
+
+	if (!load_ipv4(skb, &ip))
+		return false;
+	s->ip = ETH_HLEN;
+	s->l4 = l4_offset(&ip);
+	s->sum = s->l4 + offsetof(struct tcphdr, check);
+	s->fragment[0] = s->fragment[1] = 0;
+	set_ends4(s, ip.saddr, ip.daddr);
+	if (ip.protocol == IPPROTO_ICMP)
+		return !is_later_fragment(&ip) && read_quoted4(skb, s);
+	if (ip.protocol != IPPROTO_TCP && ip.protocol != IPPROTO_UDP)
+		return false;
+	s->what = ip.protocol == IPPROTO_TCP ? TCP : UDP;
+	if (is_fragment(&ip)) {
+		s->fragment[0] = WORD(ip.saddr, ip.daddr);
+		s->fragment[1] = HALF(ip.id, ip.protocol);
+	}
+	if (is_later_fragment(&ip)) {
+		if (s->what == UDP)
+			return false;
+		s->what = LATER;
+		return true;
+	}
+	return read_ports(skb, s);
+}
+
+static __always_inline bool is_extension(__u8 proto)
+{
+	return proto == IPPROTO_HOPOPTS || proto == IPPROTO_ROUTING || proto == IPPROTO_DSTOPTS || proto == IPPROTO_FRAGMENT;
+}
+
+/* pass_extensions finds the header behind those (RFC 8200 section 4). A fragment header is of 8 bytes, and says 0 where others say their
+ * length. */
+static __always_inline __u8 pass_extensions(struct __sk_buff *skb, __u8 proto, __u64 *at)
+{
+	ALONE struct {
+		__u8 next, length;
+	} header;
+
+#pragma unroll
+	for (int i = 0; i < EXTENSIONS; i++) {
+		if (!is_extension(proto))
+			return proto;
+		if (bpf_skb_load_bytes(skb, *at, &header, sizeof(header)))
+			return IPPROTO_NONE;
+		*at += proto == IPPROTO_FRAGMENT ? 8 : (header.length + 1) * 8;
+		proto = header.next;
+	}
+	return IPPROTO_NONE;
+}
+
+static __always_inline bool read_header6(struct __sk_buff *skb, struct segment *s, __u64 at, __u8 *proto)
+{
+	__u64 ip[5]; /* struct ipv6hdr */
+
+	if (bpf_skb_load_bytes(skb, at, ip, sizeof(ip)))
+		return false;
+	s->ip = at;
+	s->l4 = at + sizeof(ip);
+	s->sum = s->l4 + offsetof(struct tcphdr, check);
+	s->src[0] = ip[1];
+	s->src[1] = ip[2];
+	s->dst[0] = ip[3];
+	s->dst[1] = ip[4];
+	*proto = ip[0] >> 48;
+	return true;
+}
+
+/* read6: TCP behind extension headers is left alone, for no kernel sends it; UDP is not. */
+static __noinline bool read6(struct __sk_buff *skb, struct segment *s)
+{
+	ALONE __u8 type;
+	__u64 sum;
+	__u8 proto;
+
+	if (skb->vlan_present || skb->pkt_type == PACKET_OTHERHOST || !read_header6(skb, s, ETH_HLEN, &proto))
+		return false;
+	s->fragment[0] = s->fragment[1] = 0;
+	if (proto == IPPROTO_TCP) {
+		s->what = TCP;
+		return read_ports(skb, s);
+	}
+	proto = pass_extensions(skb, proto, &s->l4);
+	if (proto == IPPROTO_UDP) {
+		s->what = UDP;
+		return read_ports(skb, s);
+	}
+	if (proto != IPPROTO_ICMPV6 || bpf_skb_load_bytes(skb, s->l4, &type, sizeof(type)) || type >= ICMPV6_ERRORS)
+		return false;
+	sum = s->l4 + 2;
+	if (!read_header6(skb, s, s->l4 + ICMP_HEADER, &proto) || proto != IPPROTO_TCP)
+		return false;
+	s->what = TCP_ERROR;
+	s->sum = sum;
+	return read_ports(skb, s);
+}
+
+/* read is false for what is none of ours to judge. */
+static __always_inline bool read(struct __sk_buff *skb, struct segment *s)
+{
+	if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		return read6(skb, s);
+	return read4(skb, s);
+}
+
+/* set_address4: the sum of TCP covers the address, that of ICMP the quoted header, with that header's own sum. */
+static __noinline bool set_address4(struct __sk_buff *skb, const struct segment *s, __u32 at, __be32 was, __be32 address)
+{
+	ALONE __be32 to = address;
+
+	if (s->what == TCP && bpf_l4_csum_replace(skb, s->sum, was, to, BPF_F_PSEUDO_HDR | 4))
+		return false;
+	if (bpf_l3_csum_replace(skb, s->ip + offsetof(struct iphdr, check), was, to, 4))
+		return false;
+	return !bpf_skb_store_bytes(skb, at, &to, sizeof(to), 0);
+}
+
+/* set_address6: there is no sum of the header which would make up for the address in that of the whole packet, so BPF_F_RECOMPUTE_CSUM does;
+ * what is under ICMPv6's sum is in that of the packet, and is made up for by it. */
+static __noinline bool set_address6(struct __sk_buff *skb, const struct segment *s, __u32 at, const __u64 *from, const __u64 *address)
+{
+	__u64 was[] = { from[0], from[1] }, to[] = { address[0], address[1] };
+	__s64 diff = bpf_csum_diff((__be32 *)was, sizeof(was), (__be32 *)to, sizeof(to), 0);
+
+	if (diff < 0)
+		return false;
+	if (s->what == TCP)
+		return !bpf_l4_csum_replace(skb, s->sum, 0, diff, BPF_F_PSEUDO_HDR) && !bpf_skb_store_bytes(skb, at, to, sizeof(to), BPF_F_RECOMPUTE_CSUM);
+	return !bpf_l4_csum_replace(skb, s->sum, 0, diff, 0) && !bpf_skb_store_bytes(skb, at, to, sizeof(to), 0);
+}
+
+/* set_port: at is its offset. */
+static __always_inline bool set_port(struct __sk_buff *skb, const struct segment *s, __u32 at, __be16 was, __be16 port)
+{
+	ALONE __be16 to = port;
+
+	return was == to || (!bpf_l4_csum_replace(skb, s->sum, was, to, 2) && !bpf_skb_store_bytes(skb, at, &to, sizeof(to), 0));
+}
+
+/* remember keeps the address that a first fragment gets. */
+static __always_inline void remember(const struct segment *s, const struct place *to)
+{
+	__u64 address = to->address[1];
+
+	if (s->fragment[0])
+		bpf_map_update_elem(&fragments, s->fragment, &address, BPF_ANY);
+}
+
+/* set_source and set_destination put a place where another was. */
+static __noinline bool set_source(struct __sk_buff *skb, const struct segment *s, const struct place *to)
+{
+	bool ok;
+
+	remember(s, to);
+	if (IS_MAPPED(s->src))
+		ok = set_address4(skb, s, s->ip + offsetof(struct iphdr, saddr), ADDRESS4(s->src), ADDRESS4(to->address));
+	else
+		ok = set_address6(skb, s, s->ip + offsetof(struct ipv6hdr, saddr), s->src, to->address);
+	return ok && set_port(skb, s, s->l4, FIRST_PORT(s->ports), to->port);
+}
+
+static __noinline bool set_target(struct __sk_buff *skb, const struct segment *s, const struct place *to)
+{
+	bool ok;
+
+	remember(s, to);
+	if (IS_MAPPED(s->dst))
+		ok = set_address4(skb, s, s->ip + offsetof(struct iphdr, daddr), ADDRESS4(s->dst), ADDRESS4(to->address));
+	else
+		ok = set_address6(skb, s, s->ip + offsetof(struct ipv6hdr, daddr), s->dst, to->address);
+	return ok && set_port(skb, s, s->l4 + 2, SECOND_PORT(s->ports), to->port);
+}
+
+/* follow_source and follow_destination give a later fragment the address that its first got. */
+static __always_inline bool follow_source(struct __sk_buff *skb, const struct segment *s)
+{
+	__u64 *address = bpf_map_lookup_elem(&fragments, s->fragment);
+
+	return !address || set_address4(skb, s, s->ip + offsetof(struct iphdr, saddr), ADDRESS4(s->src), *address >> 32);
+}
+
+static __always_inline bool follow_destination(struct __sk_buff *skb, const struct segment *s)
+{
+	__u64 *address = bpf_map_lookup_elem(&fragments, s->fragment);
+
+	return !address || set_address4(skb, s, s->ip + offsetof(struct iphdr, daddr), ADDRESS4(s->dst), *address >> 32);
+}
+
+#endif

@@ -1,0 +1,472 @@
+// SPDX-License-Identifier: Dual BSD/GPL
+/* The server's side of dynamic TCP (Fig 20, 21). Who offers to be moved is answered with where this server is, and is served there: segments for the
+ * server's own address come to the socket at the VIP, answers leave from where the user sends to. What is known of a connection lies with its
+ * socket and ends with it. */
+#include "option.h"
+
+#define STATE_TIME_WAIT 6 /* include/net/tcp_states.h */
+#define STATE_LISTEN 10
+#define STATE_NEW_SYN_RECV 12
+#define SOL_TCP 6
+#define TCP_SAVE_SYN_OPTION 27
+
+/* ServerCounters of server.go, in its order. */
+struct server_counters {
+	__u64 answered;
+	__u64 no_room;
+	__u64 established;
+	__u64 no_memory;
+	__u64 received;
+	__u64 sent;
+	__u64 followed;
+	__u64 errors;
+	__u64 failed;
+	__u64 heard;
+	__u64 heard_lost;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct server_counters);
+} counters SEC(".maps");
+
+#define COUNT(field)                                                              \
+	do {                                                                      \
+		static const __u32 zero = 0;                                      \
+		struct server_counters *c = bpf_map_lookup_elem(&counters, &zero); \
+		if (c)                                                            \
+			c->field++;                                               \
+	} while (0)
+
+/* Where this server is for a VIP and port, and the other way round. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, struct place);
+	__type(value, struct place);
+} services SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, struct place);
+	__type(value, struct place);
+} destinations SEC(".maps");
+
+/* Ports of services: whoever listens at one may be a service's listener, whatever its address. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, __u32); /* __be16 */
+	__type(value, __u32);
+} ports SEC(".maps");
+
+/* serverMapValue in Go. */
+struct connection {
+	__u64 cookie;
+	__u64 tag;
+	__u64 sequence;
+	struct place destination;
+	__u64 heard; /* the user sends to destination */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct connection);
+} connections SEC(".maps");
+
+/* Handshakes that end at destination. To lose one costs the first answers their source. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct flow);
+	__type(value, __u64);
+} arrivals SEC(".maps");
+
+/* Connections that were here: their segments come to the VIP as if they were, for whoever knows where to they went. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 131072);
+	__type(key, struct flow);
+	__type(value, __u32);
+} follows SEC(".maps");
+
+struct heard {
+	struct flow flow;
+	__u64 cookie;
+	__u64 tag;
+	__u64 sequence;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 18);
+} hearings SEC(".maps");
+
+/* ---- connections */
+
+static __always_inline bool is_service_port(__be16 port)
+{
+	ALONE __u32 key = port;
+
+	return bpf_map_lookup_elem(&ports, &key);
+}
+
+/* listens: what a SYN had is kept for the child, so that the option is known at the handshake's end. */
+static __always_inline int listens(struct bpf_sock_ops *ctx)
+{
+	int one = 1;
+
+	if (!is_service_port(local_port(ctx)))
+		return 1;
+	bpf_setsockopt(ctx, SOL_TCP, TCP_SAVE_SYN_OPTION, &one, sizeof(one));
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+	return 1;
+}
+
+static __always_inline struct place *destination_of(struct bpf_sock_ops *ctx, struct flow *flow)
+{
+	struct place vip;
+
+	if (!ends_of(ctx, flow->vip, flow->user))
+		return 0;
+	flow->ports = HALF(remote_port(ctx), local_port(ctx));
+	vip.address[0] = flow->vip[0];
+	vip.address[1] = flow->vip[1];
+	vip.port = local_port(ctx);
+	return bpf_map_lookup_elem(&services, &vip);
+}
+
+static __always_inline bool is_synack(struct bpf_sock_ops *ctx)
+{
+	return (ctx->skb_tcp_flags & (SYN | ACK)) == (SYN | ACK);
+}
+
+/* offered finds the option of the SYN. */
+static __always_inline bool offered(struct bpf_sock_ops *ctx, struct option *o)
+{
+	return load_option(ctx, o, BPF_LOAD_HDR_OPT_TCP_SYN) && o->length == DYNTCP_OPTION_SIZE;
+}
+
+/* no_more: a child has its listener's flags, but its own segments have no option. */
+static __always_inline int no_more(struct bpf_sock_ops *ctx)
+{
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+	return 1;
+}
+
+/* reserve: of IPv4 the destination is in the answer, where there is room; of IPv6 there is never. */
+static __noinline int reserve(struct bpf_sock_ops *ctx)
+{
+	struct place *to;
+	struct option o;
+	struct flow flow;
+
+	if (ctx->args[0] == BPF_WRITE_HDR_TCP_CURRENT_MSS)
+		return 1;
+	if (!is_synack(ctx))
+		return no_more(ctx);
+	to = destination_of(ctx, &flow);
+	if (!to || !offered(ctx, &o))
+		return 1;
+	if (IS_MAPPED(to->address) && !bpf_reserve_hdr_opt(ctx, DYNTCP_OPTION_DESTINATION_SIZE, 0))
+		return 1;
+	if (bpf_reserve_hdr_opt(ctx, DYNTCP_OPTION_SIZE, 0))
+		COUNT(no_room);
+	return 1;
+}
+
+static __noinline int write(struct bpf_sock_ops *ctx)
+{
+	struct place *to;
+	struct option o;
+	struct flow flow;
+
+	if (!is_synack(ctx))
+		return 1;
+	to = destination_of(ctx, &flow);
+	if (!to || !offered(ctx, &o))
+		return 1;
+	if ((IS_MAPPED(to->address) && store_destination(ctx, option_tag(&o), option_cookie(&o), ADDRESS4(to->address), to->port)) ||
+	    store_option(ctx, option_tag(&o), option_cookie(&o)))
+		COUNT(answered);
+	return 1;
+}
+
+/* established: a server that answered with a SYN cookie knows nothing of the SYN, but the option comes again with what ends the handshake. */
+static __noinline int established(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct connection *c;
+	struct place *to;
+	struct option o;
+	struct flow flow;
+
+	if (!sk || !is_service_port(local_port(ctx)))
+		return 1;
+	if (!(ctx->skb_tcp_flags & SYN)) /* with fast open the SYN-ACK is yet to come, from the child */
+		no_more(ctx);
+	to = destination_of(ctx, &flow);
+	if (!to || (!offered(ctx, &o) && !(load_option(ctx, &o, 0) && o.length == DYNTCP_OPTION_SIZE)))
+		return 1;
+	c = bpf_sk_storage_get(&connections, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!c) {
+		COUNT(no_memory);
+		return 1;
+	}
+	c->cookie = option_cookie(&o);
+	c->tag = option_tag(&o);
+	c->destination = *to;
+	c->heard = !!bpf_map_lookup_elem(&arrivals, &flow);
+	bpf_map_delete_elem(&arrivals, &flow);
+	COUNT(established);
+	return 1;
+}
+
+SEC("sockops")
+int server_connections(struct bpf_sock_ops *ctx)
+{
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_TCP_LISTEN_CB:
+		return is_ours(ctx) ? listens(ctx) : 1;
+	case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
+		return is_ours(ctx) ? reserve(ctx) : 1;
+	case BPF_SOCK_OPS_WRITE_HDR_OPT_CB:
+		return is_ours(ctx) ? write(ctx) : 1;
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		return is_ours(ctx) ? established(ctx) : 1;
+	}
+	return 1;
+}
+
+/* ---- packets */
+
+static __always_inline int done(bool ok)
+{
+	if (ok)
+		return NEXT;
+	COUNT(failed);
+	return DROP;
+}
+
+/* connection_at is the socket of exactly this flow, or a listener of its VIP. */
+static __always_inline struct bpf_sock *connection_at(struct __sk_buff *skb, const struct flow *flow)
+{
+	bool v4 = IS_MAPPED(flow->user);
+	__u64 ports = (__u32)flow->ports;
+	__u64 tuple[] = { /* struct bpf_sock_tuple */
+		v4 ? WORD(ADDRESS4(flow->user), ADDRESS4(flow->vip)) : flow->user[0],
+		v4 ? ports : flow->user[1],
+		flow->vip[0],
+		flow->vip[1],
+		ports,
+	};
+
+	return bpf_skc_lookup_tcp(skb, (void *)tuple, v4 ? sizeof(((struct bpf_sock_tuple *)0)->ipv4) : sizeof(((struct bpf_sock_tuple *)0)->ipv6),
+				  BPF_F_CURRENT_NETNS, 0);
+}
+
+/* is_here says whether there is a connection of a flow, not only a listener. */
+static __noinline bool is_here(struct __sk_buff *skb, const struct flow *flow)
+{
+	struct bpf_sock *sk = connection_at(skb, flow);
+	bool here;
+
+	if (!sk)
+		return false;
+	here = sk->state != STATE_LISTEN;
+	bpf_sk_release(sk);
+	return here;
+}
+
+/* hear tells user space that a user has come to destination. */
+static __always_inline void hear(const struct flow *flow, struct connection *c)
+{
+	struct heard *h;
+
+	c->heard = 1;
+	COUNT(heard);
+	h = bpf_ringbuf_reserve(&hearings, sizeof(*h), 0);
+	if (!h) {
+		COUNT(heard_lost);
+		return;
+	}
+	h->flow = *flow;
+	h->cookie = c->cookie;
+	h->tag = c->tag;
+	h->sequence = c->sequence;
+	bpf_ringbuf_submit(h, 0);
+}
+
+enum whose { OTHERS, OURS, MAYBE_OURS, NOBODYS };
+
+/* whose says whether a socket of the VIP has the flow and can be moved. Of a request, and in TIME-WAIT, it is not known: it can. */
+static __noinline enum whose whose(struct __sk_buff *skb, const struct flow *flow)
+{
+	struct bpf_sock *sk = connection_at(skb, flow);
+	static const __u64 here = 1;
+	struct connection *c;
+	enum whose whose;
+
+	if (!sk)
+		return NOBODYS;
+	c = bpf_sk_storage_get(&connections, sk, 0, 0);
+	if (c) {
+		whose = OURS;
+		if (!c->heard)
+			hear(flow, c);
+	} else if (sk->state == STATE_LISTEN) {
+		whose = NOBODYS;
+	} else if (sk->state == STATE_TIME_WAIT) {
+		whose = MAYBE_OURS;
+	} else if (sk->state == STATE_NEW_SYN_RECV) {
+		whose = MAYBE_OURS;
+		bpf_map_update_elem(&arrivals, flow, &here, BPF_ANY);
+	} else {
+		whose = OTHERS;
+	}
+	bpf_sk_release(sk);
+	return whose;
+}
+
+/* has_option looks for it where Linux puts options, at multiples of 4 bytes. */
+static __noinline bool has_option(struct __sk_buff *skb, const struct segment *s)
+{
+	__u64 at = s->l4 + sizeof(struct tcphdr);
+	ALONE __u32 word;
+	ALONE __u8 offset;
+
+	if (bpf_skb_load_bytes(skb, s->l4 + 12, &offset, sizeof(offset)))
+		return false;
+	offset >>= 4;
+#pragma unroll
+	for (int i = 0; i <= DYNTCP_OPTIONS_MAX - 16; i += 4) {
+		if (offset * 4 < (int)sizeof(struct tcphdr) + i + DYNTCP_OPTION_SIZE || bpf_skb_load_bytes(skb, at + i, &word, sizeof(word)))
+			return false;
+		if (word == (__u32)OPTION_BEGIN(DYNTCP_OPTION_SIZE))
+			return true;
+	}
+	return false;
+}
+
+static __always_inline bool opens(struct __sk_buff *skb, const struct segment *s)
+{
+	ALONE __u8 flags;
+
+	return bpf_skb_load_bytes(skb, s->l4 + 13, &flags, sizeof(flags)) || flags & SYN;
+}
+
+/* is_ours says whether a segment for this server's own address is for the VIP's socket. Who connects to that address itself is left alone. */
+static __always_inline bool is_for_vip(struct __sk_buff *skb, const struct segment *s, const struct flow *flow)
+{
+	struct flow own = { { s->src[0], s->src[1] }, { s->dst[0], s->dst[1] }, s->ports };
+	static const __u64 here = 1;
+	enum whose it;
+
+	if (opens(skb, s))
+		return false;
+	it = whose(skb, flow);
+	if (it == OURS)
+		return true;
+	if (is_here(skb, &own) || it == OTHERS)
+		return false;
+	if (it == MAYBE_OURS)
+		return true;
+	if (bpf_map_lookup_elem(&follows, flow)) {
+		COUNT(followed);
+		return true;
+	}
+	if (!has_option(skb, s))
+		return false;
+	bpf_map_update_elem(&arrivals, flow, &here, BPF_ANY);
+	return true;
+}
+
+static __noinline int to_destination(struct __sk_buff *skb, const struct segment *s)
+{
+	struct place own = { { s->dst[0], s->dst[1] }, SECOND_PORT(s->ports) };
+	struct place *vip = bpf_map_lookup_elem(&destinations, &own);
+	struct flow flow;
+
+	if (!vip)
+		return NEXT;
+	flow.user[0] = s->src[0];
+	flow.user[1] = s->src[1];
+	flow.vip[0] = vip->address[0];
+	flow.vip[1] = vip->address[1];
+	flow.ports = HALF(FIRST_PORT(s->ports), vip->port);
+	if (!is_for_vip(skb, s, &flow))
+		return NEXT;
+	COUNT(received);
+	return done(set_target(skb, s, vip));
+}
+
+/* about_answer gives what an error quotes the VIP: TCP knows it by that alone. */
+static __noinline int about_answer(struct __sk_buff *skb, const struct segment *s)
+{
+	struct place own = { { s->src[0], s->src[1] }, FIRST_PORT(s->ports) };
+	struct place *vip = bpf_map_lookup_elem(&destinations, &own);
+	struct flow flow;
+
+	if (!vip)
+		return NEXT;
+	flow.user[0] = s->dst[0];
+	flow.user[1] = s->dst[1];
+	flow.vip[0] = vip->address[0];
+	flow.vip[1] = vip->address[1];
+	flow.ports = HALF(SECOND_PORT(s->ports), vip->port);
+	if (!is_here(skb, &flow))
+		return NEXT;
+	COUNT(errors);
+	return done(set_source(skb, s, vip));
+}
+
+SEC("tc")
+int server_ingress(struct __sk_buff *skb)
+{
+	struct segment *s = segment_of(INGRESS);
+
+	if (!s || !read(skb, s))
+		return NEXT;
+	if (s->what == TCP)
+		return to_destination(skb, s);
+	if (s->what == TCP_ERROR)
+		return about_answer(skb, s);
+	return s->what == LATER ? done(follow_destination(skb, s)) : NEXT;
+}
+
+SEC("tc")
+int server_egress(struct __sk_buff *skb)
+{
+	struct segment *s;
+	struct connection *c;
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk)
+		return NEXT;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return NEXT;
+	c = bpf_sk_storage_get(&connections, sk, 0, 0);
+	if (!c || !c->heard)
+		return NEXT;
+	s = segment_of(EGRESS);
+	if (!s || !read(skb, s))
+		return NEXT;
+	if (s->what == LATER)
+		return done(follow_source(skb, s));
+	if (s->what != TCP)
+		return NEXT;
+	COUNT(sent);
+	return done(set_source(skb, s, &c->destination));
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

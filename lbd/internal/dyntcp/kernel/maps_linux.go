@@ -1,0 +1,136 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/manycast/manycast/internal/bpfnet"
+)
+
+// placeMapValue is struct place of bpf/segment.h.
+type placeMapValue struct {
+	Address [16]byte
+	Port    [2]byte
+	_       [6]byte
+}
+
+func newPlace(at netip.AddrPort) placeMapValue {
+	p := placeMapValue{Address: at.Addr().As16()}
+	binary.BigEndian.PutUint16(p.Port[:], at.Port())
+	return p
+}
+
+// addrPort is zero where the place is none.
+func (p placeMapValue) addrPort() netip.AddrPort {
+	if p == (placeMapValue{}) {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16(p.Address).Unmap(), binary.BigEndian.Uint16(p.Port[:]))
+}
+
+// flowMapKey is struct flow of bpf/segment.h.
+type flowMapKey struct {
+	User, VIP         [16]byte
+	UserPort, VIPPort [2]byte
+	_                 [4]byte
+}
+
+func newFlowMapKey(f Flow) flowMapKey {
+	user, vip := newPlace(f.User), newPlace(f.VIP)
+	return flowMapKey{User: user.Address, VIP: vip.Address, UserPort: user.Port, VIPPort: vip.Port}
+}
+
+func (k flowMapKey) flow() Flow {
+	user, vip := placeMapValue{Address: k.User, Port: k.UserPort}, placeMapValue{Address: k.VIP, Port: k.VIPPort}
+	return Flow{User: user.addrPort(), VIP: vip.addrPort()}
+}
+
+// loadPinned loads spec into to, with its maps pinned in dir.
+func loadPinned(spec *ebpf.CollectionSpec, dir string, to any, log *slog.Logger) error {
+	replaced, err := bpfnet.LoadPinned(spec, dir, to)
+	if replaced {
+		log.Warn("pinned maps have another layout and are replaced: connections that have moved end, counters start anew", "dir", dir)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("load BPF objects, pinned in %s: %w: needs CAP_BPF and CAP_NET_ADMIN, and the directory has to be this user's", dir, err)
+	}
+	if err != nil {
+		return fmt.Errorf("load BPF objects, pinned in %s: %w", dir, err)
+	}
+	return nil
+}
+
+// syncMap makes m hold exactly want. Entries that are right already are not touched; new ones are there before old ones go.
+func syncMap[K, V comparable](m *ebpf.Map, want map[K]V) error {
+	var (
+		key   K
+		value V
+		old   []K
+	)
+	have := make(map[K]V)
+	entries := m.Iterate()
+	for entries.Next(&key, &value) {
+		have[key] = value
+		if _, ok := want[key]; !ok {
+			old = append(old, key)
+		}
+	}
+	if err := entries.Err(); err != nil {
+		return fmt.Errorf("read BPF map %s: %w", m, err)
+	}
+	for k, v := range want {
+		if was, ok := have[k]; ok && was == v {
+			continue
+		}
+		if err := m.Put(k, v); err != nil {
+			return fmt.Errorf("write BPF map %s: %w", m, err)
+		}
+	}
+	for _, k := range old {
+		if err := deleted(m.Delete(k)); err != nil {
+			return fmt.Errorf("delete from BPF map %s: %w", m, err)
+		}
+	}
+	return nil
+}
+
+// deleted is what deleting came to: that it was not there is no error.
+func deleted(err error) error {
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil
+	}
+	return err
+}
+
+// addCounters reads the only entry of a per-CPU map and gives each CPU's value to add.
+func addCounters[C any](m *ebpf.Map, add func(C)) error {
+	var cpus []C
+	if err := m.Lookup(uint32(0), &cpus); err != nil {
+		return fmt.Errorf("read BPF map %s: %w", m, err)
+	}
+	for _, c := range cpus {
+		add(c)
+	}
+	return nil
+}
+
+// logger is log, or one that says nothing.
+func logger(log *slog.Logger) *slog.Logger {
+	if log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return log
+}
+
+const flowSize = 40 // bytes of struct flow
+
+// parseFlow reads a struct flow, of flowSize bytes at least.
+func parseFlow(b []byte) Flow {
+	return flowMapKey{User: [16]byte(b[0:16]), VIP: [16]byte(b[16:32]), UserPort: [2]byte(b[32:34]), VIPPort: [2]byte(b[34:36])}.flow()
+}

@@ -1,0 +1,126 @@
+package routing
+
+import (
+	"context"
+	"time"
+
+	"github.com/manycast/manycast/tdpd/internal/bgp"
+)
+
+// applyAgain is when what failed is tried again.
+const applyAgain = time.Second
+
+// Neighbors have been told when the speaker has sent them nothing for quietFor.
+const (
+	lookEvery = 50 * time.Millisecond
+	quietFor  = 200 * time.Millisecond
+)
+
+// applier has the speaker have the latest that is wanted, in a goroutine of its own, and says when its neighbors have been told.
+type applier struct {
+	speaker bgp.Speaker
+	wanted  chan order
+	results chan result
+}
+
+type order struct {
+	version, paths uint64
+	desired        bgp.Desired
+}
+
+type result struct {
+	version, paths uint64
+	told           bool // neighbors have it, too
+	err            error
+}
+
+func newApplier(s bgp.Speaker) applier {
+	return applier{speaker: s, wanted: make(chan order, 1), results: make(chan result)}
+}
+
+// want replaces what was wanted and has not been begun with.
+func (a *applier) want(o order) {
+	select {
+	case <-a.wanted:
+	default:
+	}
+	a.wanted <- o // the loop alone puts something in
+}
+
+func (a *applier) run(ctx context.Context) {
+	var o order
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case o = <-a.wanted:
+		}
+		for again := true; again; {
+			o, again = a.apply(ctx, o)
+		}
+	}
+}
+
+// apply brings an order to the speaker and its neighbors; it returns the one to go on with.
+func (a *applier) apply(ctx context.Context, o order) (order, bool) {
+	err := a.speaker.Apply(ctx, o.desired)
+	if ctx.Err() != nil || !a.say(ctx, result{o.version, o.paths, false, err}) {
+		return o, false
+	}
+	if err != nil {
+		select {
+		case <-ctx.Done():
+			return o, false
+		case o = <-a.wanted:
+		case <-time.After(applyAgain):
+		}
+		return o, true
+	}
+	return a.waitTold(ctx, o)
+}
+
+func (a *applier) say(ctx context.Context, r result) bool {
+	select {
+	case a.results <- r:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// waitTold waits until the speaker has sent nothing to anybody for a while. Where it has neighbors, and no session with any, nobody is told.
+func (a *applier) waitTold(ctx context.Context, o order) (order, bool) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	sent, since := ^uint64(0), time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return o, false
+		case next := <-a.wanted:
+			return next, true
+		case <-tick.C:
+		}
+		now, ok := a.sent(ctx)
+		switch {
+		case !ok || now != sent:
+			sent, since = now, time.Now()
+		case time.Since(since) >= quietFor:
+			a.say(ctx, result{o.version, o.paths, true, nil})
+			return o, false
+		}
+	}
+}
+
+// sent is how many updates the sessions that are there have sent; false: nobody can be told.
+func (a *applier) sent(ctx context.Context) (n uint64, ok bool) {
+	all, err := a.speaker.Neighbors(ctx)
+	sessions := uint64(0)
+	for _, s := range all {
+		if s.State == bgp.Established {
+			sessions++
+			n += s.Sent.Updates
+		}
+	}
+	return sessions<<48 | n, err == nil && (sessions > 0 || len(all) == 0) // one that has come has yet to be told
+}

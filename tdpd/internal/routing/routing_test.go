@@ -1,0 +1,252 @@
+package routing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/tdpd/internal/announcing"
+	"github.com/manycast/manycast/tdpd/internal/bgp"
+	"github.com/manycast/manycast/tdpd/internal/bgppolicy"
+	"github.com/manycast/manycast/tdpd/internal/flowspec"
+)
+
+var (
+	vip      = netip.MustParseAddr("198.51.100.1")
+	foreign  = netip.MustParseAddr("203.0.113.1") // a VIP that is not announced here
+	s1       = netip.MustParseAddr("10.0.0.11")
+	s2       = netip.MustParseAddr("10.0.0.12")
+	neighbor = netip.MustParseAddr("10.0.0.1")
+)
+
+// speaker is one without a network: what it has is what was applied, and its neighbor has all of it at once.
+type speaker struct {
+	mutex   sync.Mutex
+	applied []bgp.Desired
+	fails   error
+	session bgp.SessionState
+	updates uint64
+	busy    bool // sends without end
+	events  chan []bgp.Event
+}
+
+func (s *speaker) Apply(_ context.Context, d bgp.Desired) error {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.fails != nil {
+		return s.fails
+	}
+	s.applied, s.updates = append(s.applied, d), s.updates+1
+	return nil
+}
+
+func (s *speaker) Watch(context.Context) (<-chan []bgp.Event, error) { return s.events, nil }
+
+func (s *speaker) Neighbors(context.Context) ([]bgp.NeighborState, error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.busy {
+		s.updates++
+	}
+	return []bgp.NeighborState{{Address: neighbor, State: s.session, Sent: bgp.Messages{Updates: s.updates}}}, nil
+}
+
+func (s *speaker) Routes(context.Context, bgp.Query, func(bgp.Route) bool) error { return nil }
+func (s *speaker) Clear(context.Context, netip.Addr, bool) error                 { return nil }
+
+// set changes how it is.
+func (s *speaker) set(f func()) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	f()
+}
+
+// rig is a Loop with a speaker, in a bubble of its own time.
+type rig struct {
+	*testing.T
+	loop    *Loop
+	speaker *speaker
+}
+
+func inBubble(t *testing.T, test func(r *rig)) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &speaker{session: bgp.Established, events: make(chan []bgp.Event)}
+		r := &rig{t, New(Options{
+			Speaker: s, Base: bgp.Desired{AS: 65001}, VIPs: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
+			Announcing: announcing.Config{
+				Soft: announcing.Soft{Communities: []bgp.Community{bgp.GracefulShutdown}}, Settle: time.Second, Patience: 10 * time.Second,
+			},
+			FlowSpec: flowspec.Config{Most: 100},
+			Follow:   bgppolicy.FollowConfig{Import: bgppolicy.Policy{Rules: []bgppolicy.Rule{{}}}, Restart: 30 * time.Second},
+			Log:      slog.New(slog.DiscardHandler),
+		}), s}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- r.loop.Run(ctx) }()
+		defer func() {
+			stop()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}()
+		s.events <- []bgp.Event{{Neighbor: &bgp.NeighborEvent{Address: neighbor, State: bgp.Established}}, {Synced: true}}
+		test(r)
+	})
+}
+
+func (r *rig) pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// want compares with what the speaker has, such as "198.51.100.1/32+ | 0.0.0.0/1>10.0.0.11"; a plus sign is for soft paths.
+func (r *rig) want(want string) {
+	r.Helper()
+	synctest.Wait()
+	r.speaker.mutex.Lock()
+	d := r.speaker.applied[len(r.speaker.applied)-1]
+	r.speaker.mutex.Unlock()
+	if got := text(d); got != want {
+		r.Fatalf("the speaker has %q, want %q", got, want)
+	}
+}
+
+func text(d bgp.Desired) string {
+	var parts []string
+	for _, p := range d.Unicast {
+		parts = append(parts, p.Prefix.String()+strings.Repeat("+", len(p.Communities)))
+	}
+	for _, p := range d.Labelled {
+		parts = append(parts, fmt.Sprintf("%v@%d", p.Prefix, p.Label))
+	}
+	for _, rule := range d.Rules {
+		parts = append(parts, fmt.Sprintf("%v>%v", rule.Source, rule.RedirectIP))
+	}
+	return strings.Join(parts, " ")
+}
+
+func halves(first, second netip.Addr) []flowspec.Bound {
+	return []flowspec.Bound{{Portion: portion.MustParse("0.0.0.0/1"), Server: first}, {Portion: portion.MustParse("128.0.0.0/1"), Server: second}}
+}
+
+func view(reach announcing.Reach, bounds []flowspec.Bound) View {
+	return View{
+		Services: []announcing.Service{{Name: "web", VIPs: []netip.Addr{vip, foreign}, Reach: reach}},
+		Users:    []flowspec.Users{{Service: "web", VIPs: []netip.Addr{vip, foreign}, Four: bounds}},
+		Hosts:    []bgp.LabelledPath{{Path: bgp.Path{Prefix: netip.PrefixFrom(s1, 32)}, Label: 1011}},
+	}
+}
+
+func TestVIPsAndTheirRulesComeAndGo(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.want("")
+		r.loop.Say(view(announcing.NoTree, halves(s1, s2)))
+		r.want("10.0.0.11/32@1011")
+		r.loop.Say(view(announcing.Reached, halves(s1, s2)))
+		rules := " 0.0.0.0/1>10.0.0.11 128.0.0.0/1>10.0.0.12"
+		r.want("198.51.100.1/32+ 10.0.0.11/32@1011" + rules)
+		r.pass(2 * time.Second)
+		r.want("198.51.100.1/32 10.0.0.11/32@1011" + rules)
+		if err := r.loop.Drain(r.Context(), false); err != nil {
+			r.Fatal(err)
+		}
+		r.want("198.51.100.1/32+ 10.0.0.11/32@1011" + rules)
+		r.pass(2 * time.Second)
+		r.want("10.0.0.11/32@1011")
+		r.pass(2 * time.Second)
+		r.want("")
+		if s, err := r.loop.Status(r.Context()); err != nil || s.Announcing.Phase != announcing.Out || s.Moving {
+			r.Errorf("%+v, %v", s, err)
+		}
+		if err := r.loop.Drain(r.Context(), true); err != nil {
+			r.Fatal(err)
+		}
+		r.want("198.51.100.1/32+ 10.0.0.11/32@1011" + rules)
+		r.loop.Say(view(announcing.NoServer, nil))
+		r.want("10.0.0.11/32@1011" + rules) // which nobody takes without the VIP; they go in their turn
+		r.pass(time.Second)
+		r.want("10.0.0.11/32@1011")
+	})
+}
+
+// A step of rules waits until the neighbors have the one before.
+func TestRulesChangeInSteps(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.loop.Say(view(announcing.Reached, []flowspec.Bound{{Portion: portion.All4(), Server: s1}}))
+		r.pass(2 * time.Second)
+		r.want("198.51.100.1/32 10.0.0.11/32@1011 invalid Prefix>10.0.0.11")
+		r.speaker.set(func() { r.speaker.busy = true })
+		r.loop.Say(view(announcing.Reached, halves(s1, s2)))
+		both := "198.51.100.1/32 10.0.0.11/32@1011 invalid Prefix>10.0.0.11 0.0.0.0/1>10.0.0.11 128.0.0.0/1>10.0.0.12"
+		r.want(both)
+		r.pass(9 * time.Second)
+		r.want(both)
+		r.speaker.set(func() { r.speaker.busy = false })
+		r.pass(500 * time.Millisecond)
+		r.want("198.51.100.1/32 10.0.0.11/32@1011 0.0.0.0/1>10.0.0.11 128.0.0.0/1>10.0.0.12")
+	})
+}
+
+func TestASpeakerThatFailsIsAskedAgain(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.speaker.set(func() { r.speaker.fails = errors.New("no such neighbor") })
+		r.loop.Say(view(announcing.Reached, nil))
+		r.pass(5 * time.Second)
+		r.speaker.set(func() { r.speaker.fails = nil })
+		r.pass(applyAgain)
+		r.want("198.51.100.1/32+ 10.0.0.11/32@1011")
+		r.speaker.set(func() { r.speaker.applied = nil }) // another one, which has nothing
+		r.speaker.events <- []bgp.Event{{Synced: true}}
+		r.pass(time.Second)
+		if len(r.speaker.applied) == 0 {
+			r.Error("a speaker that is new was told nothing")
+		}
+	})
+}
+
+func learned(prefix string) bgp.Event {
+	return bgp.Event{Learned: &bgp.Learned{Unicast: &bgp.Path{Prefix: netip.MustParsePrefix(prefix), From: neighbor, Attributes: bgp.Attributes{NextHop: neighbor}}}}
+}
+
+func TestWhatIsLearnedWaitsForWhoeverReadsIt(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.loop.Say(view(announcing.Reached, nil))
+		synctest.Wait()
+		r.speaker.events <- []bgp.Event{learned("10.1.0.0/16")}
+		for range 1000 {
+			r.speaker.events <- []bgp.Event{learned("10.2.0.0/16"), learned("203.0.113.1/32"), {Refused: &bgp.Refused{Why: "no family"}}}
+		}
+		r.speaker.events <- []bgp.Event{learned("10.3.0.0/16")}
+		var got []string
+		for len(got) < 3 {
+			c := <-r.loop.Learned()
+			for _, one := range c.Added {
+				got = append(got, one.Prefix.String())
+			}
+		}
+		if !slices.Equal(got, []string{"10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"}) {
+			r.Errorf("learned %v", got)
+		}
+		r.speaker.events <- []bgp.Event{{Neighbor: &bgp.NeighborEvent{Address: neighbor, State: bgp.Idle}}}
+		if c := <-r.loop.Learned(); len(c.Stale) != 3 {
+			r.Errorf("changes %+v, want all stale", c)
+		}
+		r.pass(30 * time.Second)
+		if c := <-r.loop.Learned(); len(c.Gone) != 3 {
+			r.Errorf("changes %+v, want all gone", c)
+		}
+		s, err := r.loop.Status(r.Context())
+		if err != nil || s.Counts[bgppolicy.OwnVIP] != 1000 || s.Refused["no family"] != 1000 || s.Announcing.Phase != announcing.In {
+			r.Errorf("%+v, %v", s, err)
+		}
+	})
+}

@@ -1,4 +1,5 @@
-// Package fec says what is to have labels: the routes of the kernel's tables, this router's own addresses, and servers. It is pure.
+// Package fec says what is to have labels: the routes of the kernel's tables, what BGP has told, this router's own addresses, and servers. It
+// is pure.
 //
 // A server's address is a FEC of its own, whatever route leads to it. The last router, the one on whose link the server is, or tdpd on
 // the server's own host, is its egress; others follow the longest prefix that holds it, as RFC 5283 has it.
@@ -23,12 +24,15 @@ type FECs struct {
 	servers map[netip.Addr]bool
 	sorted  []netip.Addr // servers
 	known   map[netip.Prefix]bool
+	learned map[netip.Prefix]Learned
+	vias    map[netip.Addr]*via
 }
 
 // New returns FECs without any. runs says which interfaces LDP runs on: routes that leave by others lead out of where labels are.
 // tunnels: those of servers do not, for there may be a tunnel.
 func New(runs func(iface string) bool, tunnels bool) *FECs {
-	return &FECs{runs: runs, tunnels: tunnels, own: map[netip.Addr]int{}, links: map[netip.Prefix]bool{}, servers: map[netip.Addr]bool{}, known: map[netip.Prefix]bool{}}
+	return &FECs{runs: runs, tunnels: tunnels, own: map[netip.Addr]int{}, links: map[netip.Prefix]bool{}, servers: map[netip.Addr]bool{}, known: map[netip.Prefix]bool{},
+		learned: map[netip.Prefix]Learned{}, vias: map[netip.Addr]*via{}}
 }
 
 // Table is what the kernel's tables are known to have. It must not be changed.
@@ -46,12 +50,14 @@ func (f *FECs) Apply(c routes.Change) (changed []labels.Route, gone []netip.Pref
 	f.table.Apply(c)
 	if c.Full {
 		f.readInterfaces()
+		f.resolve(about)
 		return f.all()
 	}
 	if len(c.Interfaces) > 0 {
 		f.readInterfaces()
 		f.touched(c.Interfaces, about)
 	}
+	f.resolve(about)
 	f.serversIn(about)
 	return f.some(maps.Keys(about))
 }
@@ -142,7 +148,7 @@ func (f *FECs) readInterfaces() {
 
 func (f *FECs) all() ([]labels.Route, []netip.Prefix) {
 	every := map[netip.Prefix]bool{}
-	for _, keys := range []func(func(netip.Prefix) bool){maps.Keys(f.table.Routes), maps.Keys(f.links), maps.Keys(f.known), f.Servers} {
+	for _, keys := range []func(func(netip.Prefix) bool){maps.Keys(f.table.Routes), maps.Keys(f.links), maps.Keys(f.known), maps.Keys(f.learned), f.Servers} {
 		for p := range keys {
 			every[p] = true
 		}
@@ -174,9 +180,14 @@ func (f *FECs) route(p netip.Prefix) (labels.Route, bool) {
 		if hop, ok := f.egress(p.Addr()); ok {
 			return labels.Route{Prefix: p, Kind: labels.Server, NextHops: []labels.NextHop{hop}}, true
 		}
-		if r == nil {
-			_, r = f.table.Lookup(p.Addr())
+	}
+	if r == nil {
+		if hops := f.learnedHops(p); len(hops) > 0 && !f.Own(p.Addr()) && !f.links[p] {
+			return labels.Route{Prefix: p, Kind: labels.Transit, NextHops: hops}, true
 		}
+	}
+	if r == nil && f.IsServer(p) {
+		_, r = f.table.Lookup(p.Addr())
 	}
 	switch {
 	case p.IsSingleIP() && f.Own(p.Addr()) && (r != nil || f.IsServer(p)), f.links[p]:

@@ -95,6 +95,7 @@ func (s *Service) flush(now time.Time) {
 	s.install(now, b)
 	s.users.note(b.changed)
 	s.bringUsers(now)
+	s.sayView(b.changed)
 	if len(b.says) > 0 {
 		s.boundQueues()
 	}

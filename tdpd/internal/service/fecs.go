@@ -65,7 +65,7 @@ func (s *Service) fecOf(p netip.Prefix) *tdpdv1.FEC {
 	if to, r := s.routeOf(p); r != nil {
 		out.Route, out.Metric = to.String(), r.Metric
 	}
-	if v, ok := s.labels.View(p); ok {
+	if v, ok := s.viewOf(p); ok {
 		v.Plain = s.plain[p]
 		out.Kind, out.Plain, out.Hops = v.Kind.String(), v.Plain, hopsOf(v)
 	}
@@ -111,7 +111,7 @@ func (s *Service) follows(a netip.Addr) (labels.View, bool) {
 		if err != nil {
 			break
 		}
-		if v, ok := s.labels.View(p); ok {
+		if v, ok := s.viewOf(p); ok {
 			return v, true
 		}
 	}

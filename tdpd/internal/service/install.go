@@ -138,7 +138,7 @@ func (s *Service) change(changed map[netip.Prefix]bool) kernel.Changes {
 	var none []netip.Prefix
 	gone := kernel.Changes{Labels: map[uint32][]kernel.Hop{}, Prefixes: map[netip.Prefix][]kernel.Hop{}}
 	for p := range changed {
-		v, ok := s.labels.View(p)
+		v, ok := s.viewOf(p)
 		if !ok && !s.kernel.synced {
 			continue // nothing is known of routes yet
 		}

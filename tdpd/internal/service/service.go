@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/daemon"
+	"github.com/manycast/manycast/tdpd/internal/bgppolicy"
 	"github.com/manycast/manycast/tdpd/internal/binding"
 	"github.com/manycast/manycast/tdpd/internal/config"
 	"github.com/manycast/manycast/tdpd/internal/discovery"
@@ -19,6 +20,7 @@ import (
 	"github.com/manycast/manycast/tdpd/internal/kernel"
 	"github.com/manycast/manycast/tdpd/internal/labels"
 	"github.com/manycast/manycast/tdpd/internal/routes"
+	"github.com/manycast/manycast/tdpd/internal/routing"
 	"github.com/manycast/manycast/tdpd/internal/transport"
 	"github.com/manycast/manycast/tdpd/internal/vips"
 	"github.com/manycast/manycast/tdpd/internal/wire"
@@ -75,6 +77,12 @@ type Options struct {
 	Control Control
 	// Tagless has packets of users that came from a router without a tag, and went along a tree here; nil: nobody notices them.
 	Tagless <-chan []vips.Tagless
+	// Learned has what BGP neighbors tell of prefixes, as it changes; nil: there are none.
+	Learned <-chan bgppolicy.Changes
+	// Say is called by the loop with what BGP neighbors may be to know, when that has changed, and does not wait; nil: nobody is told.
+	Say func(routing.View)
+	// FlowRules: Say is told whose users are whose, too.
+	FlowRules bool
 	// Publish is called by the loop for each event that others may want to know of, and does not wait; nil: nobody does.
 	Publish func(Event)
 }
@@ -100,6 +108,7 @@ type Service struct {
 	pending   batch
 	kernel    kernelState
 	users     userState
+	learned   map[netip.Prefix]bgppolicy.Route // of BGP neighbors
 	control   controlState
 	counters  Counters
 	unfit     time.Time // when a message that was not sent was told of
@@ -122,6 +131,7 @@ func New(o Options) (*Service, error) {
 		Options: o, ready: make(chan struct{}), turns: make(chan struct{}), asks: make(chan func()),
 		discovery: discovery.New(o.Config.Discovery()), peers: map[wire.Identifier]*peer{}, strangers: map[transport.Conn]*stranger{},
 		labels: l, tables: forwarding.New(), outdoing: map[netip.Prefix]bool{},
+		learned: map[netip.Prefix]bgppolicy.Route{},
 	}
 	s.users = newUserState(s)
 	s.fecs = fec.New(func(iface string) bool { return slices.Contains(o.Config.Interfaces, iface) }, o.Config.UsesTunnels())
@@ -160,6 +170,8 @@ func (s *Service) Run(ctx context.Context) error {
 			s.setServers(time.Now())
 		case <-s.control.mail.Ready():
 			s.heard(time.Now())
+		case c := <-s.Learned:
+			s.learnedChanged(time.Now(), c)
 		case some := <-s.Tagless:
 			s.taglessCame(time.Now(), some)
 		case <-s.Kernel.Changed():

@@ -28,6 +28,7 @@ type userState struct {
 	owners map[netip.Addr]steer.Owner // servers' numbers in plans, by their addresses, while any binding that holds names them
 	freed  map[steer.Owner]bool       // numbers of servers that none names any more, while plans in force may have them
 	dirty  bool                       // what is in the fast path is not what holds
+	unsaid bool                       // BGP neighbors may be to know otherwise than was said
 	unkept bool                       // what is on disk is not what was said
 	heard  time.Time                  // when it was noted last on disk that somebody said it
 	news   bool                       // bindings may name other servers
@@ -134,7 +135,7 @@ func (s *Service) steer(now time.Time, actions []steering.Action) {
 	for _, a := range actions {
 		switch a := a.(type) {
 		case steering.Steer:
-			changed = true
+			changed, s.users.unsaid = true, true
 			s.users.dirty, s.users.unkept, s.users.news, s.users.retry = true, true, true, time.Time{}
 			if a.Withdraws() {
 				delete(s.users.steered, a.Service)
@@ -373,7 +374,7 @@ func (u *userState) anew(server string) {
 }
 
 func (u *userState) planAnew(b *steered) {
-	b.four, b.six, u.dirty, u.retry = nil, nil, true, time.Time{}
+	b.four, b.six, u.dirty, u.unsaid, u.retry = nil, nil, true, true, time.Time{}
 }
 
 // servers are those that bindings name, by address.

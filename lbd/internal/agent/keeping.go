@@ -41,9 +41,9 @@ const (
 )
 
 // chains are who may have connections of whose users, and whose these are now. Where routers alone decide who comes here, what is for
-// others may come, too, and is sent on.
+// others may come, too, and is sent on: to the standby, where the owner is gone.
 func (c *Core) chains(s service.Service) []dataplane.Chain {
-	return c.chainsOf(s, c.current(s.Name), nil)
+	return c.chainsOf(s, c.effective(c.current(s.Name)), nil)
 }
 
 // chainsAhead are those of what is announced, in force before it is executed: whose users are still this server's, their new owner may not know.
@@ -58,7 +58,7 @@ func (c *Core) chainsAhead(s service.Service, now, next alloc.Allocation) []data
 			isStill[cell] = slices.Contains(now.Used(), c.name)
 		}
 	}
-	return c.chainsOf(s, next, isStill)
+	return c.chainsOf(s, c.effective(next), isStill)
 }
 
 // chainsOf are those of an allocation; of cells that are still this server's the owner is not named. nil: none are.

@@ -112,6 +112,23 @@ func TestLoserSendsNothingAhead(t *testing.T) {
 	}
 }
 
+// TestUsersOfTheDeadAreTheirStandbys: what comes here for them is sent to who serves them.
+func TestUsersOfTheDeadAreTheirStandbys(t *testing.T) {
+	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
+	c.Channel(250*time.Millisecond, true)
+	c.SetServices(start, []service.Service{keeping(service.Tags)})
+	c.SetHealthy(start, true)
+	a := withStandbys(allocation(1, s3, s2), s1, s3)
+	c.Committed(start, "web", a)
+	if got := chainOf(t, c.apply().Accept[0], even); got.Owner != a.Addresses[s3] {
+		t.Errorf("%+v, want s3", got)
+	}
+	turns(c, start, "s1", control.Available, "")
+	if turns(c, start, "s3", control.Silent, ""); chainOf(t, c.apply().Accept[0], even).Owner != a.Addresses[s1] {
+		t.Errorf("s3 is dead: %+v, want s1", chainOf(t, c.apply().Accept[0], even))
+	}
+}
+
 // TestWhatNoTrailNamesIsClosed: a standby took users whose owner is back, and no allocation knows of it.
 func TestWhatNoTrailNamesIsClosed(t *testing.T) {
 	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)

@@ -163,9 +163,14 @@ func (s *starvation) worst(from, to time.Time) string {
 	return strings.Join(parts, ", ")
 }
 
-// disturbed: while the user waited, or just before, the machine kept a daemon from running for so long that it was as good as dead.
+// disturbed: while the user waited, or just before, the machine kept a daemon from running for so long that it was as good as dead. Of a connection
+// that lasted its end counts.
 func (s *stage) disturbed(e traffic.Event) bool {
-	return s.starvation != nil && s.starvation.longest(e.Start.Add(-wordWithin), e.End.Add(lookEvery), "") >= silentFor
+	from := e.Start.Add(-wordWithin)
+	if end := e.End.Add(-2 * wordWithin); end.After(from) {
+		from = end
+	}
+	return s.starvation != nil && s.starvation.longest(from, e.End.Add(lookEvery), "") >= silentFor
 }
 
 // undisturbed are those of events that are not the machine's doing, by anybody or by standbys alone, and how many are.

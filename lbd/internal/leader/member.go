@@ -59,6 +59,11 @@ func (p *pool) alive(now time.Time, m *member) bool {
 	case gone, unheard:
 		return false
 	}
+	return p.renews(now, m)
+}
+
+// renews reports whether the member's registration has been renewed lately, as far as we have watched.
+func (p *pool) renews(now time.Time, m *member) bool {
 	seen := m.seen
 	if p.core.watching.After(seen) {
 		seen = p.core.watching

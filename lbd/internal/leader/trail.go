@@ -6,11 +6,12 @@ import (
 	"github.com/manycast/manycast/internal/alloc"
 )
 
-// holders are the servers that may hold connections of users who are others' now, as far as they have said. Of one that has gone there are none.
+// holders are the servers that may hold connections of users who are others' now, as far as they have said. Who was silent, or late, for a
+// moment holds what it held; of one whose registration has not been renewed for so long that it is dead there are none.
 func (p *pool) holders(now time.Time) alloc.Holders {
 	h := alloc.Holders{}
 	for name, m := range p.members {
-		if !p.alive(now, m) {
+		if !p.renews(now, m) {
 			continue
 		}
 		l, _ := p.load(name)

@@ -91,7 +91,13 @@ func TestTrailLeavesOutTheDead(t *testing.T) {
 	b.pass(time.Second)
 	b.do(b.core.SetOperator(b.now, "web", "s2", Operator{Drained: true}))
 	b.pass(time.Second)
-	if got := b.formers(); !slices.Equal(got, []string{"s2"}) {
+	if got := b.formers(); !slices.Equal(got, []string{"s1", "s2"}) {
+		t.Errorf("s1 has been silent for a moment: the trail names %v", got)
+	}
+	b.pass(3 * time.Second)
+	b.do(b.core.SetOperator(b.now, "web", "s2", Operator{}))
+	b.pass(time.Second)
+	if got := b.formers(); slices.Contains(got, "s1") || len(got) == 0 {
 		t.Errorf("s1 is dead: the trail names %v", got)
 	}
 }

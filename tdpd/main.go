@@ -46,6 +46,7 @@ func command() *cobra.Command {
 	cmd.Flags().StringVar(&path, "config", path, "configuration file")
 	cmd.Flags().BoolVar(&check, "check", false, "check the configuration and exit")
 	cmd.Flags().BoolVar(&keep, "keep", false, "leave the entries in the kernel at a clean stop")
+	cmd.AddCommand(speaker())
 	return cmd
 }
 

@@ -7,9 +7,10 @@ type Event struct {
 	Learned  *Learned
 	Lost     *Lost
 	Neighbor *NeighborEvent
-	// Refused is a path that passed the speaker's policy and not ours, or that makes no sense.
+	// Refused is paths that passed the speaker's policy and not ours, or that make no sense.
 	Refused *Refused
-	// Synced: all that the speaker had when the watch began, or began again after the speaker had gone, has been told; what it did not tell again is Lost.
+	// Synced: all that the speaker had when the watch began, or began again after the speaker had gone, has been told. What had been told before is kept over the
+	// speaker's restart until its neighbor has told all again, or had the time to; then it is Lost.
 	Synced bool
 }
 
@@ -33,9 +34,10 @@ type NeighborEvent struct {
 	State   SessionState
 }
 
-// Refused is a path that was not taken, and why.
+// Refused is paths that were not taken, and why.
 type Refused struct {
 	From   netip.Addr
-	Prefix netip.Prefix // invalid: it could not be read
+	Prefix netip.Prefix // of the last one; invalid: it could not be read
 	Why    string       // a word or two, few different ones: for counters
+	Count  uint64
 }

@@ -15,14 +15,16 @@ type Neighbor struct {
 	Password string     // TCP MD5 (RFC 2385), at most 80 bytes; empty: none
 	// Hops is how far away it may be: 1: on the link.
 	Hops int
-	// GTSM takes packets that have come no more than Hops hops (RFC 5082), and sends with a TTL of 255; not with Hops of an EBGP multihop session alone.
+	// GTSM takes packets that have come no more than Hops hops (RFC 5082), and sends with a TTL of 255.
 	GTSM bool
 	// Hold is after how long a silent neighbor is gone, 3 s to 65535 s; Keepalive a third of it or less. Whole seconds; the smaller Hold of both ends is taken.
 	Hold, Keepalive time.Duration
 	ConnectRetry    time.Duration // at least 1 s
 	Families        []Family      // unicast and labelled ones of one AFI need sessions of their own where FRR is at the other end
 	MaxPrefixes     uint32        // of each family; with more the session ends. 0: no limit
-	Import, Export  string        // names of policies; empty: all that may be at all
+	// Import and Export name policies. Without one nothing is taken (RFC 8212), and all paths of ours are told. FlowSpec rules are never
+	// taken, and paths of other neighbors never told, whatever policies say.
+	Import, Export string
 }
 
 // Restart is how long forwarding goes on without the speaker.
@@ -64,13 +66,12 @@ type NeighborState struct {
 	Received   Messages
 }
 
-// FamilyState is how much of a family a session has carried.
+// FamilyState is how many paths of a family a neighbor has told.
 type FamilyState struct {
 	Family   Family
 	Agreed   bool // both ends have it
 	Received uint64
 	Accepted uint64 // of Received, by policy
-	Told     uint64
 }
 
 // Messages are counts of them.

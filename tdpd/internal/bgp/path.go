@@ -10,16 +10,17 @@ type Attributes struct {
 	MED *uint32
 	// LocalPref is for neighbors of the same AS; nil: the speaker's default of 100.
 	LocalPref *uint32
-	// ASPath is how it came here, the neighbor's AS first; sets are flattened. Of paths of ours it is empty but for Prepend.
+	// ASPath is how it came here, the neighbor's AS first; sets are flattened. A path of ours that passes on what a neighbor told has the
+	// neighbor's, so that nobody takes it in a circle; else it is empty. The speaker puts our AS in front.
 	ASPath []uint32
-	// Prepend is how often our AS stands in it beyond the once that the protocol wants, of paths of ours; 0 to PrependMost.
+	// Prepend is how often our AS stands in it beyond the once that the protocol wants, of paths of ours, toward other ASes; 0 to PrependMost.
 	Prepend int
-	// Communities are in ascending order.
+	// Communities are in ascending order, each once.
 	Communities []Community
 }
 
 // PrependMost is how often at most an own AS is put in front: some routers refuse paths that are longer.
-const PrependMost = 32
+const PrependMost = 31
 
 // Path is a way to a prefix, without a label (SAFI 1).
 type Path struct {

@@ -20,8 +20,8 @@ type PolicyRule struct {
 // PolicySet is what a rule changes of a path.
 type PolicySet struct {
 	MED       *uint32
-	LocalPref *uint32
-	Prepend   int // own AS, so often
+	LocalPref *uint32 // at least 1
+	Prepend   int     // own AS, so often, toward other ASes; of exports
 	Add       []Community
 	Remove    []Community
 }

@@ -1,0 +1,172 @@
+package interop
+
+import (
+	"encoding/binary"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/manycast/manycast/internal/testnet"
+)
+
+// badPeer is a neighbor by hand, at FRR's place: it says what it is told to, byte by byte.
+type badPeer struct {
+	t    *testing.T
+	conn net.Conn
+}
+
+// Types of messages (RFC 4271 section 4.1).
+const (
+	msgOpen      = 1
+	msgUpdate    = 2
+	msgKeepalive = 4
+)
+
+// badPeers are at FRR's place.
+func (r *rig) badPeers(as4 bool) <-chan *badPeer {
+	r.t.Helper()
+	return badPeers(r.t, r.peer, "10.0.1.2:179", as4)
+}
+
+// badPeers waits for our connections, and hands out each whose OPENs have been exchanged. as4: it speaks of four-octet ASes.
+func badPeers(t *testing.T, at *testnet.Node, address string, as4 bool) <-chan *badPeer {
+	t.Helper()
+	l, err := at.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := make(chan *badPeer, 16)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p := &badPeer{t, c}
+			if p.open(as4) == nil {
+				out <- p
+			} else {
+				c.Close()
+			}
+		}
+	}()
+	return out
+}
+
+func (r *rig) next(peers <-chan *badPeer) *badPeer {
+	r.t.Helper()
+	select {
+	case p := <-peers:
+		r.t.Cleanup(func() { p.conn.Close() })
+		return p
+	case <-time.After(soon):
+		r.t.Fatal("the speaker does not connect")
+		return nil
+	}
+}
+
+// open exchanges OPEN and KEEPALIVE, and goes on with the latter. IPv4 unicast; graceful restart of 60 s for it, and what was kept (F).
+func (p *badPeer) open(as4 bool) error {
+	caps := []byte{1, 4, 0, 1, 0, 1, 64, 6, 0, 60, 0, 1, 1, 0x80}
+	as := uint16(frrAS)
+	if as4 {
+		caps = append(caps, 65, 4, 0, 0, 0xfd, 0xe9)
+	}
+	body := []byte{4, byte(as >> 8), byte(as), 0, 90, 10, 0, 1, 2, byte(len(caps) + 2), 2, byte(len(caps))}
+	_ = p.conn.SetDeadline(time.Now().Add(soon))
+	if err := p.write(msgOpen, append(body, caps...)); err != nil {
+		return err
+	}
+	if err := p.write(msgKeepalive, nil); err != nil {
+		return err
+	}
+	for range 2 { // OPEN, KEEPALIVE
+		if _, _, err := p.read(); err != nil {
+			return err
+		}
+	}
+	_ = p.conn.SetDeadline(time.Time{})
+	go func() {
+		for {
+			if _, _, err := p.read(); err != nil {
+				return
+			}
+		}
+	}()
+	return nil
+}
+
+func (p *badPeer) write(kind byte, body []byte) error {
+	head := make([]byte, 19, 19+len(body))
+	for i := range 16 {
+		head[i] = 0xff
+	}
+	binary.BigEndian.PutUint16(head[16:], uint16(19+len(body)))
+	head[18] = kind
+	_, err := p.conn.Write(append(head, body...))
+	return err
+}
+
+func (p *badPeer) read() (kind byte, body []byte, err error) {
+	head := make([]byte, 19)
+	if _, err := io.ReadFull(p.conn, head); err != nil {
+		return 0, nil, err
+	}
+	body = make([]byte, max(int(binary.BigEndian.Uint16(head[16:])), 19)-19)
+	_, err = io.ReadFull(p.conn, body)
+	return head[18], body, err
+}
+
+// attributes are ORIGIN, AS_PATH of the neighbor's AS, and NEXT_HOP.
+func attributes(as4 bool) []byte {
+	path := []byte{0x40, 2, 4, 2, 1, 0xfd, 0xe9}
+	if as4 {
+		path = []byte{0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xe9}
+	}
+	return append(append([]byte{0x40, 1, 1, 0}, path...), 0x40, 3, 4, 10, 0, 1, 2)
+}
+
+// update is one of RFC 4271 section 4.3.
+func update(attributes []byte, withdrawn, told []netip.Prefix) []byte {
+	w, n := nlri(withdrawn), nlri(told)
+	body := binary.BigEndian.AppendUint16(nil, uint16(len(w)))
+	body = append(body, w...)
+	body = binary.BigEndian.AppendUint16(body, uint16(len(attributes)))
+	return append(append(body, attributes...), n...)
+}
+
+func nlri(prefixes []netip.Prefix) (out []byte) {
+	for _, p := range prefixes {
+		a := p.Addr().As4()
+		out = append(append(out, byte(p.Bits())), a[:(p.Bits()+7)/8]...)
+	}
+	return out
+}
+
+// tell announces prefixes, as many in a message as it holds.
+func (p *badPeer) tell(prefixes []netip.Prefix) error {
+	for len(prefixes) > 0 {
+		n := min(len(prefixes), 800)
+		if err := p.write(msgUpdate, update(attributes(true), nil, prefixes[:n])); err != nil {
+			return err
+		}
+		prefixes = prefixes[n:]
+	}
+	return nil
+}
+
+// endOfRIB is the empty UPDATE of RFC 4724 section 2.
+func (p *badPeer) endOfRIB() error { return p.write(msgUpdate, []byte{0, 0, 0, 0}) }
+
+// prefixes are n different ones of length 24.
+func prefixes(first string, n int) []netip.Prefix {
+	a := binary.BigEndian.Uint32(netip.MustParseAddr(first).AsSlice())
+	out := make([]netip.Prefix, n)
+	for i := range out {
+		out[i] = netip.PrefixFrom(netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, a+uint32(i)<<8))), 24)
+	}
+	return out
+}

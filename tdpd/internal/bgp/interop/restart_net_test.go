@@ -1,0 +1,82 @@
+package interop
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/manycast/manycast/internal/testnet"
+	"github.com/manycast/manycast/tdpd/internal/bgp"
+)
+
+// watched is what the kernel of FRR's namespace says of routes.
+type watched struct{ p *testnet.Process }
+
+func (r *rig) watchRoutes() watched {
+	r.t.Helper()
+	p := r.peer.Start("ip", "-ts", "monitor", "route")
+	// What it says of this route shows that it listens.
+	r.eventually(func() bool {
+		_, _ = r.peer.Run("ip", "route", "replace", "203.0.113.99/32", "dev", "lo")
+		_, _ = r.peer.Run("ip", "route", "delete", "203.0.113.99/32", "dev", "lo")
+		return strings.Contains(p.Output(), "Deleted 203.0.113.99")
+	}, "ip monitor")
+	return watched{p}
+}
+
+// withdrawn counts how often the route to an address went.
+func (w watched) withdrawn(addr string) int { return strings.Count(w.p.Output(), "Deleted "+addr+" ") }
+
+// kill sends the speaker's process a signal, and waits until another one has done what it did.
+func (r *rig) kill(s unix.Signal) {
+	r.t.Helper()
+	old := r.child.PID()
+	if err := unix.Kill(old, s); err != nil {
+		r.t.Fatal(err)
+	}
+	r.eventually(func() bool { pid := r.child.PID(); return pid != 0 && pid != old }, "another process")
+	r.apply()
+}
+
+func TestNetRestart(t *testing.T) {
+	for name, signal := range map[string]unix.Signal{"killed": unix.SIGKILL, "planned": unix.SIGTERM} {
+		t.Run(name, func(t *testing.T) { restart(t, signal) })
+	}
+}
+
+// restart: the process ends, with neighbors of both families; another one takes its place, and FRR's kernel forwards without a gap.
+func restart(t *testing.T, signal unix.Signal) {
+	r := newRig(t)
+	r.d.Unicast = []bgp.Path{{Prefix: vip4}, {Prefix: vip6}}
+	f := r.unicast(frrConfig{})
+	there := func() bool {
+		a, b := f.routes("ipv4 unicast", vip4), f.routes("ipv6 unicast", vip6)
+		return len(a) == 1 && len(b) == 1 && !a[0].Stale && !b[0].Stale
+	}
+	r.eventually(there, "VIPs at FRR")
+	w := r.watchRoutes()
+	r.eventually(func() bool {
+		out4, _ := r.peer.Run("ip", "route", "show", vip4.String())
+		out6, _ := r.peer.Run("ip", "-6", "route", "show", vip6.String())
+		return out4 != "" && out6 != ""
+	}, "VIPs in the kernel")
+	begun := time.Now()
+	r.kill(signal)
+	r.established(frr4)
+	r.established(frr6)
+	r.eventually(there, "VIPs at FRR again")
+	t.Logf("%v until all is told again", time.Since(begun).Round(time.Millisecond))
+	// What FRR keeps it keeps until it hears that all was told; whatever else it does, it does when its restart time is over.
+	if n4, n6 := w.withdrawn(vip4.Addr().String()), w.withdrawn(vip6.Addr().String()); n4+n6 != 0 {
+		t.Errorf("withdrawn %d and %d times:\n%s", n4, n6, w.p.Output())
+	}
+	if text := f.bgpd.Output(); strings.Contains(text, "Cease") {
+		t.Errorf("FRR heard a Cease:\n%s", text)
+	}
+	// A path that goes afterwards does go.
+	r.d.Unicast = r.d.Unicast[1:]
+	r.apply()
+	r.eventually(func() bool { return len(f.routes("ipv4 unicast", vip4)) == 0 && w.withdrawn(vip4.Addr().String()) == 1 }, "withdrawn")
+}

@@ -7,6 +7,7 @@ import (
 	"github.com/manycast/manycast/cli/internal/cmd/allocation"
 	"github.com/manycast/manycast/cli/internal/cmd/bus"
 	"github.com/manycast/manycast/cli/internal/cmd/control"
+	"github.com/manycast/manycast/cli/internal/cmd/director"
 	"github.com/manycast/manycast/cli/internal/cmd/flow"
 	"github.com/manycast/manycast/cli/internal/cmd/group"
 	"github.com/manycast/manycast/cli/internal/cmd/igmp"
@@ -23,7 +24,7 @@ func New(f *cmdutil.Factory) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "manycast",
 		Short:         "One published address, many servers",
-		Long:          "Operate a pool of servers behind one published address: services, servers, allocations, live connections, groups, keys, labels, the bus and the lab.",
+		Long:          "Operate a pool of servers behind one published address: services, servers, directors, allocations, live connections, groups, keys, labels, the bus and the lab.",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
@@ -34,7 +35,7 @@ func New(f *cmdutil.Factory) *cobra.Command {
 	root.SetOut(f.Out)
 	root.SetErr(f.Err)
 	f.Flags(root)
-	root.AddCommand(service.New(f), server.New(f), allocation.New(f), flow.New(f), group.New(f), key.New(f), bus.New(f), igmp.New(f), control.New(f), tag.New(f),
+	root.AddCommand(service.New(f), server.New(f), director.New(f), allocation.New(f), flow.New(f), group.New(f), key.New(f), bus.New(f), igmp.New(f), control.New(f), tag.New(f),
 		tag.NewShow(f), lab.New(f))
 	return root
 }

@@ -38,6 +38,7 @@ type Request struct {
 	//	*Request_Clear
 	//	*Request_Bind
 	//	*Request_Only
+	//	*Request_Announce
 	About         isRequest_About `protobuf_oneof:"about"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -143,6 +144,15 @@ func (x *Request) GetOnly() *OnlyRequest {
 	return nil
 }
 
+func (x *Request) GetAnnounce() *AnnounceRequest {
+	if x != nil {
+		if x, ok := x.About.(*Request_Announce); ok {
+			return x.Announce
+		}
+	}
+	return nil
+}
+
 type isRequest_About interface {
 	isRequest_About()
 }
@@ -175,6 +185,10 @@ type Request_Only struct {
 	Only *OnlyRequest `protobuf:"bytes,7,opt,name=only,proto3,oneof"` // the same
 }
 
+type Request_Announce struct {
+	Announce *AnnounceRequest `protobuf:"bytes,8,opt,name=announce,proto3,oneof"` // the same, but where it only asks
+}
+
 func (*Request_Status) isRequest_About() {}
 
 func (*Request_Fecs) isRequest_About() {}
@@ -189,6 +203,8 @@ func (*Request_Bind) isRequest_About() {}
 
 func (*Request_Only) isRequest_About() {}
 
+func (*Request_Announce) isRequest_About() {}
+
 type Answer struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Router string                 `protobuf:"bytes,1,opt,name=router,proto3" json:"router,omitempty"` // who answers
@@ -200,6 +216,7 @@ type Answer struct {
 	//	*Answer_Step
 	//	*Answer_Clear
 	//	*Answer_Bind
+	//	*Answer_Announce
 	About         isAnswer_About `protobuf_oneof:"about"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -303,6 +320,15 @@ func (x *Answer) GetBind() *Bound {
 	return nil
 }
 
+func (x *Answer) GetAnnounce() *Announced {
+	if x != nil {
+		if x, ok := x.About.(*Answer_Announce); ok {
+			return x.Announce
+		}
+	}
+	return nil
+}
+
 type isAnswer_About interface {
 	isAnswer_About()
 }
@@ -331,6 +357,10 @@ type Answer_Bind struct {
 	Bind *Bound `protobuf:"bytes,7,opt,name=bind,proto3,oneof"`
 }
 
+type Answer_Announce struct {
+	Announce *Announced `protobuf:"bytes,8,opt,name=announce,proto3,oneof"`
+}
+
 func (*Answer_Status) isAnswer_About() {}
 
 func (*Answer_Fecs) isAnswer_About() {}
@@ -342,6 +372,8 @@ func (*Answer_Step) isAnswer_About() {}
 func (*Answer_Clear) isAnswer_About() {}
 
 func (*Answer_Bind) isAnswer_About() {}
+
+func (*Answer_Announce) isAnswer_About() {}
 
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2375,11 +2407,264 @@ func (x *Events) GetMissed() uint64 {
 	return 0
 }
 
+// AnnounceRequest asks what the router announces by BGP, and may change it first.
+type AnnounceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Change:
+	//
+	//	*AnnounceRequest_Drain
+	//	*AnnounceRequest_Back
+	Change        isAnnounceRequest_Change `protobuf_oneof:"change"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnnounceRequest) Reset() {
+	*x = AnnounceRequest{}
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnnounceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnnounceRequest) ProtoMessage() {}
+
+func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnnounceRequest.ProtoReflect.Descriptor instead.
+func (*AnnounceRequest) Descriptor() ([]byte, []int) {
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *AnnounceRequest) GetChange() isAnnounceRequest_Change {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+func (x *AnnounceRequest) GetDrain() bool {
+	if x != nil {
+		if x, ok := x.Change.(*AnnounceRequest_Drain); ok {
+			return x.Drain
+		}
+	}
+	return false
+}
+
+func (x *AnnounceRequest) GetBack() bool {
+	if x != nil {
+		if x, ok := x.Change.(*AnnounceRequest_Back); ok {
+			return x.Back
+		}
+	}
+	return false
+}
+
+type isAnnounceRequest_Change interface {
+	isAnnounceRequest_Change()
+}
+
+type AnnounceRequest_Drain struct {
+	Drain bool `protobuf:"varint,1,opt,name=drain,proto3,oneof"` // withdraws all, in order
+}
+
+type AnnounceRequest_Back struct {
+	Back bool `protobuf:"varint,2,opt,name=back,proto3,oneof"` // announces all again, likewise
+}
+
+func (*AnnounceRequest_Drain) isAnnounceRequest_Change() {}
+
+func (*AnnounceRequest_Back) isAnnounceRequest_Change() {}
+
+// Announced is how far coming, or going, is.
+type Announced struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Phase         string                 `protobuf:"bytes,1,opt,name=phase,proto3" json:"phase,omitempty"`                     // entering | in | leaving | withdrawn | out
+	PhaseMs       int64                  `protobuf:"varint,2,opt,name=phase_ms,json=phaseMs,proto3" json:"phase_ms,omitempty"` // how long it has been so
+	Waits         string                 `protobuf:"bytes,3,opt,name=waits,proto3" json:"waits,omitempty"`                     // for what; nothing: the phase does not end by itself
+	LeftMs        int64                  `protobuf:"varint,4,opt,name=left_ms,json=leftMs,proto3" json:"left_ms,omitempty"`    // until the next phase begins at the latest; -1: it does not by itself
+	Drained       bool                   `protobuf:"varint,5,opt,name=drained,proto3" json:"drained,omitempty"`                // by the operator
+	Forced        bool                   `protobuf:"varint,6,opt,name=forced,proto3" json:"forced,omitempty"`                  // the phase before was not waited for to the end: neighbors were not told in time
+	Vips          []*AnnouncedVIP        `protobuf:"bytes,7,rep,name=vips,proto3" json:"vips,omitempty"`                       // by address
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Announced) Reset() {
+	*x = Announced{}
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Announced) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Announced) ProtoMessage() {}
+
+func (x *Announced) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Announced.ProtoReflect.Descriptor instead.
+func (*Announced) Descriptor() ([]byte, []int) {
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Announced) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *Announced) GetPhaseMs() int64 {
+	if x != nil {
+		return x.PhaseMs
+	}
+	return 0
+}
+
+func (x *Announced) GetWaits() string {
+	if x != nil {
+		return x.Waits
+	}
+	return ""
+}
+
+func (x *Announced) GetLeftMs() int64 {
+	if x != nil {
+		return x.LeftMs
+	}
+	return 0
+}
+
+func (x *Announced) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
+}
+
+func (x *Announced) GetForced() bool {
+	if x != nil {
+		return x.Forced
+	}
+	return false
+}
+
+func (x *Announced) GetVips() []*AnnouncedVIP {
+	if x != nil {
+		return x.Vips
+	}
+	return nil
+}
+
+// AnnouncedVIP is a VIP that may be announced here.
+type AnnouncedVIP struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Announced     bool                   `protobuf:"varint,2,opt,name=announced,proto3" json:"announced,omitempty"`
+	Reach         string                 `protobuf:"bytes,3,opt,name=reach,proto3" json:"reach,omitempty"`                        // whether users who come here reach a server, in words
+	DampedMs      int64                  `protobuf:"varint,4,opt,name=damped_ms,json=dampedMs,proto3" json:"damped_ms,omitempty"` // it stays out for so long, as it has come and gone; 0: it does not
+	Flaps         uint64                 `protobuf:"varint,5,opt,name=flaps,proto3" json:"flaps,omitempty"`                       // times that it ceased to be reached
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnnouncedVIP) Reset() {
+	*x = AnnouncedVIP{}
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnnouncedVIP) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnnouncedVIP) ProtoMessage() {}
+
+func (x *AnnouncedVIP) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnnouncedVIP.ProtoReflect.Descriptor instead.
+func (*AnnouncedVIP) Descriptor() ([]byte, []int) {
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *AnnouncedVIP) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AnnouncedVIP) GetAnnounced() bool {
+	if x != nil {
+		return x.Announced
+	}
+	return false
+}
+
+func (x *AnnouncedVIP) GetReach() string {
+	if x != nil {
+		return x.Reach
+	}
+	return ""
+}
+
+func (x *AnnouncedVIP) GetDampedMs() int64 {
+	if x != nil {
+		return x.DampedMs
+	}
+	return 0
+}
+
+func (x *AnnouncedVIP) GetFlaps() uint64 {
+	if x != nil {
+		return x.Flaps
+	}
+	return 0
+}
+
 var File_proto_tdpd_v1_tdpd_proto protoreflect.FileDescriptor
 
 const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\n" +
-	"\x18proto/tdpd/v1/tdpd.proto\x12\x10manycast.tdpd.v1\x1a\x1aproto/alloc/v1/alloc.proto\x1a\x1bproto/tdpd/v1/binding.proto\"\x91\x03\n" +
+	"\x18proto/tdpd/v1/tdpd.proto\x12\x10manycast.tdpd.v1\x1a\x1aproto/alloc/v1/alloc.proto\x1a\x1bproto/tdpd/v1/binding.proto\"\xd2\x03\n" +
 	"\aRequest\x129\n" +
 	"\x06status\x18\x01 \x01(\v2\x1f.manycast.tdpd.v1.StatusRequestH\x00R\x06status\x123\n" +
 	"\x04fecs\x18\x02 \x01(\v2\x1d.manycast.tdpd.v1.FECsRequestH\x00R\x04fecs\x126\n" +
@@ -2387,8 +2672,9 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\x04step\x18\x04 \x01(\v2\x1d.manycast.tdpd.v1.StepRequestH\x00R\x04step\x126\n" +
 	"\x05clear\x18\x05 \x01(\v2\x1e.manycast.tdpd.v1.ClearRequestH\x00R\x05clear\x123\n" +
 	"\x04bind\x18\x06 \x01(\v2\x1d.manycast.tdpd.v1.BindRequestH\x00R\x04bind\x123\n" +
-	"\x04only\x18\a \x01(\v2\x1d.manycast.tdpd.v1.OnlyRequestH\x00R\x04onlyB\a\n" +
-	"\x05about\"\xcc\x02\n" +
+	"\x04only\x18\a \x01(\v2\x1d.manycast.tdpd.v1.OnlyRequestH\x00R\x04only\x12?\n" +
+	"\bannounce\x18\b \x01(\v2!.manycast.tdpd.v1.AnnounceRequestH\x00R\bannounceB\a\n" +
+	"\x05about\"\x87\x03\n" +
 	"\x06Answer\x12\x16\n" +
 	"\x06router\x18\x01 \x01(\tR\x06router\x122\n" +
 	"\x06status\x18\x02 \x01(\v2\x18.manycast.tdpd.v1.StatusH\x00R\x06status\x12,\n" +
@@ -2396,7 +2682,8 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\x05table\x18\x04 \x01(\v2\x17.manycast.tdpd.v1.TableH\x00R\x05table\x12,\n" +
 	"\x04step\x18\x05 \x01(\v2\x16.manycast.tdpd.v1.StepH\x00R\x04step\x121\n" +
 	"\x05clear\x18\x06 \x01(\v2\x19.manycast.tdpd.v1.ClearedH\x00R\x05clear\x12-\n" +
-	"\x04bind\x18\a \x01(\v2\x17.manycast.tdpd.v1.BoundH\x00R\x04bindB\a\n" +
+	"\x04bind\x18\a \x01(\v2\x17.manycast.tdpd.v1.BoundH\x00R\x04bind\x129\n" +
+	"\bannounce\x18\b \x01(\v2\x1b.manycast.tdpd.v1.AnnouncedH\x00R\bannounceB\a\n" +
 	"\x05about\"\x0f\n" +
 	"\rStatusRequest\"\x84\t\n" +
 	"\x06Status\x12\x1b\n" +
@@ -2599,7 +2886,25 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\x06Events\x12\x16\n" +
 	"\x06router\x18\x01 \x01(\tR\x06router\x12/\n" +
 	"\x06events\x18\x02 \x03(\v2\x17.manycast.tdpd.v1.EventR\x06events\x12\x16\n" +
-	"\x06missed\x18\x03 \x01(\x04R\x06missedB3Z1github.com/manycast/manycast/proto/tdpd/v1;tdpdv1b\x06proto3"
+	"\x06missed\x18\x03 \x01(\x04R\x06missed\"I\n" +
+	"\x0fAnnounceRequest\x12\x16\n" +
+	"\x05drain\x18\x01 \x01(\bH\x00R\x05drain\x12\x14\n" +
+	"\x04back\x18\x02 \x01(\bH\x00R\x04backB\b\n" +
+	"\x06change\"\xd1\x01\n" +
+	"\tAnnounced\x12\x14\n" +
+	"\x05phase\x18\x01 \x01(\tR\x05phase\x12\x19\n" +
+	"\bphase_ms\x18\x02 \x01(\x03R\aphaseMs\x12\x14\n" +
+	"\x05waits\x18\x03 \x01(\tR\x05waits\x12\x17\n" +
+	"\aleft_ms\x18\x04 \x01(\x03R\x06leftMs\x12\x18\n" +
+	"\adrained\x18\x05 \x01(\bR\adrained\x12\x16\n" +
+	"\x06forced\x18\x06 \x01(\bR\x06forced\x122\n" +
+	"\x04vips\x18\a \x03(\v2\x1e.manycast.tdpd.v1.AnnouncedVIPR\x04vips\"\x8f\x01\n" +
+	"\fAnnouncedVIP\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1c\n" +
+	"\tannounced\x18\x02 \x01(\bR\tannounced\x12\x14\n" +
+	"\x05reach\x18\x03 \x01(\tR\x05reach\x12\x1b\n" +
+	"\tdamped_ms\x18\x04 \x01(\x03R\bdampedMs\x12\x14\n" +
+	"\x05flaps\x18\x05 \x01(\x04R\x05flapsB3Z1github.com/manycast/manycast/proto/tdpd/v1;tdpdv1b\x06proto3"
 
 var (
 	file_proto_tdpd_v1_tdpd_proto_rawDescOnce sync.Once
@@ -2613,44 +2918,47 @@ func file_proto_tdpd_v1_tdpd_proto_rawDescGZIP() []byte {
 	return file_proto_tdpd_v1_tdpd_proto_rawDescData
 }
 
-var file_proto_tdpd_v1_tdpd_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_proto_tdpd_v1_tdpd_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_proto_tdpd_v1_tdpd_proto_goTypes = []any{
-	(*Request)(nil),       // 0: manycast.tdpd.v1.Request
-	(*Answer)(nil),        // 1: manycast.tdpd.v1.Answer
-	(*StatusRequest)(nil), // 2: manycast.tdpd.v1.StatusRequest
-	(*Status)(nil),        // 3: manycast.tdpd.v1.Status
-	(*Steered)(nil),       // 4: manycast.tdpd.v1.Steered
-	(*Interface)(nil),     // 5: manycast.tdpd.v1.Interface
-	(*Adjacency)(nil),     // 6: manycast.tdpd.v1.Adjacency
-	(*Neighbor)(nil),      // 7: manycast.tdpd.v1.Neighbor
-	(*Agreed)(nil),        // 8: manycast.tdpd.v1.Agreed
-	(*Labels)(nil),        // 9: manycast.tdpd.v1.Labels
-	(*Forwarding)(nil),    // 10: manycast.tdpd.v1.Forwarding
-	(*FECsRequest)(nil),   // 11: manycast.tdpd.v1.FECsRequest
-	(*FECs)(nil),          // 12: manycast.tdpd.v1.FECs
-	(*FEC)(nil),           // 13: manycast.tdpd.v1.FEC
-	(*Binding)(nil),       // 14: manycast.tdpd.v1.Binding
-	(*NextHop)(nil),       // 15: manycast.tdpd.v1.NextHop
-	(*TableRequest)(nil),  // 16: manycast.tdpd.v1.TableRequest
-	(*Table)(nil),         // 17: manycast.tdpd.v1.Table
-	(*Entry)(nil),         // 18: manycast.tdpd.v1.Entry
-	(*StepRequest)(nil),   // 19: manycast.tdpd.v1.StepRequest
-	(*Step)(nil),          // 20: manycast.tdpd.v1.Step
-	(*ClearRequest)(nil),  // 21: manycast.tdpd.v1.ClearRequest
-	(*Cleared)(nil),       // 22: manycast.tdpd.v1.Cleared
-	(*BindRequest)(nil),   // 23: manycast.tdpd.v1.BindRequest
-	(*OnlyRequest)(nil),   // 24: manycast.tdpd.v1.OnlyRequest
-	(*Bound)(nil),         // 25: manycast.tdpd.v1.Bound
-	(*Event)(nil),         // 26: manycast.tdpd.v1.Event
-	(*Events)(nil),        // 27: manycast.tdpd.v1.Events
-	nil,                   // 28: manycast.tdpd.v1.Status.HellosRefusedEntry
-	nil,                   // 29: manycast.tdpd.v1.Status.UserBindingsRefusedEntry
-	nil,                   // 30: manycast.tdpd.v1.Status.TaglessEntry
-	nil,                   // 31: manycast.tdpd.v1.Status.FastPathEntry
-	nil,                   // 32: manycast.tdpd.v1.Neighbor.SentEntry
-	nil,                   // 33: manycast.tdpd.v1.Neighbor.ReceivedEntry
-	(*v1.Epoch)(nil),      // 34: manycast.alloc.v1.Epoch
-	(*UserBinding)(nil),   // 35: manycast.tdpd.v1.UserBinding
+	(*Request)(nil),         // 0: manycast.tdpd.v1.Request
+	(*Answer)(nil),          // 1: manycast.tdpd.v1.Answer
+	(*StatusRequest)(nil),   // 2: manycast.tdpd.v1.StatusRequest
+	(*Status)(nil),          // 3: manycast.tdpd.v1.Status
+	(*Steered)(nil),         // 4: manycast.tdpd.v1.Steered
+	(*Interface)(nil),       // 5: manycast.tdpd.v1.Interface
+	(*Adjacency)(nil),       // 6: manycast.tdpd.v1.Adjacency
+	(*Neighbor)(nil),        // 7: manycast.tdpd.v1.Neighbor
+	(*Agreed)(nil),          // 8: manycast.tdpd.v1.Agreed
+	(*Labels)(nil),          // 9: manycast.tdpd.v1.Labels
+	(*Forwarding)(nil),      // 10: manycast.tdpd.v1.Forwarding
+	(*FECsRequest)(nil),     // 11: manycast.tdpd.v1.FECsRequest
+	(*FECs)(nil),            // 12: manycast.tdpd.v1.FECs
+	(*FEC)(nil),             // 13: manycast.tdpd.v1.FEC
+	(*Binding)(nil),         // 14: manycast.tdpd.v1.Binding
+	(*NextHop)(nil),         // 15: manycast.tdpd.v1.NextHop
+	(*TableRequest)(nil),    // 16: manycast.tdpd.v1.TableRequest
+	(*Table)(nil),           // 17: manycast.tdpd.v1.Table
+	(*Entry)(nil),           // 18: manycast.tdpd.v1.Entry
+	(*StepRequest)(nil),     // 19: manycast.tdpd.v1.StepRequest
+	(*Step)(nil),            // 20: manycast.tdpd.v1.Step
+	(*ClearRequest)(nil),    // 21: manycast.tdpd.v1.ClearRequest
+	(*Cleared)(nil),         // 22: manycast.tdpd.v1.Cleared
+	(*BindRequest)(nil),     // 23: manycast.tdpd.v1.BindRequest
+	(*OnlyRequest)(nil),     // 24: manycast.tdpd.v1.OnlyRequest
+	(*Bound)(nil),           // 25: manycast.tdpd.v1.Bound
+	(*Event)(nil),           // 26: manycast.tdpd.v1.Event
+	(*Events)(nil),          // 27: manycast.tdpd.v1.Events
+	(*AnnounceRequest)(nil), // 28: manycast.tdpd.v1.AnnounceRequest
+	(*Announced)(nil),       // 29: manycast.tdpd.v1.Announced
+	(*AnnouncedVIP)(nil),    // 30: manycast.tdpd.v1.AnnouncedVIP
+	nil,                     // 31: manycast.tdpd.v1.Status.HellosRefusedEntry
+	nil,                     // 32: manycast.tdpd.v1.Status.UserBindingsRefusedEntry
+	nil,                     // 33: manycast.tdpd.v1.Status.TaglessEntry
+	nil,                     // 34: manycast.tdpd.v1.Status.FastPathEntry
+	nil,                     // 35: manycast.tdpd.v1.Neighbor.SentEntry
+	nil,                     // 36: manycast.tdpd.v1.Neighbor.ReceivedEntry
+	(*v1.Epoch)(nil),        // 37: manycast.alloc.v1.Epoch
+	(*UserBinding)(nil),     // 38: manycast.tdpd.v1.UserBinding
 }
 var file_proto_tdpd_v1_tdpd_proto_depIdxs = []int32{
 	2,  // 0: manycast.tdpd.v1.Request.status:type_name -> manycast.tdpd.v1.StatusRequest
@@ -2660,40 +2968,43 @@ var file_proto_tdpd_v1_tdpd_proto_depIdxs = []int32{
 	21, // 4: manycast.tdpd.v1.Request.clear:type_name -> manycast.tdpd.v1.ClearRequest
 	23, // 5: manycast.tdpd.v1.Request.bind:type_name -> manycast.tdpd.v1.BindRequest
 	24, // 6: manycast.tdpd.v1.Request.only:type_name -> manycast.tdpd.v1.OnlyRequest
-	3,  // 7: manycast.tdpd.v1.Answer.status:type_name -> manycast.tdpd.v1.Status
-	12, // 8: manycast.tdpd.v1.Answer.fecs:type_name -> manycast.tdpd.v1.FECs
-	17, // 9: manycast.tdpd.v1.Answer.table:type_name -> manycast.tdpd.v1.Table
-	20, // 10: manycast.tdpd.v1.Answer.step:type_name -> manycast.tdpd.v1.Step
-	22, // 11: manycast.tdpd.v1.Answer.clear:type_name -> manycast.tdpd.v1.Cleared
-	25, // 12: manycast.tdpd.v1.Answer.bind:type_name -> manycast.tdpd.v1.Bound
-	5,  // 13: manycast.tdpd.v1.Status.interfaces:type_name -> manycast.tdpd.v1.Interface
-	7,  // 14: manycast.tdpd.v1.Status.neighbors:type_name -> manycast.tdpd.v1.Neighbor
-	28, // 15: manycast.tdpd.v1.Status.hellos_refused:type_name -> manycast.tdpd.v1.Status.HellosRefusedEntry
-	9,  // 16: manycast.tdpd.v1.Status.labels:type_name -> manycast.tdpd.v1.Labels
-	10, // 17: manycast.tdpd.v1.Status.forwarding:type_name -> manycast.tdpd.v1.Forwarding
-	4,  // 18: manycast.tdpd.v1.Status.steered:type_name -> manycast.tdpd.v1.Steered
-	29, // 19: manycast.tdpd.v1.Status.user_bindings_refused:type_name -> manycast.tdpd.v1.Status.UserBindingsRefusedEntry
-	30, // 20: manycast.tdpd.v1.Status.tagless:type_name -> manycast.tdpd.v1.Status.TaglessEntry
-	31, // 21: manycast.tdpd.v1.Status.fast_path:type_name -> manycast.tdpd.v1.Status.FastPathEntry
-	34, // 22: manycast.tdpd.v1.Steered.epoch:type_name -> manycast.alloc.v1.Epoch
-	8,  // 23: manycast.tdpd.v1.Neighbor.agreed:type_name -> manycast.tdpd.v1.Agreed
-	6,  // 24: manycast.tdpd.v1.Neighbor.adjacencies:type_name -> manycast.tdpd.v1.Adjacency
-	32, // 25: manycast.tdpd.v1.Neighbor.sent:type_name -> manycast.tdpd.v1.Neighbor.SentEntry
-	33, // 26: manycast.tdpd.v1.Neighbor.received:type_name -> manycast.tdpd.v1.Neighbor.ReceivedEntry
-	13, // 27: manycast.tdpd.v1.FECs.fecs:type_name -> manycast.tdpd.v1.FEC
-	15, // 28: manycast.tdpd.v1.FEC.hops:type_name -> manycast.tdpd.v1.NextHop
-	14, // 29: manycast.tdpd.v1.FEC.remote:type_name -> manycast.tdpd.v1.Binding
-	14, // 30: manycast.tdpd.v1.FEC.sent:type_name -> manycast.tdpd.v1.Binding
-	18, // 31: manycast.tdpd.v1.Table.entries:type_name -> manycast.tdpd.v1.Entry
-	15, // 32: manycast.tdpd.v1.Entry.hops:type_name -> manycast.tdpd.v1.NextHop
-	15, // 33: manycast.tdpd.v1.Step.hops:type_name -> manycast.tdpd.v1.NextHop
-	35, // 34: manycast.tdpd.v1.BindRequest.binding:type_name -> manycast.tdpd.v1.UserBinding
-	26, // 35: manycast.tdpd.v1.Events.events:type_name -> manycast.tdpd.v1.Event
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	28, // 7: manycast.tdpd.v1.Request.announce:type_name -> manycast.tdpd.v1.AnnounceRequest
+	3,  // 8: manycast.tdpd.v1.Answer.status:type_name -> manycast.tdpd.v1.Status
+	12, // 9: manycast.tdpd.v1.Answer.fecs:type_name -> manycast.tdpd.v1.FECs
+	17, // 10: manycast.tdpd.v1.Answer.table:type_name -> manycast.tdpd.v1.Table
+	20, // 11: manycast.tdpd.v1.Answer.step:type_name -> manycast.tdpd.v1.Step
+	22, // 12: manycast.tdpd.v1.Answer.clear:type_name -> manycast.tdpd.v1.Cleared
+	25, // 13: manycast.tdpd.v1.Answer.bind:type_name -> manycast.tdpd.v1.Bound
+	29, // 14: manycast.tdpd.v1.Answer.announce:type_name -> manycast.tdpd.v1.Announced
+	5,  // 15: manycast.tdpd.v1.Status.interfaces:type_name -> manycast.tdpd.v1.Interface
+	7,  // 16: manycast.tdpd.v1.Status.neighbors:type_name -> manycast.tdpd.v1.Neighbor
+	31, // 17: manycast.tdpd.v1.Status.hellos_refused:type_name -> manycast.tdpd.v1.Status.HellosRefusedEntry
+	9,  // 18: manycast.tdpd.v1.Status.labels:type_name -> manycast.tdpd.v1.Labels
+	10, // 19: manycast.tdpd.v1.Status.forwarding:type_name -> manycast.tdpd.v1.Forwarding
+	4,  // 20: manycast.tdpd.v1.Status.steered:type_name -> manycast.tdpd.v1.Steered
+	32, // 21: manycast.tdpd.v1.Status.user_bindings_refused:type_name -> manycast.tdpd.v1.Status.UserBindingsRefusedEntry
+	33, // 22: manycast.tdpd.v1.Status.tagless:type_name -> manycast.tdpd.v1.Status.TaglessEntry
+	34, // 23: manycast.tdpd.v1.Status.fast_path:type_name -> manycast.tdpd.v1.Status.FastPathEntry
+	37, // 24: manycast.tdpd.v1.Steered.epoch:type_name -> manycast.alloc.v1.Epoch
+	8,  // 25: manycast.tdpd.v1.Neighbor.agreed:type_name -> manycast.tdpd.v1.Agreed
+	6,  // 26: manycast.tdpd.v1.Neighbor.adjacencies:type_name -> manycast.tdpd.v1.Adjacency
+	35, // 27: manycast.tdpd.v1.Neighbor.sent:type_name -> manycast.tdpd.v1.Neighbor.SentEntry
+	36, // 28: manycast.tdpd.v1.Neighbor.received:type_name -> manycast.tdpd.v1.Neighbor.ReceivedEntry
+	13, // 29: manycast.tdpd.v1.FECs.fecs:type_name -> manycast.tdpd.v1.FEC
+	15, // 30: manycast.tdpd.v1.FEC.hops:type_name -> manycast.tdpd.v1.NextHop
+	14, // 31: manycast.tdpd.v1.FEC.remote:type_name -> manycast.tdpd.v1.Binding
+	14, // 32: manycast.tdpd.v1.FEC.sent:type_name -> manycast.tdpd.v1.Binding
+	18, // 33: manycast.tdpd.v1.Table.entries:type_name -> manycast.tdpd.v1.Entry
+	15, // 34: manycast.tdpd.v1.Entry.hops:type_name -> manycast.tdpd.v1.NextHop
+	15, // 35: manycast.tdpd.v1.Step.hops:type_name -> manycast.tdpd.v1.NextHop
+	38, // 36: manycast.tdpd.v1.BindRequest.binding:type_name -> manycast.tdpd.v1.UserBinding
+	26, // 37: manycast.tdpd.v1.Events.events:type_name -> manycast.tdpd.v1.Event
+	30, // 38: manycast.tdpd.v1.Announced.vips:type_name -> manycast.tdpd.v1.AnnouncedVIP
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_proto_tdpd_v1_tdpd_proto_init() }
@@ -2710,6 +3021,7 @@ func file_proto_tdpd_v1_tdpd_proto_init() {
 		(*Request_Clear)(nil),
 		(*Request_Bind)(nil),
 		(*Request_Only)(nil),
+		(*Request_Announce)(nil),
 	}
 	file_proto_tdpd_v1_tdpd_proto_msgTypes[1].OneofWrappers = []any{
 		(*Answer_Status)(nil),
@@ -2718,18 +3030,23 @@ func file_proto_tdpd_v1_tdpd_proto_init() {
 		(*Answer_Step)(nil),
 		(*Answer_Clear)(nil),
 		(*Answer_Bind)(nil),
+		(*Answer_Announce)(nil),
 	}
 	file_proto_tdpd_v1_tdpd_proto_msgTypes[13].OneofWrappers = []any{}
 	file_proto_tdpd_v1_tdpd_proto_msgTypes[15].OneofWrappers = []any{}
 	file_proto_tdpd_v1_tdpd_proto_msgTypes[18].OneofWrappers = []any{}
 	file_proto_tdpd_v1_tdpd_proto_msgTypes[19].OneofWrappers = []any{}
+	file_proto_tdpd_v1_tdpd_proto_msgTypes[28].OneofWrappers = []any{
+		(*AnnounceRequest_Drain)(nil),
+		(*AnnounceRequest_Back)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_tdpd_v1_tdpd_proto_rawDesc), len(file_proto_tdpd_v1_tdpd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

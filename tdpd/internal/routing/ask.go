@@ -34,7 +34,13 @@ func (l *Loop) Status(ctx context.Context) (s Status, err error) {
 	return s, err
 }
 
-// Drain begins to withdraw what is announced, or, with back, to announce it again. Status says how far it is.
+// Progress says how far coming in, or going, is.
+func (l *Loop) Progress(ctx context.Context) (p announcing.Progress, err error) {
+	err = l.Do(ctx, func(now time.Time) { p = l.announcing.Progress(now) })
+	return p, err
+}
+
+// Drain begins to withdraw what is announced, or, with back, to announce it again. Progress says how far it is.
 func (l *Loop) Drain(ctx context.Context, back bool) error {
 	return l.Do(ctx, func(now time.Time) {
 		if back {

@@ -19,6 +19,9 @@ const pageMost = 2000
 // Ask answers a request, and does what it wants done. It may be called from any goroutine while Run runs; otherwise it waits for the
 // end of ctx.
 func (s *Service) Ask(ctx context.Context, r *tdpdv1.Request) (*tdpdv1.Answer, error) {
+	if a := r.GetAnnounce(); a != nil {
+		return s.askAnnounce(ctx, a)
+	}
 	answer := &tdpdv1.Answer{Router: s.Config.Name}
 	work, err := s.asked(r, answer)
 	if err != nil {

@@ -1,6 +1,8 @@
 package service
 
 import (
+	"context"
+	"errors"
 	"net/netip"
 	"path/filepath"
 	"sync"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/epoch"
+	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 	"github.com/manycast/manycast/tdpd/internal/announcing"
 	"github.com/manycast/manycast/tdpd/internal/bgp"
 	"github.com/manycast/manycast/tdpd/internal/bgppolicy"
@@ -126,5 +129,45 @@ func TestWhatBGPNeighborsMayKnow(t *testing.T) {
 			t.Errorf("its tree goes on by BGP's label: %v, and is told back: %+v", hops, v.Hosts)
 		}
 		stopAll(t, r)
+	})
+}
+
+// announcer is drained, and says so.
+type announcer struct{ progress announcing.Progress }
+
+func (a *announcer) Drain(_ context.Context, back bool) error {
+	p := &a.progress
+	if p.Drained = !back; p.Drained {
+		p.Phase, p.Waits, p.Until = announcing.Leaving, announcing.ForSettling, time.Now().Add(5*time.Second)
+	}
+	return nil
+}
+
+func (a *announcer) Progress(context.Context) (announcing.Progress, error) { return a.progress, nil }
+
+func TestAskWhatIsAnnounced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ask := func(r *router, q *tdpdv1.AnnounceRequest) (*tdpdv1.Announced, error) {
+			answer, err := r.Ask(t.Context(), &tdpdv1.Request{About: &tdpdv1.Request_Announce{Announce: q}})
+			return answer.GetAnnounce(), err
+		}
+		f, a := transport.NewFabric(), &announcer{}
+		r1 := begin(t, f, "r1", "1.1.1.1", filepath.Join(t.TempDir(), "1"), kernel.State{})
+		r2 := begin(t, f, "r2", "2.2.2.2", filepath.Join(t.TempDir(), "2"), kernel.State{}, func(o *Options) { o.Announcer = a })
+		if _, err := ask(r1, &tdpdv1.AnnounceRequest{}); !errors.Is(err, errNoBGP) {
+			t.Errorf("a router without BGP: %v", err)
+		}
+		got, err := ask(r2, &tdpdv1.AnnounceRequest{})
+		if err != nil || got.GetPhase() != "entering" || got.GetLeftMs() != -1 || a.progress.Drained {
+			t.Errorf("%v, %v", got, err)
+		}
+		got, err = ask(r2, &tdpdv1.AnnounceRequest{Change: &tdpdv1.AnnounceRequest_Drain{Drain: true}})
+		if err != nil || got.GetPhase() != "leaving" || got.GetLeftMs() != 5000 || !got.GetDrained() || got.GetWaits() != "neighbors to converge" {
+			t.Errorf("%v, %v", got, err)
+		}
+		if _, err = ask(r2, &tdpdv1.AnnounceRequest{Change: &tdpdv1.AnnounceRequest_Back{Back: true}}); err != nil || a.progress.Drained {
+			t.Errorf("back: %v, drained %v", err, a.progress.Drained)
+		}
+		stopAll(t, r1, r2)
 	})
 }

@@ -81,6 +81,8 @@ type Options struct {
 	Learned <-chan bgppolicy.Changes
 	// Say is called by the loop with what BGP neighbors may be to know, when that has changed, and does not wait; nil: nobody is told.
 	Say func(routing.View)
+	// Announcer is asked what is announced by BGP; nil: nothing is.
+	Announcer Announcer
 	// FlowRules: Say is told whose users are whose, too.
 	FlowRules bool
 	// Publish is called by the loop for each event that others may want to know of, and does not wait; nil: nobody does.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -188,6 +189,11 @@ func (l *Loop) pin(ctx context.Context, a Pin) {
 	ctx, cancel := context.WithTimeout(ctx, pinWait)
 	defer cancel()
 	connected, err := l.cfg.Connected(ctx, a.Service.VIPs(), a.Service.Ports)
+	if err == nil {
+		var flows []netip.AddrPort
+		flows, err = l.cfg.Plane.FlowUsers(a.Service.VIPs(), a.Service.Ports)
+		connected = append(connected, flows...)
+	}
 	if err != nil {
 		l.cfg.Log.Warn("users are not pinned before they go", "service", a.Service.Name, "err", err)
 	} else {

@@ -24,6 +24,7 @@ type forwards struct {
 	known    map[Flow]bool
 	injected [][]byte
 	strays   chan Stray
+	users    []netip.AddrPort // of flows of UDP
 }
 
 func newForwards() forwards {
@@ -221,4 +222,18 @@ func (f *forwards) open() {
 	if f.ended {
 		f.ended, f.strays = false, make(chan Stray, 64)
 	}
+}
+
+// FlowUsers returns what SetFlowUsers said.
+func (f *forwards) FlowUsers([]netip.Addr, []Port) ([]netip.AddrPort, error) {
+	f.lock.Lock()
+	defer f.lock.Unlock()
+	return slices.Clone(f.users), nil
+}
+
+// SetFlowUsers says what FlowUsers answers.
+func (f *forwards) SetFlowUsers(users []netip.AddrPort) {
+	f.lock.Lock()
+	defer f.lock.Unlock()
+	f.users = users
 }

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,6 +31,34 @@ func (k flowMapKey) flow() Flow {
 		return netip.AddrPortFrom(netip.AddrFrom16(address).Unmap(), binary.BigEndian.Uint16(port[:]))
 	}
 	return Flow{User: at(k.User, k.UserPort), VIP: at(k.VIP, k.VIPPort)}
+}
+
+// flowsBatch is how many flows are read at a time: no bucket of the map has more.
+const flowsBatch = 4096
+
+// FlowUsers reads what the program has seen.
+func (a *agent) FlowUsers(vips []netip.Addr, ports []Port) (users []netip.AddrPort, err error) {
+	now, err := sinceBoot()
+	if err != nil {
+		return nil, err
+	}
+	var cursor ebpf.MapBatchCursor
+	keys, times := make([]flowMapKey, flowsBatch), make([]uint64, flowsBatch)
+	for {
+		n, err := a.coll.Maps[agentMapSeen].BatchLookup(&cursor, keys, times, nil)
+		for i, k := range keys[:n] {
+			f := k.flow()
+			if now-time.Duration(times[i]) < a.config.Forward.Idle && slices.Contains(vips, f.VIP.Addr()) && slices.Contains(ports, Port{Proto: "udp", Number: f.VIP.Port()}) {
+				users = append(users, f.User)
+			}
+		}
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return users, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read flows of UDP: %w", err)
+		}
+	}
 }
 
 const (

@@ -78,6 +78,8 @@ type Forwarder interface {
 	Inject(frame []byte) error
 	// Knows reports whether the kernel's socket table has the connection: a request or TIME-WAIT is one, a listener is not.
 	Knows(flow Flow) (bool, error)
+	// FlowUsers are the users of the flows of UDP to one of vips and one of ports that are known here, one for each flow.
+	FlowUsers(vips []netip.Addr, ports []Port) ([]netip.AddrPort, error)
 }
 
 // Bounds of what is held.

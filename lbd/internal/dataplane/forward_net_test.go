@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"io"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -110,7 +111,30 @@ func TestNetForwardFlowsOfUDP(t *testing.T) {
 			if n := s.counters("a").ForwardReturned; n != 2 {
 				t.Errorf("a returned %d packets, want the first ones of two flows", n)
 			}
+			for name, conn := range map[string]net.Conn{"a": one, "b": two, "c": three} {
+				users, err := s.planes[name].FlowUsers([]netip.Addr{addr(vip)}, []Port{tcp(80), udp(53)})
+				if want := netip.MustParseAddrPort(conn.LocalAddr().String()); err != nil || !slices.Equal(users, []netip.AddrPort{want}) {
+					t.Errorf("%s has flows of %v, %v, want that of %v", name, users, err, want)
+				}
+			}
+			others, err := s.planes["a"].FlowUsers([]netip.Addr{addr(vip)}, []Port{tcp(53), udp(80)})
+			if err != nil || len(others) > 0 {
+				t.Errorf("flows to other ports: %v, %v", others, err)
+			}
 		})
+	}
+}
+
+// A new flow is the owner's also where the last of the former owners stands by for it.
+func TestNetForwardFlowsOfUDPPastStandbys(t *testing.T) {
+	s := newSite(t, "a", "b")
+	s.start("a")
+	s.move("b")
+	standby := s.service("a")
+	standby.Accept = everybody
+	s.in("a", func() error { return s.planes["a"].Set([]AgentService{standby}) })
+	if got := s.question(s.dialUDP(testVIP)); got != "b" {
+		t.Errorf("answered by %s, want the owner", got)
 	}
 }
 

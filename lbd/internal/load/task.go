@@ -21,6 +21,7 @@ type Plane interface {
 	Senders() (map[netip.Addr][]dataplane.Sender, error)
 	Shed(group netip.Addr, share int) error
 	Shedding(group netip.Addr) (share int, err error)
+	FlowUsers(vips []netip.Addr, ports []dataplane.Port) ([]netip.AddrPort, error)
 }
 
 // Sources are what a Task measures by.
@@ -125,7 +126,7 @@ func (t *Task) read(ctx context.Context, now time.Time, serving []agent.Serving)
 	return r, true
 }
 
-// countKept adds what is kept of users who moved. Of a service whose users cannot be read nothing is said: it counts as if all were kept.
+// countKept adds what is kept of users who moved, connections of TCP and flows of UDP. Of a service whose users cannot be read nothing is said: it counts as if all were kept.
 func (t *Task) countKept(ctx context.Context, serving []agent.Serving, loads map[string]alloc.Load) {
 	for _, s := range serving {
 		l, known := loads[s.Name]
@@ -138,6 +139,11 @@ func (t *Task) countKept(ctx context.Context, serving []agent.Serving, loads map
 			if connected, err = t.sources.Users(ctx, s.VIPs(), s.Ports); t.failed(socketTable, err) {
 				continue
 			}
+			flows, err := t.sources.Plane.FlowUsers(s.VIPs(), s.Ports)
+			if t.failed(plane, err) {
+				continue
+			}
+			connected = append(connected, flows...)
 		}
 		if s.Pin != nil {
 			s.Pin(slices.Values(connected))

@@ -332,6 +332,12 @@ func TestKeptIsReported(t *testing.T) {
 		if l, _ := b.load(); l.Kept == nil || l.Kept.Connections != 2 {
 			t.Errorf("kept: %+v, want two connections", l.Kept)
 		}
+		b.plane.SetFlowUsers([]netip.AddrPort{user})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if l, _ := b.load(); l.Kept == nil || l.Kept.Connections != 3 {
+			t.Errorf("kept: %+v, want two connections and a flow of UDP", l.Kept)
+		}
 		b.set(func() { fail = errors.New("no socket table") })
 		time.Sleep(time.Second)
 		synctest.Wait()

@@ -243,7 +243,7 @@ static __always_inline enum decision by_chain(struct arrival *a)
 	}
 	if (a->kind == TCP && c->ask)
 		return STRAY;
-	if (a->kind == UDP && !a->is_straight && !a->is_mine && c->owner)
+	if (a->kind == UDP && !a->is_straight && c->owner) /* also where this server stands by */
 		return to_server(a, c->owner, FINAL, RETURN);
 	/* A server that knows more says that it is this one's, which does not know it yet: it comes again. */
 	if (a->kind == TCP && !a->is_straight && !a->is_mine && a->epoch == STRAIGHT)

@@ -43,6 +43,22 @@ type Handover struct {
 	State *Sizes `json:"state_bytes,omitempty"` // of connections that were transferred
 
 	Relay Relayed `json:"relay"` // of the connections those to a server behind a relay
+	UDP   Flows   `json:"udp"`
+}
+
+// Flows is what became of flows of UDP.
+type Flows struct {
+	Flows          int `json:"flows"`
+	Moves          int `json:"moves"` // their user went to another server while they went on
+	Reset          int `json:"reset"` // another server answered, which strategy reset allows
+	Broken         int `json:"broken"`
+	LostWithServer int `json:"lost_with_server"`
+	Strange        int `json:"strange"` // began at a server whose user theirs was not
+	Sent           int `json:"sent"`    // datagrams
+	Lost           int `json:"lost"`
+	Doubled        int `json:"doubled"` // answered twice, by one server: a flow that two answer is over
+
+	Wrong []traffic.Event `json:"-"` // those that are broken or strange
 }
 
 // Relayed is what became of HTTP connections to a server that cannot move them itself.
@@ -138,7 +154,7 @@ func (t *Tally) keeps(opened time.Time) bool {
 	return false
 }
 
-// Handovers judges connections by the strategy that was in force; broken has those that nothing excuses.
+// Handovers judges connections and flows by the strategy that was in force; broken has the connections that nothing excuses.
 func (t *Tally) Handovers() (by map[string]Handover, broken map[string][]traffic.Event) {
 	by, broken = map[string]Handover{}, map[string][]traffic.Event{}
 	moves := t.userMoves()
@@ -156,6 +172,7 @@ func (t *Tally) Handovers() (by map[string]Handover, broken map[string][]traffic
 		h.Connections, h.Reset, h.Broken, h.LostWithServer = len(closes), c.Reset, c.Broken, c.LostWithServer
 		h.State = p.States.Sizes()
 		h.Relay = t.relayed(p, closes, moves)
+		h.UDP = t.udp(p, moves)
 		t.blackouts(&h, p, moves)
 		by[p.Strategy] = h
 	}
@@ -194,6 +211,39 @@ func (t *Tally) relayed(p Period, closes []traffic.Event, moves map[netip.Addr][
 		before[on] = e.Server
 	}
 	return r
+}
+
+// udp judges flows.
+func (t *Tally) udp(p Period, moves map[netip.Addr][]time.Time) (f Flows) {
+	for _, e := range t.flows {
+		if !p.has(e.Start) {
+			continue
+		}
+		var c Connections
+		t.judge([]traffic.Event{e}, &c)
+		f.Flows++
+		f.Moves += movesOf(e, moves[e.User])
+		f.Reset, f.Broken, f.LostWithServer = f.Reset+c.Reset, f.Broken+c.Broken, f.LostWithServer+c.LostWithServer
+		f.Sent, f.Lost, f.Doubled = f.Sent+e.Datagrams.Sent, f.Lost+e.Datagrams.Sent-e.Datagrams.Answered, f.Doubled+e.Datagrams.Doubled
+		isStrange := t.strange(e)
+		if isStrange {
+			f.Strange++
+		}
+		if isStrange || c.Broken > 0 {
+			f.Wrong = append(f.Wrong, e)
+		}
+	}
+	return f
+}
+
+// strange: a flow began at a server that did not own its user then. While the owner is dead whoever has the user's other flows may answer.
+func (t *Tally) strange(e traffic.Event) bool {
+	for _, d := range t.Deaths {
+		if t.Timeline.Owner(e.User, d.At) == d.Server && e.Start.After(d.At.Add(-Settle)) && (d.Back.IsZero() || e.Start.Before(d.Back)) {
+			return false
+		}
+	}
+	return e.Server != "" && !t.Timeline.Owned(e.Server, e.User, e.Start, e.Start)
 }
 
 // has says whether the strategy was in force.

@@ -150,6 +150,45 @@ func TestRelayedConnections(t *testing.T) {
 	}
 }
 
+func TestFlows(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		server   string
+		how      traffic.How
+		from, to float64
+		reset    Flows // under strategy reset
+		keeps    Flows // under the others
+	}{
+		{"there all the time", "s1", traffic.Own, 2, 29, Flows{Moves: 2}, Flows{Moves: 2}},
+		{"another server went on after a move", "s1", traffic.Other, 2, 10.2, Flows{Moves: 1, Reset: 1}, Flows{Moves: 1, Broken: 1}},
+		{"another server went on without one", "s1", traffic.Other, 2, 5, Flows{Broken: 1}, Flows{Broken: 1}},
+		{"silent after a move", "s1", traffic.Timeout, 2, 11.2, Flows{Moves: 1, Broken: 1}, Flows{Moves: 1, Broken: 1}},
+		{"at the dead server", "s2", traffic.Timeout, 12, 22, Flows{Moves: 1, LostWithServer: 1}, Flows{Moves: 1, LostWithServer: 1}},
+		{"began at another server", "s2", traffic.Own, 4, 5, Flows{Strange: 1}, Flows{Strange: 1}},
+		{"began just before the move", "s1", traffic.Own, 9.9, 10.5, Flows{Moves: 1}, Flows{Moves: 1}},
+		{"some came twice", "s1", traffic.Own, 4, 5, Flows{Doubled: 1}, Flows{Doubled: 1}},
+		{"never answered", "", traffic.Timeout, 4, 5, Flows{Broken: 1}, Flows{Broken: 1}},
+	} {
+		for strategy, want := range map[string]Flows{Reset: tt.reset, "pin": tt.keeps} {
+			tally := under(strategy)
+			tally.Add(closed(alice, "s1", traffic.Own, 2, 29)) // who moves is known of those who had connections
+			tally.Add(traffic.Event{
+				Kind: traffic.Flow, User: alice, Server: tt.server, How: tt.how, Start: at(tt.from), End: at(tt.to),
+				Datagrams: &traffic.Datagrams{Sent: 9, Answered: 7, Doubled: want.Doubled},
+			})
+			by, _ := tally.Handovers()
+			got := by[strategy].UDP
+			if len(got.Wrong) != want.Broken+want.Strange {
+				t.Errorf("%s, %s: wrong are %v", tt.name, strategy, got.Wrong)
+			}
+			got.Wrong, want.Flows, want.Sent, want.Lost = nil, 1, 9, 2
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s, %s: %s", tt.name, strategy, diff)
+			}
+		}
+	}
+}
+
 func TestStatesOfServers(t *testing.T) {
 	var s States
 	if s.Sizes() != nil {

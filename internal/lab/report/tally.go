@@ -34,6 +34,7 @@ type Tally struct {
 	requests []traffic.Event // in the order of their ends
 	closes   []traffic.Event
 	silences []traffic.Event // of streams
+	flows    []traffic.Event
 }
 
 // Add takes one event of the users.
@@ -45,6 +46,8 @@ func (t *Tally) Add(e traffic.Event) {
 		t.closes = append(t.closes, e)
 	case traffic.Request:
 		t.requests = append(t.requests, e)
+	case traffic.Flow:
+		t.flows = append(t.flows, e)
 	case traffic.Wait, traffic.Switch:
 		t.silences = append(t.silences, e)
 	}
@@ -149,12 +152,19 @@ func (t *Tally) standsIn(server string, user netip.Addr, d Death) bool {
 	return server != "" && t.Timeline.Owner(user, d.At) == d.Server && t.Timeline.Standby(user, d.At) == server
 }
 
-// lost: the connection was there when its server died, and its end was seen before all was as before. One that outlives moves may just
+// waits is how long a user waits for an answer until it gives a connection up.
+const waits = 2 * time.Second
+
+// lost: the connection was there when its server died, and its end was seen, or its user began to wait, before all was as before. One that outlives moves may just
 // have been handed over, to the dead server or by it.
 func (t *Tally) lost(server string, e traffic.Event) bool {
 	for _, d := range t.Deaths {
+		back := d.Back
+		if !back.IsZero() && e.How == traffic.Timeout {
+			back = back.Add(waits)
+		}
 		had := d.Server == server || t.keeps(e.Start) && t.handedOver(e.User, d)
-		if had && !e.Start.After(d.Gone) && e.End.After(d.At) && (d.Back.IsZero() || !e.End.After(d.Back)) {
+		if had && !e.Start.After(d.Gone) && e.End.After(d.At) && (back.IsZero() || !e.End.After(back)) {
 			return true
 		}
 	}
@@ -229,28 +239,41 @@ func (t *Tally) answeredFor(e traffic.Event) bool {
 // Share is a server's part of the answers between from and to.
 type Share struct {
 	Server   string
-	Got      float64 // of the answers
-	Want     float64 // of the users, by the allocation at to
+	Got      float64 // of the answers, where each user's count for as much
+	Want     float64 // of the users who had answers, by the allocation at to
 	Requests int     // all servers' in that time
 }
 
-// Shares compares answers with the allocation. Requests that began outside are not counted, nor those on connections that outlive moves.
+// Shares compares answers with the allocation. Requests that began outside are not counted, nor those on connections that outlive moves. In a short
+// time one user has two answers and another three: that is no server's doing.
 func (t *Tally) Shares(servers []string, users []netip.Addr, from, to time.Time) []Share {
-	total, got, want := 0, map[string]int{}, map[string]int{}
+	by, requests := map[netip.Addr]map[string]int{}, 0
 	for _, e := range t.requests {
-		if e.OK && e.Start.After(from) && e.Start.Before(to) && !t.outlives(e) {
-			got[e.Server]++
-			total++
+		if !e.OK || !e.Start.After(from) || !e.Start.Before(to) || t.outlives(e) {
+			continue
 		}
+		if by[e.User] == nil {
+			by[e.User] = map[string]int{}
+		}
+		by[e.User][e.Server]++
+		requests++
 	}
+	got, want := map[string]float64{}, map[string]float64{}
 	for _, u := range users {
-		want[t.Timeline.Owner(u, to)]++
+		all := 0
+		for _, n := range by[u] {
+			all += n
+		}
+		for server, n := range by[u] {
+			got[server] += float64(n) / float64(all) / float64(len(by))
+		}
+		if all > 0 {
+			want[t.Timeline.Owner(u, to)] += 1 / float64(len(by))
+		}
 	}
 	shares := make([]Share, 0, len(servers))
 	for _, s := range servers {
-		shares = append(shares, Share{
-			Server: s, Got: float64(got[s]) / float64(max(1, total)), Want: float64(want[s]) / float64(len(users)), Requests: total,
-		})
+		shares = append(shares, Share{Server: s, Got: got[s], Want: want[s], Requests: requests})
 	}
 	return shares
 }

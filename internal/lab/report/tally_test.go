@@ -157,7 +157,7 @@ func TestStrangersAndShares(t *testing.T) {
 		t.Errorf("strangers: %+v", wrong)
 	}
 	got := tl.Shares([]string{"s1", "s2"}, []netip.Addr{alice, bob}, at(0), at(6))
-	want := []Share{{"s1", 2. / 3, 1, 3}, {"s2", 1. / 3, 0, 3}}
+	want := []Share{{"s1", 0.75, 1, 3}, {"s2", 0.25, 0, 3}} // of bob's two answers one
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

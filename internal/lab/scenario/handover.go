@@ -118,7 +118,7 @@ func (h *handover) under(ctx context.Context, strategy string) error {
 	h.tally.Periods = append(h.tally.Periods, report.Period{Strategy: strategy, Start: time.Now()})
 	h.mu.Unlock()
 	err := h.work(ctx, func(ctx context.Context) error { return h.runPhases(ctx, h.plan(strategy), h.nothing) },
-		h.client("--idle", idleEvery.String()), h.relayed(), h.streams())
+		h.client("--idle", idleEvery.String()), h.relayed(), h.streams(), h.flows())
 	end := time.Now()
 	if h.transfers() {
 		err = errors.Join(err, h.readStates(ctx, h.servers...))
@@ -142,6 +142,11 @@ func (h *handover) relayed() []string {
 func (h *handover) streams() []string {
 	return []string{"manycast", "lab", "streams", "--to", net.JoinHostPort(h.vars["vip"], h.vars["streams"]),
 		"--user", h.userList(), "--server", strings.Join(h.servers, ",")}
+}
+
+// flows is the program of users with flows of UDP.
+func (h *handover) flows() []string {
+	return []string{"manycast", "lab", "flows", "--to", net.JoinHostPort(h.vars["vip"], "80"), "--user", h.userList()}
 }
 
 // settle gives each group its first server.
@@ -206,6 +211,7 @@ func (h *handover) checkStrategy(strategy string, got report.Handover, broken []
 	h.check(strategy+": connections behind a relay go on where they are to", got.Relay.Moves > 0 && (got.Relay.Switched > 0) == (strategy == string(service.Transfer)),
 		"%d answers, %d moves of %d connections, %d times another server answered than before, %d broken, %d lost with their server",
 		got.Relay.Requests, got.Relay.Moves, got.Relay.Connections, got.Relay.Switched, got.Relay.Broken, got.Relay.LostWithServer)
+	h.checkFlows(strategy, got.UDP)
 	switch service.Strategy(strategy) {
 	case service.Transfer:
 		h.check(strategy+": streams go on at their new server", got.Switched > 0, "%d times", got.Switched)
@@ -219,4 +225,12 @@ func (h *handover) checkStrategy(strategy string, got report.Handover, broken []
 	}
 	h.o.Progress.Note("%s: waits of paced streams around %d moves, beyond their pace: p50 %.2f ms, p99 %.2f ms, at most %.2f ms; while nothing moves: p50 %.2f ms, p99 %.2f ms, at most %.2f ms",
 		strategy, got.Blackout.Count, got.Blackout.P50, got.Blackout.P99, got.Blackout.Max, got.Quiet.P50, got.Quiet.P99, got.Quiet.Max)
+}
+
+// checkFlows: those of UDP stayed with the servers at which they began, and with reset they are the new servers'.
+func (h *handover) checkFlows(strategy string, got report.Flows) {
+	wrong, left := h.undisturbed(got.Wrong, false)
+	h.check(strategy+": flows of UDP stay where they are to", got.Moves > 0 && len(wrong) == 0 && (got.Reset > 0) == (strategy == report.Reset),
+		"%d moves of %d flows, %d taken by new servers, %d broken, %d began elsewhere, %d of them left out, %d lost with their server; of %d datagrams %d lost, %d answered twice%s",
+		got.Moves, got.Flows, got.Reset, got.Broken, got.Strange, left, got.LostWithServer, got.Sent, got.Lost, got.Doubled, h.examples(wrong, h.tally.Timeline))
 }

@@ -18,6 +18,7 @@ const (
 	Open    Kind = "open"    // a connection was established
 	Close   Kind = "close"   // a connection came to its end
 	Wait    Kind = "wait"    // of a stream: the longest time without data in a while
+	Flow    Kind = "flow"    // a flow of UDP came to its end
 	Switch  Kind = "switch"  // of a stream: from the last data of one server, or connection, to the first of the next one
 )
 
@@ -43,7 +44,7 @@ type Event struct {
 	Start  time.Time  `json:"start"`            // of the request, of the connection
 	End    time.Time  `json:"end"`              // now
 	Retry  time.Time  `json:"retry,omitzero"`   // when the second attempt started
-	Server string     `json:"server,omitempty"` // who answered; of a connection: who answered last
+	Server string     `json:"server,omitempty"` // who answered; of a connection: who answered last; of a flow: first
 	OK     bool       `json:"ok,omitempty"`     // request: it was answered, at the second attempt at the latest; switch: on the same connection
 	Conn   int64      `json:"conn,omitempty"`   // connection's number
 	Opened time.Time  `json:"opened,omitzero"`  // of a request: when the connection was that it had in common with others
@@ -54,6 +55,15 @@ type Event struct {
 	Stream string        `json:"stream,omitempty"` // what kind of stream it is about
 	Pace   time.Duration `json:"pace,omitempty"`   // of its data from the server
 	Bytes  *Bytes        `json:"bytes,omitempty"`  // of a stream that came to its end
+
+	Datagrams *Datagrams `json:"datagrams,omitempty"` // of a flow
+}
+
+// Datagrams are those of a flow of UDP.
+type Datagrams struct {
+	Sent     int `json:"sent"`
+	Answered int `json:"answered"`
+	Doubled  int `json:"doubled"` // answers to what had been answered
 }
 
 // Bytes are those of a stream that came to either end.

@@ -108,6 +108,24 @@ func newStreams(f *cmdutil.Factory) *cobra.Command {
 	return cmd
 }
 
+func newFlows(f *cmdutil.Factory) *cobra.Command {
+	var u traffic.Flows
+	cmd := &cobra.Command{
+		Use: "flows", Hidden: true, Short: "Be users with flows of UDP that last; events go to the output, one JSON object a line", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			return u.Run(ctx, f.Out)
+		},
+	}
+	flags := cmd.Flags()
+	flags.Var(&addresses{&u.Users}, "user", "addresses of the users")
+	flags.StringVar(&u.Address, "to", "", "address:port")
+	flags.DurationVar(&u.Pace, "pace", 50*time.Millisecond, "time between two datagrams of a flow")
+	flags.DurationVar(&u.Age, "age", 3*time.Second, "after which one of a user's two flows is followed by another")
+	return cmd
+}
+
 // addresses is a flag that takes a list of addresses.
 type addresses struct{ to *[]netip.Addr }
 

@@ -34,7 +34,7 @@ A topology says what there is: routers, servers, users, links, switches, process
 and in namespaces of its own names; down removes all of it, also after a crash.`,
 	}
 	cmd.AddCommand(newList(t), newUp(t), newDown(t), newStatus(t), newExec(t), newRun(t))
-	cmd.AddCommand(newApp(t.Factory), newPlain(t.Factory), newClient(t.Factory), newStreams(t.Factory), newIntruder(t.Factory), newWatch(t.Factory))
+	cmd.AddCommand(newApp(t.Factory), newPlain(t.Factory), newClient(t.Factory), newStreams(t.Factory), newFlows(t.Factory), newIntruder(t.Factory), newWatch(t.Factory))
 	return cmd
 }
 

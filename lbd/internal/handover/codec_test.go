@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/manycast/manycast/internal/epoch"
@@ -69,6 +70,29 @@ func TestWordsComeBack(t *testing.T) {
 		if got, err := handover.DecodeVerdict(handover.EncodeWord(v)); err != nil || got != v {
 			t.Errorf("%+v came back as %+v, %v", v, got, err)
 		}
+	}
+}
+
+// TestWordsOfNewerVersions: what a newer server adds to a word is not looked at; a verdict that this version does not know is none.
+func TestWordsOfNewerVersions(t *testing.T) {
+	newer := func(w handover.Word) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(handover.EncodeWord(w), 1000, protowire.BytesType), []byte("new"))
+	}
+	ask := handover.Ask{Service: "web", Epoch: second, From: []string{"s1"}, Address: "10.0.0.3:8465"}
+	if got, err := handover.DecodeAsk(newer(ask)); err != nil || !reflect.DeepEqual(got, ask) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	query := handover.Query{ID: id, Taker: "s2", Boot: 9}
+	if got, err := handover.DecodeQuery(newer(query)); err != nil || got != query {
+		t.Errorf("%+v, %v", got, err)
+	}
+	verdict := handover.Verdict{ID: id, Fate: handover.Never}
+	if got, err := handover.DecodeVerdict(newer(verdict)); err != nil || got != verdict {
+		t.Errorf("%+v, %v", got, err)
+	}
+	verdict.Fate = handover.Untold + 1
+	if got, err := handover.DecodeVerdict(handover.EncodeWord(verdict)); !errors.Is(err, handover.ErrMalformed) {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

@@ -60,7 +60,7 @@ func beIdle(n int) error {
 // BenchmarkNetBatch moves a portion's idle connections in one batch.
 func BenchmarkNetBatch(b *testing.B) {
 	const connections = 10000
-	r := newRig(b)
+	r := newRig(b, nil)
 	for _, s := range r.servers {
 		s.idle.Store(true)
 	}

@@ -47,11 +47,15 @@ type rigServer struct {
 	apps  *apps.Server
 	path  string      // of the applications' socket
 	idle  atomic.Bool // the application says nothing
+
+	mu      sync.Mutex
+	refused []error // of links that others wanted
 }
 
 func rigAddress(name string) string { return fmt.Sprintf("10.0.%d.1", number(name)) }
 
-func newRig(t testing.TB) *rig {
+// newRig has servers whose links are as peers says, which may be nil.
+func newRig(t testing.TB, peers func(name string, c *peer.Config)) *rig {
 	t.Helper()
 	n := testnet.New(t)
 	r := &rig{t: t, user: n.Node("user"), router: n.Node("router"), servers: map[string]*rigServer{}}
@@ -68,7 +72,7 @@ func newRig(t testing.TB) *rig {
 		n.Link(s.node, "eth0", rigAddress(name)+"/24", r.router, name, fmt.Sprintf("10.0.%d.254/24", number(name)))
 		s.node.Route("default", fmt.Sprintf("10.0.%d.254", number(name)))
 		r.servers[name] = s
-		r.start(name, hub, authority, filepath.Join(n.BPFFS(), name))
+		r.start(name, hub, authority, filepath.Join(n.BPFFS(), name), peers)
 	}
 	r.commit("s1")
 	for name, s := range r.servers {
@@ -78,7 +82,7 @@ func newRig(t testing.TB) *rig {
 }
 
 // start runs what an agent has of it.
-func (r *rig) start(name string, hub *control.Hub, authority identity.Authority, bpffs string) {
+func (r *rig) start(name string, hub *control.Hub, authority identity.Authority, bpffs string, peers func(string, *peer.Config)) {
 	s := r.servers[name]
 	address := netip.MustParseAddr(rigAddress(name))
 	member := hub.Join(control.Member{Name: name, Role: control.Server, Address: address}, nil)
@@ -89,7 +93,14 @@ func (r *rig) start(name string, hub *control.Hub, authority identity.Authority,
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	network := TLS{Config: peer.Config{Identity: id, Authority: authority.Public(), Boot: bootOf(name)}, Refused: func(netip.AddrPort, error) {}}
+	network := TLS{Config: peer.Config{Identity: id, Authority: authority.Public(), Boot: bootOf(name)}, Refused: func(_ netip.AddrPort, err error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.refused = append(s.refused, err)
+	}}
+	if peers != nil {
+		peers(name, &network.Config)
+	}
 	log := slog.New(slog.DiscardHandler)
 	s.do(r.t, func() (err error) {
 		s.plane, err = dataplane.OpenAgent(dataplane.AgentConfig{Interface: "eth0", Bpffs: bpffs, Forward: dataplane.Forward{Port: 8464, Address: address}})

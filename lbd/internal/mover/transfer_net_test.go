@@ -10,7 +10,7 @@ import (
 
 // TestNetTransfers moves live connections with numbered bytes both ways again and again, and loses none.
 func TestNetTransfers(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, nil)
 	var all []*numbers
 	for range 8 {
 		all = append(all, r.numbers())
@@ -40,7 +40,7 @@ func TestNetTransfers(t *testing.T) {
 // to the new one's first, beyond that millisecond; quiet is the longest between two numbers in 30 ms in which nothing moves, of the same run: what
 // the machine does.
 func BenchmarkNetTransfer(b *testing.B) {
-	r := newRig(b)
+	r := newRig(b, nil)
 	n := r.numbers()
 	var blackouts, quiet []float64
 	beyond := func(ns int64) float64 { return max(0, float64(ns-int64(time.Millisecond))/1e6) }

@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/protowire"
+
 	"github.com/manycast/manycast/lbd/internal/handover"
 	handoverv1 "github.com/manycast/manycast/proto/handover/v1"
 )
@@ -27,6 +29,19 @@ func PartFrame(t testing.TB, id handover.ID, kernel, application uint32, data []
 	return frameOf(t, &handoverv1.Message{About: &handoverv1.Message_Part{Part: &handoverv1.Part{
 		Transfer: handover.EncodeID(id), Kernel: kernel, Application: application, Data: data,
 	}}})
+}
+
+// NewerFrame is a message with a field that this version does not know; alone, it is a kind of message that this version does not know.
+func NewerFrame(t testing.TB, m *handoverv1.Message) []byte {
+	m.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 1000, protowire.VarintType), 1))
+	return frameOf(t, m)
+}
+
+// NewerHelloFrame is the Hello of a peer with such a field, of this version all the same.
+func NewerHelloFrame(t testing.TB, c Config) []byte {
+	m := c.withDefaults().hello(nil)
+	m.GetHello().ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 1000, protowire.VarintType), 1))
+	return NewerFrame(t, m)
 }
 
 func frameOf(t testing.TB, m *handoverv1.Message) []byte {

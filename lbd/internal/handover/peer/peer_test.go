@@ -18,6 +18,7 @@ import (
 
 	"github.com/manycast/manycast/lbd/internal/handover"
 	"github.com/manycast/manycast/lbd/internal/handover/peer"
+	handoverv1 "github.com/manycast/manycast/proto/handover/v1"
 )
 
 var begin = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -354,6 +355,7 @@ func TestBadPeer(t *testing.T) {
 		"truncated length":    {[]byte{0, 0}, peer.ErrFrame},
 		"garbage":             {frame(3, []byte{0xff, 0xff, 0xff}), peer.ErrFrame},
 		"empty":               {frame(0, nil), handover.ErrMalformed},
+		"of a newer version":  {peer.NewerFrame(t, &handoverv1.Message{}), handover.ErrMalformed},
 		"absurd state":        {part(1, 1<<31, 10), peer.ErrFrame},
 		"parts of two":        {append(part(1, 100, 10), part(2, 100, 10)...), peer.ErrFrame},
 		"another size":        {append(part(1, 100, 10), part(1, 101, 10)...), peer.ErrFrame},
@@ -381,6 +383,21 @@ func TestBadPeer(t *testing.T) {
 				t.Errorf("sending says %v", err)
 			}
 		})
+	}
+}
+
+// TestNewerFields: what a newer peer adds to messages is not looked at.
+func TestNewerFields(t *testing.T) {
+	p := listen(t, config(t, "s2"))
+	cfg := config(t, "s1")
+	conn := raw(t, p.address, cfg)
+	conn.Write(peer.NewerHelloFrame(t, cfg))
+	link := <-p.links
+	want := handover.Took{ID: transfer(3)}
+	conn.Write(peer.NewerFrame(t, &handoverv1.Message{About: &handoverv1.Message_Alive{Alive: &handoverv1.Alive{}}}))
+	conn.Write(peer.NewerFrame(t, handover.EncodeMessage(want)))
+	if got := receive(t, link); got != want || link.Peer.Name != "s1" {
+		t.Errorf("%v of %s, want %v", got, link.Peer.Name, want)
 	}
 }
 

@@ -83,6 +83,7 @@ type move struct {
 	silent   bool          // given up
 	arrived  bool
 	heard    time.Time // the proof of it
+	listened bool      // since segments prove something
 	reported bool
 	held     bool
 	at       time.Time // the next message is due, or giving up
@@ -136,14 +137,14 @@ func (a *Announcer) send(now time.Time, m *move) {
 }
 
 // Heard takes that a segment of the user has come, and where it was sent: to this server's destination, or to another one's that
-// sent it on.
+// sent it on. Of the former one after Took and after each Listen is enough.
 func (a *Announcer) Heard(now time.Time, flow Flow, at netip.AddrPort) []Action {
 	m := a.moves[flow]
 	switch {
 	case m == nil || m.held:
 	case m.arrived:
 		if at != m.New && now.Sub(m.heard) >= a.limits.Lifetime { // somebody forged the proof
-			m.arrived, m.places = false, nil
+			m.arrived, m.listened, m.places = false, false, nil
 			a.begin(now, m)
 		}
 	case at == m.New:
@@ -158,6 +159,14 @@ func (a *Announcer) Heard(now time.Time, flow Flow, at netip.AddrPort) []Action 
 		a.send(now, m)
 	}
 	return a.take()
+}
+
+// listen asks for the next segment, when the first one that a program has told was too early to prove anything.
+func (a *Announcer) listen(now time.Time, m *move) {
+	if !m.listened && now.Sub(m.began) >= 2*a.limits.Lifetime {
+		m.listened = true
+		a.actions = append(a.actions, Listen{flowOf(m.Change)})
+	}
 }
 
 // proves says whether a segment at the new destination shows that the user stays there. Where it may have been there before, one that
@@ -226,6 +235,7 @@ func (a *Announcer) Tick(now time.Time) []Action {
 			continue
 		}
 		m.wait = min(2*m.wait, a.limits.Most)
+		a.listen(now, m)
 		a.send(now, m)
 	}
 	return a.take()

@@ -28,6 +28,16 @@ func sent(actions []movement.Action) int {
 	return n
 }
 
+func listens(actions []movement.Action) int {
+	n := 0
+	for _, a := range actions {
+		if _, is := a.(movement.Listen); is {
+			n++
+		}
+	}
+	return n
+}
+
 // outcomes are those that actions report.
 func outcomes(actions []movement.Action) []movement.Outcome {
 	var out []movement.Outcome
@@ -152,13 +162,21 @@ func TestAnnouncerOfAMoveBack(t *testing.T) {
 	if actions := a.Heard(ms(1), flow, s1); len(actions) != 0 {
 		t.Errorf("the first segment: %v", actions)
 	}
-	if at, _ := drain(a, ms(1999)); len(at) < 8 {
-		t.Errorf("%d messages in the lifetime of others", len(at))
+	for n := a.Next(); !n.After(ms(1999)); n = a.Next() {
+		if listens(a.Tick(n)) != 0 {
+			t.Errorf("listens after %v", n.Sub(start))
+		}
+	}
+	if a.Counters().Sent < 8 {
+		t.Errorf("%d messages in the lifetime of others", a.Counters().Sent)
 	}
 	if actions := a.Heard(ms(1999), flow, s2); sent(actions) != 1 {
 		t.Errorf("its user has followed it away meanwhile: %v", actions)
 	}
-	if actions := a.Heard(ms(2000), flow, s1); !slices.Equal(outcomes(actions), []movement.Outcome{movement.Arrived}) {
+	if n := listens(a.Tick(a.Next())) + listens(a.Tick(a.Next())) + listens(a.Tick(a.Next())); n != 1 {
+		t.Errorf("listens %d times when segments prove something", n)
+	}
+	if actions := a.Heard(ms(4000), flow, s1); !slices.Equal(outcomes(actions), []movement.Outcome{movement.Arrived}) {
 		t.Errorf("after the lifetime: %v", actions)
 	}
 }

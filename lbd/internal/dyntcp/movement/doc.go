@@ -19,7 +19,7 @@
 // the places where the user may be: the last one that was proven, all that were announced since, and those before for as long as
 // segments to them may be on their way. A segment at a new destination that is none of these proves that the move has arrived; at
 // one of these it does when it was sent after all that was said before had left the network: 2 x Limits.Lifetime after the move began.
-// Until then the announcer goes on. Places travel with the connection, too.
+// Until then the announcer goes on, and then wants one more (Listen). Places travel with the connection, too.
 //
 // An announcer that has given up keeps the move: a segment that others have to send on, because the user is still where it was,
 // begins it anew.
@@ -27,7 +27,7 @@
 // an announcement early, until the user speaks elsewhere.
 //
 //	announcing  took       announcing  Send; a later move takes the place of an earlier one, which is superseded
-//	announcing  due        announcing  Send
+//	announcing  due        announcing  Send; Listen, once, when segments prove something
 //	announcing  heard      arrived     Report, if it proves it
 //	announcing  elsewhere  announcing  Send, if the last one is a while ago
 //	announcing  given up   silent      Report

@@ -25,6 +25,8 @@ type (
 		Flow Flow
 		Raw  []byte
 	}
+	// Listen wants the next segment of the user at the new destination told, though one was: that did not prove anything.
+	Listen struct{ Flow Flow }
 	// Report tells what became of a move.
 	Report struct {
 		Flow     Flow
@@ -54,6 +56,7 @@ type (
 )
 
 func (Send) action()    {}
+func (Listen) action()  {}
 func (Report) action()  {}
 func (Rewrite) action() {}
 func (Refuse) action()  {}

@@ -101,6 +101,7 @@ type simConnection struct {
 	sequence  uint64
 	announced map[uint64]netip.AddrPort
 	followed  uint64 // the last move that the user has followed
+	told      bool   // the program has told of a segment at the destination, and tells of no other
 }
 
 func place(server int) netip.AddrPort {
@@ -215,7 +216,7 @@ func (s *sim) give(c *simConnection, from, to int) {
 		c.places = places
 	}
 	s.announce(from, s.servers[from].Gone(s.now, c.flow))
-	c.owner = to
+	c.owner, c.told = to, false
 	c.sequence++
 	c.announced[c.sequence] = place(to)
 	s.announce(to, s.servers[to].Took(s.now, wire.Change{
@@ -232,6 +233,8 @@ func (s *sim) announce(server int, actions []movement.Action) {
 			s.total["sent"]++
 			s.attack(a.Raw)
 			s.packet(func() { s.follow(s.follower.Received(s.now, a.Raw), nil) })
+		case movement.Listen:
+			s.conns[a.Flow.User.Port()-40001].told = false
 		case movement.Report:
 			s.total[string(a.Outcome)]++
 			if at := s.at(a.Flow); a.Outcome == movement.Arrived && at != place(server) && !s.faults.deceive() {
@@ -338,10 +341,12 @@ func (s *sim) speak(i int) {
 		s.announce(c.owner, s.servers[c.owner].Heard(s.now, c.flow, place(c.owner)))
 	}
 	s.packet(func() { // who has it not sends it on
-		if c.owner >= 0 {
-			s.announce(c.owner, s.servers[c.owner].Heard(s.now, c.flow, at))
-			s.knows(c)
+		if c.owner < 0 || c.told && at == place(c.owner) {
+			return
 		}
+		c.told = c.told || at == place(c.owner)
+		s.announce(c.owner, s.servers[c.owner].Heard(s.now, c.flow, at))
+		s.knows(c)
 	})
 	s.after(s.upTo(200*time.Millisecond), func() { s.speak(i) })
 }

@@ -2,6 +2,8 @@ package routing
 
 import (
 	"context"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/manycast/manycast/tdpd/internal/bgp"
@@ -9,6 +11,9 @@ import (
 
 // applyAgain is when what failed is tried again.
 const applyAgain = time.Second
+
+// missEvery is how often it is looked whether the speaker is still the one that it was.
+const missEvery = 250 * time.Millisecond
 
 // Neighbors have been told when the speaker has sent them nothing for quietFor.
 const (
@@ -49,16 +54,32 @@ func (a *applier) want(o order) {
 
 func (a *applier) run(ctx context.Context) {
 	var o order
+	look := time.NewTicker(missEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case o = <-a.wanted:
+		case <-look.C:
+			if o.version == 0 || a.hasNeighbors(ctx, o.desired) {
+				continue
+			}
 		}
 		for again := true; again; {
 			o, again = a.apply(ctx, o)
 		}
 	}
+}
+
+// hasNeighbors says whether the speaker is the one that was told of its neighbors: another one, in its place, knows none.
+func (a *applier) hasNeighbors(ctx context.Context, d bgp.Desired) bool {
+	all, err := a.speaker.Neighbors(ctx)
+	known := map[netip.Addr]bool{}
+	for _, s := range all {
+		known[s.Address] = true
+	}
+	return err == nil && !slices.ContainsFunc(d.Neighbors, func(n bgp.Neighbor) bool { return !known[n.Address] })
 }
 
 // apply brings an order to the speaker and its neighbors; it returns the one to go on with.

@@ -249,7 +249,7 @@ func (l *Loop) heard(now time.Time, events []bgp.Event) {
 			}
 			l.announcing.Speaks(len(l.up) > 0)
 		case e.Refused != nil:
-			l.refused[e.Refused.Why]++
+			l.refused[e.Refused.Why] += max(e.Refused.Count, 1)
 		case e.Synced: // the speaker may be another one, that has nothing yet
 			l.changed = true
 		}

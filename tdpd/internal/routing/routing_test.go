@@ -36,6 +36,7 @@ type speaker struct {
 	session bgp.SessionState
 	updates uint64
 	busy    bool // sends without end
+	anew    bool // it knows of no neighbor
 	events  chan []bgp.Event
 }
 
@@ -45,7 +46,7 @@ func (s *speaker) Apply(_ context.Context, d bgp.Desired) error {
 	if s.fails != nil {
 		return s.fails
 	}
-	s.applied, s.updates = append(s.applied, d), s.updates+1
+	s.applied, s.updates, s.anew = append(s.applied, d), s.updates+1, false
 	return nil
 }
 
@@ -56,6 +57,9 @@ func (s *speaker) Neighbors(context.Context) ([]bgp.NeighborState, error) {
 	defer s.mutex.Unlock()
 	if s.busy {
 		s.updates++
+	}
+	if s.anew {
+		return nil, nil
 	}
 	return []bgp.NeighborState{{Address: neighbor, State: s.session, Sent: bgp.Messages{Updates: s.updates}}}, nil
 }
@@ -81,7 +85,7 @@ func inBubble(t *testing.T, test func(r *rig)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &speaker{session: bgp.Established, events: make(chan []bgp.Event)}
 		r := &rig{t, New(Options{
-			Speaker: s, Base: bgp.Desired{AS: 65001}, VIPs: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
+			Speaker: s, Base: bgp.Desired{AS: 65001, Neighbors: []bgp.Neighbor{{Address: neighbor}}}, VIPs: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
 			Announcing: announcing.Config{
 				Soft: announcing.Soft{Communities: []bgp.Community{bgp.GracefulShutdown}}, Settle: time.Second, Patience: 10 * time.Second,
 			},

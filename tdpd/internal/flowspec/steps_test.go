@@ -13,7 +13,7 @@ import (
 
 // At no moment, whatever part of a step has come, a user has another server than before or after, or the director.
 func TestNobodyMatchesAWrongRuleMeanwhile(t *testing.T) {
-	for seed := range uint64(2000) {
+	for seed := range uint64(1000) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		c := Config{Most: 1000, Nested: r.IntN(2) == 0}
 		of := func() ([]Bound, []bgp.FlowRule) {

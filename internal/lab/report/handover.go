@@ -10,8 +10,12 @@ import (
 	"github.com/manycast/manycast/internal/lab/traffic"
 )
 
-// Reset is the strategy that lets moved users' connections be reset.
-const Reset = "reset"
+// Strategies that are judged in a way of their own: Reset lets moved users' connections be reset, with Pin all packets of a user come to who holds a
+// connection of theirs.
+const (
+	Reset = "reset"
+	Pin   = "pin"
+)
 
 // Period is when a strategy was in force. Connections are opened and closed within it.
 type Period struct {
@@ -144,14 +148,19 @@ const AroundMove = 400 * time.Millisecond
 // beforeMove is how much earlier than the allocation is heard of it may be carried out.
 const beforeMove = 20 * time.Millisecond
 
+// strategy is what was in force then; empty: none.
+func (t *Tally) strategy(at time.Time) string {
+	i := slices.IndexFunc(t.Periods, func(p Period) bool { return p.has(at) })
+	if i < 0 {
+		return ""
+	}
+	return t.Periods[i].Strategy
+}
+
 // keeps says whether a connection that was opened then is to outlive moves.
 func (t *Tally) keeps(opened time.Time) bool {
-	for _, p := range t.Periods {
-		if !opened.Before(p.Start) && (p.End.IsZero() || opened.Before(p.End)) {
-			return p.Strategy != Reset
-		}
-	}
-	return false
+	s := t.strategy(opened)
+	return s != "" && s != Reset
 }
 
 // Handovers judges connections and flows by the strategy that was in force; broken has the connections that nothing excuses.
@@ -247,7 +256,9 @@ func (t *Tally) strange(e traffic.Event) bool {
 }
 
 // has says whether the strategy was in force.
-func (p Period) has(when time.Time) bool { return !when.Before(p.Start) && when.Before(p.End) }
+func (p Period) has(when time.Time) bool {
+	return !when.Before(p.Start) && (p.End.IsZero() || when.Before(p.End))
+}
 
 // movesOf is how many moves of its user a connection saw.
 func movesOf(e traffic.Event, moves []time.Time) (n int) {

@@ -3,6 +3,7 @@ package report
 import (
 	"iter"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/manycast/manycast/internal/lab/traffic"
@@ -342,11 +343,21 @@ func (t *Tally) Waited(limit time.Duration) (waited []traffic.Event) {
 func (t *Tally) bereft(user netip.Addr, start, end time.Time) bool {
 	for _, d := range t.Deaths {
 		isOver := !d.Found.IsZero() && start.After(d.Found)
-		if t.Timeline.Owner(user, d.At) == d.Server && end.After(d.At) && !isOver {
+		if end.After(d.At) && !isOver && (t.Timeline.Owner(user, d.At) == d.Server || t.pinned(user, d)) {
 			return true
 		}
 	}
 	return false
+}
+
+// pinned: all that the user sent came to the dead server, which held a connection of theirs.
+func (t *Tally) pinned(user netip.Addr, d Death) bool {
+	if t.strategy(d.At) != Pin {
+		return false
+	}
+	return slices.ContainsFunc(t.closes, func(e traffic.Event) bool {
+		return e.User == user && e.Server == d.Server && e.Start.Before(d.Gone) && e.End.After(d.At)
+	})
 }
 
 // waitBegan is when the user of e began to wait for something out of the ordinary.

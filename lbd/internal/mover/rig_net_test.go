@@ -21,6 +21,7 @@ import (
 	"github.com/manycast/manycast/internal/control/identity"
 	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/internal/testnet"
 	"github.com/manycast/manycast/lbd/internal/apps"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
@@ -38,6 +39,7 @@ type rig struct {
 	router  *testnet.Node
 	servers map[string]*rigServer
 	last    alloc.Allocation
+	service service.Service
 }
 
 type rigServer struct {
@@ -47,6 +49,7 @@ type rigServer struct {
 	apps  *apps.Server
 	path  string      // of the applications' socket
 	idle  atomic.Bool // the application says nothing
+	busy  atomic.Bool // connections that begin now are not given
 
 	mu      sync.Mutex
 	refused []error // of links that others wanted
@@ -58,7 +61,7 @@ func rigAddress(name string) string { return fmt.Sprintf("10.0.%d.1", number(nam
 func newRig(t testing.TB, peers func(name string, c *peer.Config)) *rig {
 	t.Helper()
 	n := testnet.New(t)
-	r := &rig{t: t, user: n.Node("user"), router: n.Node("router"), servers: map[string]*rigServer{}}
+	r := &rig{t: t, user: n.Node("user"), router: n.Node("router"), servers: map[string]*rigServer{}, service: web}
 	n.Link(r.user, "eth0", "10.9.0.11/24", r.router, "users", "10.9.0.254/24")
 	r.user.Route("default", "10.9.0.254")
 	r.router.Sysctl("net.ipv4.ip_forward", "1")
@@ -206,29 +209,29 @@ func (r *rig) commit(owner string) {
 	r.last = next
 	for _, name := range []string{owner, names[1-o]} {
 		s := r.servers[name]
-		service := dataplane.AgentService{
+		of := dataplane.AgentService{
 			VIP: front.Addr(), Tagged: true, Ports: []dataplane.Port{{Proto: "tcp", Number: front.Port()}}, Keeps: true,
 			Chains: []dataplane.Chain{{Users: everybody}},
 		}
 		if name == owner {
-			service.Accept = everybody
+			of.Accept = everybody
 			for _, h := range next.ChainOf(0).Hops {
 				if h.Server != name {
-					service.Chains[0].Hops = append(service.Chains[0].Hops, dataplane.Hop{Address: h.Address, Until: uint32(h.Until.Number)})
+					of.Chains[0].Hops = append(of.Chains[0].Hops, dataplane.Hop{Address: h.Address, Until: uint32(h.Until.Number)})
 				}
 			}
 		} else {
-			service.Chains[0].Owner = next.Address(owner)
+			of.Chains[0].Owner = next.Address(owner)
 		}
 		s.do(r.t, func() error {
-			return errors.Join(s.plane.SetPeers(next.Addresses), s.plane.Set([]dataplane.AgentService{service}))
+			return errors.Join(s.plane.SetPeers(next.Addresses), s.plane.Set([]dataplane.AgentService{of}))
 		})
 		if name == owner {
 			r.router.Route(front.Addr().String()+"/32", rigAddress(owner))
 		}
 	}
 	for _, s := range r.servers {
-		s.Set([]View{{web, next}})
+		s.Set([]View{{r.service, next}})
 	}
 }
 
@@ -246,7 +249,7 @@ func (s *rigServer) serve(t testing.TB, name string) {
 			if err != nil {
 				return
 			}
-			go serveNumbers(c.(*migrate.Conn), number(name), &s.idle)
+			go serveNumbers(c.(*migrate.Conn), number(name), &s.idle, s.busy.Load())
 		}
 	}()
 	testnet.Eventually(t, 5*time.Second, func() bool { return s.apps.Serves(front) }, name+"'s application has found its agent")
@@ -255,13 +258,15 @@ func (s *rigServer) serve(t testing.TB, name string) {
 // numbersState is how far both directions are, in bytes.
 type numbersState struct{ Out, In uint64 }
 
-func serveNumbers(c *migrate.Conn, writer int, idle *atomic.Bool) {
+func serveNumbers(c *migrate.Conn, writer int, idle *atomic.Bool, isBusy bool) {
 	defer c.Close()
 	var s numbersState
 	if state, ok := c.Imported(); ok && json.Unmarshal(state, &s) != nil {
 		return
 	}
-	c.SetMovable(migrate.Now)
+	if !isBusy {
+		c.SetMovable(migrate.Now)
+	}
 	for {
 		read := make(chan error, 1)
 		go func() { read <- s.read(c) }()

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/testnet"
+	"github.com/manycast/manycast/lbd/internal/handover"
 )
 
 // TestNetTransfers moves live connections with numbered bytes both ways again and again, and loses none.
@@ -33,6 +34,49 @@ func TestNetTransfers(t *testing.T) {
 		if c := s.Counters(); len(c.Stayed)+len(c.Lost)+len(c.NotTaken) > 0 {
 			t.Errorf("%s counts %+v", name, c)
 		}
+	}
+}
+
+// TestNetDeadline: connections that their application does not give until the deadline stay and are forwarded, the others are given; none is lost. When
+// their users are back, all are where their users are.
+func TestNetDeadline(t *testing.T) {
+	r := newRig(t, nil)
+	r.service.Handover.Deadline = 300 * time.Millisecond // before a giver is late by its own limit
+	s1, s2 := r.servers["s1"], r.servers["s2"]
+	r.commit("s1")
+	all := []*numbers{r.numbers(), r.numbers(), r.numbers()}
+	goOn := func(what string) {
+		t.Helper()
+		for _, n := range all {
+			got := n.got.Load()
+			testnet.Eventually(t, 10*time.Second, func() bool { n.check(t); return n.got.Load() > got+800 }, what)
+		}
+	}
+	goOn("streams begin")
+	s1.busy.Store(true)
+	all = append(all, r.numbers(), r.numbers())
+	goOn("streams that are not given begin")
+	r.commit("s2")
+	stayed := func() uint64 { return s1.Counters().Stayed[handover.Deadline] }
+	testnet.Eventually(t, 10*time.Second, func() bool { return s1.Counters().Given+stayed() == uint64(len(all)) }, "all are given, or stay for the deadline")
+	given := s1.Counters().Given
+	if stayed() < 2 { // a machine that stood still may have made it more
+		t.Errorf("%d are given, %d stayed", given, stayed())
+	}
+	goOn("streams go on, where they were or where their users are")
+	status, err := s1.Status(t.Context())
+	if err != nil || len(status.Giving) > 0 {
+		t.Errorf("still under way: %+v, %v", status.Giving, err)
+	}
+	s1.busy.Store(false)
+	r.commit("s1")
+	testnet.Eventually(t, 10*time.Second, func() bool { return s2.Counters().Given == given }, "those that were given go back")
+	goOn("streams go on at s1")
+	if c := s1.Counters(); len(c.Lost)+len(c.NotTaken) > 0 {
+		t.Errorf("s1 counts %+v", c)
+	}
+	if c, err := s2.plane.Counters(); err != nil || c.ForwardedOut == 0 || c.ForwardEnded > 0 {
+		t.Errorf("s2's programs count %+v, %v", c, err)
 	}
 }
 

@@ -22,6 +22,7 @@ type Period struct {
 	Strategy   string
 	Start, End time.Time // End zero: it still is
 	States     States    // that servers sent
+	Breaks     time.Time // since then servers close connections of users whom they lost, when these carry nothing; zero: they do not
 }
 
 // Handover is what became of live connections under one strategy.
@@ -163,6 +164,16 @@ func (t *Tally) keeps(opened time.Time) bool {
 	return s != "" && s != Reset
 }
 
+// breaks says whether a connection may have come to its break point.
+func (t *Tally) breaks(e traffic.Event) bool {
+	for _, p := range t.Periods {
+		if p.has(e.Start) && !p.Breaks.IsZero() && e.End.After(p.Breaks) {
+			return true
+		}
+	}
+	return false
+}
+
 // Handovers judges connections and flows by the strategy that was in force; broken has the connections that nothing excuses.
 func (t *Tally) Handovers() (by map[string]Handover, broken map[string][]traffic.Event) {
 	by, broken = map[string]Handover{}, map[string][]traffic.Event{}
@@ -253,6 +264,17 @@ func (t *Tally) strange(e traffic.Event) bool {
 		}
 	}
 	return e.Server != "" && !t.Timeline.Owned(e.Server, e.User, e.Start, e.Start)
+}
+
+// Ended counts the HTTP connections that ended from one time to another, not by their users, by how they did.
+func (t *Tally) Ended(from, to time.Time) map[traffic.How]int {
+	by := map[traffic.How]int{}
+	for _, e := range t.closes {
+		if e.Stream == "" && e.How != traffic.Own && e.End.After(from) && e.End.Before(to) {
+			by[e.How]++
+		}
+	}
+	return by
 }
 
 // has says whether the strategy was in force.

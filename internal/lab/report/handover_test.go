@@ -189,6 +189,36 @@ func TestFlows(t *testing.T) {
 	}
 }
 
+func TestEnded(t *testing.T) {
+	tally := under(Reset)
+	for _, e := range []traffic.Event{
+		closed(alice, "s1", traffic.EOF, 2, 10.5), closed(alice, "s1", traffic.EOF, 3, 10.6), closed(alice, "s1", traffic.Reset, 3, 10.7),
+		closed(alice, "s1", traffic.Own, 3, 10.7), closed(alice, "s1", traffic.EOF, 3, 12),
+	} {
+		tally.Add(e)
+	}
+	stream := closed(alice, "s1", traffic.Reset, 3, 10.7)
+	stream.Stream = traffic.Bulk
+	tally.Add(stream)
+	if diff := cmp.Diff(map[traffic.How]int{traffic.EOF: 2, traffic.Reset: 1}, tally.Ended(at(10), at(11))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// What a server closes at a break point is not broken; before that, and of users who stay, it is.
+func TestBreakPoints(t *testing.T) {
+	tally := under("forward")
+	tally.Periods[0].Breaks = at(12)
+	tally.Add(closed(alice, "s1", traffic.Reset, 2, 11))
+	tally.Add(closed(alice, "s1", traffic.Reset, 2, 13))
+	tally.Add(closed(alice, "s1", traffic.Timeout, 2, 13))
+	tally.Add(closed(bob, "s3", traffic.Reset, 2, 13))
+	by, _ := tally.Handovers()
+	if got := by["forward"]; got.Reset != 1 || got.Broken != 3 {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestStatesOfServers(t *testing.T) {
 	var s States
 	if s.Sizes() != nil {

@@ -123,7 +123,7 @@ func (t *Tally) judge(closes []traffic.Event, c *Connections) (broken []traffic.
 		switch {
 		case t.lost(server, e):
 			c.LostWithServer++
-		case e.How != traffic.Timeout && (t.movedAway(server, e) && !t.keeps(e.Start) || t.stoodIn(server, e)):
+		case e.How != traffic.Timeout && (t.movedAway(server, e) && (!t.keeps(e.Start) || t.breaks(e)) || t.stoodIn(server, e)):
 			c.Reset++
 		default:
 			c.Broken++

@@ -39,9 +39,11 @@ func StrategyNames() (names []string) {
 // handover is one run of the scenario of that name.
 type handover struct {
 	stage
-	says  string // of the strategy that is run
-	sent  report.States
-	first [groups]int // of each group of users: the server in h.servers that is to have it
+	says string // of the strategy that is run
+	sent report.States
+
+	closings closings
+	first    [groups]int // of each group of users: the server in h.servers that is to have it
 }
 
 // groups of users move apart: those whose addresses end in the same two bits.
@@ -195,6 +197,12 @@ func (h *handover) report() *report.Report {
 	r.Handover, broken = h.tally.Handovers()
 	for _, strategy := range ran {
 		h.checkStrategy(strategy, r.Handover[strategy], broken[strategy])
+		switch service.Strategy(strategy) {
+		case service.Reset:
+			h.checkOrder()
+		case service.Forward:
+			h.checkBreaks()
+		}
 	}
 	r.Checks = h.checks
 	return r

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/service"
 )
 
 // The phases of each strategy, as the report has them behind its name.
@@ -28,12 +29,19 @@ const (
 const turnEvery = 900 * time.Millisecond
 
 func (h *handover) plan(strategy string) []phase {
-	return []phase{
+	plan := []phase{
 		{name: strategy + phaseToAndFro, weight: toAndFroWeight, act: h.toAndFro},
 		{name: strategy + phaseEmptied, weight: otherWeight, act: h.empty},
 		{name: strategy + phaseGiverKilled, weight: otherWeight, act: func(ctx context.Context) error { return h.killHandingOver(ctx, true) }},
 		{name: strategy + phaseTakerKilled, weight: otherWeight, act: func(ctx context.Context) error { return h.killHandingOver(ctx, false) }},
 	}
+	switch service.Strategy(strategy) { // beside the others' time
+	case service.Reset:
+		plan = append(plan, phase{name: strategy + phaseInOrder, act: h.closeInOrder})
+	case service.Forward:
+		plan = append(plan, phase{name: strategy + phaseBreak, act: h.closeAtBreaks})
+	}
+	return plan
 }
 
 // expectedHandover are the moves that the phases have to bring, by words of the leader's reasons.
@@ -45,6 +53,7 @@ func expectedHandover(strategies []string) map[string][]string {
 		// Its death may come with the move in whose midst it is, as a server that did not prepare.
 		expected[s+phaseGiverKilled] = []string{"s2 joined"}
 		expected[s+phaseTakerKilled] = []string{"s2 joined"}
+		expected[s+phaseInOrder], expected[s+phaseBreak] = []string{"shares changed"}, []string{"shares changed"}
 	}
 	return expected
 }

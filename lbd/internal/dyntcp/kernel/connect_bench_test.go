@@ -19,32 +19,41 @@ type turns struct {
 	handshakes []time.Duration
 }
 
-// BenchmarkNetConnect makes connections one after the other, with the programs of both sides and without any, in turns. A connection is made,
-// accepted, and closed at both ends.
+// BenchmarkNetConnect makes connections one after the other, between hosts with the programs of both sides and between hosts without, in turns. A
+// connection is made, accepted, and closed at both ends. Each host's programs see its own sockets alone, as on hosts of their own.
 func BenchmarkNetConnect(b *testing.B) {
 	const each = 2000 // connections of a turn
-	p := newPath(b)
 	e := families["IPv4"]
-	l := p.listen(p.s1, e.vip.String())
-	p.dial(e.vip, l, each) // what comes first is slow
-	var plain, other, extended turns
-	turn := func(t *turns) {
+	without, with := newPath(b), newPath(b)
+	userGroup, serverGroup := newCgroup(b, "user"), newCgroup(b, "server")
+	client, server := with.clientOf(userGroup), with.serverOf(with.s1, serverGroup)
+	serverGroup.join()
+	l := with.listen(with.s1, e.vip.String())
+	userGroup.join()
+	plainListener := without.listen(without.s1, e.vip.String())
+	turn := func(t *turns, p *path, l *net.TCPListener) {
 		began := time.Now()
 		t.handshakes = append(t.handshakes, p.dial(e.vip, l, each)...)
 		t.rates = append(t.rates, each/time.Since(began).Seconds())
 	}
+	services := []ClientService{{VIP: e.vip, Published: published}}
+	var plain, other, extended turns
+	turn(new(turns), without, plainListener) // what comes first is slow
+	turn(new(turns), with, l)
 	for b.Loop() {
-		turn(&plain)
-		c, s := p.client(), p.server(p.s1)
-		turn(&extended)
-		if n := clientCounters(b, c); n.Agreed != each {
-			b.Fatalf("counted %+v", n)
+		before := clientCounters(b, client).Agreed
+		turn(&extended, with, l)
+		if n := clientCounters(b, client).Agreed - before; n != each {
+			b.Fatalf("%d of %d connections can move", n, each)
 		}
-		if err := errors.Join(c.Set([]ClientService{{VIP: families["IPv6"].vip}}), s.Set(nil)); err != nil {
+		userGroup.leave()
+		turn(&plain, without, plainListener)
+		userGroup.join()
+		if err := errors.Join(client.Set(nil), server.Set(nil)); err != nil {
 			b.Fatal(err)
 		}
-		turn(&other)
-		if err := errors.Join(c.Close(false), s.Close(false)); err != nil {
+		turn(&other, with, l)
+		if err := errors.Join(client.Set(services), server.Set(with.services(with.s1))); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -161,6 +161,28 @@ func TestNetOtherConnections(t *testing.T) {
 	}
 }
 
+// Sockets that are made outside the control group are left alone.
+func TestNetScopeOfControlGroup(t *testing.T) {
+	p := newPath(t)
+	e := families["IPv4"]
+	g := newCgroup(t, "one")
+	client := p.clientOf(g)
+	p.server(p.s1)
+	l := p.listen(p.s1, e.vip.String())
+	wire := p.tap(p.router, "users")
+	isPlain(t, p, client, p.connect(e.vip, l), e.vip, wire)
+	g.join()
+	c := p.connect(e.vip, l)
+	g.leave()
+	p.echo(c)
+	if is := connectionOf(t, client, c.flow()); is.Destination != e.s1 {
+		t.Errorf("the user's host has %+v", is)
+	}
+	if n := clientCounters(t, client); n.Offered != 1 {
+		t.Errorf("counted %+v", n)
+	}
+}
+
 const wire0, wire1 = wire.ExID >> 8, wire.ExID & 0xff
 
 // A server that gives SYN cookies away has forgotten the SYN: the option comes again.

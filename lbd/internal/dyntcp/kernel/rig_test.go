@@ -91,11 +91,16 @@ func (p *path) config(name string) Config {
 }
 
 // client is the user's side, of both families.
-func (p *path) client() Client {
+func (p *path) client() Client { return p.clientOf(cgroup{}) }
+
+// clientOf is that of the sockets of a control group.
+func (p *path) clientOf(g cgroup) Client {
 	p.t.Helper()
 	var c Client
+	config := p.config("client")
+	config.Cgroup = g.dir
 	p.in(p.user, func() (err error) {
-		if c, err = OpenClient(p.config("client")); err != nil {
+		if c, err = OpenClient(config); err != nil {
 			return err
 		}
 		return c.Set([]ClientService{
@@ -107,11 +112,16 @@ func (p *path) client() Client {
 }
 
 // server is that of s1 or s2.
-func (p *path) server(node *testnet.Node) Server {
+func (p *path) server(node *testnet.Node) Server { return p.serverOf(node, cgroup{}) }
+
+// serverOf is that of the sockets of a control group.
+func (p *path) serverOf(node *testnet.Node, g cgroup) Server {
 	p.t.Helper()
 	var s Server
+	config := p.config(node.Name())
+	config.Cgroup = g.dir
 	p.in(node, func() (err error) {
-		if s, err = OpenServer(p.config(node.Name())); err != nil {
+		if s, err = OpenServer(config); err != nil {
 			return err
 		}
 		return s.Set(p.services(node))
@@ -385,4 +395,42 @@ func connOf(t testing.TB, fd int) *net.TCPConn {
 	}
 	t.Cleanup(func() { c.Close() })
 	return c.(*net.TCPConn)
+}
+
+// cgroup is a control group for this process to be in.
+type cgroup struct {
+	t   testing.TB
+	dir string
+}
+
+func newCgroup(t testing.TB, name string) cgroup {
+	t.Helper()
+	root, err := cgroupRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := cgroup{t, filepath.Join(root, fmt.Sprintf("manycast-test-%d-%s", os.Getpid(), name))}
+	if err := os.Mkdir(g.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		g.leave()
+		if err := os.Remove(g.dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return g
+}
+
+// join has sockets that are made from now on be the control group's.
+func (g cgroup) join() { g.move(g.dir) }
+
+// leave has them be the parent's.
+func (g cgroup) leave() { g.move(filepath.Dir(g.dir)) }
+
+func (g cgroup) move(dir string) {
+	g.t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0o644); err != nil {
+		g.t.Fatal(err)
+	}
 }

@@ -6,6 +6,9 @@
 #include "siphash.h"
 
 #define SYNS_WITH_OPTION 2 /* the third goes without: something between may drop what it does not know */
+#define STATE_FIN_WAIT1 4 /* include/net/tcp_states.h */
+#define STATE_FIN_WAIT2 5
+#define STATE_CLOSING 11
 #define ENDED 60000000000ULL /* TIME-WAIT, ns: include/net/tcp.h */
 #define CHANGES_PER_SECOND 1000 /* to user space, of each CPU: a signature is to be checked for each */
 #define CHANGES_AT_ONCE 64
@@ -390,7 +393,13 @@ static __always_inline int heard(struct bpf_sock_ops *ctx)
 	return said(ctx, p, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
 }
 
-/* ends: what is over goes when its time has come; at once where too much is over already. */
+/* has_time_wait says of the state that a connection was closed in whether its port is in TIME-WAIT now. */
+static __always_inline bool has_time_wait(__u32 was)
+{
+	return was == STATE_FIN_WAIT1 || was == STATE_FIN_WAIT2 || was == STATE_CLOSING;
+}
+
+/* ends: what is in TIME-WAIT goes when its time has come; at once where too much is. */
 static __noinline int ends(struct bpf_sock_ops *ctx)
 {
 	struct connection *c;
@@ -398,6 +407,8 @@ static __noinline int ends(struct bpf_sock_ops *ctx)
 
 	if (ctx->args[1] != STATE_CLOSE || !flow_of(ctx, &e.flow))
 		return 1;
+	if (!has_time_wait(ctx->args[0]))
+		return forget(&e.flow, 0) + 1;
 	c = bpf_map_lookup_elem(&connections, &e.flow);
 	if (!c)
 		return 1;

@@ -235,7 +235,7 @@ func TestBootPacketPrograms(t *testing.T) {
 		"internal/steer":             {"TestNetNobodyIsNotNoGroup"},
 		"lbd/internal/dataplane":     {"TestNetDirectorProgramRefuses", "TestNetAgentProgramClampsMSS/at_an_odd_offset", "TestNetClsact", "TestNetForwardUnknownOwner"},
 		"igmpd/internal/kernel":      {"TestNetOwnerMode"},
-		"lbd/internal/dyntcp/kernel": {"TestNetHandshakeOnTheWire", "TestNetDestinationSwitches", "TestNetChangesAreJudged"},
+		"lbd/internal/dyntcp/kernel": {"TestNetHandshakeOnTheWire", "TestNetDestinationSwitches", "TestNetChangesAreJudged", "TestNetRedirect"},
 		"tdpd/internal/marking":      {"TestNetUsersAreMarked", "TestNetUsersOfTwoServers"},
 		"tdpd/internal/fastpath":     {"TestNetUsersGetLabels", "TestNetSplitUsers", "TestNetLabelsAreSwappedAndPopped", "TestNetLabelsLeaveInUDP", "TestNetLabelsComeInUDP", "TestNetPacketsWithoutATagAreToldOf"},
 	}

@@ -58,6 +58,11 @@ type AgentPlane interface {
 	Shed(group netip.Addr, share int) error
 	// Shedding is what Shed said last of group, be it in an earlier run.
 	Shedding(group netip.Addr) (share int, err error)
+	// Redirect sends the first segments of connections that can move (dynamic TCP, IPv4) to another server, which answers the user itself: those of
+	// share of 1,024 users of group, always the same ones. Share 0 ends that. It needs AgentConfig.Forward, goes before Shed, and on over a restart.
+	Redirect(group netip.Addr, share int, to netip.Addr) error
+	// Redirecting is what Redirect said last of group, be it in an earlier run; share 0: nothing.
+	Redirecting(group netip.Addr) (share int, to netip.Addr, err error)
 	Forwarder
 	// Close lets go of the plane. keep: packets go on and the next OpenAgent takes it over; else VIPs, ARP settings and programs
 	// are as they were before.
@@ -94,6 +99,7 @@ type AgentCounters struct {
 	Strays            uint64 // given to Strays
 	StraysLost        uint64 // dropped beyond its rate, or not read in time
 	FragmentsFollowed uint64 // later fragments, sent where their first was
+	Redirected        uint64 // first segments that Redirect sent on
 }
 
 // Traffic is what a server did for a service.

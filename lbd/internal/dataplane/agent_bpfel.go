@@ -39,6 +39,7 @@ type agentAgentCounters struct {
 	Strays            uint64
 	StraysLost        uint64
 	FragmentsFollowed uint64
+	Redirected        uint64
 }
 
 type agentArrival struct {
@@ -119,6 +120,12 @@ type agentPortKey struct {
 	Pad   uint8
 }
 
+type agentRedirection struct {
+	_     structs.HostLayout
+	Share uint32
+	To    uint32
+}
+
 type agentSenderKey struct {
 	_     structs.HostLayout
 	Group uint32
@@ -187,6 +194,7 @@ const (
 	agentMapGroups6         = "groups6"
 	agentMapHoldings        = "holdings"
 	agentMapPeers           = "peers"
+	agentMapRedirections    = "redirections"
 	agentMapSeen            = "seen"
 	agentMapSenders         = "senders"
 	agentMapServices        = "services"
@@ -273,6 +281,7 @@ type agentMapSpecs struct {
 	Groups6      *ebpf.MapSpec `ebpf:"groups6"`
 	Holdings     *ebpf.MapSpec `ebpf:"holdings"`
 	Peers        *ebpf.MapSpec `ebpf:"peers"`
+	Redirections *ebpf.MapSpec `ebpf:"redirections"`
 	Seen         *ebpf.MapSpec `ebpf:"seen"`
 	Senders      *ebpf.MapSpec `ebpf:"senders"`
 	Services     *ebpf.MapSpec `ebpf:"services"`
@@ -329,6 +338,7 @@ type agentMaps struct {
 	Groups6      *ebpf.Map `ebpf:"groups6"`
 	Holdings     *ebpf.Map `ebpf:"holdings"`
 	Peers        *ebpf.Map `ebpf:"peers"`
+	Redirections *ebpf.Map `ebpf:"redirections"`
 	Seen         *ebpf.Map `ebpf:"seen"`
 	Senders      *ebpf.Map `ebpf:"senders"`
 	Services     *ebpf.Map `ebpf:"services"`
@@ -358,6 +368,7 @@ func (m *agentMaps) Close() error {
 		m.Groups6,
 		m.Holdings,
 		m.Peers,
+		m.Redirections,
 		m.Seen,
 		m.Senders,
 		m.Services,

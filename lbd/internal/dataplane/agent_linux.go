@@ -389,6 +389,7 @@ func (a *agent) Counters() (AgentCounters, error) {
 		total.Strays += c.Strays
 		total.StraysLost += c.StraysLost
 		total.FragmentsFollowed += c.FragmentsFollowed
+		total.Redirected += c.Redirected
 	})
 	total.HeldLost += a.holder.dropped()
 	total.StraysLost += a.strays.lost.Load()

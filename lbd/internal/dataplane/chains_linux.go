@@ -46,6 +46,13 @@ func hostOrder(a netip.Addr) uint32 {
 	return binary.BigEndian.Uint32(b[:])
 }
 
+// fromHostOrder turns that back.
+func fromHostOrder(server uint32) netip.Addr {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], server)
+	return netip.AddrFrom4(b)
+}
+
 // chainTable numbers chains by what they say: a number means the same to the plan that is in force and to the one that comes.
 type chainTable struct {
 	chains  *ebpf.Map

@@ -35,6 +35,7 @@ type FakeAgent struct {
 	trafficFails error
 	senders      map[netip.Addr][]Sender
 	sheds        map[netip.Addr]int
+	redirects    map[netip.Addr]redirect
 }
 
 // NewFakeAgent returns a plane that has nothing set, and takes leased users for ever.
@@ -195,6 +196,37 @@ func (f *FakeAgent) Shedding(group netip.Addr) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.sheds[group], nil
+}
+
+// redirect is what Redirect said.
+type redirect struct {
+	share int
+	to    netip.Addr
+}
+
+// Redirect records share and server.
+func (f *FakeAgent) Redirect(group netip.Addr, share int, to netip.Addr) error {
+	if err := checkRedirect(group, share, to); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.redirects == nil {
+		f.redirects = make(map[netip.Addr]redirect)
+	}
+	f.redirects[group] = redirect{share, to}
+	if share == 0 {
+		delete(f.redirects, group)
+	}
+	return nil
+}
+
+// Redirecting returns them.
+func (f *FakeAgent) Redirecting(group netip.Addr) (int, netip.Addr, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r := f.redirects[group]
+	return r.share, r.to, nil
 }
 
 // Renewals returns how often Revive and Renew were called.

@@ -92,3 +92,13 @@ func checkShed(group netip.Addr, share int) error {
 	}
 	return nil
 }
+
+func checkRedirect(group netip.Addr, share int, to netip.Addr) error {
+	if !group.Is4() || share < 0 || share > ShedAll {
+		return fmt.Errorf("redirect %d of %d users of group %s: want an IPv4 group, and 0 to %d", share, ShedAll, group, ShedAll)
+	}
+	if share > 0 && !isHost(to) {
+		return fmt.Errorf("redirect users of group %s to %s: not an IPv4 unicast address", group, to)
+	}
+	return nil
+}

@@ -70,3 +70,28 @@ func wantError(t *testing.T, err error, want string) {
 
 func tcp(number uint16) Port { return Port{Proto: "tcp", Number: number} }
 func udp(number uint16) Port { return Port{Proto: "udp", Number: number} }
+
+func TestRedirectIsChecked(t *testing.T) {
+	f := NewFakeAgent()
+	group, to := addr(webGroup), addr("10.0.0.2")
+	if err := f.Redirect(group, 512, to); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{
+		"a group of IPv6": f.Redirect(addr("2001:db8::1"), 1, to), "a share below 0": f.Redirect(group, -1, to),
+		"a share above all": f.Redirect(group, ShedAll+1, to), "no server": f.Redirect(group, 1, netip.Addr{}), "a group as server": f.Redirect(group, 1, group),
+	} {
+		if err == nil {
+			t.Errorf("%s is taken", what)
+		}
+	}
+	if share, server, err := f.Redirecting(group); share != 512 || server != to || err != nil {
+		t.Errorf("redirects %d to %s, %v", share, server, err)
+	}
+	if err := f.Redirect(group, 0, netip.Addr{}); err != nil {
+		t.Fatal(err)
+	}
+	if share, _, _ := f.Redirecting(group); share != 0 {
+		t.Errorf("redirects %d", share)
+	}
+}

@@ -39,7 +39,8 @@ func (a *agent) setCounted(groups map[[4]byte]bool) error {
 	var errs []error
 	for group := range totals {
 		if _, ok := groups[group]; !ok {
-			errs = append(errs, forget(a.coll.Maps[agentMapTraffic], group), forget(a.coll.Maps[agentMapSheds], group))
+			errs = append(errs, forget(a.coll.Maps[agentMapTraffic], group), forget(a.coll.Maps[agentMapSheds], group),
+				forget(a.coll.Maps[agentMapRedirections], group))
 		}
 	}
 	return errors.Join(errs...)
@@ -147,4 +148,40 @@ func (a *agent) Shedding(group netip.Addr) (int, error) {
 		return 0, fmt.Errorf("read whom of group %s to shed: %w", group, err)
 	}
 	return int(share), nil
+}
+
+// redirectionMapValue is struct redirection of bpf/redirect.h.
+type redirectionMapValue struct{ Share, To uint32 }
+
+// Redirect writes share and server, or takes them away.
+func (a *agent) Redirect(group netip.Addr, share int, to netip.Addr) error {
+	if err := checkRedirect(group, share, to); err != nil {
+		return err
+	}
+	if share == 0 {
+		return forget(a.coll.Maps[agentMapRedirections], group.As4())
+	}
+	if a.config.Forward.Port == 0 {
+		return errNotForwarding
+	}
+	if err := a.coll.Maps[agentMapRedirections].Put(group.As4(), redirectionMapValue{uint32(share), hostOrder(to)}); err != nil {
+		return fmt.Errorf("redirect users of group %s to %s: %w", group, to, err)
+	}
+	return nil
+}
+
+// Redirecting reads them.
+func (a *agent) Redirecting(group netip.Addr) (int, netip.Addr, error) {
+	if err := checkRedirect(group, 0, netip.Addr{}); err != nil {
+		return 0, netip.Addr{}, err
+	}
+	var r redirectionMapValue
+	err := a.coll.Maps[agentMapRedirections].Lookup(group.As4(), &r)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return 0, netip.Addr{}, nil
+	}
+	if err != nil {
+		return 0, netip.Addr{}, fmt.Errorf("read whom of group %s to redirect: %w", group, err)
+	}
+	return int(r.Share), fromHostOrder(r.To), nil
 }

@@ -21,6 +21,7 @@ volatile const __u16 mss_max = 0;
 volatile const __u8 own_mac[ETH_ALEN] = {};
 
 #include "keep.h"
+#include "redirect.h"
 
 #define SAMPLE 16     /* of so many packets one tells whose it is */
 
@@ -212,12 +213,11 @@ static __always_inline bool opens(struct __sk_buff *skb, const struct iphdr *ip)
 	return (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
-/* is_shed: by the user's address, so that the same users are refused each time. The factor is the golden ratio's (Knuth). */
 static __always_inline bool is_shed(const __be32 *group, __be32 user)
 {
 	__u32 *share = bpf_map_lookup_elem(&sheds, group);
 
-	return share && (bpf_ntohl(user) * 2654435769u >> 22) < *share;
+	return share && is_among(user, *share);
 }
 
 /* shed refuses it in the VIP's name. */
@@ -291,9 +291,10 @@ static __noinline int ingress4(struct __sk_buff *skb, __u32 mark)
 		return DROP;
 	}
 	owner = whose(&ip, s, user);
-	if ((is_straight(mark) ? ip.daddr != s->vip : !s->chains) && turns_away(owner))
-		return DROP;
 	opening = opens(skb, &ip);
+	/* What a peer sends on here that opens a connection it has redirected. */
+	if ((is_straight(mark) ? ip.daddr != s->vip : !s->chains && !opening) && turns_away(owner))
+		return DROP;
 	if (s->chains) {
 		a = this_arrival();
 		if (!a)
@@ -304,6 +305,11 @@ static __noinline int ingress4(struct __sk_buff *skb, __u32 mark)
 		a->user = bpf_ntohl(user);
 		a->chains = s->chains;
 		verdict = keep4(skb, &ip, s->vip, a);
+		if (verdict != NEXT)
+			return verdict;
+	}
+	if (opening && is_straight(mark)) {
+		verdict = redirect(skb, &ip, &name, user);
 		if (verdict != NEXT)
 			return verdict;
 	}

@@ -31,6 +31,7 @@ struct agent_counters {
 	__u64 strays;
 	__u64 strays_lost;
 	__u64 fragments_followed;
+	__u64 redirected;
 };
 
 struct {

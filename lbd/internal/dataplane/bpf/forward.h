@@ -210,7 +210,7 @@ static __always_inline bool is_before(__u32 until, __u32 epoch)
 	return epoch == STRAIGHT || (epoch != FINAL && ago && ago < 1U << (EPOCH_BITS - 1));
 }
 
-enum decision { DELIVER, END, FORWARD, RETURN, PASS, HOLD, STRAY, LOSE };
+enum decision { DELIVER, END, FORWARD, RETURN, PASS, HOLD, STRAY, LOSE, REDIRECT };
 
 static __always_inline enum decision to_server(struct arrival *a, __u32 server, __u32 epoch, enum decision what)
 {

@@ -6,6 +6,12 @@
 #include "counters.h"
 #include "forward.h"
 
+/* is_among picks a share of users, of 1024, by their addresses, so that they are the same ones each time. The factor is the golden ratio's (Knuth). */
+static __always_inline bool is_among(__be32 user, __u32 share)
+{
+	return (bpf_ntohl(user) * 2654435769u >> 22) < share;
+}
+
 /* is_straight says of a packet's mark whether it came from a router. */
 static __always_inline bool is_straight(__u32 mark)
 {
@@ -137,6 +143,8 @@ static __always_inline int send_on(struct __sk_buff *skb, const struct arrival *
 	}
 	if (decision == PASS)
 		COUNT(passed, 1);
+	else if (decision == REDIRECT)
+		COUNT(redirected, 1);
 	else if (decision == RETURN)
 		COUNT(forward_returned, 1);
 	else if (a->is_straight)

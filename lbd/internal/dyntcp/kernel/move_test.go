@@ -7,9 +7,12 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/manycast/manycast/internal/testnet"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/wire"
@@ -225,8 +228,20 @@ func TestNetConnectionMovesBetweenServers(t *testing.T) {
 				if sequence > 2 {
 					p.nft(nodes[next], "delete table inet gate")
 				}
+				// What is sent before the user knows comes to where the connection was, and there to the VIP.
+				before := serverCounters(t, servers[at]).Followed
+				if _, err := io.WriteString(c.user, "early"); err != nil {
+					t.Fatal(err)
+				}
+				testnet.Eventually(t, 20*time.Second, func() bool { return serverCounters(t, servers[at]).Followed > before }, "a segment is followed")
 				if err := client.SetDestination(c.flow(), h.Cookie, places[next], sequence); err != nil {
 					t.Fatal(err)
+				}
+				c.server.SetDeadline(time.Now().Add(20 * time.Second))
+				if b := make([]byte, 5); true {
+					if _, err := io.ReadFull(c.server, b); err != nil || string(b) != "early" {
+						t.Fatalf("%q, %v", b, err)
+					}
 				}
 				p.echo(c)
 				heard(t, servers[next], Heard{Flow: c.flow(), Tag: h.Tag, Cookie: h.Cookie, Sequence: sequence})
@@ -293,29 +308,55 @@ func TestNetTooBig(t *testing.T) {
 				}
 				p.echo(c)
 			}
-			for _, way := range []struct {
-				from, to *net.TCPConn
-				port     string // of the router, behind which the path is narrow
-			}{{c.user, c.server, "s1"}, {c.server, c.user, "users"}} {
-				if err := p.router.MTU(way.port, 1300); err != nil {
-					t.Fatal(err)
-				}
-				deadline := time.Now().Add(20 * time.Second)
-				if err := errors.Join(way.from.SetDeadline(deadline), way.to.SetDeadline(deadline)); err != nil {
-					t.Fatal(err)
-				}
-				go way.from.Write(make([]byte, 1<<20))
-				if n, err := io.ReadFull(way.to, make([]byte, 1<<20)); err != nil {
-					t.Fatalf("after %d bytes from %s: %v; %+v, %+v", n, way.from.LocalAddr(), err, clientCounters(t, client), serverCounters(t, server))
-				}
-				if err := p.router.MTU(way.port, 1500); err != nil {
-					t.Fatal(err)
-				}
-			}
+			p.narrow(c)
 			if n, m := clientCounters(t, client), serverCounters(t, server); n.Errors == 0 || m.Errors == 0 {
 				t.Errorf("counted %+v, %+v", n, m)
 			}
 		})
+	}
+}
+
+// Segments that routers may cut into fragments come whole, in both directions.
+func TestNetFragments(t *testing.T) {
+	p := newPath(t)
+	e := families["IPv4"]
+	for _, node := range []*testnet.Node{p.user, p.s1} {
+		node.Sysctl("net.ipv4.ip_no_pmtu_disc", "1")
+	}
+	client, server := p.client(), p.server(p.s1)
+	c := p.connect(e.vip, p.listen(p.s1, e.vip.String()))
+	p.echo(c)
+	p.narrow(c)
+	if n, m := clientCounters(t, client), serverCounters(t, server); n.Errors+m.Errors != 0 || n.Failed+m.Failed != 0 {
+		t.Errorf("counted %+v, %+v", n, m)
+	}
+	out, err := p.router.Run("nstat", "-asz", "IpFragOKs")
+	if fields := strings.Fields(out); err != nil || len(fields) < 3 || fields[len(fields)-2] == "0" {
+		t.Errorf("nothing was cut: %s, %v", out, err)
+	}
+}
+
+// narrow sends a megabyte each way where the path behind the router is narrow.
+func (p *path) narrow(c pair) {
+	p.t.Helper()
+	for _, way := range []struct {
+		from, to *net.TCPConn
+		port     string // of the router
+	}{{c.user, c.server, "s1"}, {c.server, c.user, "users"}} {
+		deadline := time.Now().Add(20 * time.Second)
+		err := errors.Join(p.router.MTU(way.port, 1300), way.from.SetDeadline(deadline), way.to.SetDeadline(deadline))
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		sent := make(chan error, 1)
+		go func() {
+			_, err := way.from.Write(make([]byte, 1<<20))
+			sent <- err
+		}()
+		n, err := io.ReadFull(way.to, make([]byte, 1<<20))
+		if err = errors.Join(err, <-sent, p.router.MTU(way.port, 1500)); err != nil {
+			p.t.Fatalf("after %d bytes from %s: %v", n, way.from.LocalAddr(), err)
+		}
 	}
 }
 
@@ -356,4 +397,60 @@ func TestNetEnds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A port that is used again, in TIME-WAIT or after a reset, is another connection's; what is over goes in time.
+func TestNetPortIsUsedAgain(t *testing.T) {
+	p := newPath(t)
+	e := families["IPv4"]
+	p.user.Sysctl("net.ipv4.tcp_tw_reuse", "1")
+	client := p.client()
+	server := p.server(p.s1)
+	l := p.listen(p.s1, e.vip.String())
+	cookies := make(map[wire.Cookie]bool)
+	for i, reset := range []bool{true, false, true} {
+		c := p.connectFrom(netip.AddrPortFrom(e.user.Addr(), 40001), e.vip, l)
+		p.echo(c)
+		is := connectionOf(t, client, c.flow())
+		if h := p.held(server, c); is.Destination != e.s1 || h.Cookie != is.Cookie || cookies[is.Cookie] {
+			t.Errorf("connection %d: the user's host has %+v, the server %+v", i, is, h)
+		}
+		cookies[is.Cookie] = true
+		if err := client.SetDestination(c.flow(), is.Cookie, e.also, 1); err != nil {
+			t.Fatal(err)
+		}
+		if reset {
+			c.user.SetLinger(0)
+		}
+		c.user.Close()
+		c.server.Read(make([]byte, 1))
+		c.server.Close()
+		testnet.Eventually(t, 20*time.Second, func() bool {
+			_, err := client.Connection(c.flow())
+			return errors.Is(err, ErrGone)
+		}, "the connection is over")
+		if i == 1 {
+			continue // in TIME-WAIT the next one takes its place
+		}
+		if n := entries(t, client); n != 0 {
+			t.Errorf("connection %d leaves %d entries", i, n)
+		}
+	}
+}
+
+// entries counts what the tables of connections have.
+func entries(t *testing.T, c Client) (n int) {
+	t.Helper()
+	for _, m := range []*ebpf.Map{c.(*client).objects.Connections, c.(*client).objects.Origins} {
+		var key flowMapKey
+		value := make([]byte, m.ValueSize())
+		all := m.Iterate()
+		for all.Next(&key, &value) {
+			n++
+		}
+		if err := all.Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n
 }

@@ -167,6 +167,12 @@ func (c pair) flow() Flow {
 // connect makes a connection from the user to whoever answers at l.
 func (p *path) connect(to netip.AddrPort, l *net.TCPListener) pair {
 	p.t.Helper()
+	return p.connectFrom(netip.AddrPort{}, to, l)
+}
+
+// connectFrom does so from an address and port of the user's.
+func (p *path) connectFrom(from, to netip.AddrPort, l *net.TCPListener) pair {
+	p.t.Helper()
 	accepted := make(chan *net.TCPConn, 1)
 	go func() {
 		c, _ := l.AcceptTCP()
@@ -174,7 +180,20 @@ func (p *path) connect(to netip.AddrPort, l *net.TCPListener) pair {
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	c, err := p.user.DialContext(ctx, "tcp", to.String())
+	var c net.Conn
+	err := p.user.Do(func() (err error) {
+		var d net.Dialer
+		if from.IsValid() {
+			d.LocalAddr, d.Control = net.TCPAddrFromAddrPort(from), reuse
+		}
+		for {
+			c, err = d.DialContext(ctx, "tcp", to.String())
+			if !errors.Is(err, unix.EADDRNOTAVAIL) { // a second of TIME-WAIT is left to wait for
+				return err
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -189,6 +208,11 @@ func (p *path) connect(to netip.AddrPort, l *net.TCPListener) pair {
 		pair.server.Close()
 	})
 	return pair
+}
+
+func reuse(_, _ string, raw syscall.RawConn) (err error) {
+	e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
+	return errors.Join(err, e)
 }
 
 // echo sends something both ways.

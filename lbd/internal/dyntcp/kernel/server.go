@@ -48,7 +48,7 @@ type Server interface {
 	// false has the next segment at its destination told.
 	Adopt(socket int, h Held) error
 	// Follow has segments of flows that come to this server's destination go to the VIP although no socket has them: their connections were here, and
-	// a data plane that is asked next knows where they are.
+	// a data plane that is asked next knows where they are. It ends with the process, as the data plane's gates do.
 	Follow(flows []Flow) error
 	// Forget ends that.
 	Forget(flows []Flow) error

@@ -67,6 +67,10 @@ func openServer(c Config) (_ *server, err error) {
 	if err := loadPinned(s.spec, c.Bpffs, &s.objects, s.log); err != nil {
 		return nil, err
 	}
+	// Nobody knows any more where connections are that a former process has sent away.
+	if err := syncMap(s.objects.Follows, map[flowMapKey]uint32{}); err != nil {
+		return nil, errors.Join(err, s.objects.Close())
+	}
 	err = s.hooks.attach(c, programs{s.objects.ServerConnections, s.objects.ServerIngress, s.objects.ServerEgress},
 		bpfnet.Options{Name: "manycast-dyntcp", First: true})
 	if err == nil {

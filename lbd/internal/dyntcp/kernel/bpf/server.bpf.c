@@ -364,7 +364,7 @@ static __always_inline bool opens(struct __sk_buff *skb, const struct segment *s
 	return bpf_skb_load_bytes(skb, s->l4 + 13, &flags, sizeof(flags)) || flags & SYN;
 }
 
-/* is_ours says whether a segment for this server's own address is for the VIP's socket. Who connects to that address itself is left alone. */
+/* is_for_vip says whether a segment for this server's own address is for the VIP's socket. Who connects to that address itself is left alone. */
 static __always_inline bool is_for_vip(struct __sk_buff *skb, const struct segment *s, const struct flow *flow)
 {
 	struct flow own = { { s->src[0], s->src[1] }, { s->dst[0], s->dst[1] }, s->ports };

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/manycast/manycast/internal/testnet"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/wire"
 )
@@ -232,6 +234,12 @@ func TestNetListenersThatWereThere(t *testing.T) {
 			e := families["IPv4"]
 			l := p.listen(p.s1, address)
 			client, server := p.client(), p.server(p.s1)
+			plain := p.connect(e.vip, l)
+			p.echo(plain)
+			if is, err := client.Connection(plain.flow()); !errors.Is(err, ErrGone) {
+				t.Errorf("without CAP_PERFMON the user's host has %+v, %v", is, err)
+			}
+			p.in(p.s1, func() error { return server.Set(p.services(p.s1)) }, unix.CAP_PERFMON)
 			c := p.connect(e.vip, l)
 			p.echo(c)
 			if is, h := connectionOf(t, client, c.flow()), p.held(server, c); is.Destination != e.s1 || h.Cookie != is.Cookie {

@@ -77,10 +77,11 @@ func newPath(t testing.TB) *path {
 	return p
 }
 
-// in runs f in the node with what its unit gives: CAP_PERFMON is for listeners that are there already.
-func (p *path) in(node *testnet.Node, f func() error) {
+// in runs f in the node with what a unit gives, and more.
+func (p *path) in(node *testnet.Node, f func() error, more ...int) {
 	p.t.Helper()
-	err := node.Do(func() error { return testnet.WithCapabilities(f, unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON) })
+	capabilities := append([]int{unix.CAP_BPF, unix.CAP_NET_ADMIN}, more...)
+	err := node.Do(func() error { return testnet.WithCapabilities(f, capabilities...) })
 	if err != nil {
 		p.t.Fatalf("%s: %+v", node.Name(), err)
 	}

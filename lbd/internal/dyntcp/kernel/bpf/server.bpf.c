@@ -308,8 +308,14 @@ static __always_inline void hear(const struct flow *flow, struct connection *c)
 
 enum whose { OTHERS, OURS, MAYBE_OURS, NOBODYS };
 
+/* is_at: who is heard at another place of this server may not know of this one yet. */
+static __always_inline bool is_at(const struct connection *c, const struct segment *s)
+{
+	return c->destination.address[0] == s->dst[0] && c->destination.address[1] == s->dst[1] && c->destination.port == SECOND_PORT(s->ports);
+}
+
 /* whose says whether a socket of the VIP has the flow and can be moved. Of a request, and in TIME-WAIT, it is not known: it can. */
-static __noinline enum whose whose(struct __sk_buff *skb, const struct flow *flow)
+static __noinline enum whose whose(struct __sk_buff *skb, const struct segment *s, const struct flow *flow)
 {
 	struct bpf_sock *sk = connection_at(skb, flow);
 	static const __u64 here = 1;
@@ -321,7 +327,7 @@ static __noinline enum whose whose(struct __sk_buff *skb, const struct flow *flo
 	c = bpf_sk_storage_get(&connections, sk, 0, 0);
 	if (c) {
 		whose = OURS;
-		if (!c->heard)
+		if (!c->heard && is_at(c, s))
 			hear(flow, c);
 	} else if (sk->state == STATE_LISTEN) {
 		whose = NOBODYS;
@@ -373,7 +379,7 @@ static __always_inline bool is_for_vip(struct __sk_buff *skb, const struct segme
 
 	if (opens(skb, s))
 		return false;
-	it = whose(skb, flow);
+	it = whose(skb, s, flow);
 	if (it == OURS)
 		return true;
 	if (is_here(skb, &own) || it == OTHERS)

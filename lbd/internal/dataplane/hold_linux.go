@@ -199,24 +199,24 @@ func (h *holder) release(flow Flow) {
 	h.queues[flow] = &queue{open: true}
 }
 
-// drop drops what is kept of a flow, and what is on its way here.
-func (h *holder) drop(flow Flow) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if q := h.queues[flow]; q != nil {
-		h.bytes -= q.bytes
-		h.lost.Add(uint64(len(q.frames)))
-		h.queues[flow] = &queue{gone: true}
-	}
-}
+// drop drops what is kept of a flow, and what is on its way here until forget.
+func (h *holder) drop(flow Flow) { h.lose(flow, true) }
 
 // forget ends what drop began, or release.
-func (h *holder) forget(flow Flow) {
+func (h *holder) forget(flow Flow) { h.lose(flow, false) }
+
+func (h *holder) lose(flow Flow, more bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if q := h.queues[flow]; q != nil {
-		h.bytes -= q.bytes
-		h.lost.Add(uint64(len(q.frames)))
+	q := h.queues[flow]
+	if q == nil {
+		return
+	}
+	h.bytes -= q.bytes
+	h.lost.Add(uint64(len(q.frames)))
+	if more {
+		h.queues[flow] = &queue{gone: true}
+	} else {
 		delete(h.queues, flow)
 	}
 }

@@ -1,6 +1,9 @@
 package handover
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // event is a column of the tables.
 type event string
@@ -158,30 +161,20 @@ type Limits struct {
 }
 
 func (l Limits) withDefaults() Limits {
-	count := func(v *int, d int) {
-		if *v <= 0 {
-			*v = d
-		}
-	}
-	span := func(v *time.Duration, d time.Duration) {
-		if *v <= 0 {
-			*v = d
-		}
-	}
-	count(&l.Window, 8)
-	count(&l.States, 64<<20)
-	count(&l.Held, 4096)
-	count(&l.Asked, 1024)
-	count(&l.Ended, 1<<18)
-	span(&l.Give, 400*time.Millisecond)
-	span(&l.Wait, 500*time.Millisecond)
-	span(&l.Restore, time.Second)
-	span(&l.Import, time.Second)
-	span(&l.Answer, 2500*time.Millisecond)
-	span(&l.Doubt, 5*time.Second)
-	span(&l.Remember, time.Minute)
-	span(&l.Backoff, 20*time.Millisecond)
-	span(&l.MaxBackoff, 500*time.Millisecond)
+	l.Window = cmp.Or(l.Window, 8)
+	l.States = cmp.Or(l.States, 64<<20)
+	l.Held = cmp.Or(l.Held, 4096)
+	l.Asked = cmp.Or(l.Asked, 1024)
+	l.Ended = cmp.Or(l.Ended, 1<<18)
+	l.Give = cmp.Or(l.Give, 400*time.Millisecond)
+	l.Wait = cmp.Or(l.Wait, 500*time.Millisecond)
+	l.Restore = cmp.Or(l.Restore, time.Second)
+	l.Import = cmp.Or(l.Import, time.Second)
+	l.Answer = cmp.Or(l.Answer, 2500*time.Millisecond)
+	l.Doubt = cmp.Or(l.Doubt, 5*time.Second)
+	l.Remember = cmp.Or(l.Remember, time.Minute)
+	l.Backoff = cmp.Or(l.Backoff, 20*time.Millisecond)
+	l.MaxBackoff = cmp.Or(l.MaxBackoff, 500*time.Millisecond)
 	return l
 }
 

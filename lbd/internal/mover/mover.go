@@ -10,6 +10,7 @@ import (
 	"github.com/manycast/manycast/lbd/internal/apps"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
 	"github.com/manycast/manycast/lbd/internal/handover"
+	"github.com/manycast/manycast/lbd/internal/newest"
 )
 
 // Config is what a Mover works with.
@@ -34,7 +35,7 @@ type Mover struct {
 	cfg    Config
 	log    *slog.Logger
 	events chan event
-	given  chan []View // the newest
+	given  newest.Value[[]View]
 	mail   *control.Mailbox
 	turn   chan struct{}
 
@@ -60,7 +61,7 @@ type to struct {
 // New returns a Mover that has yet to run.
 func New(cfg Config) *Mover {
 	return &Mover{
-		cfg: cfg, log: cfg.Log, events: make(chan event, 1024), given: make(chan []View, 1), mail: control.NewMailbox(1024), turn: make(chan struct{}),
+		cfg: cfg, log: cfg.Log, events: make(chan event, 1024), given: newest.New[[]View](), mail: control.NewMailbox(1024), turn: make(chan struct{}),
 		giver: handover.NewGiver(cfg.Name, cfg.Boot, cfg.Limits), taker: handover.NewTaker(cfg.Name, cfg.Boot, cfg.Address, cfg.Limits),
 		links: newLinks(), sending: map[to][]handover.Message{}, holding: map[handover.ID]handover.Flow{}, counters: newCounters(),
 	}
@@ -76,19 +77,7 @@ func (m *Mover) Ready() <-chan struct{} { return nil }
 func (m *Mover) Turns() []chan<- struct{} { return []chan<- struct{}{m.turn} }
 
 // Set makes views all that this server executes. Any goroutine may call it; it does not wait.
-func (m *Mover) Set(all []View) {
-	for {
-		select {
-		case m.given <- all:
-			return
-		default:
-		}
-		select { // what nobody has looked at is out of date
-		case <-m.given:
-		default:
-		}
-	}
-}
+func (m *Mover) Set(all []View) { m.given.Set(all) }
 
 // tell has the loop hear of something.
 func (m *Mover) tell(e event) {

@@ -1,6 +1,7 @@
 package stray
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 )
@@ -35,27 +36,17 @@ const (
 func repeats() []time.Duration { return []time.Duration{20 * time.Millisecond, 60 * time.Millisecond} }
 
 func (l Limits) withDefaults() Limits {
-	count := func(v *int, d int) {
-		if *v <= 0 {
-			*v = d
-		}
-	}
-	span := func(v *time.Duration, d time.Duration) {
-		if *v <= 0 {
-			*v = d
-		}
-	}
-	count(&l.Asks, 200)
-	count(&l.User, 20)
-	count(&l.Flows, 8192)
-	count(&l.Heard, 2000)
-	count(&l.Held, 16384)
-	span(&l.GiveUp, 200*time.Millisecond)
-	span(&l.Nobody, 5*time.Second)
-	span(&l.Again, 30*time.Second)
-	span(&l.Look, time.Second)
-	span(&l.Words, 20*time.Millisecond)
-	span(&l.Answers, 40*time.Millisecond)
+	l.Asks = cmp.Or(l.Asks, 200)
+	l.User = cmp.Or(l.User, 20)
+	l.Flows = cmp.Or(l.Flows, 8192)
+	l.Heard = cmp.Or(l.Heard, 2000)
+	l.Held = cmp.Or(l.Held, 16384)
+	l.GiveUp = cmp.Or(l.GiveUp, 200*time.Millisecond)
+	l.Nobody = cmp.Or(l.Nobody, 5*time.Second)
+	l.Again = cmp.Or(l.Again, 30*time.Second)
+	l.Look = cmp.Or(l.Look, time.Second)
+	l.Words = cmp.Or(l.Words, 20*time.Millisecond)
+	l.Answers = cmp.Or(l.Answers, 40*time.Millisecond)
 	return l
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
 	"github.com/manycast/manycast/lbd/internal/mover"
+	"github.com/manycast/manycast/lbd/internal/newest"
 )
 
 // Plane is what a Loop uses of dataplane.Forwarder.
@@ -45,7 +46,7 @@ type Counters struct {
 // Loop is the loop of both machines; a daemon's task.
 type Loop struct {
 	cfg   Config
-	given chan []mover.View // the newest
+	given newest.Value[[]mover.View]
 	mail  *control.Mailbox
 	turn  chan struct{}
 
@@ -62,7 +63,7 @@ const lettersRoom = 4096
 // New returns a Loop that has yet to run.
 func New(cfg Config) *Loop {
 	return &Loop{
-		cfg: cfg, given: make(chan []mover.View, 1), mail: control.NewMailbox(lettersRoom), turn: make(chan struct{}),
+		cfg: cfg, given: newest.New[[]mover.View](), mail: control.NewMailbox(lettersRoom), turn: make(chan struct{}),
 		asker: NewAsker(cfg.Name, cfg.Limits), holder: NewHolder(cfg.Limits),
 	}
 }
@@ -77,19 +78,7 @@ func (l *Loop) Ready() <-chan struct{} { return nil }
 func (l *Loop) Turns() []chan<- struct{} { return []chan<- struct{}{l.turn} }
 
 // Set makes views all that this server executes. Any goroutine may call it; it does not wait.
-func (l *Loop) Set(all []mover.View) {
-	for {
-		select {
-		case l.given <- all:
-			return
-		default:
-		}
-		select { // what nobody has looked at is out of date
-		case <-l.given:
-		default:
-		}
-	}
-}
+func (l *Loop) Set(all []mover.View) { l.given.Set(all) }
 
 // Counters are the totals. Any goroutine may read them.
 func (l *Loop) Counters() Counters {

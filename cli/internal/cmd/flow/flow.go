@@ -105,6 +105,27 @@ func (o *options) each(servers []string, ask func(server string) error) error {
 	return nil
 }
 
+// find asks servers for connections, and returns them in order; all is how many there are.
+func (o *options) find(ctx context.Context, b live.Bus, servers []string, q live.Query) (flows []live.Flow, all uint64, err error) {
+	flows = []live.Flow{}
+	err = o.each(servers, func(server string) error {
+		found, n, err := live.List(ctx, b, server, q)
+		flows, all = append(flows, found...), all+n
+		return err
+	})
+	sortFlows(flows)
+	return flows, all, err
+}
+
+// table shows connections.
+func table(flows []live.Flow) cmdutil.Table {
+	t := cmdutil.Table{Header: header()}
+	for _, f := range flows {
+		t.Rows = append(t.Rows, columns(f))
+	}
+	return t
+}
+
 func header() []string {
 	return []string{"SERVER", "SERVICE", "USER", "VIP", "STATE", "OWNER", "UNTIL", "PEER", "STEP"}
 }

@@ -49,24 +49,15 @@ func (o listOptions) run(ctx context.Context) error {
 		return err
 	}
 	defer s.Close()
-	flows, all := []live.Flow{}, uint64(0)
 	o.query.Service, o.query.Limit = o.service, o.limit
-	if err := o.each(servers, func(server string) error {
-		found, n, err := live.List(ctx, s, server, o.query)
-		flows, all = append(flows, found...), all+n
-		return err
-	}); err != nil {
+	flows, all, err := o.find(ctx, s, servers, o.query)
+	if err != nil {
 		return err
 	}
-	sortFlows(flows)
 	if o.limit > 0 && len(flows) > o.limit {
 		flows = flows[:o.limit]
 	}
-	table := cmdutil.Table{Header: header()}
-	for _, f := range flows {
-		table.Rows = append(table.Rows, columns(f))
-	}
-	if err := o.factory.Print(flows, table); err != nil {
+	if err := o.factory.Print(flows, table(flows)); err != nil {
 		return err
 	}
 	if n := uint64(len(flows)); n < all {

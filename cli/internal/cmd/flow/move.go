@@ -180,16 +180,8 @@ func ownerOf(spec service.Service, a alloc.Allocation, from netip.AddrPort) (own
 
 // elsewhere are the user's connections at other servers.
 func (o moveOptions) elsewhere(ctx context.Context, s *pool.Store, servers []string) ([]live.Flow, error) {
-	flows := []live.Flow{}
-	err := o.each(servers, func(server string) error {
-		if server == o.to {
-			return nil
-		}
-		found, _, err := live.List(ctx, s, server, live.Query{Service: o.service, User: o.userText(), State: "all"})
-		flows = append(flows, found...)
-		return err
-	})
-	sortFlows(flows)
+	others := slices.DeleteFunc(slices.Clone(servers), func(server string) bool { return server == o.to })
+	flows, _, err := o.find(ctx, s, others, live.Query{Service: o.service, User: o.userText(), State: "all"})
 	return flows, err
 }
 

@@ -44,23 +44,14 @@ func (o showOptions) run(ctx context.Context) error {
 		return err
 	}
 	defer s.Close()
-	flows := []live.Flow{}
-	if err := o.each(servers, func(server string) error {
-		found, _, err := live.List(ctx, s, server, live.Query{Service: o.service, User: o.user, State: "all"})
-		flows = append(flows, found...)
-		return err
-	}); err != nil {
+	flows, _, err := o.find(ctx, s, servers, live.Query{Service: o.service, User: o.user, State: "all"})
+	if err != nil {
 		return err
 	}
 	if len(flows) == 0 {
 		return fmt.Errorf("no server that answers has a connection of %s: it is over, or of another service", o.user)
 	}
-	sortFlows(flows)
-	table := cmdutil.Table{Header: header()}
-	for _, f := range flows {
-		table.Rows = append(table.Rows, columns(f))
-	}
-	return o.factory.Print(flows, table)
+	return o.factory.Print(flows, table(flows))
 }
 
 // parseUser reads an address, or an address and port.

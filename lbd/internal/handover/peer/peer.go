@@ -7,6 +7,7 @@ package peer
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
@@ -57,26 +58,14 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	count := func(v *int, d int) {
-		if *v <= 0 {
-			*v = d
-		}
-	}
-	span := func(v *time.Duration, d time.Duration) {
-		if *v <= 0 {
-			*v = d
-		}
-	}
-	count(&c.Links, 256)
-	count(&c.Strangers, 4)
-	count(&c.Queue, 256<<20)
-	span(&c.Handshake, 2*time.Second)
-	span(&c.Alive, 500*time.Millisecond)
-	span(&c.Idle, 2*time.Second)
-	span(&c.Stall, 2*time.Second)
-	if c.Version == 0 {
-		c.Version = Version
-	}
+	c.Links = cmp.Or(c.Links, 256)
+	c.Strangers = cmp.Or(c.Strangers, 4)
+	c.Queue = cmp.Or(c.Queue, 256<<20)
+	c.Handshake = cmp.Or(c.Handshake, 2*time.Second)
+	c.Alive = cmp.Or(c.Alive, 500*time.Millisecond)
+	c.Idle = cmp.Or(c.Idle, 2*time.Second)
+	c.Stall = cmp.Or(c.Stall, 2*time.Second)
+	c.Version = cmp.Or(c.Version, Version)
 	if c.Now == nil {
 		c.Now = time.Now
 	}

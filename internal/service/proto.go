@@ -15,6 +15,7 @@ func ToProto(s Service) *servicev1.Service {
 		Name: s.Name, Vip: s.VIP.String(), Vip6: text(s.VIP6), Group: text(s.Group), Mode: s.Mode, Policy: string(s.Policy), Refuse: string(s.Refuse),
 		Steering: string(s.Steering),
 		Slots:    &servicev1.Slots{By: string(s.Slots.By), Bits: uint32(s.Slots.Bits)}, Handover: handoverToProto(s.Handover),
+		Dynamic: dynamicToProto(s.Dynamic),
 	}
 	if s.Balance != (policy.Balance{}) {
 		p.Balance = balanceToProto(s.Balance)
@@ -69,6 +70,9 @@ func FromProto(p *servicev1.Service) (Service, error) {
 		return Service{}, fmt.Errorf("service %q: %w", s.Name, err)
 	}
 	if s.Handover, err = handoverFromProto(p.GetHandover()); err != nil {
+		return Service{}, fmt.Errorf("service %q: %w", s.Name, err)
+	}
+	if s.Dynamic, err = dynamicFromProto(p.GetDynamic()); err != nil {
 		return Service{}, fmt.Errorf("service %q: %w", s.Name, err)
 	}
 	for _, pp := range p.GetPrefixes() {

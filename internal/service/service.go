@@ -51,6 +51,7 @@ type Service struct {
 	Prefixes []policy.Prefix
 	Slots    alloc.Slots
 	Handover Handover
+	Dynamic  Dynamic
 	Refuse   Refusal     // with Tags alone
 	Steering Steering    // likewise
 	Split    steer.Split // NATs whose users are told apart by source port, too; with Tags and no Group alone

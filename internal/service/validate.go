@@ -29,7 +29,7 @@ func (s Service) Validate() error {
 	if err := CheckName(s.Name); err != nil {
 		return fmt.Errorf("service: %w", err)
 	}
-	for _, check := range []func() error{s.checkAddresses, s.checkPorts, s.checkWords, s.checkHandover, s.checkSplit, s.checkRules, s.checkServers, s.checkPortions} {
+	for _, check := range []func() error{s.checkAddresses, s.checkPorts, s.checkWords, s.checkHandover, s.checkDynamic, s.checkSplit, s.checkRules, s.checkServers, s.checkPortions} {
 		if err := check(); err != nil {
 			return fmt.Errorf("service %s: %w", s.Name, err)
 		}
@@ -182,6 +182,7 @@ func ValidateAll(services []Service) error {
 	}
 	names, groups, fronts := map[string]bool{}, map[netip.Addr]string{}, map[frontend]string{}
 	whole, shared := map[netip.Addr]string{}, map[netip.Addr]string{} // VIPs that routers know, and all
+	places := map[uint16]string{}                                     // ports at servers' own addresses
 	var errs []error
 	for _, s := range services {
 		if err := s.Validate(); err != nil {
@@ -199,16 +200,22 @@ func ValidateAll(services []Service) error {
 		groups[s.Group] = s.Name
 		for _, vip := range s.VIPs() {
 			other := whole[vip]
-			if s.Mode == Tags || s.Handover.Has(Pin) {
+			if s.WholeVIP() {
 				other = cmp.Or(other, shared[vip])
 				whole[vip] = s.Name
 			}
 			if other != "" {
-				errs = append(errs, fmt.Errorf("services %s and %s have the same vip %v: with mode tags, or handover pin, all of its ports are one service's", other, s.Name, vip))
+				errs = append(errs, fmt.Errorf("services %s and %s have the same vip %v: with mode tags, handover pin, or dynamic, all of its ports are one service's", other, s.Name, vip))
 			}
 			shared[vip] = s.Name
 		}
 		for _, p := range s.Ports {
+			if s.Dynamic.On && p.Proto == "tcp" {
+				if other, taken := places[p.Number]; taken {
+					errs = append(errs, fmt.Errorf("services %s and %s are dynamic and both have port %v: at a server's own address it leads to one of them", other, s.Name, p))
+				}
+				places[p.Number] = s.Name
+			}
 			f := frontend{s.VIP, p}
 			if other, taken := fronts[f]; taken {
 				errs = append(errs, fmt.Errorf("services %s and %s both have vip %v port %v", other, s.Name, s.VIP, p))

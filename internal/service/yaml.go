@@ -30,6 +30,7 @@ type document struct {
 	Prefixes []prefixDocument  `yaml:"prefixes,omitempty" json:"prefixes,omitempty"`
 	Slots    string            `yaml:"slots" json:"slots"`
 	Handover *handoverDocument `yaml:"handover,omitempty" json:"handover,omitempty"`
+	Dynamic  *dynamicDocument  `yaml:"dynamic,omitempty" json:"dynamic,omitempty"`
 	Refuse   string            `yaml:"refuse,omitempty" json:"refuse,omitempty"`
 	Steering string            `yaml:"steering,omitempty" json:"steering,omitempty"`
 	Split    []string          `yaml:"split,omitempty,flow" json:"split,omitempty"`
@@ -117,6 +118,7 @@ func toDocument(s Service) document {
 		Name: s.Name, VIP: s.VIP.String(), VIP6: text(s.VIP6), Group: text(s.Group), Mode: s.Mode,
 		Policy: string(s.Policy), Slots: s.Slots.String(), Handover: handoverToDocument(s.Handover), Refuse: string(s.Refuse), Steering: string(s.Steering),
 	}
+	d.Dynamic = dynamicToDocument(s.Dynamic)
 	d.Balance, d.Prefixes = balanceToDocument(s), prefixesToDocument(s.Prefixes)
 	for _, p := range s.Split {
 		d.Split = append(d.Split, p.String())
@@ -164,6 +166,9 @@ func (d document) service() (Service, error) {
 		return fail(fmt.Errorf("balance: %w", err))
 	}
 	if s.Handover, err = d.Handover.handover(); err != nil {
+		return fail(err)
+	}
+	if s.Dynamic, err = d.Dynamic.dynamic(); err != nil {
 		return fail(err)
 	}
 	for _, pd := range d.Prefixes {

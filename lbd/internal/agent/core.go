@@ -375,7 +375,7 @@ func (c *Core) apply() Apply {
 			e, own, standby = a.Epoch, a.Users(c.name), a.StandbyUsers(c.name)
 		}
 		out.Accept = append(out.Accept, dataplane.AgentService{
-			VIP: s.VIP, VIP6: s.VIP6, Group: s.Group, Tagged: s.Mode == service.Tags || pinsUsers(s), Ports: s.Ports, Leased: !s.Static(),
+			VIP: s.VIP, VIP6: s.VIP6, Group: s.Group, Tagged: s.Mode == service.Tags || pinsUsers(s) || s.Dynamic.On, Ports: s.Ports, Leased: !s.Static(),
 			Accept: c.accept(s, own), Keeps: keeps(s, c.current(name)), Chains: c.chains(s),
 		})
 		if c.joins(s) {

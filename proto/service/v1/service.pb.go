@@ -40,6 +40,7 @@ type Service struct {
 	Steering      string                 `protobuf:"bytes,14,opt,name=steering,proto3" json:"steering,omitempty"` // proactive, reactive: when routers upstream begin with a user; with mode tags alone
 	Split         []string               `protobuf:"bytes,15,rep,name=split,proto3" json:"split,omitempty"`       // prefixes in text, sorted, at most 256: whose users are told apart by source port, too; with mode tags alone
 	Handover      *Handover              `protobuf:"bytes,16,opt,name=handover,proto3" json:"handover,omitempty"` // not there: reset
+	Dynamic       *Dynamic               `protobuf:"bytes,17,opt,name=dynamic,proto3" json:"dynamic,omitempty"`   // not there: TCP connections do not say where they live
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -179,6 +180,58 @@ func (x *Service) GetHandover() *Handover {
 	return nil
 }
 
+func (x *Service) GetDynamic() *Dynamic {
+	if x != nil {
+		return x.Dynamic
+	}
+	return nil
+}
+
+// Dynamic says that TCP connections tell users' hosts where they live.
+type Dynamic struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Destinations  []string               `protobuf:"bytes,1,rep,name=destinations,proto3" json:"destinations,omitempty"` // prefixes in text, at most 64: where servers may be whose connections do; none: anywhere
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Dynamic) Reset() {
+	*x = Dynamic{}
+	mi := &file_proto_service_v1_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Dynamic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Dynamic) ProtoMessage() {}
+
+func (x *Dynamic) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_service_v1_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Dynamic.ProtoReflect.Descriptor instead.
+func (*Dynamic) Descriptor() ([]byte, []int) {
+	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Dynamic) GetDestinations() []string {
+	if x != nil {
+		return x.Destinations
+	}
+	return nil
+}
+
 // Handover says what becomes of live connections whose users move.
 type Handover struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -192,7 +245,7 @@ type Handover struct {
 
 func (x *Handover) Reset() {
 	*x = Handover{}
-	mi := &file_proto_service_v1_service_proto_msgTypes[1]
+	mi := &file_proto_service_v1_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -204,7 +257,7 @@ func (x *Handover) String() string {
 func (*Handover) ProtoMessage() {}
 
 func (x *Handover) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_service_v1_service_proto_msgTypes[1]
+	mi := &file_proto_service_v1_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -217,7 +270,7 @@ func (x *Handover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Handover.ProtoReflect.Descriptor instead.
 func (*Handover) Descriptor() ([]byte, []int) {
-	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{1}
+	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Handover) GetStrategies() []string {
@@ -263,7 +316,7 @@ type Balance struct {
 
 func (x *Balance) Reset() {
 	*x = Balance{}
-	mi := &file_proto_service_v1_service_proto_msgTypes[2]
+	mi := &file_proto_service_v1_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -275,7 +328,7 @@ func (x *Balance) String() string {
 func (*Balance) ProtoMessage() {}
 
 func (x *Balance) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_service_v1_service_proto_msgTypes[2]
+	mi := &file_proto_service_v1_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -288,7 +341,7 @@ func (x *Balance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Balance.ProtoReflect.Descriptor instead.
 func (*Balance) Descriptor() ([]byte, []int) {
-	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{2}
+	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Balance) GetIntervalMs() uint64 {
@@ -344,7 +397,7 @@ type Prefix struct {
 
 func (x *Prefix) Reset() {
 	*x = Prefix{}
-	mi := &file_proto_service_v1_service_proto_msgTypes[3]
+	mi := &file_proto_service_v1_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -356,7 +409,7 @@ func (x *Prefix) String() string {
 func (*Prefix) ProtoMessage() {}
 
 func (x *Prefix) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_service_v1_service_proto_msgTypes[3]
+	mi := &file_proto_service_v1_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -369,7 +422,7 @@ func (x *Prefix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prefix.ProtoReflect.Descriptor instead.
 func (*Prefix) Descriptor() ([]byte, []int) {
-	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{3}
+	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Prefix) GetPortion() string {
@@ -396,7 +449,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_proto_service_v1_service_proto_msgTypes[4]
+	mi := &file_proto_service_v1_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -408,7 +461,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_service_v1_service_proto_msgTypes[4]
+	mi := &file_proto_service_v1_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -421,7 +474,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{4}
+	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Port) GetProto() string {
@@ -449,7 +502,7 @@ type Slots struct {
 
 func (x *Slots) Reset() {
 	*x = Slots{}
-	mi := &file_proto_service_v1_service_proto_msgTypes[5]
+	mi := &file_proto_service_v1_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -461,7 +514,7 @@ func (x *Slots) String() string {
 func (*Slots) ProtoMessage() {}
 
 func (x *Slots) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_service_v1_service_proto_msgTypes[5]
+	mi := &file_proto_service_v1_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -474,7 +527,7 @@ func (x *Slots) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Slots.ProtoReflect.Descriptor instead.
 func (*Slots) Descriptor() ([]byte, []int) {
-	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{5}
+	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Slots) GetBy() string {
@@ -504,7 +557,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_proto_service_v1_service_proto_msgTypes[6]
+	mi := &file_proto_service_v1_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -516,7 +569,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_service_v1_service_proto_msgTypes[6]
+	mi := &file_proto_service_v1_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -529,7 +582,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{6}
+	return file_proto_service_v1_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Server) GetName() string {
@@ -571,7 +624,7 @@ var File_proto_service_v1_service_proto protoreflect.FileDescriptor
 
 const file_proto_service_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1eproto/service/v1/service.proto\x12\x13manycast.service.v1\"\x9b\x04\n" +
+	"\x1eproto/service/v1/service.proto\x12\x13manycast.service.v1\"\xd3\x04\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03vip\x18\x02 \x01(\tR\x03vip\x12\x14\n" +
@@ -588,7 +641,10 @@ const file_proto_service_v1_service_proto_rawDesc = "" +
 	"\x06refuse\x18\r \x01(\tR\x06refuse\x12\x1a\n" +
 	"\bsteering\x18\x0e \x01(\tR\bsteering\x12\x14\n" +
 	"\x05split\x18\x0f \x03(\tR\x05split\x129\n" +
-	"\bhandover\x18\x10 \x01(\v2\x1d.manycast.service.v1.HandoverR\bhandoverJ\x04\b\b\x10\t\"|\n" +
+	"\bhandover\x18\x10 \x01(\v2\x1d.manycast.service.v1.HandoverR\bhandover\x126\n" +
+	"\adynamic\x18\x11 \x01(\v2\x1c.manycast.service.v1.DynamicR\adynamicJ\x04\b\b\x10\t\"-\n" +
+	"\aDynamic\x12\"\n" +
+	"\fdestinations\x18\x01 \x03(\tR\fdestinations\"|\n" +
 	"\bHandover\x12\x1e\n" +
 	"\n" +
 	"strategies\x18\x01 \x03(\tR\n" +
@@ -635,28 +691,30 @@ func file_proto_service_v1_service_proto_rawDescGZIP() []byte {
 	return file_proto_service_v1_service_proto_rawDescData
 }
 
-var file_proto_service_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_proto_service_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_proto_service_v1_service_proto_goTypes = []any{
 	(*Service)(nil),  // 0: manycast.service.v1.Service
-	(*Handover)(nil), // 1: manycast.service.v1.Handover
-	(*Balance)(nil),  // 2: manycast.service.v1.Balance
-	(*Prefix)(nil),   // 3: manycast.service.v1.Prefix
-	(*Port)(nil),     // 4: manycast.service.v1.Port
-	(*Slots)(nil),    // 5: manycast.service.v1.Slots
-	(*Server)(nil),   // 6: manycast.service.v1.Server
+	(*Dynamic)(nil),  // 1: manycast.service.v1.Dynamic
+	(*Handover)(nil), // 2: manycast.service.v1.Handover
+	(*Balance)(nil),  // 3: manycast.service.v1.Balance
+	(*Prefix)(nil),   // 4: manycast.service.v1.Prefix
+	(*Port)(nil),     // 5: manycast.service.v1.Port
+	(*Slots)(nil),    // 6: manycast.service.v1.Slots
+	(*Server)(nil),   // 7: manycast.service.v1.Server
 }
 var file_proto_service_v1_service_proto_depIdxs = []int32{
-	4, // 0: manycast.service.v1.Service.ports:type_name -> manycast.service.v1.Port
-	5, // 1: manycast.service.v1.Service.slots:type_name -> manycast.service.v1.Slots
-	6, // 2: manycast.service.v1.Service.servers:type_name -> manycast.service.v1.Server
-	2, // 3: manycast.service.v1.Service.balance:type_name -> manycast.service.v1.Balance
-	3, // 4: manycast.service.v1.Service.prefixes:type_name -> manycast.service.v1.Prefix
-	1, // 5: manycast.service.v1.Service.handover:type_name -> manycast.service.v1.Handover
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	5, // 0: manycast.service.v1.Service.ports:type_name -> manycast.service.v1.Port
+	6, // 1: manycast.service.v1.Service.slots:type_name -> manycast.service.v1.Slots
+	7, // 2: manycast.service.v1.Service.servers:type_name -> manycast.service.v1.Server
+	3, // 3: manycast.service.v1.Service.balance:type_name -> manycast.service.v1.Balance
+	4, // 4: manycast.service.v1.Service.prefixes:type_name -> manycast.service.v1.Prefix
+	2, // 5: manycast.service.v1.Service.handover:type_name -> manycast.service.v1.Handover
+	1, // 6: manycast.service.v1.Service.dynamic:type_name -> manycast.service.v1.Dynamic
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_proto_service_v1_service_proto_init() }
@@ -670,7 +728,7 @@ func file_proto_service_v1_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_service_v1_service_proto_rawDesc), len(file_proto_service_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,4 +1,5 @@
-// Lbd spreads a service's users over its servers: `lbd director` at the edge, `lbd agent` beside a server, `lbd relay` in front of one.
+// Lbd spreads a service's users over its servers: `lbd director` at the edge, `lbd agent` beside a server, `lbd relay` in front of one,
+// `lbd client` on a user's host.
 package main
 
 import (
@@ -35,6 +36,7 @@ func command(stderr io.Writer) *cobra.Command {
 		role("director", "Own VIPs at the edge; one director leads the allocation", stderr, config.LoadDirector, runDirector),
 		role("agent", "Join and serve what is allocated to the server beside it", stderr, config.LoadAgent, runAgent),
 		role("relay", "Stand in front of a server whose users' connections are to move", stderr, config.LoadRelay, runRelay),
+		clientRole(stderr),
 	)
 	return root
 }

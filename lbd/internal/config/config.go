@@ -1,4 +1,4 @@
-// Package config is lbd's configuration files: director.toml, agent.toml and relay.toml.
+// Package config is lbd's configuration files: director.toml, agent.toml, relay.toml and client.toml.
 package config
 
 import (

@@ -44,6 +44,54 @@ func TestReferenceRelay(t *testing.T) {
 	}
 }
 
+func TestReferenceClient(t *testing.T) {
+	c, err := LoadClient("../../client.toml", asItIs)
+	if err != nil {
+		t.Error(err)
+	}
+	want := DefaultClient()
+	want.Interfaces, want.Keys.Pinned, want.Keys.Servers, want.Services = []string{"eth0"}, []string{"/etc/manycast/keys"}, []string{}, c.Services
+	if !reflect.DeepEqual(c, want) || len(c.Services) != 1 {
+		t.Errorf("client.toml says\n%+v\nthe defaults are\n%+v", c, want)
+	}
+}
+
+func asItIs(*Client) {}
+
+func TestClientCheck(t *testing.T) {
+	const service = "[[service]]\nname = \"web\"\naddresses = [\"192.0.2.80:80\", \"[2001:db8::80]:80\"]\n"
+	const good = "interfaces = [\"eth0\"]\nkeys.pinned = [\"/etc/manycast/keys\"]\n" + service
+	for name, test := range map[string]struct{ text, want string }{
+		"good":              {good, ""},
+		"no interface":      {strings.Replace(good, "\"eth0\"", "", 1), "no interfaces"},
+		"cgroup":            {"cgroup = \"user.slice\"\n" + good, "cgroup \"user.slice\""},
+		"port":              {"port = 0\n" + good, "port 0"},
+		"relative socket":   {"socket = \"a.sock\"\n" + good, "socket"},
+		"no keys":           {"interfaces = [\"eth0\"]\n" + service, "neither keys.pinned nor keys.servers"},
+		"whoever's keys":    {"keys.servers = [\"192.0.2.53:53\"]\n" + good, "authenticated answers only"},
+		"no service":        {strings.TrimSuffix(good, service), "no [[service]]"},
+		"no port":           {strings.Replace(good, "0.2.80:80", "0.2.80:0", 1), "192.0.2.80:0"},
+		"twice":             {good + service, "there twice"},
+		"name":              {strings.Replace(good, "web", "Web", 1), "Web"},
+		"past":              {"limits.past = \"0s\"\n" + good, "limits.past"},
+		"future":            {"limits.future = \"48h\"\n" + good, "limits.future"},
+		"signatures":        {"limits.signatures_all = 0\n" + good, "limits.signatures_all"},
+		"unknown key":       {"colour = 1\n" + good, "colour"},
+		"unknown key below": {good + "colour = 1\n", "service.colour"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "client.toml")
+			if err := os.WriteFile(file, []byte(test.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := LoadClient(file, asItIs)
+			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
 // loopback is the bus that `manycast bus` starts on this machine.
 func loopback(role string) daemon.BusSection {
 	return daemon.BusSection{URLs: []string{"nats://127.0.0.1:4222"}, Credentials: "/var/lib/manycast/bus/creds/" + role + ".nk"}

@@ -97,7 +97,8 @@ func checkTree(t *testing.T, dest string) {
 // checkConfigurations: each reference configuration is good as it is; what it names need not be there.
 func checkConfigurations(t *testing.T, dest string) {
 	for file, argv := range map[string][]string{
-		"igmpd.toml": {"igmpd"}, "director.toml": {"lbd", "director"}, "agent.toml": {"lbd", "agent"}, "relay.toml": {"lbd", "relay"}, "dnsd.toml": {"dnsd"},
+		"igmpd.toml": {"igmpd"}, "director.toml": {"lbd", "director"}, "agent.toml": {"lbd", "agent"}, "relay.toml": {"lbd", "relay"},
+		"client.toml": {"lbd", "client"}, "dnsd.toml": {"dnsd"},
 		"tdpd.toml": {"tdpd"},
 	} {
 		argv[0] = filepath.Join(dest, "usr/bin", argv[0])

@@ -10,12 +10,15 @@ import (
 
 	"github.com/manycast/manycast/cli/internal/cmdutil"
 	"github.com/manycast/manycast/cli/internal/live"
+	"github.com/manycast/manycast/lbd/clientstatus"
 )
 
 type listOptions struct {
 	options
-	query live.Query
-	limit int
+	query  live.Query
+	limit  int
+	client bool
+	socket string
 }
 
 func newList(f *cmdutil.Factory) *cobra.Command {
@@ -24,12 +27,18 @@ func newList(f *cmdutil.Factory) *cobra.Command {
 		Use:   "list [USER]",
 		Short: "List live connections",
 		Long: `List live connections, of all users or of one: an address, an address and port, or a prefix. OWNER is whose the user is by the
-allocation that the server executes; UNTIL the last epoch in which the user was the server's own.`,
-		Example: "  manycast flow list --service web --state kept\n  manycast flow list 203.0.113.0/24 -o json --limit 0",
+allocation that the server executes; UNTIL the last epoch in which the user was the server's own.
+
+With --client they are this host's own, as its lbd client knows them: each connection that can move, with its tag, the beginning of its cookie, where
+its packets go, and how often it has moved. No bus is needed for that.`,
+		Example: "  manycast flow list --service web --state kept\n  manycast flow list 203.0.113.0/24 -o json --limit 0\n  manycast flow list --client",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				o.query.User = args[0]
+			}
+			if o.client {
+				return o.ofClient(cmd.Context())
 			}
 			return o.run(cmd.Context())
 		},
@@ -39,6 +48,11 @@ allocation that the server executes; UNTIL the last epoch in which the user was 
 	o.serverFlag(cmd)
 	cmd.Flags().StringVar(&o.query.State, "state", "all", "those that are moving, kept, own or all")
 	cmd.Flags().IntVar(&o.limit, "limit", 1000, "list so many at most; 0: all")
+	cmd.Flags().BoolVar(&o.client, "client", false, "this host's own connections that can move; its lbd client is asked")
+	cmd.Flags().StringVar(&o.socket, "client-socket", clientstatus.DefaultSocket, "status socket of lbd client")
+	for _, of := range []string{"server", "state"} {
+		cmd.MarkFlagsMutuallyExclusive("client", of)
+	}
 	_ = cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(live.StateNames(), cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 	return cmd
 }

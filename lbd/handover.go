@@ -13,6 +13,7 @@ import (
 	"github.com/manycast/manycast/lbd/internal/apps"
 	"github.com/manycast/manycast/lbd/internal/config"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
+	"github.com/manycast/manycast/lbd/internal/dyntcp/serving"
 	"github.com/manycast/manycast/lbd/internal/flows"
 	"github.com/manycast/manycast/lbd/internal/handover/peer"
 	"github.com/manycast/manycast/lbd/internal/mover"
@@ -22,13 +23,15 @@ import (
 // handing are the tasks that hand connections over, look for those whose server is not known, and tell of them. Without a control channel, by
 // which servers speak of them, there is the last alone.
 type handing struct {
-	mover  *mover.Mover // nil: connections do not move
-	apps   *apps.Server
-	strays *stray.Loop // nil: no packets are forwarded
-	flows  *flows.Task // nil: there is no bus
+	dynamic *serving.Loop
+	mover   *mover.Mover // nil: connections do not move
+	apps    *apps.Server
+	strays  *stray.Loop // nil: no packets are forwarded
+	flows   *flows.Task // nil: there is no bus
 }
 
-func newHanding(cfg config.Agent, link agent.Link, plane dataplane.AgentPlane, c *channel.Channel, b *base) (h handing, err error) {
+func newHanding(cfg config.Agent, link agent.Link, plane dataplane.AgentPlane, c *channel.Channel, dynamic *serving.Loop, b *base) (h handing, err error) {
+	h.dynamic = dynamic
 	if c != nil && cfg.Handover.Forward != 0 {
 		h.strays = stray.New(stray.Config{Name: cfg.Name, Channel: c, Plane: plane, Log: b.log})
 	}
@@ -60,7 +63,7 @@ func (h *handing) openMover(cfg config.Agent, link agent.Link, plane dataplane.A
 	}
 	h.apps = apps.NewServer(cfg.Handover.Socket, apps.DefaultLimits(), b.log)
 	h.mover = mover.New(mover.Config{
-		Name: cfg.Name, Boot: c.Boot(), Address: address, Channel: c, Network: network, Apps: h.apps, Sockets: mover.Kernel{}, Gates: plane,
+		Name: cfg.Name, Boot: c.Boot(), Address: address, Channel: c, Network: network, Apps: h.apps, Sockets: h.dynamic.Sockets(mover.Kernel{}), Gates: plane,
 		Connected: dataplane.ConnectedUsers, Log: b.log,
 	})
 	return nil
@@ -101,6 +104,7 @@ func (h *handing) forwarded(plane dataplane.AgentPlane) func() []flows.Counter {
 
 // Set tells them what the agent executes.
 func (h handing) Set(all []mover.View) {
+	h.dynamic.Set(servicesOf(all))
 	if h.mover != nil {
 		h.mover.Set(all)
 	}
@@ -123,11 +127,12 @@ func (h handing) beneath(task daemon.Task) daemon.Task {
 	if h.flows != nil {
 		task = daemon.Beneath(h.flows, task)
 	}
-	return task
+	return daemon.Beneath(h.dynamic, task)
 }
 
 // collectors are what metrics show of them.
 func (h handing) collectors() (out []prometheus.Collector) {
+	out = append(out, h.dynamic)
 	if h.mover != nil {
 		out = append(out, h.mover)
 	}

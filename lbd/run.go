@@ -18,6 +18,7 @@ import (
 	"github.com/manycast/manycast/lbd/internal/config"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
 	"github.com/manycast/manycast/lbd/internal/director"
+	"github.com/manycast/manycast/lbd/internal/dyntcp/servicekey"
 	"github.com/manycast/manycast/lbd/internal/health"
 	"github.com/manycast/manycast/lbd/internal/joiner"
 	"github.com/manycast/manycast/lbd/internal/leader"
@@ -157,9 +158,11 @@ func agentTasks(ctx context.Context, cfg config.Agent, keep bool, link agent.Lin
 	measuring := newLoad(cfg, plane, ch, b)
 	c.Measure = measuring.Measure
 	var tasks []daemon.Task
+	keys := &servicekey.Ring{}
 	if !cfg.Keys.Unsigned {
 		k := groupkeys.New(cfg.Keys.Dir, cfg.Keys.Member, b.keys(), func(groups []keyfile.Group) {
 			ring.SetGroups(groups)
+			keys.Set(groups)
 			if ch != nil {
 				ch.SetKeys(groups)
 			}
@@ -167,7 +170,11 @@ func agentTasks(ctx context.Context, cfg config.Agent, keep bool, link agent.Lin
 		c.HasKey, c.KeysRead = ring.Has, k.Ready()
 		tasks = append(tasks, k)
 	}
-	h, err := newHanding(cfg, link, plane, ch, b)
+	dynamic, err := newDynamic(cfg, link, plane, keys, keep, b)
+	if err != nil {
+		return nil, err
+	}
+	h, err := newHanding(cfg, link, plane, ch, dynamic, b)
 	if err != nil {
 		return nil, err
 	}

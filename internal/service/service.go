@@ -117,6 +117,19 @@ func (s Service) VIPs() []netip.Addr {
 	return []netip.Addr{s.VIP}
 }
 
+// Ends are the service's addresses with its TCP ports.
+func (s Service) Ends() []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, vip := range s.VIPs() {
+		for _, p := range s.Ports {
+			if p.Proto == "tcp" {
+				out = append(out, netip.AddrPortFrom(vip, p.Number))
+			}
+		}
+	}
+	return out
+}
+
 // Destination is what a server knows the service's packets by: the group, where it has one, else the VIP.
 func (s Service) Destination() netip.Addr {
 	if s.Group.IsValid() {

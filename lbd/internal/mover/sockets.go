@@ -19,8 +19,8 @@ type Sockets interface {
 	Restore(state []byte) (Socket, error)
 }
 
-// Socket is one in repair mode.
-type Socket interface {
+// Socket is one in repair mode. It is no type of its own, so that others may stand between (dyntcp/serving).
+type Socket = interface {
 	FD() int
 	// Thaw lets it live.
 	Thaw() error

@@ -43,17 +43,7 @@ func (v View) cell(user netip.AddrPort) int {
 }
 
 // Ends are the addresses and TCP ports of the service.
-func (v View) Ends() []netip.AddrPort {
-	var out []netip.AddrPort
-	for _, vip := range v.Service.VIPs() {
-		for _, p := range v.Service.Ports {
-			if p.Proto == "tcp" {
-				out = append(out, netip.AddrPortFrom(vip, p.Number))
-			}
-		}
-	}
-	return out
-}
+func (v View) Ends() []netip.AddrPort { return v.Service.Ends() }
 
 // givers are the servers that may hold connections of this server's users.
 func (v View) givers(name string) []string {

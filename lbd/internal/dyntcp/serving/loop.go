@@ -1,0 +1,318 @@
+package serving
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/manycast/manycast/internal/daemon"
+	"github.com/manycast/manycast/internal/service"
+	"github.com/manycast/manycast/lbd/internal/dyntcp/kernel"
+	"github.com/manycast/manycast/lbd/internal/dyntcp/movement"
+	"github.com/manycast/manycast/lbd/internal/dyntcp/wire"
+	"github.com/manycast/manycast/lbd/internal/newest"
+)
+
+// Config is what a Loop works with.
+type Config struct {
+	Address netip.Addr // this server's: connections live there, at their service's port
+	// Open is kernel.OpenServer: it is called when the first dynamic service comes.
+	Open func() (kernel.Server, error)
+	// Keep leaves the programs in place when the loop ends.
+	Keep bool
+	// Sign is a servicekey.Ring's.
+	Sign movement.Signer
+	// Send sends a message to a user's host.
+	Send func(user netip.Addr, message []byte) error
+	// FlowOf is the function of that name.
+	FlowOf func(fd int) (kernel.Flow, error)
+	// Knows reports whether the kernel's socket table has a connection: dataplane.Forwarder's.
+	Knows  func(kernel.Flow) (bool, error)
+	Limits movement.AnnouncerLimits
+	Log    *slog.Logger
+}
+
+// Times and sizes.
+const (
+	sweepEvery = 5 * time.Second // how often it is asked which connections are over
+	followFor  = time.Hour       // how long a user may go on sending to where its connection was
+	followsMax = 1 << 16         // of these; then the oldest are left alone
+)
+
+// Loop owns the programs and the announcer; a daemon's task.
+type Loop struct {
+	cfg  Config
+	told newest.Value[[]service.Service]
+	kick chan struct{} // something else is due
+	turn chan struct{}
+
+	mu        sync.Mutex
+	server    kernel.Server // nil: not open
+	places    map[netip.AddrPort]netip.AddrPort
+	announcer *movement.Announcer
+	moves     map[kernel.Flow]wire.Change // the last ones, of connections that are here
+	follows   follows
+	unsent    uint64
+}
+
+// New returns a Loop that has yet to run.
+func New(cfg Config) *Loop {
+	return &Loop{
+		cfg: cfg, told: newest.New[[]service.Service](), kick: make(chan struct{}, 1), turn: make(chan struct{}),
+		announcer: movement.NewAnnouncer(cfg.Limits, cfg.Sign), moves: map[kernel.Flow]wire.Change{}, follows: newFollows(),
+	}
+}
+
+// String names the task.
+func (l *Loop) String() string { return "dynamic tcp" }
+
+// Ready is nil: connections are plain until it is.
+func (l *Loop) Ready() <-chan struct{} { return nil }
+
+// Turns is the loop's.
+func (l *Loop) Turns() []chan<- struct{} { return []chan<- struct{}{l.turn} }
+
+// Set makes services all that this server executes. Any goroutine may call it; it does not wait.
+func (l *Loop) Set(all []service.Service) { l.told.Set(all) }
+
+// Run works until ctx is done.
+func (l *Loop) Run(ctx context.Context) error {
+	timer, sweep := time.NewTimer(time.Hour), time.NewTicker(sweepEvery)
+	defer timer.Stop()
+	defer sweep.Stop()
+	var heard <-chan kernel.Heard
+	for {
+		select {
+		case <-ctx.Done():
+			return l.close(l.cfg.Keep || daemon.Keeps(ctx))
+		case all := <-l.told:
+			heard = l.set(l.services(all))
+		case h, ok := <-heard:
+			if !ok {
+				heard = nil
+				continue
+			}
+			l.heard(h)
+		case <-sweep.C:
+			l.sweep()
+		case <-timer.C:
+			l.act(func(now time.Time) []movement.Action { return l.announcer.Tick(now) })
+		case <-l.kick:
+		case <-l.turn:
+		}
+		l.setTimer(timer)
+	}
+}
+
+func (l *Loop) close(keep bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.server == nil {
+		return nil
+	}
+	s := l.server
+	l.server = nil
+	return s.Close(keep)
+}
+
+func (l *Loop) setTimer(timer *time.Timer) {
+	l.mu.Lock()
+	next := l.announcer.Next()
+	l.mu.Unlock()
+	if next.IsZero() {
+		timer.Stop()
+		return
+	}
+	timer.Reset(time.Until(next))
+}
+
+// services are those whose connections live at this server's address, each with its port.
+func (l *Loop) services(all []service.Service) (out []kernel.ServerService) {
+	for _, s := range all {
+		if !s.Dynamic.At(l.cfg.Address) {
+			continue
+		}
+		for _, vip := range s.Ends() {
+			if vip.Addr().Is4() == l.cfg.Address.Is4() {
+				out = append(out, kernel.ServerService{VIP: vip, Destination: netip.AddrPortFrom(l.cfg.Address, vip.Port())})
+			}
+		}
+	}
+	return out
+}
+
+// set has the programs do what the services say. What cannot be is told: connections are plain then.
+func (l *Loop) set(services []kernel.ServerService) <-chan kernel.Heard {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.server == nil && len(services) > 0 {
+		s, err := l.cfg.Open()
+		if err != nil {
+			l.cfg.Log.Warn("dynamic TCP: connections do not say where they live", "err", err)
+			return nil
+		}
+		l.server = s
+	}
+	if l.server == nil {
+		return nil
+	}
+	if err := l.server.Set(services); err != nil {
+		l.cfg.Log.Warn("dynamic TCP: not all services", "err", err)
+	}
+	l.places = make(map[netip.AddrPort]netip.AddrPort, len(services))
+	for _, s := range services {
+		l.places[s.VIP] = s.Destination
+	}
+	return l.server.Heard()
+}
+
+// act has the announcer do something, and does what it says. l.mu is free.
+func (l *Loop) act(what func(now time.Time) []movement.Action) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.carryOut(what(time.Now()))
+}
+
+func (l *Loop) carryOut(actions []movement.Action) {
+	for _, a := range actions {
+		switch a := a.(type) {
+		case movement.Send:
+			if err := l.cfg.Send(a.Flow.User.Addr(), a.Raw); err != nil {
+				l.unsent++
+				l.cfg.Log.Debug("change of destination is not sent", "flow", a.Flow, "err", err)
+			}
+		case movement.Listen:
+			// Who has the descriptor is the application: the announcer goes on until it gives up, which costs messages alone.
+		case movement.Report:
+			l.cfg.Log.Debug("change of destination", "flow", a.Flow, "sequence", a.Sequence, "outcome", a.Outcome, "sent", a.Sent, "after", a.After)
+		}
+	}
+	select {
+	case l.kick <- struct{}{}:
+	default:
+	}
+}
+
+// heard: an earlier move's segment says nothing of this one.
+func (l *Loop) heard(h kernel.Heard) {
+	l.act(func(now time.Time) []movement.Action {
+		m, ok := l.moves[h.Flow]
+		if !ok || m.Sequence != h.Sequence {
+			return nil
+		}
+		return l.announcer.Heard(now, movement.Flow(h.Flow), m.New)
+	})
+}
+
+// sweep forgets connections that are over, and flows that left long ago.
+func (l *Loop) sweep() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	var actions []movement.Action
+	for flow := range l.moves {
+		if known, err := l.cfg.Knows(flow); err == nil && !known {
+			delete(l.moves, flow)
+			actions = append(actions, l.announcer.Gone(now, movement.Flow(flow))...)
+		}
+	}
+	l.carryOut(actions)
+	l.forget(l.follows.over(now))
+}
+
+// held is what is known of a socket's connection; false: it is plain.
+func (l *Loop) held(fd int) (kernel.Held, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.server == nil {
+		return kernel.Held{}, false
+	}
+	h, err := l.server.Held(fd)
+	return h, err == nil
+}
+
+// giving is what goes along with a connection, of which nothing is said any more.
+func (l *Loop) giving(flow kernel.Flow, h kernel.Held) State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := State{Tag: h.Tag, Cookie: h.Cookie, Sequence: h.Sequence, Destination: h.Destination}
+	switch places, known := l.announcer.Places(time.Now(), movement.Flow(flow)); {
+	case known:
+		s.Places = places
+	case h.Sequence == 0: // it began here
+		s.Places = []netip.AddrPort{flow.VIP, h.Destination}
+	}
+	l.announcer.Held(movement.Flow(flow))
+	return s
+}
+
+// stays: it was not given away.
+func (l *Loop) stays(flow kernel.Flow) {
+	l.act(func(now time.Time) []movement.Action { return l.announcer.Released(now, movement.Flow(flow)) })
+}
+
+// given: it was. What its user sends here goes to the VIP, and the data plane knows whose it is.
+func (l *Loop) given(flow kernel.Flow) {
+	l.act(func(now time.Time) []movement.Action {
+		delete(l.moves, flow)
+		if l.server != nil {
+			if err := l.server.Follow([]kernel.Flow{flow}); err != nil {
+				l.cfg.Log.Warn("packets of a connection that was given away are not sent on", "flow", flow, "err", err)
+			}
+			l.forget(l.follows.add(now, flow))
+		}
+		return l.announcer.Gone(now, movement.Flow(flow))
+	})
+}
+
+func (l *Loop) forget(flows []kernel.Flow) {
+	if len(flows) == 0 || l.server == nil {
+		return
+	}
+	if err := l.server.Forget(flows); err != nil {
+		l.cfg.Log.Warn("flows that have left", "err", err)
+	}
+}
+
+// adopt says where a connection lives now, and has its user told of.
+func (l *Loop) adopt(fd int, flow kernel.Flow, s State) (netip.AddrPort, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	here, ok := l.places[flow.VIP]
+	if l.server == nil || !ok {
+		return netip.AddrPort{}, fmt.Errorf("connection of %s can move, but not to here: its service is not dynamic at %v", flow, l.cfg.Address)
+	}
+	if here == s.Destination || here.Addr().Is4() != s.Destination.Addr().Is4() {
+		return netip.AddrPort{}, fmt.Errorf("connection of %s comes from %v, and would live at %v", flow, s.Destination, here)
+	}
+	err := l.server.Adopt(fd, kernel.Held{Tag: s.Tag, Cookie: s.Cookie, Sequence: s.Sequence + 1, Destination: here})
+	if err == nil && l.follows.remove(flow) {
+		l.forget([]kernel.Flow{flow})
+	}
+	return here, err
+}
+
+// took announces a connection that lives here.
+func (l *Loop) took(c wire.Change, places []netip.AddrPort) {
+	l.act(func(now time.Time) []movement.Action {
+		l.moves[kernel.Flow{User: c.User, VIP: c.VIP}] = c
+		return l.announcer.Took(now, c, places)
+	})
+}
+
+// Counters are totals since the start, and how many connections that moved here are here.
+type Counters struct {
+	movement.AnnouncerCounters
+	Unsent uint64 // messages that the kernel did not take
+	Here   int
+}
+
+// Counters may be called by any goroutine.
+func (l *Loop) Counters() Counters {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return Counters{l.announcer.Counters(), l.unsent, len(l.moves)}
+}

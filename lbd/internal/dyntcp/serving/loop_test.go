@@ -1,0 +1,337 @@
+package serving
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/manycast/manycast/internal/service"
+	"github.com/manycast/manycast/lbd/internal/dyntcp/kernel"
+	"github.com/manycast/manycast/lbd/internal/dyntcp/wire"
+)
+
+var (
+	flow   = kernel.Flow{User: at("10.1.0.7:40001"), VIP: at("192.0.2.80:80")}
+	s1, s2 = at("10.2.0.1:80"), at("10.3.0.2:80")
+	secret = wire.Cookie{1, 2, 3, 4, 5, 6, 7, 8}
+	key    = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize))
+	web    = service.Service{
+		Name: "web", VIP: flow.VIP.Addr(), Ports: []service.Port{{Proto: "tcp", Number: 80}, {Proto: "udp", Number: 53}}, Dynamic: service.Dynamic{On: true},
+	}
+)
+
+// bench is a server's loop, whose kernel and sockets are fakes. All is of one connection.
+type bench struct {
+	t      *testing.T
+	loop   *Loop
+	kernel *kernel.FakeServer
+	opened int
+	ended  atomic.Bool // the connection
+	frozen []*fakeSocket
+
+	mu       sync.Mutex
+	messages []wire.Signed
+}
+
+func (b *bench) sent() []wire.Signed {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.messages)
+}
+
+type fakeSocket struct {
+	bench          *bench
+	fd             int
+	thawed, closed bool
+	followed       bool // when it was closed
+}
+
+func (s *fakeSocket) FD() int { return s.fd }
+
+func (s *fakeSocket) Thaw() error {
+	s.thawed = true
+	return nil
+}
+
+func (s *fakeSocket) Close() error {
+	s.closed, s.followed = true, s.bench.kernel.Follows(flow)
+	return nil
+}
+
+// Freeze, Drop and Restore make the bench the Plain of its loop: states are "plain".
+func (b *bench) Freeze(fd int) (Socket, []byte, error) {
+	s := &fakeSocket{bench: b, fd: fd}
+	b.frozen = append(b.frozen, s)
+	return s, []byte("plain"), nil
+}
+
+func (b *bench) Drop(int) error { return nil }
+
+func (b *bench) Restore(state []byte) (Socket, error) {
+	if string(state) != "plain" {
+		return nil, errors.New("not a state")
+	}
+	s, _, err := b.Freeze(100 + len(b.frozen))
+	return s, err
+}
+
+// newBench runs one at an address; it ends with the test.
+func newBench(t *testing.T, address netip.Addr) *bench {
+	b := &bench{t: t, kernel: kernel.NewFakeServer()}
+	b.loop = New(Config{
+		Address: address, Log: slog.New(slog.DiscardHandler),
+		Open: func() (kernel.Server, error) {
+			b.opened++
+			return b.kernel, nil
+		},
+		Sign: func(c wire.Change) (wire.Signed, error) { return wire.Sign(c, key) },
+		Send: func(user netip.Addr, raw []byte) error {
+			s, err := wire.Decode(raw)
+			if err != nil || user != flow.User.Addr() {
+				t.Errorf("sent to %v: %v", user, err)
+			}
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.messages = append(b.messages, s)
+			return nil
+		},
+		FlowOf: func(int) (kernel.Flow, error) { return flow, nil },
+		Knows:  func(kernel.Flow) (bool, error) { return !b.ended.Load(), nil },
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.loop.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+func (b *bench) set(services ...service.Service) {
+	b.loop.Set(services)
+	synctest.Wait()
+}
+
+// move takes the connection from descriptor fd of b to other, and returns its descriptor there.
+func (b *bench) move(fd int, other *bench) int {
+	b.t.Helper()
+	giver, state, err := b.loop.Sockets(b).Freeze(fd)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	taker, err := other.loop.Sockets(other).Restore(state)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := errors.Join(taker.Thaw(), giver.Close()); err != nil {
+		b.t.Fatal(err)
+	}
+	b.kernel.End(fd)
+	return taker.FD()
+}
+
+// began is a connection that has its handshake behind it.
+func (b *bench) began(fd int, destination netip.AddrPort) {
+	b.t.Helper()
+	if err := b.kernel.Adopt(fd, kernel.Held{Tag: 7, Cookie: secret, Destination: destination, Heard: true}); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func inBubble(t *testing.T, f func(t *testing.T, one, two *bench)) {
+	synctest.Test(t, func(t *testing.T) {
+		one, two := newBench(t, s1.Addr()), newBench(t, s2.Addr())
+		one.set(web)
+		two.set(web)
+		f(t, one, two)
+	})
+}
+
+func TestProgramsAreKeptAtTheServices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, s1.Addr())
+		plain := web
+		plain.Dynamic = service.Dynamic{}
+		elsewhere := web
+		elsewhere.Dynamic.Destinations = []netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")}
+		b.set(plain, elsewhere)
+		if b.opened != 0 {
+			t.Error("opened for nothing")
+		}
+		b.set(web)
+		if got := b.kernel.Services(); b.opened != 1 || len(got) != 1 || got[0].VIP != flow.VIP || got[0].Destination != s1 {
+			t.Errorf("opened %d times: %+v", b.opened, got)
+		}
+		b.set(plain)
+		if got := b.kernel.Services(); b.opened != 1 || len(got) != 0 {
+			t.Errorf("opened %d times: %+v", b.opened, got)
+		}
+	})
+}
+
+// A connection moves: its user is told, again and again, until it is heard.
+func TestMoveIsAnnouncedUntilTheUserIsHeard(t *testing.T) {
+	inBubble(t, func(t *testing.T, one, two *bench) {
+		one.began(1, s1)
+		fd := one.move(1, two)
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		if len(two.sent()) < 3 || len(one.sent()) > 0 {
+			t.Fatalf("%d messages, the giver's %d", len(two.sent()), len(one.sent()))
+		}
+		c := two.sent()[0].Change
+		if c.Tag != 7 || c.Cookie != secret || c.User != flow.User || c.VIP != flow.VIP || c.Old != s1 || c.New != s2 || c.Sequence != 1 || !two.sent()[0].Verify(key.Public().(ed25519.PublicKey)) {
+			t.Errorf("%+v", c)
+		}
+		if h, err := two.kernel.Held(fd); err != nil || h.Sequence != 1 || h.Destination != s2 || h.Heard {
+			t.Errorf("%+v, %v", h, err)
+		}
+		two.kernel.Hear(fd, flow)
+		synctest.Wait()
+		n := len(two.sent())
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if c := two.loop.Counters(); len(two.sent()) != n || c.Arrived != 1 || c.Here != 1 {
+			t.Errorf("%d messages, then %d; %+v", n, len(two.sent()), c)
+		}
+		two.ended.Store(true)
+		time.Sleep(2 * sweepEvery)
+		if c := two.loop.Counters(); c.Here != 0 {
+			t.Errorf("it is over: %+v", c)
+		}
+	})
+}
+
+// The giver's socket does not end before what its user still sends has another way, and that ends when the connection comes back.
+func TestGivenConnectionIsFollowedUntilItComesBack(t *testing.T) {
+	inBubble(t, func(t *testing.T, one, two *bench) {
+		one.began(1, s1)
+		fd := one.move(1, two)
+		if s := one.frozen[0]; !s.closed || !s.followed {
+			t.Errorf("%+v", s)
+		}
+		two.kernel.Hear(fd, flow)
+		synctest.Wait()
+		two.move(fd, one)
+		if one.kernel.Follows(flow) || !two.kernel.Follows(flow) {
+			t.Error("the flow is followed where it is, or not where it was")
+		}
+		if c := one.sent()[0].Change; c.Sequence != 2 || c.Old != s2 || c.New != s1 {
+			t.Errorf("%+v", c)
+		}
+		time.Sleep(followFor + 2*sweepEvery)
+		synctest.Wait()
+		if two.kernel.Follows(flow) {
+			t.Error("followed for ever")
+		}
+	})
+}
+
+// A user who may have been at the taker before proves nothing by a segment there: it is told on.
+func TestPlacesTravel(t *testing.T) {
+	inBubble(t, func(t *testing.T, one, two *bench) {
+		one.began(1, s1)
+		fd := one.move(1, two) // the user does not follow
+		fd = two.move(fd, one)
+		one.kernel.Hear(fd, flow)
+		synctest.Wait()
+		n := len(one.sent())
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if c := one.loop.Counters(); c.Arrived != 0 || len(one.sent()) <= n {
+			t.Errorf("%+v, %d messages, then %d", c, n, len(one.sent()))
+		}
+	})
+}
+
+func TestConnectionThatStays(t *testing.T) {
+	inBubble(t, func(t *testing.T, one, two *bench) {
+		one.began(1, s1)
+		fd := one.move(1, two)
+		frozen, _, err := two.loop.Sockets(two).Freeze(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := len(two.sent())
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if len(two.sent()) != n {
+			t.Error("announced while it is given away")
+		}
+		if err := errors.Join(frozen.Thaw(), frozen.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if len(two.sent()) <= n || two.kernel.Follows(flow) {
+			t.Errorf("%d messages, then %d; followed: %t", n, len(two.sent()), two.kernel.Follows(flow))
+		}
+	})
+}
+
+func TestPlainConnections(t *testing.T) {
+	inBubble(t, func(t *testing.T, one, two *bench) {
+		s, state, err := one.loop.Sockets(one).Freeze(1) // nothing is known of it
+		if err != nil || string(state) != "plain" {
+			t.Fatalf("%q, %v", state, err)
+		}
+		if r, err := two.loop.Sockets(two).Restore(state); err != nil || errors.Join(r.Thaw(), s.Close()) != nil {
+			t.Fatal(err)
+		}
+		if one.kernel.Follows(flow) || len(two.sent()) > 0 {
+			t.Error("a plain connection is announced, or followed")
+		}
+	})
+}
+
+// What can move does not go where its user could not be led.
+func TestServerThatTakesNoPartRefuses(t *testing.T) {
+	inBubble(t, func(t *testing.T, one, two *bench) {
+		one.began(1, s1)
+		two.set()
+		giver, state, err := one.loop.Sockets(one).Freeze(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := two.loop.Sockets(two).Restore(state); err == nil || !two.frozen[0].closed {
+			t.Errorf("%v", err)
+		}
+		if _, err := two.loop.Sockets(two).Restore(state[:10]); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%v", err)
+		}
+		if err := giver.Thaw(); err != nil || one.kernel.Follows(flow) {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+func TestOldestAreLeftAlone(t *testing.T) {
+	f, now := newFollows(), time.Unix(1, 0)
+	nth := func(n int) kernel.Flow {
+		return kernel.Flow{User: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(n >> 16), byte(n >> 8)}), uint16(n)), VIP: flow.VIP}
+	}
+	var out []kernel.Flow
+	for n := range followsMax + 2 {
+		out = append(out, f.add(now, nth(n))...)
+	}
+	if want := []kernel.Flow{nth(0), nth(1)}; !slices.Equal(out, want) || len(f.since) != followsMax {
+		t.Errorf("%v, %d left", out, len(f.since))
+	}
+	for range 4 * followsMax { // comes and goes
+		f.remove(nth(9))
+		f.add(now, nth(9))
+	}
+	if len(f.order) > 2*followsMax {
+		t.Errorf("%d in order", len(f.order))
+	}
+}

@@ -1,0 +1,151 @@
+package serving
+
+import (
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/manycast/manycast/lbd/internal/dyntcp/kernel"
+	"github.com/manycast/manycast/lbd/internal/dyntcp/wire"
+)
+
+// Plain is what is done to sockets of any connections: mover.Kernel, or a fake.
+type Plain interface {
+	Freeze(fd int) (Socket, []byte, error)
+	Drop(fd int) error
+	Restore(state []byte) (Socket, error)
+}
+
+// Socket is mover.Socket.
+type Socket = interface {
+	FD() int
+	Thaw() error
+	Close() error
+}
+
+// Sockets are those, beside which what is known of connections that can move is taken, given and told; a mover.Sockets. States of connections that cannot
+// move stay as they are.
+type Sockets struct {
+	Plain
+	loop *Loop
+}
+
+// Sockets returns s with that.
+func (l *Loop) Sockets(s Plain) Sockets { return Sockets{s, l} }
+
+// Freeze implements mover.Sockets.
+func (s Sockets) Freeze(fd int) (Socket, []byte, error) {
+	held, can := s.loop.held(fd)
+	if !can {
+		return s.Plain.Freeze(fd)
+	}
+	flow, err := s.loop.cfg.FlowOf(fd)
+	if err != nil {
+		return nil, nil, err
+	}
+	socket, plain, err := s.Plain.Freeze(fd)
+	if err != nil {
+		return nil, nil, err
+	}
+	state := s.loop.giving(flow, held)
+	return &frozen{Socket: socket, loop: s.loop, flow: flow}, append(state.Append(make([]byte, 0, state.Size()+len(plain))), plain...), nil
+}
+
+// frozen is a connection that is being given away.
+type frozen struct {
+	Socket
+	loop   *Loop
+	flow   kernel.Flow
+	thawed bool
+}
+
+// Thaw implements mover.Socket: it was not given away.
+func (f *frozen) Thaw() error {
+	f.thawed = true
+	err := f.Socket.Thaw()
+	if err == nil {
+		f.loop.stays(f.flow)
+	}
+	return err
+}
+
+// Close implements mover.Socket. Who has it now is sent what its user still sends here, from before there is no socket.
+func (f *frozen) Close() error {
+	if !f.thawed {
+		f.loop.given(f.flow)
+	}
+	return f.Socket.Close()
+}
+
+// Restore implements mover.Sockets.
+func (s Sockets) Restore(b []byte) (Socket, error) {
+	state, plain, can, err := Decode(b)
+	if err != nil {
+		return nil, err
+	}
+	socket, err := s.Plain.Restore(plain)
+	if err != nil || !can {
+		return socket, err
+	}
+	r, err := s.adopt(socket, state)
+	if err != nil {
+		_ = socket.Close() // it does not live
+		return nil, err
+	}
+	return r, nil
+}
+
+func (s Sockets) adopt(socket Socket, state State) (*restored, error) {
+	flow, err := s.loop.cfg.FlowOf(socket.FD())
+	if err != nil {
+		return nil, err
+	}
+	here, err := s.loop.adopt(socket.FD(), flow, state)
+	if err != nil {
+		return nil, err
+	}
+	return &restored{Socket: socket, loop: s.loop, places: state.Places, change: wire.Change{
+		Tag: state.Tag, Cookie: state.Cookie, User: flow.User, VIP: flow.VIP, Old: state.Destination, New: here, Sequence: state.Sequence + 1,
+	}}, nil
+}
+
+// restored is a connection that is being taken.
+type restored struct {
+	Socket
+	loop   *Loop
+	change wire.Change
+	places []netip.AddrPort
+}
+
+// Thaw implements mover.Socket. Its user hears of it from now on.
+func (r *restored) Thaw() error {
+	if err := r.Socket.Thaw(); err != nil {
+		return err
+	}
+	r.loop.took(r.change, r.places)
+	return nil
+}
+
+// FlowOf is the connection of a descriptor, in whatever network namespace its socket is.
+func FlowOf(fd int) (kernel.Flow, error) {
+	local, err := unix.Getsockname(fd)
+	if err != nil {
+		return kernel.Flow{}, fmt.Errorf("name of a socket: %w", err)
+	}
+	remote, err := unix.Getpeername(fd)
+	if err != nil {
+		return kernel.Flow{}, fmt.Errorf("peer of a socket: %w", err)
+	}
+	return kernel.Flow{User: addrPort(remote), VIP: addrPort(local)}, nil
+}
+
+func addrPort(a unix.Sockaddr) netip.AddrPort {
+	switch a := a.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
+	}
+	return netip.AddrPort{}
+}

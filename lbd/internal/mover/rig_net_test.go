@@ -40,6 +40,7 @@ type rig struct {
 	servers map[string]*rigServer
 	last    alloc.Allocation
 	service service.Service
+	beside  func(name string, s *rigServer) Sockets // what stands before the kernel's sockets; nil: nothing
 }
 
 type rigServer struct {
@@ -60,8 +61,13 @@ func rigAddress(name string) string { return fmt.Sprintf("10.0.%d.1", number(nam
 // newRig has servers whose links are as peers says, which may be nil.
 func newRig(t testing.TB, peers func(name string, c *peer.Config)) *rig {
 	t.Helper()
-	n := testnet.New(t)
-	r := &rig{t: t, user: n.Node("user"), router: n.Node("router"), servers: map[string]*rigServer{}, service: web}
+	return newRigBeside(t, testnet.New(t), peers, nil)
+}
+
+// newRigBeside has something stand before the kernel's sockets.
+func newRigBeside(t testing.TB, n *testnet.Net, peers func(name string, c *peer.Config), beside func(name string, s *rigServer) Sockets) *rig {
+	t.Helper()
+	r := &rig{t: t, user: n.Node("user"), router: n.Node("router"), servers: map[string]*rigServer{}, service: web, beside: beside}
 	n.Link(r.user, "eth0", "10.9.0.11/24", r.router, "users", "10.9.0.254/24")
 	r.user.Route("default", "10.9.0.254")
 	r.router.Sysctl("net.ipv4.ip_forward", "1")
@@ -112,11 +118,15 @@ func (r *rig) start(name string, hub *control.Hub, authority identity.Authority,
 		}
 		return err
 	})
+	sockets := Sockets(socketsIn{s})
+	if r.beside != nil {
+		sockets = r.beside(name, s)
+	}
 	s.path = filepath.Join(r.t.TempDir(), "sock")
 	s.apps = apps.NewServer(s.path, apps.DefaultLimits(), log)
 	s.Mover = New(Config{
 		Name: name, Boot: bootOf(name), Address: rigAddress(name) + ":8465", Channel: member, Network: inNode{network, s}, Apps: s.apps,
-		Sockets: socketsIn{s}, Gates: gatesIn{s.plane, s}, Connected: s.connected, Log: log,
+		Sockets: sockets, Gates: gatesIn{s.plane, s}, Connected: s.connected, Log: log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var work sync.WaitGroup

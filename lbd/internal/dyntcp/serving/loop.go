@@ -223,6 +223,13 @@ func (l *Loop) sweep() {
 	l.forget(l.follows.over(now))
 }
 
+// Open reports whether the programs are there.
+func (l *Loop) Open() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.places != nil
+}
+
 // held is what is known of a socket's connection; false: it is plain.
 func (l *Loop) held(fd int) (kernel.Held, bool) {
 	l.mu.Lock()

@@ -1,0 +1,188 @@
+package mover
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/manycast/manycast/internal/record"
+	"github.com/manycast/manycast/internal/service"
+	"github.com/manycast/manycast/internal/testnet"
+	"github.com/manycast/manycast/lbd/internal/dyntcp/kernel"
+	"github.com/manycast/manycast/lbd/internal/dyntcp/movement"
+	"github.com/manycast/manycast/lbd/internal/dyntcp/serving"
+	dynwire "github.com/manycast/manycast/lbd/internal/dyntcp/wire"
+)
+
+var (
+	dynamicKey = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
+	published  = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}
+)
+
+// dynamicRig is a rig whose servers' connections say where they live, and whose user's host has a client.
+type dynamicRig struct {
+	*rig
+	loops  map[string]*serving.Loop
+	client kernel.Client
+
+	mu       sync.Mutex
+	follower *movement.Follower
+	opened   map[movement.Flow]bool
+}
+
+func newDynamicRig(t *testing.T) *dynamicRig {
+	n := testnet.New(t)
+	d := &dynamicRig{loops: map[string]*serving.Loop{}, follower: movement.NewFollower(movement.FollowerLimits{}), opened: map[movement.Flow]bool{}}
+	d.rig = newRigBeside(t, n, nil, func(name string, s *rigServer) Sockets {
+		d.loops[name] = startServing(t, s, netip.MustParseAddr(rigAddress(name)), filepath.Join(n.BPFFS(), name, "dyntcp"))
+		return d.loops[name].Sockets(socketsIn{s})
+	})
+	err := d.user.Do(func() (err error) {
+		d.client, err = kernel.OpenClient(kernel.Config{Interfaces: []string{"eth0"}, Bpffs: filepath.Join(n.BPFFS(), "user")})
+		if err != nil {
+			return err
+		}
+		return d.client.Set([]kernel.ClientService{{VIP: front, Published: published}})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.follower.Set("web", movement.Service{Keys: []record.Key{record.NewKey(dynamicKey.Public().(ed25519.PublicKey))}, Destinations: published})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for c := range d.client.Changes() {
+			d.changed(c)
+		}
+	}()
+	t.Cleanup(func() {
+		_ = d.client.Close(false)
+		<-done
+	})
+	return d
+}
+
+// startServing runs a server's part, and waits for its programs.
+func startServing(t *testing.T, s *rigServer, address netip.Addr, bpffs string) *serving.Loop {
+	t.Helper()
+	var socket *net.UDPConn
+	s.do(t, func() (err error) {
+		socket, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(address, 0)))
+		return err
+	})
+	loop := serving.New(serving.Config{
+		Address: address, FlowOf: serving.FlowOf, Knows: func(f kernel.Flow) (bool, error) { return gatesIn{s.plane, s}.Knows(f) }, Log: slog.New(slog.DiscardHandler),
+		Open: func() (server kernel.Server, err error) {
+			err = s.node.Do(func() error {
+				server, err = kernel.OpenServer(kernel.Config{Interfaces: []string{"eth0"}, Bpffs: bpffs})
+				return err
+			})
+			return server, err
+		},
+		Sign: func(c dynwire.Change) (dynwire.Signed, error) {
+			c.KeyID = record.NewKey(dynamicKey.Public().(ed25519.PublicKey)).ID
+			return dynwire.Sign(c, dynamicKey)
+		},
+		Send: func(user netip.Addr, message []byte) error {
+			_, err := socket.WriteToUDPAddrPort(message, netip.AddrPortFrom(user, dynwire.Port))
+			return err
+		},
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- loop.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-done, socket.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	dynamic := web
+	dynamic.Dynamic = service.Dynamic{On: true}
+	loop.Set([]service.Service{dynamic})
+	testnet.Eventually(t, 10*time.Second, loop.Open, "programs are there")
+	return loop
+}
+
+// changed is what lbd client does with a message that its program let pass.
+func (d *dynamicRig) changed(c kernel.Change) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if flow := movement.Flow(c.Flow); !d.opened[flow] {
+		is, err := d.client.Connection(c.Flow)
+		if err != nil {
+			return
+		}
+		d.opened[flow] = true
+		_, _ = d.follower.Opened(time.Now(), movement.Connection{
+			Flow: flow, Service: "web", Tag: is.Tag, Cookie: is.Cookie, Destination: is.Destination, Sequence: is.Sequence,
+		}, netip.AddrPort{})
+	}
+	for _, a := range d.follower.Received(time.Now(), c.Message) {
+		if r, is := a.(movement.Rewrite); is {
+			if err := d.client.SetDestination(c.Flow, d.cookie(c.Flow), r.Destination, r.Sequence); err != nil {
+				d.t.Errorf("%v to %v: %v", c.Flow, r.Destination, err)
+			}
+		}
+	}
+}
+
+func (d *dynamicRig) cookie(f kernel.Flow) dynwire.Cookie {
+	is, _ := d.client.Connection(f)
+	return is.Cookie
+}
+
+// TestNetDynamicConnectionsAreFollowed moves live connections, whose user's host is told by the server that takes them and sends to it from then on.
+func TestNetDynamicConnectionsAreFollowed(t *testing.T) {
+	d := newDynamicRig(t)
+	var all []*numbers
+	for range 4 {
+		all = append(all, d.numbers())
+	}
+	at := func(server string, moves uint32) func() bool {
+		return func() bool {
+			connections, err := d.client.Connections()
+			if err != nil || len(connections) != len(all) {
+				return false
+			}
+			for _, c := range connections {
+				if c.Destination != netip.AddrPortFrom(netip.MustParseAddr(rigAddress(server)), front.Port()) || c.Moves < moves || c.Sequence != uint64(moves) {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	goOn := func() {
+		t.Helper()
+		for _, n := range all {
+			got := n.got.Load()
+			testnet.Eventually(t, 10*time.Second, func() bool { n.check(t); return n.got.Load() > got+400 }, "a stream goes on")
+		}
+	}
+	testnet.Eventually(t, 10*time.Second, at("s1", 0), "connections say that they live at s1")
+	goOn()
+	for i := range 6 {
+		to := []string{"s2", "s1"}[i%2]
+		d.commit(to)
+		testnet.Eventually(t, 20*time.Second, at(to, uint32(i+1)), "the user's host follows to "+to)
+		goOn()
+	}
+	first := d.loops["s2"].Counters()
+	if first.Moves != uint64(3*len(all)) || first.Unsigned+first.Unsent > 0 {
+		t.Errorf("s2 counts %+v", first)
+	}
+	for name, s := range d.servers {
+		if c := s.Counters(); len(c.Stayed)+len(c.Lost)+len(c.NotTaken) > 0 {
+			t.Errorf("%s counts %+v", name, c)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/manycast/manycast/internal/lab"
 	"github.com/manycast/manycast/internal/lab/report"
+	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/internal/testnet"
 )
 
@@ -91,11 +92,18 @@ func TestNetTags(t *testing.T) {
 	allHold(t, rerun(t, func(ctx context.Context) (*report.Report, error) { return Tags(ctx, store, o) }))
 }
 
-// Connections of users who go to and fro, with the real daemons. On one link a SYN between the loser's word and the winner's is sent again: how
-// many there are hangs on what else the machine does.
-func TestNetHandoverReset(t *testing.T) {
+// Connections of users who go to and fro, with the real daemons: one strategy in each mode. On one link a SYN between the loser's word and the
+// winner's is sent again: how many there are hangs on what else the machine does.
+func TestNetHandover(t *testing.T) {
 	store := newStore(t, "igmpd", "lbd", "dnsd", "tdpd")
-	o := Options{Clients: 24, Duration: 12 * time.Second, Strategy: report.Reset, Name: fmt.Sprintf("h%d", os.Getpid()), Progress: NewProgress(t.Output(), false)}
-	r := rerun(t, func(ctx context.Context) (*report.Report, error) { return Handover(ctx, store, o) })
-	allHold(t, r, "hardly anybody waits long")
+	for strategy, mode := range map[string]string{report.Reset: service.Multicast, string(service.Transfer): service.Tags} {
+		t.Run(strategy, func(t *testing.T) {
+			o := Options{
+				Clients: 24, Duration: 12 * time.Second, Strategy: strategy, Set: map[string]string{"mode": mode},
+				Name: fmt.Sprintf("h%d", os.Getpid()), Progress: NewProgress(t.Output(), false),
+			}
+			r := rerun(t, func(ctx context.Context) (*report.Report, error) { return Handover(ctx, store, o) })
+			allHold(t, r, "hardly anybody waits long")
+		})
+	}
 }

@@ -1,7 +1,6 @@
 package load
 
 import (
-	"slices"
 	"sync"
 
 	"github.com/manycast/manycast/internal/control"
@@ -34,10 +33,9 @@ func (o *others) loads(s agent.Serving, own string) []float64 {
 	defer o.mu.Unlock()
 	var out []float64
 	for name, m := range o.members {
-		if name == own || !slices.Contains(s.Servers, name) || m.Health == control.Silent || m.Health == control.Unwell {
-			continue
+		if takes(name, own, s, m) {
+			out = append(out, Figure(m.Loads[s.Name]))
 		}
-		out = append(out, Figure(m.Loads[s.Name]))
 	}
 	return out
 }

@@ -45,12 +45,14 @@ func (t *Task) shed(now time.Time, serving []agent.Serving, loads map[string]all
 		r.service = s
 		if load, known := loads[s.Name]; known || s.Balance.Shed == 0 {
 			o := t.overload(s, load)
+			t.divert(now.Sub(t.at), s, o)
 			t.refuse(r, r.Next(now.Sub(t.at), o), o)
 		} else {
 			t.state.refuse(r)
 		}
 	}
 	t.state.keep(kept)
+	maps.DeleteFunc(t.diverting, func(name string, _ diversion) bool { return !kept[name] })
 }
 
 func (t *Task) overload(s agent.Serving, l alloc.Load) Overload {

@@ -21,6 +21,8 @@ type Plane interface {
 	Senders() (map[netip.Addr][]dataplane.Sender, error)
 	Shed(group netip.Addr, share int) error
 	Shedding(group netip.Addr) (share int, err error)
+	Redirect(group netip.Addr, share int, to netip.Addr) error
+	Redirecting(group netip.Addr) (share int, to netip.Addr, err error)
 	FlowUsers(vips []netip.Addr, ports []dataplane.Port) ([]netip.AddrPort, error)
 }
 
@@ -49,13 +51,14 @@ type Task struct {
 	machine  MachineReading
 	at       time.Time
 
-	others others
-	state  state
+	others    others
+	diverting map[string]diversion
+	state     state
 }
 
 // NewTask returns one that has yet to run. The configuration has been checked; name is the server's own.
 func NewTask(c Config, name string, s Sources, log *slog.Logger) *Task {
-	return &Task{config: c, name: name, sources: s, application: NewApplication(c, log), log: log, state: newState()}
+	return &Task{config: c, name: name, sources: s, application: NewApplication(c, log), log: log, diverting: map[string]diversion{}, state: newState()}
 }
 
 // staleAfter is how many intervals a reading is good for.
@@ -178,6 +181,7 @@ const (
 	machineFigures sourceOf = "machine"
 	socketTable    sourceOf = "socket table"
 	shedding       sourceOf = "shedding"
+	diverting      sourceOf = "diverting"
 	application    sourceOf = "application"
 )
 

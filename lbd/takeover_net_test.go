@@ -76,6 +76,10 @@ func TestNetStandbyTakesOver(t *testing.T) {
 
 // takeoverAgent is the command line of an agent that knows services and allocation from an earlier run: its bus is away.
 func takeoverAgent(t *testing.T, n *testnet.Net, name string, address netip.Addr) []string {
+	return takeoverAgentOf(t, n, name, address, dynamicService)
+}
+
+func takeoverAgentOf(t *testing.T, n *testnet.Net, name string, address netip.Addr, services string) []string {
 	dir, now := t.TempDir(), time.Now()
 	keys := filepath.Join(dir, "groups")
 	must(t, os.Mkdir(keys, 0o700))
@@ -88,7 +92,7 @@ func takeoverAgent(t *testing.T, n *testnet.Net, name string, address netip.Addr
 	must(t, keyfile.WriteAuthority(authority, controltest.Authority(), false))
 	_, err := bus.NATSConfig(dir) // makes credentials
 	must(t, err)
-	must(t, os.WriteFile(filepath.Join(dir, "services.yaml"), []byte(dynamicService), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "services.yaml"), []byte(services), 0o600))
 	must(t, store.Shelf{Dir: dir}.Keep("web", alloc.Allocation{
 		Epoch: epoch.Epoch{Term: 1, Number: 1}, Slots: alloc.Slots{By: alloc.Suffix, Bits: 1}, Servers: []string{"s1", "s2"},
 		Owner: []uint16{0, 1}, Standby: []uint16{1, 0}, Addresses: []netip.Addr{netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("10.9.0.2")},

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -13,7 +14,11 @@ import (
 func main() {
 	f := cmdutil.NewFactory()
 	if err := cmd.New(f).ExecuteContext(context.Background()); err != nil {
+		var status cmdutil.Exit
+		if errors.As(err, &status) && err.Error() == status.Error() { // nothing besides is to be said
+			os.Exit(int(status))
+		}
 		fmt.Fprintln(f.Err, "manycast:", err)
-		os.Exit(1)
+		os.Exit(max(1, int(status)))
 	}
 }

@@ -8,11 +8,17 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"time"
 )
 
-// DefaultSocket is that of the unit.
-const DefaultSocket = "/run/manycast/client/status.sock"
+// Where clients have their sockets.
+const (
+	RunDir        = "/run/manycast"
+	SocketName    = "status.sock"
+	ConnectPrefix = "connect-"                       // of directories of `manycast connect`
+	DefaultSocket = RunDir + "/client/" + SocketName // the unit's
+)
 
 const (
 	askTimeout = 5 * time.Second
@@ -46,6 +52,12 @@ type Connection struct {
 	Destination netip.AddrPort `json:"destination"`
 	Moves       uint32         `json:"moves"`
 	Sequence    uint64         `json:"sequence"` // of the last move
+}
+
+// Sockets are those of this host's clients, whether they are alive or not: the unit's, and those of `manycast connect`.
+func Sockets() []string {
+	found, _ := filepath.Glob(filepath.Join(RunDir, ConnectPrefix+"*", SocketName)) // the pattern is good
+	return append([]string{DefaultSocket}, found...)
 }
 
 // Ask asks the client whose socket that is.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/manycast/manycast/cli/internal/cmd/allocation"
 	"github.com/manycast/manycast/cli/internal/cmd/bus"
+	"github.com/manycast/manycast/cli/internal/cmd/connect"
 	"github.com/manycast/manycast/cli/internal/cmd/control"
 	"github.com/manycast/manycast/cli/internal/cmd/director"
 	"github.com/manycast/manycast/cli/internal/cmd/flow"
@@ -36,6 +37,6 @@ func New(f *cmdutil.Factory) *cobra.Command {
 	root.SetErr(f.Err)
 	f.Flags(root)
 	root.AddCommand(service.New(f), server.New(f), director.New(f), allocation.New(f), flow.New(f), group.New(f), key.New(f), bus.New(f), igmp.New(f), control.New(f), tag.New(f),
-		tag.NewShow(f), lab.New(f))
+		tag.NewShow(f), lab.New(f), connect.New(f))
 	return root
 }

@@ -2,6 +2,7 @@ package flow
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -16,12 +17,12 @@ func (o listOptions) ofClient(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := clientstatus.Ask(ctx, o.socket)
+	connections, err := o.askClients(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: is lbd client running on this host, and are you root or its user?", err)
 	}
 	shown := []clientstatus.Connection{}
-	for _, c := range s.Connections {
+	for _, c := range connections {
 		if (o.service == "" || o.service == c.Service) && of(c.User) {
 			shown = append(shown, c)
 		}
@@ -37,6 +38,27 @@ func (o listOptions) ofClient(ctx context.Context) error {
 		fmt.Fprintf(o.factory.Err, "manycast: %d of %d connections; --limit 0 lists all\n", len(shown), all)
 	}
 	return nil
+}
+
+// askClients asks all there may be; an error is that of none that answers.
+func (o listOptions) askClients(ctx context.Context) (all []clientstatus.Connection, err error) {
+	sockets := []string{o.socket}
+	if o.socket == "" {
+		sockets = clientstatus.Sockets()
+	}
+	var failed []error
+	for _, socket := range sockets {
+		s, err := clientstatus.Ask(ctx, socket)
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		all = append(all, s.Connections...)
+	}
+	if len(failed) == len(sockets) {
+		return nil, errors.Join(failed...)
+	}
+	return all, nil
 }
 
 // usersOf says which users are meant: all, an address, an address and port, or a prefix.

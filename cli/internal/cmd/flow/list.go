@@ -10,7 +10,6 @@ import (
 
 	"github.com/manycast/manycast/cli/internal/cmdutil"
 	"github.com/manycast/manycast/cli/internal/live"
-	"github.com/manycast/manycast/lbd/clientstatus"
 )
 
 type listOptions struct {
@@ -49,7 +48,7 @@ its packets go, and how often it has moved. No bus is needed for that.`,
 	cmd.Flags().StringVar(&o.query.State, "state", "all", "those that are moving, kept, own or all")
 	cmd.Flags().IntVar(&o.limit, "limit", 1000, "list so many at most; 0: all")
 	cmd.Flags().BoolVar(&o.client, "client", false, "this host's own connections that can move; its lbd client is asked")
-	cmd.Flags().StringVar(&o.socket, "client-socket", clientstatus.DefaultSocket, "status socket of lbd client")
+	cmd.Flags().StringVar(&o.socket, "client-socket", "", "status socket of lbd client; without it those of the unit and of manycast connect")
 	for _, of := range []string{"server", "state"} {
 		cmd.MarkFlagsMutuallyExclusive("client", of)
 	}

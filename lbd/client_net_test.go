@@ -19,10 +19,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/manycast/manycast/internal/clientstatus"
 	"github.com/manycast/manycast/internal/keyfile"
 	"github.com/manycast/manycast/internal/record"
 	"github.com/manycast/manycast/internal/testnet"
-	"github.com/manycast/manycast/lbd/clientstatus"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/kernel"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/movement"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/servicekey"

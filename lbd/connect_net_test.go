@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/manycast/manycast/internal/clientstatus"
 	"github.com/manycast/manycast/internal/testnet"
-	"github.com/manycast/manycast/lbd/clientstatus"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/kernel"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/movement"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/wire"

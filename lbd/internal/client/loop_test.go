@@ -17,8 +17,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/manycast/manycast/internal/clientstatus"
 	"github.com/manycast/manycast/internal/record"
-	"github.com/manycast/manycast/lbd/clientstatus"
 	"github.com/manycast/manycast/lbd/internal/client"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/kernel"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/movement"

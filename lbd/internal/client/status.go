@@ -14,8 +14,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/manycast/manycast/internal/clientstatus"
 	"github.com/manycast/manycast/internal/daemon"
-	"github.com/manycast/manycast/lbd/clientstatus"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/kernel"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/movement"
 )

@@ -7,10 +7,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/manycast/manycast/internal/clientstatus"
 	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/internal/records"
 	"github.com/manycast/manycast/internal/service"
-	"github.com/manycast/manycast/lbd/clientstatus"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/wire"
 )
 

@@ -66,9 +66,9 @@ func (c *client) ready(ctx context.Context, l *net.UnixConn) error {
 	select {
 	case err := <-told:
 		return err
-	case err := <-c.ended:
+	case <-c.ended:
 		c.ended <- nil
-		return fmt.Errorf("lbd client has ended (%v): %s", err, c.said.String())
+		return fmt.Errorf("lbd client does not start (%s): %s", c.cmd.ProcessState, c.said.String())
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -104,7 +104,7 @@ func (c *client) stop() error {
 		return nil
 	case <-time.After(stopTimeout):
 		_ = c.cmd.Process.Kill()
-		<-c.ended
+		_ = <-c.ended // killed
 		return fmt.Errorf("lbd client did not end within %v, and was killed: its programs go on", stopTimeout)
 	}
 }

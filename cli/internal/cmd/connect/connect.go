@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/manycast/manycast/cli/internal/cmdutil"
-	"github.com/manycast/manycast/lbd/clientstatus"
+	"github.com/manycast/manycast/internal/clientstatus"
 )
 
 type options struct {

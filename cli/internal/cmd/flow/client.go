@@ -8,7 +8,7 @@ import (
 	"strconv"
 
 	"github.com/manycast/manycast/cli/internal/cmdutil"
-	"github.com/manycast/manycast/lbd/clientstatus"
+	"github.com/manycast/manycast/internal/clientstatus"
 )
 
 // ofClient lists the connections of this host that can move.

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/manycast/manycast/cli/internal/cmdtest"
-	"github.com/manycast/manycast/lbd/clientstatus"
+	"github.com/manycast/manycast/internal/clientstatus"
 )
 
 // tellStatus answers on a socket as lbd client does.

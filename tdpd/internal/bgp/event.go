@@ -9,6 +9,8 @@ type Event struct {
 	Neighbor *NeighborEvent
 	// Refused is paths that passed the speaker's policy and not ours, or that make no sense.
 	Refused *Refused
+	// Began: the speaker answers, at first or after it was away. It may be another one, that has nothing of what was applied: apply it again.
+	Began bool
 	// Synced: all that the speaker had when the watch began, or began again after the speaker had gone, has been told. What had been told before is kept over the
 	// speaker's restart until its neighbor has told all again, or had the time to; then it is Lost.
 	Synced bool

@@ -58,6 +58,7 @@ func (l *Loop) desired() bgp.Desired {
 
 // applied takes what became of a version.
 func (l *Loop) applied(now time.Time, r result) {
+	l.answer(r)
 	if r.err != nil {
 		l.Log.Warn("BGP: the speaker has not taken all, trying again", "err", r.err, "after", applyAgain)
 		return

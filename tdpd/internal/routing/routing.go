@@ -59,6 +59,7 @@ type Loop struct {
 	refused    map[string]uint64 // paths that the speaker's own checks did not take, by why
 
 	applier    applier
+	waiters    []waiter
 	changed    bool   // what the speaker is to have, but for what announcing says
 	version    uint64 // of what it is to have
 	pathsAt    uint64 // version of announcing that it has
@@ -249,8 +250,8 @@ func (l *Loop) heard(now time.Time, events []bgp.Event) {
 			}
 			l.announcing.Speaks(len(l.up) > 0)
 		case e.Refused != nil:
-			l.refused[e.Refused.Why] += max(e.Refused.Count, 1)
-		case e.Synced: // the speaker may be another one, that has nothing yet
+			l.refused[e.Refused.Why] += e.Refused.Count
+		case e.Began:
 			l.changed = true
 		}
 	}

@@ -209,7 +209,7 @@ func TestASpeakerThatFailsIsAskedAgain(t *testing.T) {
 		r.pass(applyAgain)
 		r.want("198.51.100.1/32+ 10.0.0.11/32@1011")
 		r.speaker.set(func() { r.speaker.applied = nil }) // another one, which has nothing
-		r.speaker.events <- []bgp.Event{{Synced: true}}
+		r.speaker.events <- []bgp.Event{{Began: true}}
 		r.pass(time.Second)
 		if len(r.speaker.applied) == 0 {
 			r.Error("a speaker that is new was told nothing")
@@ -227,7 +227,7 @@ func TestWhatIsLearnedWaitsForWhoeverReadsIt(t *testing.T) {
 		synctest.Wait()
 		r.speaker.events <- []bgp.Event{learned("10.1.0.0/16")}
 		for range 1000 {
-			r.speaker.events <- []bgp.Event{learned("10.2.0.0/16"), learned("203.0.113.1/32"), {Refused: &bgp.Refused{Why: "no family"}}}
+			r.speaker.events <- []bgp.Event{learned("10.2.0.0/16"), learned("203.0.113.1/32"), {Refused: &bgp.Refused{Why: "no family", Count: 1}}}
 		}
 		r.speaker.events <- []bgp.Event{learned("10.3.0.0/16")}
 		var got []string
@@ -251,6 +251,42 @@ func TestWhatIsLearnedWaitsForWhoeverReadsIt(t *testing.T) {
 		s, err := r.loop.Status(r.Context())
 		if err != nil || s.Counts[bgppolicy.OwnVIP] != 1000 || s.Refused["no family"] != 1000 || s.Announcing.Phase != announcing.In {
 			r.Errorf("%+v, %v", s, err)
+		}
+	})
+}
+
+// TestChange: whoever changes what is wanted beside services hears when the speaker has it, and what it has not taken.
+func TestChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := bgp.NewFake()
+		l := New(Options{Speaker: f, Announcing: announcing.Config{Patience: time.Second}, Log: slog.New(slog.DiscardHandler)})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- l.Run(ctx) }()
+		defer func() { cancel(); <-ended }()
+		path := bgp.Path{Prefix: netip.PrefixFrom(vip, 32)}
+		add := func(d *bgp.Desired) { d.Unicast = append(slices.Clone(d.Unicast), path) }
+		if err := l.Change(ctx, add); err != nil {
+			t.Fatal(err)
+		}
+		if d, _ := f.Desired(); len(d.Unicast) != 1 || d.Unicast[0].Prefix != path.Prefix {
+			t.Errorf("%+v", d)
+		}
+		f.Fail(errors.New("busy"))
+		if err := l.Change(ctx, add); err == nil || err.Error() != "busy" {
+			t.Errorf("%v", err)
+		}
+		f.Fail(nil)
+		time.Sleep(2 * applyAgain)
+		if d, _ := f.Desired(); len(d.Unicast) != 2 {
+			t.Errorf("%+v", d)
+		}
+		// A speaker that is new is told again.
+		_, n := f.Desired()
+		f.Tell(bgp.Event{Began: true})
+		synctest.Wait()
+		if _, now := f.Desired(); now != n+1 {
+			t.Errorf("applied %d times, %d before", now, n)
 		}
 	})
 }

@@ -26,7 +26,7 @@ const batchSize = 256
 // Watch implements bgp.Speaker.
 func (c *Client) Watch(ctx context.Context) (<-chan []bgp.Event, error) {
 	events := make(chan []bgp.Event)
-	w := &watcher{client: c, box: newMailbox(), told: map[pathKey]netip.Addr{}}
+	w := &watcher{client: c, box: newMailbox(), told: map[pathKey]netip.Addr{}, up: map[netip.Addr]bool{}}
 	go func() {
 		w.box.deliver(ctx, events)
 		close(events)
@@ -42,18 +42,21 @@ type watcher struct {
 	told   map[pathKey]netip.Addr // what was learned and not lost, as the events have it, and of whom
 	again  map[pathKey]netip.Addr // of that, what was told before this watch began, and not yet again; nil: that is settled
 	listed bool                   // all that the speaker had has been asked for since
-	over   bool                   // nothing of before is kept any longer
+	until  time.Time              // then nothing of before is kept any longer
+	up     map[netip.Addr]bool    // sessions that are established, as the events have it
 }
 
 // run watches until ctx is done.
 func (w *watcher) run(ctx context.Context) {
 	delay := againAfter
+	w.again = map[pathKey]netip.Addr{}
 	for {
 		begun := time.Now()
 		err := w.once(ctx)
 		if ctx.Err() != nil {
 			return
 		}
+		w.gone(time.Now())
 		if time.Since(begun) > againMost {
 			delay = againAfter
 		}
@@ -64,6 +67,20 @@ func (w *watcher) run(ctx context.Context) {
 		case <-time.After(delay):
 		}
 		delay = min(2*delay, againMost)
+	}
+}
+
+// gone: the speaker is away, and all sessions with it. What was told is kept until it comes back, or as long as a neighbor would be waited for.
+func (w *watcher) gone(now time.Time) {
+	for a := range w.up {
+		w.box.put(bgp.Event{Neighbor: &bgp.NeighborEvent{Address: a, State: bgp.Idle}}, topic{})
+	}
+	clear(w.up)
+	if w.listed {
+		w.again, w.until, w.listed = maps.Clone(w.told), now.Add(w.client.Hold), false
+	}
+	if !now.Before(w.until) {
+		w.giveUp(func(pathKey, netip.Addr) bool { return true })
 	}
 }
 
@@ -95,8 +112,7 @@ func (w *watcher) once(ctx context.Context) error {
 			}
 		})
 	}()
-	w.again, w.listed, w.over = maps.Clone(w.told), false, false
-	hold := time.NewTimer(w.client.Hold)
+	hold := time.NewTimer(time.Until(w.until))
 	defer hold.Stop()
 	for {
 		select {
@@ -105,7 +121,6 @@ func (w *watcher) once(ctx context.Context) error {
 				return err
 			}
 		case <-hold.C:
-			w.over = true
 			w.settle()
 		case err := <-ended:
 			if err == nil {
@@ -120,6 +135,7 @@ func (w *watcher) message(ctx context.Context, r *api.WatchEventResponse) error 
 	if e := r.GetPeer(); e != nil {
 		switch e.GetType() {
 		case api.WatchEventResponse_PeerEvent_END_OF_INIT:
+			w.box.put(bgp.Event{Began: true}, topic{})
 			return w.all(ctx)
 		case api.WatchEventResponse_PeerEvent_STATE, api.WatchEventResponse_PeerEvent_INIT:
 			w.neighbor(e.GetPeer())
@@ -157,6 +173,9 @@ func (w *watcher) all(ctx context.Context) error {
 func (w *watcher) neighbor(p *api.Peer) {
 	n := decodeNeighbor(p)
 	if n.Address.IsValid() {
+		if delete(w.up, n.Address); n.State == bgp.Established {
+			w.up[n.Address] = true
+		}
 		w.box.put(bgp.Event{Neighbor: &bgp.NeighborEvent{Address: n.Address, State: n.State}}, topic{})
 	}
 }
@@ -235,7 +254,7 @@ func (w *watcher) settle() {
 	if !w.listed || w.again == nil {
 		return
 	}
-	if w.over {
+	if !time.Now().Before(w.until) {
 		w.giveUp(func(pathKey, netip.Addr) bool { return true })
 	}
 	if len(w.again) == 0 {

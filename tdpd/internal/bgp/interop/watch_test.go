@@ -16,6 +16,7 @@ type seen struct {
 	lost    int
 	learned int
 	synced  int
+	began   int
 }
 
 type seenKey struct {
@@ -62,6 +63,8 @@ func (s *seen) take(e bgp.Event) {
 		s.lost++
 	case e.Refused != nil:
 		s.refused[e.Refused.Why] += e.Refused.Count
+	case e.Began:
+		s.began++
 	case e.Synced:
 		s.synced++
 	}

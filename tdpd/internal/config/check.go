@@ -66,6 +66,7 @@ func (c Config) Check() error {
 	}
 	c.checkUsers(bad)
 	c.checkForwarding(bad)
+	c.checkBGP(bad)
 	errs = append(errs, daemon.CheckRouterName(c.Name), c.Bus.Check("tdpd"), c.Metrics.Check(), c.Control.check())
 	return errors.Join(errs...)
 }

@@ -69,9 +69,8 @@ type NeighborState struct {
 // FamilyState is how many paths of a family a neighbor has told.
 type FamilyState struct {
 	Family   Family
-	Agreed   bool // both ends have it
-	Received uint64
-	Accepted uint64 // of Received, by policy
+	Agreed   bool   // both ends have it
+	Received uint64 // before policy
 }
 
 // Messages are counts of them.

@@ -115,7 +115,7 @@ func decodeNeighbor(p *api.Peer) bgp.NeighborState {
 			continue
 		}
 		n.Families = append(n.Families, bgp.FamilyState{
-			Family: f, Agreed: n.State == bgp.Established && slices.Contains(agreed, f), Received: a.GetState().GetReceived(), Accepted: a.GetState().GetAccepted(),
+			Family: f, Agreed: n.State == bgp.Established && slices.Contains(agreed, f), Received: a.GetState().GetReceived(),
 		})
 	}
 	slices.SortFunc(n.Families, func(a, b bgp.FamilyState) int { return cmp.Compare(a.Family, b.Family) })

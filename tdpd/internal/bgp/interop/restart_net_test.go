@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -79,4 +80,22 @@ func restart(t *testing.T, signal unix.Signal) {
 	r.d.Unicast = r.d.Unicast[1:]
 	r.apply()
 	r.eventually(func() bool { return len(f.routes("ipv4 unicast", vip4)) == 0 && w.withdrawn(vip4.Addr().String()) == 1 }, "withdrawn")
+}
+
+// TestNetLeave: at a clean stop neighbors hear a Cease, and nobody waits for this router.
+func TestNetLeave(t *testing.T) {
+	r := newRig(t)
+	r.d.Restart.Time = 600 * time.Second // much longer than the test waits
+	r.d.Unicast = []bgp.Path{{Prefix: vip4}, {Prefix: vip6}}
+	f := r.unicast(frrConfig{})
+	r.eventually(func() bool {
+		return len(f.routes("ipv4 unicast", vip4)) == 1 && len(f.routes("ipv6 unicast", vip6)) == 1
+	}, "VIPs at FRR")
+	r.stop(false)
+	r.eventually(func() bool { return len(f.routes("ipv4 unicast", vip4))+len(f.routes("ipv6 unicast", vip6)) == 0 }, "VIPs are gone")
+	for _, a := range []netip.Addr{us4, us6} {
+		if text := f.vty("show bgp neighbors " + a.String()); !strings.Contains(text, "Cease") {
+			t.Errorf("FRR was told no Cease by %v:\n%s", a, text)
+		}
+	}
 }

@@ -32,7 +32,7 @@ func useBus(o *service.Options, c *bus.Conn) ([]daemon.Task, error) {
 }
 
 // listen opens what others ask at, before anybody is told that tdpd is ready.
-func listen(cfg config.Config, s *service.Service, c *bus.Conn, heard *channel.Channel, log *slog.Logger) ([]daemon.Task, error) {
+func listen(cfg config.Config, s edge.Asker, c *bus.Conn, heard *channel.Channel, log *slog.Logger) ([]daemon.Task, error) {
 	status, err := edge.ListenStatus(cfg.StateDir, s, log)
 	tasks := []daemon.Task{status}
 	if c != nil {

@@ -1,4 +1,4 @@
-// tdpd distributes tags: LDP (RFC 5036) with the routers around, and the kernel's MPLS tables. See tdpd.toml for its configuration.
+// tdpd distributes tags: LDP (RFC 5036) with the routers around, and the kernel's MPLS tables; and speaks BGP with those that are there already. See tdpd.toml for its configuration.
 package main
 
 import (
@@ -11,7 +11,9 @@ import (
 
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/daemon"
+	"github.com/manycast/manycast/tdpd/internal/bgp"
 	"github.com/manycast/manycast/tdpd/internal/config"
+	"github.com/manycast/manycast/tdpd/internal/edge"
 	"github.com/manycast/manycast/tdpd/internal/kernel"
 	"github.com/manycast/manycast/tdpd/internal/service"
 )
@@ -37,10 +39,14 @@ func command() *cobra.Command {
 				return err
 			}
 			secrets, err := cfg.Secrets()
+			if err != nil {
+				return err
+			}
+			base, err := cfg.Desired()
 			if err != nil || check {
 				return err
 			}
-			return run(cmd.Context(), cfg, secrets, keep)
+			return run(cmd.Context(), cfg, secrets, base, keep)
 		},
 	}
 	cmd.Flags().StringVar(&path, "config", path, "configuration file")
@@ -50,7 +56,7 @@ func command() *cobra.Command {
 	return cmd
 }
 
-func run(ctx context.Context, cfg config.Config, secrets map[netip.Addr]string, keep bool) error {
+func run(ctx context.Context, cfg config.Config, secrets map[netip.Addr]string, base bgp.Desired, keep bool) error {
 	log, err := daemon.Logger(cfg.Log.Level, os.Stderr)
 	if err != nil {
 		return err
@@ -88,11 +94,16 @@ func run(ctx context.Context, cfg config.Config, secrets map[netip.Addr]string, 
 		return err
 	}
 	tasks = append(tasks, more...)
+	peering, more, err := openBGP(cfg, base, log)
+	if err != nil {
+		return err
+	}
+	tasks = append(tasks, more...)
 	s, err := service.New(options)
 	if err != nil {
 		return err
 	}
-	edges, err := listen(cfg, s, c, heard, log)
+	edges, err := listen(cfg, edge.AskBGP(s, peering), c, heard, log)
 	if err != nil {
 		return err
 	}

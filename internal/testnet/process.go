@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,11 +20,15 @@ type Process struct {
 	err  error
 }
 
+// outputDelay is how long the output of a program is waited for that has ended, and left others behind who could write to it.
+const outputDelay = time.Second
+
 // Start runs a program in the node.
 func (n *Node) Start(argv ...string) *Process {
 	n.t.Helper()
 	p := &Process{cmd: n.Command(context.Background(), argv...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
+	p.cmd.WaitDelay = outputDelay
 	if err := p.cmd.Start(); err != nil {
 		n.t.Fatalf("start %v: %v", argv, err)
 	}

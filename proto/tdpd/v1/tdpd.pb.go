@@ -39,6 +39,7 @@ type Request struct {
 	//	*Request_Bind
 	//	*Request_Only
 	//	*Request_Announce
+	//	*Request_Bgp
 	About         isRequest_About `protobuf_oneof:"about"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -153,6 +154,15 @@ func (x *Request) GetAnnounce() *AnnounceRequest {
 	return nil
 }
 
+func (x *Request) GetBgp() *BGPRequest {
+	if x != nil {
+		if x, ok := x.About.(*Request_Bgp); ok {
+			return x.Bgp
+		}
+	}
+	return nil
+}
+
 type isRequest_About interface {
 	isRequest_About()
 }
@@ -189,6 +199,10 @@ type Request_Announce struct {
 	Announce *AnnounceRequest `protobuf:"bytes,8,opt,name=announce,proto3,oneof"` // the same, but where it only asks
 }
 
+type Request_Bgp struct {
+	Bgp *BGPRequest `protobuf:"bytes,9,opt,name=bgp,proto3,oneof"` // of what changes something the same
+}
+
 func (*Request_Status) isRequest_About() {}
 
 func (*Request_Fecs) isRequest_About() {}
@@ -205,6 +219,8 @@ func (*Request_Only) isRequest_About() {}
 
 func (*Request_Announce) isRequest_About() {}
 
+func (*Request_Bgp) isRequest_About() {}
+
 type Answer struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Router string                 `protobuf:"bytes,1,opt,name=router,proto3" json:"router,omitempty"` // who answers
@@ -217,6 +233,7 @@ type Answer struct {
 	//	*Answer_Clear
 	//	*Answer_Bind
 	//	*Answer_Announce
+	//	*Answer_Bgp
 	About         isAnswer_About `protobuf_oneof:"about"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -329,6 +346,15 @@ func (x *Answer) GetAnnounce() *Announced {
 	return nil
 }
 
+func (x *Answer) GetBgp() *BGPAnswer {
+	if x != nil {
+		if x, ok := x.About.(*Answer_Bgp); ok {
+			return x.Bgp
+		}
+	}
+	return nil
+}
+
 type isAnswer_About interface {
 	isAnswer_About()
 }
@@ -361,6 +387,10 @@ type Answer_Announce struct {
 	Announce *Announced `protobuf:"bytes,8,opt,name=announce,proto3,oneof"`
 }
 
+type Answer_Bgp struct {
+	Bgp *BGPAnswer `protobuf:"bytes,9,opt,name=bgp,proto3,oneof"`
+}
+
 func (*Answer_Status) isAnswer_About() {}
 
 func (*Answer_Fecs) isAnswer_About() {}
@@ -374,6 +404,8 @@ func (*Answer_Clear) isAnswer_About() {}
 func (*Answer_Bind) isAnswer_About() {}
 
 func (*Answer_Announce) isAnswer_About() {}
+
+func (*Answer_Bgp) isAnswer_About() {}
 
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2664,7 +2696,7 @@ var File_proto_tdpd_v1_tdpd_proto protoreflect.FileDescriptor
 
 const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\n" +
-	"\x18proto/tdpd/v1/tdpd.proto\x12\x10manycast.tdpd.v1\x1a\x1aproto/alloc/v1/alloc.proto\x1a\x1bproto/tdpd/v1/binding.proto\"\xd2\x03\n" +
+	"\x18proto/tdpd/v1/tdpd.proto\x12\x10manycast.tdpd.v1\x1a\x1aproto/alloc/v1/alloc.proto\x1a\x17proto/tdpd/v1/bgp.proto\x1a\x1bproto/tdpd/v1/binding.proto\"\x84\x04\n" +
 	"\aRequest\x129\n" +
 	"\x06status\x18\x01 \x01(\v2\x1f.manycast.tdpd.v1.StatusRequestH\x00R\x06status\x123\n" +
 	"\x04fecs\x18\x02 \x01(\v2\x1d.manycast.tdpd.v1.FECsRequestH\x00R\x04fecs\x126\n" +
@@ -2673,8 +2705,9 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\x05clear\x18\x05 \x01(\v2\x1e.manycast.tdpd.v1.ClearRequestH\x00R\x05clear\x123\n" +
 	"\x04bind\x18\x06 \x01(\v2\x1d.manycast.tdpd.v1.BindRequestH\x00R\x04bind\x123\n" +
 	"\x04only\x18\a \x01(\v2\x1d.manycast.tdpd.v1.OnlyRequestH\x00R\x04only\x12?\n" +
-	"\bannounce\x18\b \x01(\v2!.manycast.tdpd.v1.AnnounceRequestH\x00R\bannounceB\a\n" +
-	"\x05about\"\x87\x03\n" +
+	"\bannounce\x18\b \x01(\v2!.manycast.tdpd.v1.AnnounceRequestH\x00R\bannounce\x120\n" +
+	"\x03bgp\x18\t \x01(\v2\x1c.manycast.tdpd.v1.BGPRequestH\x00R\x03bgpB\a\n" +
+	"\x05about\"\xb8\x03\n" +
 	"\x06Answer\x12\x16\n" +
 	"\x06router\x18\x01 \x01(\tR\x06router\x122\n" +
 	"\x06status\x18\x02 \x01(\v2\x18.manycast.tdpd.v1.StatusH\x00R\x06status\x12,\n" +
@@ -2683,7 +2716,8 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\x04step\x18\x05 \x01(\v2\x16.manycast.tdpd.v1.StepH\x00R\x04step\x121\n" +
 	"\x05clear\x18\x06 \x01(\v2\x19.manycast.tdpd.v1.ClearedH\x00R\x05clear\x12-\n" +
 	"\x04bind\x18\a \x01(\v2\x17.manycast.tdpd.v1.BoundH\x00R\x04bind\x129\n" +
-	"\bannounce\x18\b \x01(\v2\x1b.manycast.tdpd.v1.AnnouncedH\x00R\bannounceB\a\n" +
+	"\bannounce\x18\b \x01(\v2\x1b.manycast.tdpd.v1.AnnouncedH\x00R\bannounce\x12/\n" +
+	"\x03bgp\x18\t \x01(\v2\x1b.manycast.tdpd.v1.BGPAnswerH\x00R\x03bgpB\a\n" +
 	"\x05about\"\x0f\n" +
 	"\rStatusRequest\"\x84\t\n" +
 	"\x06Status\x12\x1b\n" +
@@ -2957,8 +2991,10 @@ var file_proto_tdpd_v1_tdpd_proto_goTypes = []any{
 	nil,                     // 34: manycast.tdpd.v1.Status.FastPathEntry
 	nil,                     // 35: manycast.tdpd.v1.Neighbor.SentEntry
 	nil,                     // 36: manycast.tdpd.v1.Neighbor.ReceivedEntry
-	(*v1.Epoch)(nil),        // 37: manycast.alloc.v1.Epoch
-	(*UserBinding)(nil),     // 38: manycast.tdpd.v1.UserBinding
+	(*BGPRequest)(nil),      // 37: manycast.tdpd.v1.BGPRequest
+	(*BGPAnswer)(nil),       // 38: manycast.tdpd.v1.BGPAnswer
+	(*v1.Epoch)(nil),        // 39: manycast.alloc.v1.Epoch
+	(*UserBinding)(nil),     // 40: manycast.tdpd.v1.UserBinding
 }
 var file_proto_tdpd_v1_tdpd_proto_depIdxs = []int32{
 	2,  // 0: manycast.tdpd.v1.Request.status:type_name -> manycast.tdpd.v1.StatusRequest
@@ -2969,42 +3005,44 @@ var file_proto_tdpd_v1_tdpd_proto_depIdxs = []int32{
 	23, // 5: manycast.tdpd.v1.Request.bind:type_name -> manycast.tdpd.v1.BindRequest
 	24, // 6: manycast.tdpd.v1.Request.only:type_name -> manycast.tdpd.v1.OnlyRequest
 	28, // 7: manycast.tdpd.v1.Request.announce:type_name -> manycast.tdpd.v1.AnnounceRequest
-	3,  // 8: manycast.tdpd.v1.Answer.status:type_name -> manycast.tdpd.v1.Status
-	12, // 9: manycast.tdpd.v1.Answer.fecs:type_name -> manycast.tdpd.v1.FECs
-	17, // 10: manycast.tdpd.v1.Answer.table:type_name -> manycast.tdpd.v1.Table
-	20, // 11: manycast.tdpd.v1.Answer.step:type_name -> manycast.tdpd.v1.Step
-	22, // 12: manycast.tdpd.v1.Answer.clear:type_name -> manycast.tdpd.v1.Cleared
-	25, // 13: manycast.tdpd.v1.Answer.bind:type_name -> manycast.tdpd.v1.Bound
-	29, // 14: manycast.tdpd.v1.Answer.announce:type_name -> manycast.tdpd.v1.Announced
-	5,  // 15: manycast.tdpd.v1.Status.interfaces:type_name -> manycast.tdpd.v1.Interface
-	7,  // 16: manycast.tdpd.v1.Status.neighbors:type_name -> manycast.tdpd.v1.Neighbor
-	31, // 17: manycast.tdpd.v1.Status.hellos_refused:type_name -> manycast.tdpd.v1.Status.HellosRefusedEntry
-	9,  // 18: manycast.tdpd.v1.Status.labels:type_name -> manycast.tdpd.v1.Labels
-	10, // 19: manycast.tdpd.v1.Status.forwarding:type_name -> manycast.tdpd.v1.Forwarding
-	4,  // 20: manycast.tdpd.v1.Status.steered:type_name -> manycast.tdpd.v1.Steered
-	32, // 21: manycast.tdpd.v1.Status.user_bindings_refused:type_name -> manycast.tdpd.v1.Status.UserBindingsRefusedEntry
-	33, // 22: manycast.tdpd.v1.Status.tagless:type_name -> manycast.tdpd.v1.Status.TaglessEntry
-	34, // 23: manycast.tdpd.v1.Status.fast_path:type_name -> manycast.tdpd.v1.Status.FastPathEntry
-	37, // 24: manycast.tdpd.v1.Steered.epoch:type_name -> manycast.alloc.v1.Epoch
-	8,  // 25: manycast.tdpd.v1.Neighbor.agreed:type_name -> manycast.tdpd.v1.Agreed
-	6,  // 26: manycast.tdpd.v1.Neighbor.adjacencies:type_name -> manycast.tdpd.v1.Adjacency
-	35, // 27: manycast.tdpd.v1.Neighbor.sent:type_name -> manycast.tdpd.v1.Neighbor.SentEntry
-	36, // 28: manycast.tdpd.v1.Neighbor.received:type_name -> manycast.tdpd.v1.Neighbor.ReceivedEntry
-	13, // 29: manycast.tdpd.v1.FECs.fecs:type_name -> manycast.tdpd.v1.FEC
-	15, // 30: manycast.tdpd.v1.FEC.hops:type_name -> manycast.tdpd.v1.NextHop
-	14, // 31: manycast.tdpd.v1.FEC.remote:type_name -> manycast.tdpd.v1.Binding
-	14, // 32: manycast.tdpd.v1.FEC.sent:type_name -> manycast.tdpd.v1.Binding
-	18, // 33: manycast.tdpd.v1.Table.entries:type_name -> manycast.tdpd.v1.Entry
-	15, // 34: manycast.tdpd.v1.Entry.hops:type_name -> manycast.tdpd.v1.NextHop
-	15, // 35: manycast.tdpd.v1.Step.hops:type_name -> manycast.tdpd.v1.NextHop
-	38, // 36: manycast.tdpd.v1.BindRequest.binding:type_name -> manycast.tdpd.v1.UserBinding
-	26, // 37: manycast.tdpd.v1.Events.events:type_name -> manycast.tdpd.v1.Event
-	30, // 38: manycast.tdpd.v1.Announced.vips:type_name -> manycast.tdpd.v1.AnnouncedVIP
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	37, // 8: manycast.tdpd.v1.Request.bgp:type_name -> manycast.tdpd.v1.BGPRequest
+	3,  // 9: manycast.tdpd.v1.Answer.status:type_name -> manycast.tdpd.v1.Status
+	12, // 10: manycast.tdpd.v1.Answer.fecs:type_name -> manycast.tdpd.v1.FECs
+	17, // 11: manycast.tdpd.v1.Answer.table:type_name -> manycast.tdpd.v1.Table
+	20, // 12: manycast.tdpd.v1.Answer.step:type_name -> manycast.tdpd.v1.Step
+	22, // 13: manycast.tdpd.v1.Answer.clear:type_name -> manycast.tdpd.v1.Cleared
+	25, // 14: manycast.tdpd.v1.Answer.bind:type_name -> manycast.tdpd.v1.Bound
+	29, // 15: manycast.tdpd.v1.Answer.announce:type_name -> manycast.tdpd.v1.Announced
+	38, // 16: manycast.tdpd.v1.Answer.bgp:type_name -> manycast.tdpd.v1.BGPAnswer
+	5,  // 17: manycast.tdpd.v1.Status.interfaces:type_name -> manycast.tdpd.v1.Interface
+	7,  // 18: manycast.tdpd.v1.Status.neighbors:type_name -> manycast.tdpd.v1.Neighbor
+	31, // 19: manycast.tdpd.v1.Status.hellos_refused:type_name -> manycast.tdpd.v1.Status.HellosRefusedEntry
+	9,  // 20: manycast.tdpd.v1.Status.labels:type_name -> manycast.tdpd.v1.Labels
+	10, // 21: manycast.tdpd.v1.Status.forwarding:type_name -> manycast.tdpd.v1.Forwarding
+	4,  // 22: manycast.tdpd.v1.Status.steered:type_name -> manycast.tdpd.v1.Steered
+	32, // 23: manycast.tdpd.v1.Status.user_bindings_refused:type_name -> manycast.tdpd.v1.Status.UserBindingsRefusedEntry
+	33, // 24: manycast.tdpd.v1.Status.tagless:type_name -> manycast.tdpd.v1.Status.TaglessEntry
+	34, // 25: manycast.tdpd.v1.Status.fast_path:type_name -> manycast.tdpd.v1.Status.FastPathEntry
+	39, // 26: manycast.tdpd.v1.Steered.epoch:type_name -> manycast.alloc.v1.Epoch
+	8,  // 27: manycast.tdpd.v1.Neighbor.agreed:type_name -> manycast.tdpd.v1.Agreed
+	6,  // 28: manycast.tdpd.v1.Neighbor.adjacencies:type_name -> manycast.tdpd.v1.Adjacency
+	35, // 29: manycast.tdpd.v1.Neighbor.sent:type_name -> manycast.tdpd.v1.Neighbor.SentEntry
+	36, // 30: manycast.tdpd.v1.Neighbor.received:type_name -> manycast.tdpd.v1.Neighbor.ReceivedEntry
+	13, // 31: manycast.tdpd.v1.FECs.fecs:type_name -> manycast.tdpd.v1.FEC
+	15, // 32: manycast.tdpd.v1.FEC.hops:type_name -> manycast.tdpd.v1.NextHop
+	14, // 33: manycast.tdpd.v1.FEC.remote:type_name -> manycast.tdpd.v1.Binding
+	14, // 34: manycast.tdpd.v1.FEC.sent:type_name -> manycast.tdpd.v1.Binding
+	18, // 35: manycast.tdpd.v1.Table.entries:type_name -> manycast.tdpd.v1.Entry
+	15, // 36: manycast.tdpd.v1.Entry.hops:type_name -> manycast.tdpd.v1.NextHop
+	15, // 37: manycast.tdpd.v1.Step.hops:type_name -> manycast.tdpd.v1.NextHop
+	40, // 38: manycast.tdpd.v1.BindRequest.binding:type_name -> manycast.tdpd.v1.UserBinding
+	26, // 39: manycast.tdpd.v1.Events.events:type_name -> manycast.tdpd.v1.Event
+	30, // 40: manycast.tdpd.v1.Announced.vips:type_name -> manycast.tdpd.v1.AnnouncedVIP
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_proto_tdpd_v1_tdpd_proto_init() }
@@ -3012,6 +3050,7 @@ func file_proto_tdpd_v1_tdpd_proto_init() {
 	if File_proto_tdpd_v1_tdpd_proto != nil {
 		return
 	}
+	file_proto_tdpd_v1_bgp_proto_init()
 	file_proto_tdpd_v1_binding_proto_init()
 	file_proto_tdpd_v1_tdpd_proto_msgTypes[0].OneofWrappers = []any{
 		(*Request_Status)(nil),
@@ -3022,6 +3061,7 @@ func file_proto_tdpd_v1_tdpd_proto_init() {
 		(*Request_Bind)(nil),
 		(*Request_Only)(nil),
 		(*Request_Announce)(nil),
+		(*Request_Bgp)(nil),
 	}
 	file_proto_tdpd_v1_tdpd_proto_msgTypes[1].OneofWrappers = []any{
 		(*Answer_Status)(nil),
@@ -3031,6 +3071,7 @@ func file_proto_tdpd_v1_tdpd_proto_init() {
 		(*Answer_Clear)(nil),
 		(*Answer_Bind)(nil),
 		(*Answer_Announce)(nil),
+		(*Answer_Bgp)(nil),
 	}
 	file_proto_tdpd_v1_tdpd_proto_msgTypes[13].OneofWrappers = []any{}
 	file_proto_tdpd_v1_tdpd_proto_msgTypes[15].OneofWrappers = []any{}

@@ -28,6 +28,9 @@ func ServeBus(ctx context.Context, c *bus.Conn, name string, a Asker) error {
 		if _, clears := r.GetAbout().(*tdpdv1.Request_Clear); clears && m.Subject == subjectAsk {
 			return nil, errors.New("sessions are cleared at one router: name it")
 		}
+		if m.Subject == subjectAsk && changesBGP(r) {
+			return nil, errors.New("BGP is changed at one router: name it")
+		}
 		if a := r.GetAnnounce(); m.Subject == subjectAsk && (a.GetDrain() || a.GetBack()) {
 			return nil, errors.New("routers are drained one by one: name it")
 		}

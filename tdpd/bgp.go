@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/manycast/manycast/internal/daemon"
+	"github.com/manycast/manycast/tdpd/internal/announcing"
+	"github.com/manycast/manycast/tdpd/internal/bgp"
+	"github.com/manycast/manycast/tdpd/internal/bgp/child"
+	"github.com/manycast/manycast/tdpd/internal/bgp/gobgp"
+	"github.com/manycast/manycast/tdpd/internal/bgppolicy"
+	"github.com/manycast/manycast/tdpd/internal/byhand"
+	"github.com/manycast/manycast/tdpd/internal/config"
+	"github.com/manycast/manycast/tdpd/internal/edge"
+	"github.com/manycast/manycast/tdpd/internal/routing"
+)
+
+// patience is how long neighbors may take to be told something before what waits for it goes on.
+const patience = 30 * time.Second
+
+// openBGP opens the speaker and the loop beside it, which do nothing before their tasks run; nil: this router does not speak BGP. A speaker of a configuration before is
+// ended, without a word to its neighbors.
+func openBGP(cfg config.Config, base bgp.Desired, log *slog.Logger) (*edge.Peering, []daemon.Task, error) {
+	dir := filepath.Join(cfg.RuntimeDir, "speaker")
+	if !cfg.BGP.Enabled() || cfg.BGP.API != "" {
+		if err := child.Remove(dir); err != nil {
+			return nil, nil, err
+		}
+	}
+	if !cfg.BGP.Enabled() {
+		return nil, nil, nil
+	}
+	p := &edge.Peering{
+		Router: cfg.Name, Base: base, Where: cfg.BGP.API, Restarts: func() uint64 { return 0 }, File: filepath.Join(cfg.StateDir, "announced"),
+	}
+	var err error
+	if p.Paths, err = byhand.Load(p.File); err != nil {
+		return nil, nil, err
+	}
+	options := gobgp.Options{Target: cfg.BGP.API, Foreign: true, Hold: base.Restart.Time, Most: cfg.BGP.Most, Log: log}
+	var own *child.Child
+	if cfg.BGP.API == "" {
+		own = child.New(child.Options{Args: []string{"speaker", "--log-level", cfg.Log.Level}, Dir: dir, Stderr: os.Stderr, Log: log})
+		options.Target, options.Foreign, options.Restarted = own.Socket(), false, own.Restarted
+		p.Where, p.Restarts = "own", own.Restarts
+	}
+	client, err := gobgp.New(options)
+	if err != nil {
+		return nil, nil, err
+	}
+	loop := routing.New(routing.Options{
+		Speaker: client, Base: p.Paths.Into(base), Announcing: announcing.Config{Patience: patience}, Log: log,
+		Follow: bgppolicy.FollowConfig{ // the speaker's policies have been there before
+			Import: bgppolicy.Policy{Rules: []bgppolicy.Rule{{}}}, Most: cfg.BGP.Most, Restart: base.Restart.Time, LongLived: base.Restart.LongLived,
+		},
+	})
+	p.Speaker, p.Routing = client, loop
+	tasks := []daemon.Task{daemon.Func("BGP", loop.Run)} // it is no part of being ready: neighbors may be away
+	if own == nil {
+		return p, append(tasks, daemon.Func("gobgpd", func(ctx context.Context) error { return leave(ctx, client, base, log) })), nil
+	}
+	own.Leave = client.Leave
+	return p, append(tasks, own), nil
+}
+
+// leaveWithin is how long a foreign speaker may take to forget what is ours.
+const leaveWithin = 3 * time.Second
+
+// leave waits for the end of ctx. Then a speaker that is somebody else's has nothing of ours any more, unless the daemon is restarted.
+func leave(ctx context.Context, s bgp.Speaker, base bgp.Desired, log *slog.Logger) error {
+	<-ctx.Done()
+	if daemon.Keeps(ctx) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveWithin)
+	defer cancel()
+	if err := s.Apply(ctx, bgp.Desired{AS: base.AS, RouterID: base.RouterID}); err != nil {
+		log.Error("the BGP speaker still announces what it was told", "err", fmt.Errorf("take back what is announced: %w", err))
+	}
+	return nil
+}

@@ -5,6 +5,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/manycast/manycast/cli/internal/cmd/allocation"
+	"github.com/manycast/manycast/cli/internal/cmd/bgp"
 	"github.com/manycast/manycast/cli/internal/cmd/bus"
 	"github.com/manycast/manycast/cli/internal/cmd/connect"
 	"github.com/manycast/manycast/cli/internal/cmd/control"
@@ -25,7 +26,7 @@ func New(f *cmdutil.Factory) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "manycast",
 		Short:         "One published address, many servers",
-		Long:          "Operate a pool of servers behind one published address: services, servers, directors, allocations, live connections, groups, keys, labels, the bus and the lab.",
+		Long:          "Operate a pool of servers behind one published address: services, servers, directors, allocations, live connections, groups, keys, labels, BGP, the bus and the lab.",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
@@ -37,6 +38,6 @@ func New(f *cmdutil.Factory) *cobra.Command {
 	root.SetErr(f.Err)
 	f.Flags(root)
 	root.AddCommand(service.New(f), server.New(f), director.New(f), allocation.New(f), flow.New(f), group.New(f), key.New(f), bus.New(f), igmp.New(f), control.New(f), tag.New(f),
-		tag.NewShow(f), lab.New(f), connect.New(f))
+		tag.NewShow(f), bgp.New(f), lab.New(f), connect.New(f))
 	return root
 }

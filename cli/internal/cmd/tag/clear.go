@@ -25,7 +25,7 @@ func newClear(o *options) *cobra.Command {
 		if err != nil {
 			return nil, cmdutil.Table{}, err
 		}
-		answer, err := w.one(ctx, router, &tdpdv1.Request{About: &tdpdv1.Request_Clear{Clear: &tdpdv1.ClearRequest{Neighbor: id}}})
+		answer, err := w.One(ctx, router, &tdpdv1.Request{About: &tdpdv1.Request_Clear{Clear: &tdpdv1.ClearRequest{Neighbor: id}}})
 		if err != nil {
 			return nil, cmdutil.Table{}, err
 		}

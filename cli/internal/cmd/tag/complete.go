@@ -24,7 +24,7 @@ func (o *options) complete(cmd *cobra.Command, words func(context.Context, way, 
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	defer w.close()
+	defer w.Close()
 	all, err := quick.statuses(cmd.Context(), w)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp

@@ -8,17 +8,18 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/manycast/manycast/cli/internal/cmdutil"
+	"github.com/manycast/manycast/cli/internal/routers"
 	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 )
 
 // same is a router that says the same to whatever it is asked.
 type same struct{ *tdpdv1.Answer }
 
-func (s same) all(context.Context) ([]*tdpdv1.Answer, error) { return []*tdpdv1.Answer{s.Answer}, nil }
-func (s same) one(context.Context, string, *tdpdv1.Request) (*tdpdv1.Answer, error) {
+func (s same) All(context.Context) ([]*tdpdv1.Answer, error) { return []*tdpdv1.Answer{s.Answer}, nil }
+func (s same) One(context.Context, string, *tdpdv1.Request) (*tdpdv1.Answer, error) {
 	return s.Answer, nil
 }
-func (same) close() {}
+func (same) Close() {}
 
 // FuzzAnswer shows what a router says, on the bus or on its socket.
 func FuzzAnswer(f *testing.F) {
@@ -40,7 +41,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add([]byte(`{"error": "none"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var all []*tdpdv1.Answer
-		if a, err := decodeAnswer("socket", data); err == nil {
+		if a, err := routers.Decode("socket", data); err == nil {
 			all = append(all, a)
 		}
 		if a := (&tdpdv1.Answer{}); proto.Unmarshal(data, a) == nil {

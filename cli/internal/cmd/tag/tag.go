@@ -82,7 +82,7 @@ func (o *options) asking(use, short string, run func(context.Context, way, []*td
 			if err != nil {
 				return err
 			}
-			defer w.close()
+			defer w.Close()
 			all, err := o.statuses(cmd.Context(), w)
 			if err != nil {
 				return err

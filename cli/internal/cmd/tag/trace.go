@@ -135,7 +135,7 @@ func (t *tracer) step(ctx context.Context, at place) (*tdpdv1.Step, error) {
 	if at.has {
 		r.Label = &at.label
 	}
-	answer, err := t.w.one(ctx, at.router, &tdpdv1.Request{About: &tdpdv1.Request_Step{Step: r}})
+	answer, err := t.w.One(ctx, at.router, &tdpdv1.Request{About: &tdpdv1.Request_Step{Step: r}})
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +33,7 @@ type dynamicRig struct {
 	*rig
 	loops  map[string]*serving.Loop
 	client kernel.Client
+	deaf   atomic.Bool // the user's host takes no message
 
 	mu       sync.Mutex
 	follower *movement.Follower
@@ -114,6 +116,9 @@ func startServing(t *testing.T, s *rigServer, address netip.Addr, bpffs string) 
 
 // changed is what lbd client does with a message that its program let pass.
 func (d *dynamicRig) changed(c kernel.Change) {
+	if d.deaf.Load() {
+		return
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if flow := movement.Flow(c.Flow); !d.opened[flow] {
@@ -148,25 +153,11 @@ func TestNetDynamicConnectionsAreFollowed(t *testing.T) {
 		all = append(all, d.numbers())
 	}
 	at := func(server string, moves uint32) func() bool {
-		return func() bool {
-			connections, err := d.client.Connections()
-			if err != nil || len(connections) != len(all) {
-				return false
-			}
-			for _, c := range connections {
-				if c.Destination != netip.AddrPortFrom(netip.MustParseAddr(rigAddress(server)), front.Port()) || c.Moves < moves || c.Sequence != uint64(moves) {
-					return false
-				}
-			}
-			return true
-		}
+		return func() bool { return d.liveAt(server, moves, len(all)) }
 	}
 	goOn := func() {
 		t.Helper()
-		for _, n := range all {
-			got := n.got.Load()
-			testnet.Eventually(t, 10*time.Second, func() bool { n.check(t); return n.got.Load() > got+400 }, "a stream goes on")
-		}
+		goOn(t, all, 400)
 	}
 	testnet.Eventually(t, 10*time.Second, at("s1", 0), "connections say that they live at s1")
 	goOn()
@@ -184,5 +175,50 @@ func TestNetDynamicConnectionsAreFollowed(t *testing.T) {
 		if c := s.Counters(); len(c.Stayed)+len(c.Lost)+len(c.NotTaken) > 0 {
 			t.Errorf("%s counts %+v", name, c)
 		}
+	}
+}
+
+// TestNetUserWhoDoesNotHearIsServed: what comes to where a connection was goes to where it is, also when the giver's gate is open again, and no message
+// is too late while they are said.
+func TestNetUserWhoDoesNotHearIsServed(t *testing.T) {
+	d := newDynamicRig(t)
+	all := []*numbers{d.numbers(), d.numbers()}
+	testnet.Eventually(t, 10*time.Second, func() bool { return d.liveAt("s1", 0, len(all)) }, "connections say that they live at s1")
+	d.deaf.Store(true)
+	began := time.Now()
+	d.commit("s2")
+	testnet.Eventually(t, 10*time.Second, func() bool { return d.servers["s1"].Counters().Given == uint64(len(all)) }, "all are given")
+	testnet.Eventually(t, 10*time.Second, func() bool {
+		goOn(t, all, 40)
+		return time.Since(began) > 3*passFor
+	}, "streams go on")
+	if !d.liveAt("s1", 0, len(all)) {
+		t.Error("the user has heard")
+	}
+	d.deaf.Store(false)
+	testnet.Eventually(t, 10*time.Second, func() bool { return d.liveAt("s2", 1, len(all)) }, "the user's host follows")
+	goOn(t, all, 400)
+}
+
+// liveAt reports whether all n connections live at a server's own address after so many moves, as the user's host sees it.
+func (d *dynamicRig) liveAt(server string, moves uint32, n int) bool {
+	connections, err := d.client.Connections()
+	if err != nil || len(connections) != n {
+		return false
+	}
+	for _, c := range connections {
+		if c.Destination != netip.AddrPortFrom(netip.MustParseAddr(rigAddress(server)), front.Port()) || c.Moves < moves || c.Sequence != uint64(moves) {
+			return false
+		}
+	}
+	return true
+}
+
+// goOn waits until each stream has so many bytes more.
+func goOn(t *testing.T, all []*numbers, more uint64) {
+	t.Helper()
+	for _, n := range all {
+		got := n.got.Load()
+		testnet.Eventually(t, 10*time.Second, func() bool { n.check(t); return n.got.Load() > got+more }, "a stream goes on")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -56,6 +57,7 @@ type Loop struct {
 	moves     map[kernel.Flow]wire.Change // the last ones, of connections that are here
 	follows   follows
 	unsent    uint64
+	failed    string // the last error of the programs
 }
 
 // New returns a Loop that has yet to run.
@@ -150,8 +152,7 @@ func (l *Loop) set(services []kernel.ServerService) <-chan kernel.Heard {
 	defer l.mu.Unlock()
 	if l.server == nil && len(services) > 0 {
 		s, err := l.cfg.Open()
-		if err != nil {
-			l.cfg.Log.Warn("dynamic TCP: connections do not say where they live", "err", err)
+		if l.fails(err) {
 			return nil
 		}
 		l.server = s
@@ -159,14 +160,30 @@ func (l *Loop) set(services []kernel.ServerService) <-chan kernel.Heard {
 	if l.server == nil {
 		return nil
 	}
-	if err := l.server.Set(services); err != nil {
-		l.cfg.Log.Warn("dynamic TCP: not all services", "err", err)
-	}
-	l.places = make(map[netip.AddrPort]netip.AddrPort, len(services))
+	places := make(map[netip.AddrPort]netip.AddrPort, len(services))
 	for _, s := range services {
-		l.places[s.VIP] = s.Destination
+		places[s.VIP] = s.Destination
+	}
+	if l.places != nil && maps.Equal(places, l.places) { // to set them walks through all listeners
+		return l.server.Heard()
+	}
+	if !l.fails(l.server.Set(services)) {
+		l.places = places
 	}
 	return l.server.Heard()
+}
+
+// fails tells an error that stays once.
+func (l *Loop) fails(err error) bool {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != "" && text != l.failed {
+		l.cfg.Log.Warn("dynamic TCP: connections do not say where they live", "err", err)
+	}
+	l.failed = text
+	return err != nil
 }
 
 // act has the announcer do something, and does what it says. l.mu is free.

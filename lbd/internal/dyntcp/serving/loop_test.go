@@ -335,3 +335,33 @@ func TestOldestAreLeftAlone(t *testing.T) {
 		t.Errorf("%d in order", len(f.order))
 	}
 }
+
+// Without programs, as on a kernel that does not take them, connections are plain; it is said once, and tried again.
+func TestWithoutPrograms(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, s1.Addr())
+		var log bytes.Buffer
+		b.loop.cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+		open, fail := b.loop.cfg.Open, true
+		b.loop.cfg.Open = func() (kernel.Server, error) {
+			if fail {
+				return nil, errors.New("too old")
+			}
+			return open()
+		}
+		for range 3 {
+			b.set(web)
+		}
+		if _, state, err := b.loop.Sockets(b).Freeze(1); err != nil || string(state) != "plain" || b.loop.Open() {
+			t.Errorf("%q, %v", state, err)
+		}
+		if n := bytes.Count(log.Bytes(), []byte("too old")); n != 1 {
+			t.Errorf("said %d times", n)
+		}
+		fail = false
+		b.set(web)
+		if !b.loop.Open() || b.opened != 1 {
+			t.Error("not tried again")
+		}
+	})
+}

@@ -281,7 +281,8 @@ func (p *clientNet) announce(at int, c wire.Change, places []netip.AddrPort) mov
 func TestNetClientFollows(t *testing.T) {
 	p := newClientNet(t)
 	argv := p.argv()
-	client := p.client(argv)
+	unit := append([]string{"setpriv", "--bounding-set=-all,+net_admin,+bpf", "--inh-caps=-all,+net_admin,+bpf"}, argv...) // has these capabilities alone
+	client := p.client(unit)
 	if out, err := p.user.Run(argv...); err == nil || !strings.Contains(out, "another lbd client runs here") {
 		t.Errorf("a second one: %v, %s", err, out)
 	}
@@ -328,7 +329,7 @@ func TestNetClientFollows(t *testing.T) {
 				t.Fatal(err)
 			}
 			p.echo(user, server)
-			client = p.client(argv)
+			client = p.client(unit)
 		}
 	}
 	if s := p.status(); s.Connections[0].Moves != 4 || s.Followed != 2 {

@@ -52,6 +52,7 @@ type Loop struct {
 	cookies  map[movement.Flow]wire.Cookie // of connections that the follower has
 	known    map[netip.Addr]movement.Service
 	set      []kernel.ClientService // what the plane has; nil: nothing was set
+	unset    string                 // why the plane has not what it should have
 	noRoom   uint64                 // messages of connections beyond the limit
 	swept    time.Time
 
@@ -169,7 +170,7 @@ func (l *Loop) take() {
 	}
 }
 
-// publish tells the programs where servers may be by now, if that has changed.
+// publish tells the programs where servers may be by now, if that has changed. What somebody publishes later does not end the daemon.
 func (l *Loop) publish(now time.Time) error {
 	want := make([]kernel.ClientService, 0, len(l.config.Services))
 	for _, s := range l.config.Services {
@@ -180,12 +181,19 @@ func (l *Loop) publish(now time.Time) error {
 		return nil
 	}
 	if err := l.config.Plane.Set(want); err != nil {
-		return err
+		if l.set == nil {
+			return err
+		}
+		if text := err.Error(); text != l.unset { // it is tried again with each tick
+			l.unset = text
+			l.config.Log.Warn("published destinations stay as they were", "err", err)
+		}
+		return nil
 	}
 	if l.set == nil {
 		close(l.ready)
 	}
-	l.set = want
+	l.set, l.unset = want, ""
 	return nil
 }
 

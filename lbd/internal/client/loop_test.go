@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,14 +38,17 @@ func private(seed byte) ed25519.PrivateKey {
 }
 
 // source has the record of the VIP, for ten minutes, until it is told to have nothing.
-type source struct{ err error }
+type source struct{ silent atomic.Bool }
 
 func (s *source) Fetch(context.Context, netip.Addr) (record.Record, time.Duration, error) {
+	if s.silent.Load() {
+		return record.Record{}, 0, errors.New("nobody answers")
+	}
 	return record.Record{
 		Name: "shop.cast.example.", Address: vip.Addr(), Owner: "ops@example.com",
 		Keys:         []record.Key{record.NewKey(private(1).Public().(ed25519.PublicKey))},
 		Destinations: []netip.Prefix{netip.MustParsePrefix("10.2.0.0/15"), netip.MustParsePrefix("2001:db8::/32")},
-	}, 10 * time.Minute, s.err
+	}, 10 * time.Minute, nil
 }
 
 func connection(cookie byte) kernel.Connection {
@@ -187,7 +191,7 @@ func TestWithoutKeys(t *testing.T) {
 		r := start(t, movement.FollowerLimits{})
 		defer r.stop()
 		<-r.loop.Ready()
-		r.keys.err = errors.New("nobody answers")
+		r.keys.silent.Store(true)
 		time.Sleep(11 * time.Minute)
 		synctest.Wait()
 		if got := r.plane.Services(); len(got) != 1 || len(got[0].Published) != 0 {
@@ -202,10 +206,53 @@ func TestWithoutKeys(t *testing.T) {
 	})
 }
 
+// full is a plane that takes no other services than it has.
+type full struct {
+	*kernel.FakeClient
+	is atomic.Bool
+}
+
+func (f *full) Set(services []kernel.ClientService) error {
+	if f.is.Load() {
+		return errors.New("no room")
+	}
+	return f.FakeClient.Set(services)
+}
+
+// What the programs cannot take leaves them as they were, and is tried again.
+func TestGoesOnWhenTheProgramsAreFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		plane, keys := &full{FakeClient: kernel.NewFakeClient()}, &source{}
+		loop := client.New(client.Config{Services: []client.Service{{Name: "web", VIP: vip}}, Plane: plane, Source: keys, TTLMax: time.Hour, Log: slog.New(slog.DiscardHandler)})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- loop.Run(ctx) }()
+		<-loop.Ready()
+		plane.is.Store(true)
+		keys.silent.Store(true)
+		time.Sleep(11 * time.Minute)
+		synctest.Wait()
+		if got := plane.Services(); len(got) != 1 || len(got[0].Published) != 1 {
+			t.Errorf("the programs have %v", got)
+		}
+		plane.is.Store(false)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if got := plane.Services(); len(got) != 1 || len(got[0].Published) != 0 {
+			t.Errorf("the programs have %v", got)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestStartsWithoutKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		r := &rig{plane: kernel.NewFakeClient(), keys: &source{err: errors.New("nobody answers")}}
+		r := &rig{plane: kernel.NewFakeClient(), keys: &source{}}
+		r.keys.silent.Store(true)
 		r.loop = client.New(client.Config{Services: []client.Service{{Name: "web", VIP: vip}}, Plane: r.plane, Source: r.keys, TTLMax: time.Hour, Log: slog.New(slog.DiscardHandler)})
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)

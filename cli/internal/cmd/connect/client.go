@@ -26,7 +26,8 @@ const (
 type client struct {
 	cmd   *exec.Cmd
 	said  tail
-	ended chan error // how it did; nobody else receives
+	ended chan struct{} // closed at its end
+	err   error         // how it has ended
 }
 
 // startClient starts lbd client and waits until connections can move. It ends with this process, however that does.
@@ -37,7 +38,7 @@ func startClient(ctx context.Context, dir string, argv ...string) (*client, erro
 		return nil, fmt.Errorf("lbd client is to say when it is ready: %w", err)
 	}
 	defer l.Close()
-	c := &client{cmd: exec.Command(argv[0], argv[1:]...), ended: make(chan error, 1)}
+	c := &client{cmd: exec.Command(argv[0], argv[1:]...), ended: make(chan struct{})}
 	c.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
 	c.cmd.Stdout, c.cmd.Stderr = &c.said, &c.said
 	// A group of its own: ^C is the command's.
@@ -48,7 +49,8 @@ func startClient(ctx context.Context, dir string, argv ...string) (*client, erro
 		err := c.cmd.Start()
 		started <- err
 		if err == nil {
-			c.ended <- c.cmd.Wait()
+			c.err = c.cmd.Wait()
+			close(c.ended)
 		}
 	}()
 	if err := <-started; err != nil {
@@ -67,8 +69,7 @@ func (c *client) ready(ctx context.Context, l *net.UnixConn) error {
 	case err := <-told:
 		return err
 	case <-c.ended:
-		c.ended <- nil
-		return fmt.Errorf("lbd client does not start (%s): %s", c.cmd.ProcessState, c.said.String())
+		return errors.New("lbd client does not start")
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -97,14 +98,14 @@ func readReady(l *net.UnixConn) error {
 func (c *client) stop() error {
 	_ = c.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 	select {
-	case err := <-c.ended:
-		if err != nil {
-			return fmt.Errorf("lbd client: %w: %s", err, c.said.String())
+	case <-c.ended:
+		if c.err != nil {
+			return fmt.Errorf("lbd client: %w: %s", c.err, c.said.String())
 		}
 		return nil
 	case <-time.After(stopTimeout):
 		_ = c.cmd.Process.Kill()
-		_ = <-c.ended // killed
+		<-c.ended
 		return fmt.Errorf("lbd client did not end within %v, and was killed: its programs go on", stopTimeout)
 	}
 }

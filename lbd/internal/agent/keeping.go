@@ -32,54 +32,48 @@ func (c *Core) holds(s service.Service, a alloc.Allocation, cell int) bool {
 // class are cells that the data plane treats alike.
 type class struct {
 	chain uint32 // of the trail
-	owner int    // or one of those below
+	owner string // who serves them; empty: not known
 }
-
-const (
-	mine  = -1 // this server's
-	still = -2 // this server's until what is announced is executed
-)
 
 // chains are who may have connections of whose users, and whose these are now. Where routers alone decide who comes here, what is for
 // others may come, too, and is sent on: to the standby, where the owner is gone.
 func (c *Core) chains(s service.Service) []dataplane.Chain {
-	return c.chainsOf(s, c.effective(c.current(s.Name)), nil)
+	a := c.effective(c.current(s.Name))
+	return c.chainsOf(s, a, a, a.OwnerOf)
 }
 
-// chainsAhead are those of what is announced, in force before it is executed: whose users are still this server's, their new owner may not know.
+// chainsAhead are those of what is announced, in force before it is executed: with all that may hold connections then, but until then users are
+// whose they were. Their new owner may know nothing yet.
 func (c *Core) chainsAhead(s service.Service, now, next alloc.Allocation) []dataplane.Chain {
-	isStill := make([]bool, len(next.Owner))
-	if alloc.Comparable(now, next) {
-		for was, is := range alloc.Pairs(now, next) {
-			isStill[is] = isStill[is] || now.OwnerOf(was) == c.name
-		}
-	} else { // who came from where cannot be told by cells
-		for cell := range isStill {
-			isStill[cell] = slices.Contains(now.Used(), c.name)
-		}
+	owners, several := make([]string, len(next.Owner)), make([]bool, len(next.Owner))
+	for was, is := range alloc.Pairs(now, next) {
+		owner := now.OwnerOf(was)
+		several[is] = several[is] || owners[is] != "" && owners[is] != owner
+		owners[is] = owner
 	}
-	return c.chainsOf(s, c.effective(next), isStill)
+	return c.chainsOf(s, next, now, func(cell int) string {
+		if several[cell] {
+			return ""
+		}
+		return owners[cell]
+	})
 }
 
-// chainsOf are those of an allocation; of cells that are still this server's the owner is not named. nil: none are.
-func (c *Core) chainsOf(s service.Service, a alloc.Allocation, isStill []bool) []dataplane.Chain {
+// chainsOf are those of an allocation, whose cells are served as owner says; known has the addresses. nil: there are none.
+func (c *Core) chainsOf(s service.Service, a, known alloc.Allocation, owner func(cell int) string) []dataplane.Chain {
 	if !keeps(s, a) || a.Zero() {
 		return nil
 	}
 	classes := make([]class, len(a.Owner))
 	seen := map[class]bool{}
-	for cell, owner := range a.Owner {
-		k := class{owner: int(owner)}
+	for cell := range a.Owner {
+		k := class{owner: owner(cell)}
 		if a.Trail.Of != nil {
 			k.chain = a.Trail.Of[cell]
 		}
-		if a.Servers[owner] == c.name {
-			k.owner = mine
-		} else if isStill != nil && isStill[cell] {
-			k.owner = still
-		}
 		classes[cell] = k
-		if k.owner < 0 && k.chain > 0 || k.owner >= 0 && (s.Mode == service.Tags || a.StandbyOf(cell) == c.name || a.ChainOf(cell).Has(c.name)) {
+		comes := s.Mode == service.Tags || a.OwnerOf(cell) == c.name || a.StandbyOf(cell) == c.name || a.ChainOf(cell).Has(c.name)
+		if comes && (k.chain > 0 || k.owner != c.name) {
 			seen[k] = true
 		}
 	}
@@ -88,15 +82,15 @@ func (c *Core) chainsOf(s service.Service, a alloc.Allocation, isStill []bool) [
 		return cmp.Or(cmp.Compare(x.owner, y.owner), cmp.Compare(x.chain, y.chain))
 	}) {
 		users := a.Select(func(cell int) bool { return classes[cell] == k })
-		out = append(out, c.chain(s.Name, a, k, portion.Union{users}))
+		out = append(out, c.chain(s.Name, a, known, k, portion.Union{users}))
 	}
 	return out
 }
 
-func (c *Core) chain(name string, a alloc.Allocation, k class, users portion.Union) dataplane.Chain {
+func (c *Core) chain(name string, a, known alloc.Allocation, k class, users portion.Union) dataplane.Chain {
 	out := dataplane.Chain{Users: users}
-	if k.owner >= 0 && !c.isSilent(a.Servers[k.owner]) {
-		out.Owner = a.Address(a.Servers[k.owner])
+	if k.owner != "" && k.owner != c.name && !c.isSilent(k.owner) {
+		out.Owner = known.Address(k.owner)
 	}
 	if k.chain == 0 {
 		return out

@@ -129,6 +129,25 @@ func TestUsersOfTheDeadAreTheirStandbys(t *testing.T) {
 	}
 }
 
+// TestWinnerSendsWhatComesAheadToWhoHasThem: a pin of its own brings users' packets straight here.
+func TestWinnerSendsWhatComesAheadToWhoHasThem(t *testing.T) {
+	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
+	c.SetServices(start, []service.Service{keeping(service.Tags)})
+	a := followed(allocation(1, s2, s1), allocation(2, s3, s1), allocation(3, s2, s3))
+	c.Committed(start, "web", a[1])
+	prepare := c.Announced(start, "web", a[2], a[1])[0].(Prepare)
+	if got := chainOf(t, prepare.Accept[0], even); got.Owner != a[0].Addresses[s3] || len(got.Hops) != 1 || got.Hops[0].Address != got.Owner {
+		t.Errorf("its users to be: %+v, want them to be s3's yet, which may hold connections", got)
+	}
+	if got := chainOf(t, prepare.Accept[0], odd); got.Owner != a[0].Addresses[s1] {
+		t.Errorf("s3's users to be: %+v, want them to be s1's yet", got)
+	}
+	c.Committed(start, "web", a[2])
+	if got := chainOf(t, c.apply().Accept[0], even); got.Owner.IsValid() || len(got.Hops) != 1 {
+		t.Errorf("its users: %+v", got)
+	}
+}
+
 // TestWhatNoTrailNamesIsClosed: a standby took users whose owner is back, and no allocation knows of it.
 func TestWhatNoTrailNamesIsClosed(t *testing.T) {
 	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)

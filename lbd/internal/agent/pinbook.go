@@ -32,7 +32,7 @@ type pinSet struct {
 func (b pinBook) set(now time.Time, p pins.Pins, hurry bool) (version uint64) {
 	s := b[p.Service]
 	if s == nil {
-		s = &pinSet{}
+		s = &pinSet{there: true} // a former life's, perhaps
 		b[p.Service] = s
 	}
 	if p.Epoch.Less(s.Epoch) {

@@ -127,7 +127,9 @@ func TestPinBook(t *testing.T) {
 	}
 	wrote := func(err error) { s := b["web"]; b.wrote(now, "web", s.version, 1, err) }
 	b.set(now, somePins(1), false)
-	check("nobody", 0, "")
+	check("nobody, where a former life may have left somebody", 0, "web")
+	b.wrote(now, "web", b["web"].version, 0, nil)
+	check("nobody", pinPause, "")
 	b.set(now, somePins(1, "10.1.0.2"), false)
 	check("one", 0, "web")
 	wrote(nil)

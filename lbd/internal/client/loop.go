@@ -216,7 +216,7 @@ func (l *Loop) change(ctx context.Context, now time.Time, c kernel.Change) {
 	flow := movement.Flow(c.Flow)
 	if err := l.follow(now, flow); err != nil {
 		l.noRoom++
-		l.config.Log.Warn("change of destination not followed", "flow", flow, "err", err)
+		l.config.Log.Debug("change of destination not followed", "flow", flow, "err", err)
 		return
 	}
 	for _, a := range l.follower.Received(now, c.Message) {

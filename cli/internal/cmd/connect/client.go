@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -25,7 +24,7 @@ const (
 // client is lbd client as a child.
 type client struct {
 	cmd   *exec.Cmd
-	said  tail
+	said  *os.File
 	ended chan struct{} // closed at its end
 	err   error         // how it has ended
 }
@@ -39,8 +38,12 @@ func startClient(ctx context.Context, dir string, argv ...string) (*client, erro
 	}
 	defer l.Close()
 	c := &client{cmd: exec.Command(argv[0], argv[1:]...), ended: make(chan struct{})}
+	// A file and no pipe: what it says when this process has been killed must not end it before it has removed what it made.
+	if c.said, err = os.Create(filepath.Join(dir, "log")); err != nil {
+		return nil, fmt.Errorf("log of lbd client: %w", err)
+	}
 	c.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
-	c.cmd.Stdout, c.cmd.Stderr = &c.said, &c.said
+	c.cmd.Stdout, c.cmd.Stderr = c.said, c.said
 	// A group of its own: ^C is the command's.
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	started := make(chan error)
@@ -54,7 +57,7 @@ func startClient(ctx context.Context, dir string, argv ...string) (*client, erro
 		}
 	}()
 	if err := <-started; err != nil {
-		return nil, fmt.Errorf("start lbd client: %w", err)
+		return nil, errors.Join(fmt.Errorf("start lbd client: %w", err), c.said.Close())
 	}
 	if err := c.ready(ctx, l); err != nil {
 		return nil, errors.Join(err, c.stop())
@@ -96,11 +99,12 @@ func readReady(l *net.UnixConn) error {
 
 // stop has it remove what it has made, and tells what it said if it could not.
 func (c *client) stop() error {
+	defer c.said.Close()
 	_ = c.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 	select {
 	case <-c.ended:
 		if c.err != nil {
-			return fmt.Errorf("lbd client: %w: %s", c.err, c.said.String())
+			return fmt.Errorf("lbd client: %w: %s", c.err, c.tail())
 		}
 		return nil
 	case <-time.After(stopTimeout):
@@ -110,24 +114,13 @@ func (c *client) stop() error {
 	}
 }
 
-// tail is the end of what was written.
-type tail struct {
-	mu sync.Mutex
-	b  []byte
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.b = append(t.b, p...)
-	if over := len(t.b) - saidMax; over > 0 {
-		t.b = append([]byte(nil), t.b[over:]...)
+// tail is the end of what it said.
+func (c *client) tail() string {
+	info, err := c.said.Stat()
+	if err != nil {
+		return err.Error()
 	}
-	return len(p), nil
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return string(bytes.TrimSpace(t.b))
+	b := make([]byte, min(saidMax, info.Size()))
+	n, _ := c.said.ReadAt(b, info.Size()-int64(len(b))) // what there is
+	return string(bytes.TrimSpace(b[:n]))
 }

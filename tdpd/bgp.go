@@ -9,23 +9,20 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/daemon"
-	"github.com/manycast/manycast/tdpd/internal/announcing"
 	"github.com/manycast/manycast/tdpd/internal/bgp"
 	"github.com/manycast/manycast/tdpd/internal/bgp/child"
 	"github.com/manycast/manycast/tdpd/internal/bgp/gobgp"
 	"github.com/manycast/manycast/tdpd/internal/bgppolicy"
 	"github.com/manycast/manycast/tdpd/internal/byhand"
-	"github.com/manycast/manycast/tdpd/internal/config"
 	"github.com/manycast/manycast/tdpd/internal/edge"
 	"github.com/manycast/manycast/tdpd/internal/routing"
+	"github.com/manycast/manycast/tdpd/internal/service"
 )
 
-// patience is how long neighbors may take to be told something before what waits for it goes on.
-const patience = 30 * time.Second
-
-// openBGP opens the speaker and the loop beside it, which do nothing before their tasks run; nil: this router does not speak BGP. A speaker of a configuration before is
-// ended, without a word to its neighbors.
-func openBGP(cfg config.Config, base bgp.Desired, log *slog.Logger) (*edge.Peering, []daemon.Task, error) {
+// openBGP opens the speaker and the loop beside it, which do nothing before their tasks run, and has the service speak with the loop; nil: this router does not speak BGP. A
+// speaker of a configuration before is ended, without a word to its neighbors.
+func openBGP(o *service.Options, base bgp.Desired) (*edge.Peering, []daemon.Task, error) {
+	cfg, log := o.Config, o.Log
 	dir := filepath.Join(cfg.RuntimeDir, "speaker")
 	if !cfg.BGP.Enabled() || cfg.BGP.API != "" {
 		if err := child.Remove(dir); err != nil {
@@ -53,13 +50,24 @@ func openBGP(cfg config.Config, base bgp.Desired, log *slog.Logger) (*edge.Peeri
 	if err != nil {
 		return nil, nil, err
 	}
+	rules, err := cfg.BGP.FlowSpec.Config()
+	if err != nil {
+		return nil, nil, err
+	}
 	loop := routing.New(routing.Options{
-		Speaker: client, Base: p.Paths.Into(base), Announcing: announcing.Config{Patience: patience}, Log: log,
+		Speaker: client, Base: p.Paths.Into(base), VIPs: cfg.BGP.Announce.VIPs, Announcing: cfg.BGP.Announce.Announcing(), FlowSpec: rules, Log: log,
 		Follow: bgppolicy.FollowConfig{ // the speaker's policies have been there before
 			Import: bgppolicy.Policy{Rules: []bgppolicy.Rule{{}}}, Most: cfg.BGP.Most, Restart: base.Restart.Time, LongLived: base.Restart.LongLived,
 		},
 	})
 	p.Speaker, p.Routing = client, loop
+	o.Learned, o.Announcer, o.FlowRules = loop.Learned(), loop, rules.Most > 0
+	o.Say = func(v routing.View) {
+		if !cfg.BGP.Announce.Hosts {
+			v.Hosts = nil
+		}
+		loop.Say(v)
+	}
 	tasks := []daemon.Task{daemon.Func("BGP", loop.Run)} // it is no part of being ready: neighbors may be away
 	if own == nil {
 		return p, append(tasks, daemon.Func("gobgpd", func(ctx context.Context) error { return leave(ctx, client, base, log) })), nil

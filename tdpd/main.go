@@ -94,7 +94,7 @@ func run(ctx context.Context, cfg config.Config, secrets map[netip.Addr]string, 
 		return err
 	}
 	tasks = append(tasks, more...)
-	peering, more, err := openBGP(cfg, base, log)
+	peering, more, err := openBGP(&options, base)
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,8 @@ type BGP struct {
 	Restart   time.Duration  `toml:"restart"`
 	LongLived time.Duration  `toml:"long_lived"`
 	Deferral  time.Duration  `toml:"deferral"`
+	Announce  BGPAnnounce    `toml:"announce"`
+	FlowSpec  BGPFlowSpec    `toml:"flowspec"`
 	Neighbors []BGPNeighbor  `toml:"neighbors"`
 	Policies  []BGPPolicy    `toml:"policies"`
 }
@@ -213,6 +215,8 @@ func (c Config) checkBGP(bad func(string, ...any)) {
 	if b.LongLived > 0 && b.Restart == 0 {
 		bad("bgp.long_lived without restart: long-lived graceful restart goes on from graceful restart (RFC 9494)")
 	}
+	b.Announce.check(bad)
+	b.FlowSpec.check(bad)
 	for i, p := range b.Policies {
 		if p.Name == "" || slices.ContainsFunc(b.Policies[:i], func(o BGPPolicy) bool { return o.Name == p.Name }) {
 			bad("bgp.policies: name %q: want each once", p.Name)

@@ -34,10 +34,12 @@ func TestReferenceFile(t *testing.T) {
 	want.Forwarding.Edge, want.Forwarding.TunnelsFrom = got.Forwarding.Edge, got.Forwarding.TunnelsFrom
 	want.Control.Interfaces = got.Control.Interfaces
 	want.BGP.Listen, want.BGP.VIPs = got.BGP.Listen, got.BGP.VIPs
+	a, f := &want.BGP.Announce, &want.BGP.FlowSpec
+	a.VIPs, a.Covers, f.Within, f.VRFs = got.BGP.Announce.VIPs, got.BGP.Announce.Covers, got.BGP.FlowSpec.Within, got.BGP.FlowSpec.VRFs
 	if !reflect.DeepEqual(got, want) {
 		t.Fatalf("the reference file says\n%+v\nthe defaults are\n%+v", got, want)
 	}
-	if n := len(got.Labels.Advertise) + len(got.Labels.Accept) + len(got.Hello.AcceptTargeted) + len(got.Servers.Addresses) + len(got.Bus.URLs) + len(got.Control.Interfaces) + len(got.Users.Upstream) + len(got.Users.VIPs) + len(got.Forwarding.Edge) + len(got.Forwarding.TunnelsFrom) + len(got.BGP.Listen) + len(got.BGP.VIPs); n != 0 {
+	if n := len(got.Labels.Advertise) + len(got.Labels.Accept) + len(got.Hello.AcceptTargeted) + len(got.Servers.Addresses) + len(got.Bus.URLs) + len(got.Control.Interfaces) + len(got.Users.Upstream) + len(got.Users.VIPs) + len(got.Forwarding.Edge) + len(got.Forwarding.TunnelsFrom) + len(got.BGP.Listen) + len(got.BGP.VIPs) + len(a.VIPs) + len(a.Covers) + len(f.Within) + len(f.VRFs); n != 0 {
 		t.Errorf("%d defaults that are none", n)
 	}
 }

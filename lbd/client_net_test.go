@@ -55,7 +55,7 @@ func newClientNet(t *testing.T) *clientNet {
 	p.socket = filepath.Join(p.dir, "status.sock")
 	p.router.Sysctl("net.ipv4.ip_forward", "1")
 	for i, node := range append([]*testnet.Node{p.user}, p.nodes...) {
-		n.Link(node, "eth0", fmt.Sprintf("10.%d.0.3/24", i+1), p.router, node.Name(), fmt.Sprintf("10.%d.0.1/24", i+1))
+		n.Link(node, "eth0", fmt.Sprintf("10.%d.0.3/24", i+1), p.router, fmt.Sprintf("to%d", i), fmt.Sprintf("10.%d.0.1/24", i+1))
 		node.Route("default", fmt.Sprintf("10.%d.0.1", i+1))
 	}
 	p.router.Route("192.0.2.80/32", "10.2.0.3")

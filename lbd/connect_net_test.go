@@ -148,33 +148,3 @@ func TestNetConnectSignals(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-// Where manycast is killed, lbd client ends and takes away what it has made; the command and its group are left.
-func TestNetConnectKilled(t *testing.T) {
-	p := newClientNet(t)
-	command := p.user.Start(append(manycastConnect(t, p), "sh", "-c", "echo pid $$; exec sleep 300")...)
-	testnet.Eventually(t, 20*time.Second, func() bool { return strings.HasSuffix(command.Output(), "\n") }, "the command runs")
-	var sleeps int
-	if _, err := fmt.Sscanf(command.Output(), "pid %d", &sleeps); err != nil {
-		t.Fatal(command.Output(), err)
-	}
-	group := ""
-	for _, path := range leftOf(t, p, command.PID()) {
-		if strings.HasPrefix(path, "/sys/fs/cgroup/") {
-			group = path
-		}
-	}
-	command.Signal(syscall.SIGKILL)
-	pins := filepath.Join(p.bpffs, fmt.Sprintf("%s%d", clientstatus.ConnectPrefix, command.PID()))
-	if err := syscall.Kill(sleeps, syscall.SIGKILL); err != nil {
-		t.Errorf("the command: %v", err)
-	}
-	testnet.Eventually(t, 20*time.Second, func() bool { return os.Remove(group) == nil }, "the group is empty")
-	if err := os.RemoveAll(filepath.Join(clientstatus.RunDir, fmt.Sprintf("%s%d", clientstatus.ConnectPrefix, command.PID()))); err != nil {
-		t.Error(err)
-	}
-	testnet.Eventually(t, 20*time.Second, func() bool {
-		_, err := os.Stat(pins)
-		return errors.Is(err, os.ErrNotExist)
-	}, "the pins are gone")
-}

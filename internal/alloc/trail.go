@@ -55,7 +55,7 @@ type Kept struct {
 	Since       epoch.Epoch // the last epoch in which it owned the user of one of them, the earliest of all
 }
 
-// Holders are the servers that may hold connections of former users; a server that is not in it holds none. The earliest epoch is that of
+// Holders are the servers that may hold connections of former users; a server that is not in it is dead, or holds none. The earliest epoch is that of
 // Kept.Since; zero: nothing is known of what it holds.
 type Holders map[string]epoch.Epoch
 
@@ -139,9 +139,12 @@ func (f *follower) add(was, is int) {
 	f.inherit(was, is)
 }
 
-// former adds who owned the cell just now.
+// former adds who owned the cell just now, unless it is dead.
 func (f *follower) former(was, is int) {
 	owner := f.before.OwnerOf(was)
+	if _, lives := f.holders[owner]; !lives {
+		return
+	}
 	f.chains[is].add(Hop{owner, f.before.Address(owner), f.before.Epoch})
 }
 

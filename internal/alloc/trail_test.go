@@ -58,9 +58,10 @@ func TestTrails(t *testing.T) {
 		{Holders{"b": {}, "c": {}}, "abba bbba cbba abba", "c3 b2"},
 		{all, "abba bbba abba bbba", "a3 b2"},
 		{all, "abba bbba bbba bbba", "a1"},
-		{Holders{"b": number(2)}, "abba bbba cbba dbba", "c3 b2"}, // a says that it holds nothing
-		{Holders{"b": number(3)}, "abba bbba cbba dbba", "c3"},    // b holds only what it had later
-		{Holders{"b": {}}, "abba bbba cbba dbba", "c3 b2"},
+		{Holders{"b": number(2), "c": {}}, "abba bbba cbba dbba", "c3 b2"}, // a says that it holds nothing
+		{Holders{"b": number(3), "c": {}}, "abba bbba cbba dbba", "c3"},    // b holds only what it had later
+		{Holders{"b": {}, "c": {}}, "abba bbba cbba dbba", "c3 b2"},
+		{Holders{"b": {}}, "abba bbba cbba dbba", "b2"}, // c has died
 		{all, "abba bbba cbba dbba ebba fbba gbba hbba ibba", "h8 g7 f6 e5 d4 c3 b2 a1"},
 		{all, "abba bbba cbba dbba ebba fbba gbba hbba ibba jbba", "i9 h8 g7 f6 e5 d4 c3 b2 cut 1"},
 		{all, "abba bbba cbba dbba ebba fbba gbba hbba ibba jbba kbba", "j10 i9 h8 g7 f6 e5 d4 c3 cut 2"},

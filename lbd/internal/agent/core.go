@@ -166,7 +166,7 @@ func (c *Core) Committed(now time.Time, name string, a alloc.Allocation) []Actio
 	}
 	before := c.effective(c.current(name))
 	c.held[name] = a
-	c.fresh[name] = &fresh{before: before.Epoch, until: now.Add(c.settle + handshake), last: before, settled: now.Add(runOn)}
+	c.fresh[name] = c.fresh[name].next(now, before, c.settle)
 	if !a.Epoch.Less(c.ahead[name].Epoch) {
 		delete(c.ahead, name)
 	}

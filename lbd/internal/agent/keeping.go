@@ -33,13 +33,20 @@ func (c *Core) holds(s service.Service, a alloc.Allocation, cell int) bool {
 type class struct {
 	chain uint32 // of the trail
 	owner string // who serves them; empty: not known
+	away  string // in whose stead, if that may hold connections; empty: nobody's
 }
 
 // chains are who may have connections of whose users, and whose these are now. Where routers alone decide who comes here, what is for
 // others may come, too, and is sent on: to the standby, where the owner is gone.
 func (c *Core) chains(s service.Service) []dataplane.Chain {
-	a := c.effective(c.current(s.Name))
-	return c.chainsOf(s, a, a, a.OwnerOf)
+	a := c.current(s.Name)
+	now := c.effective(a)
+	return c.chainsOf(s, now, now, now.OwnerOf, func(cell int) string {
+		if owner := a.OwnerOf(cell); owner != now.OwnerOf(cell) && owner != c.name && !c.isSilent(owner) {
+			return owner // it is out, and has its connections yet
+		}
+		return ""
+	})
 }
 
 // chainsAhead are those of what is announced, in force before it is executed: with all that may hold connections then, but until then users are
@@ -56,30 +63,30 @@ func (c *Core) chainsAhead(s service.Service, now, next alloc.Allocation) []data
 			return ""
 		}
 		return owners[cell]
-	})
+	}, func(int) string { return "" })
 }
 
-// chainsOf are those of an allocation, whose cells are served as owner says; known has the addresses. nil: there are none.
-func (c *Core) chainsOf(s service.Service, a, known alloc.Allocation, owner func(cell int) string) []dataplane.Chain {
+// chainsOf are those of an allocation, whose cells are served as owner and away say; known has the addresses. nil: there are none.
+func (c *Core) chainsOf(s service.Service, a, known alloc.Allocation, owner, away func(cell int) string) []dataplane.Chain {
 	if !keeps(s, a) || a.Zero() {
 		return nil
 	}
 	classes := make([]class, len(a.Owner))
 	seen := map[class]bool{}
 	for cell := range a.Owner {
-		k := class{owner: owner(cell)}
+		k := class{owner: owner(cell), away: away(cell)}
 		if a.Trail.Of != nil {
 			k.chain = a.Trail.Of[cell]
 		}
 		classes[cell] = k
-		comes := s.Mode == service.Tags || a.OwnerOf(cell) == c.name || a.StandbyOf(cell) == c.name || a.ChainOf(cell).Has(c.name)
-		if comes && (k.chain > 0 || k.owner != c.name) {
+		comes := s.Mode == service.Tags || a.OwnerOf(cell) == c.name || a.StandbyOf(cell) == c.name
+		if k.chain > 0 || k.away != "" || comes && k.owner != c.name { // with a chain: who had them in a trail before this one may yet be sent to
 			seen[k] = true
 		}
 	}
 	var out []dataplane.Chain
 	for _, k := range slices.SortedFunc(maps.Keys(seen), func(x, y class) int {
-		return cmp.Or(cmp.Compare(x.owner, y.owner), cmp.Compare(x.chain, y.chain))
+		return cmp.Or(cmp.Compare(x.owner, y.owner), cmp.Compare(x.away, y.away), cmp.Compare(x.chain, y.chain))
 	}) {
 		users := a.Select(func(cell int) bool { return classes[cell] == k })
 		out = append(out, c.chain(s.Name, a, known, k, portion.Union{users}))
@@ -92,13 +99,16 @@ func (c *Core) chain(name string, a, known alloc.Allocation, k class, users port
 	if k.owner != "" && k.owner != c.name && !c.isSilent(k.owner) {
 		out.Owner = known.Address(k.owner)
 	}
+	if address := known.Address(k.away); k.away != "" && address.IsValid() {
+		out.Hops = append(out.Hops, dataplane.Hop{Address: address, Until: until(alloc.Hop{Server: k.away, Until: known.Epoch}, c.name)})
+	}
 	if k.chain == 0 {
 		return out
 	}
 	from := a.Trail.Chains[k.chain-1]
 	out.Ask = from.Cut != epoch.Epoch{}
 	for _, h := range from.Hops {
-		if h.Server != c.name && h.Address.IsValid() && !c.isOver(name, h) {
+		if h.Server != c.name && h.Server != k.away && h.Address.IsValid() && !c.isOver(name, h) && len(out.Hops) < dataplane.MaxHops {
 			out.Hops = append(out.Hops, dataplane.Hop{Address: h.Address, Until: until(h, c.name)})
 		}
 	}
@@ -124,7 +134,7 @@ func (c *Core) isOver(service string, h alloc.Hop) bool {
 	if !known {
 		return false
 	}
-	if c.isSilent(h.Server) {
+	if c.isSilent(h.Server) || m.anew {
 		return true
 	}
 	holders := alloc.Holders{}
@@ -186,6 +196,15 @@ type fresh struct {
 // old link does not mean that its owner is silent.
 const runOn = time.Second
 
+// next is what follows it when an allocation is executed: what was lost by the one before, just now, may yet reach this server, too.
+func (f *fresh) next(now time.Time, before alloc.Allocation, settle time.Duration) *fresh {
+	out := &fresh{before: before.Epoch, until: now.Add(settle + handshake), last: before, settled: now.Add(runOn)}
+	if f != nil && now.Before(f.until) && f.before != (epoch.Epoch{}) {
+		out.before = f.before
+	}
+	return out
+}
+
 // settle ends that time, and reports whether it has just ended.
 func (f *fresh) settle(now time.Time) bool {
 	if f.last.Zero() || now.Before(f.settled) {
@@ -212,8 +231,8 @@ func (c *Core) kept(s service.Service) (count func(now time.Time, connected iter
 		}
 		for user := range connected {
 			cell := cellOf(a, s.Split, user)
-			if a.OwnerOf(cell) == me {
-				continue
+			if isOwn := a.OwnerOf(cell) == me; isOwn && (fresh == nil || !now.Before(fresh.settled) || !a.ChainOf(cell).Has(me)) {
+				continue // those who have just come back, servers that are late still bring by the old way
 			}
 			if until := a.ChainOf(cell).Until(me); k.Connections == 0 || until.Less(k.Since) {
 				k.Since = until
@@ -267,16 +286,17 @@ type over struct {
 func (c *Core) peers() []netip.Addr {
 	all := map[netip.Addr]bool{}
 	for name, s := range c.specs {
-		a := c.current(name)
-		if !keeps(s, a) {
-			continue
-		}
-		for i, address := range a.Addresses {
-			all[address] = all[address] || a.Servers[i] != c.name
-		}
-		for _, chain := range a.Trail.Chains {
-			for _, h := range chain.Hops {
-				all[h.Address] = all[h.Address] || h.Server != c.name
+		for _, a := range []alloc.Allocation{c.current(name), c.expected(name, c.held[name])} {
+			if !keeps(s, a) {
+				continue
+			}
+			for i, address := range a.Addresses {
+				all[address] = all[address] || a.Servers[i] != c.name
+			}
+			for _, chain := range a.Trail.Chains {
+				for _, h := range chain.Hops {
+					all[h.Address] = all[h.Address] || h.Server != c.name
+				}
 			}
 		}
 	}

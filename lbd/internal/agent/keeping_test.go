@@ -260,8 +260,8 @@ func TestKeptIsCounted(t *testing.T) {
 	if k := s.Kept(later, slices.Values(users)); !s.MayKeep || k != (alloc.Kept{Epoch: a[2].Epoch, Connections: 3, Since: a[0].Epoch}) {
 		t.Errorf("kept: %+v, want three, since 1.1", k)
 	}
-	if k := s.Kept(later.Add(-1), slices.Values(users[:0])); k.Epoch != a[1].Epoch {
-		t.Errorf("kept: %+v, though users lost by 1.3 may yet connect", k)
+	if k := s.Kept(later.Add(-1), slices.Values(users[:0])); k.Epoch != a[0].Epoch {
+		t.Errorf("kept: %+v, though users lost by 1.2 and 1.3, which came together, may yet connect", k)
 	}
 	if k := s.Kept(later, slices.Values(users[1:])); k.Since != a[1].Epoch {
 		t.Errorf("kept: %+v, want since 1.2, when even users were lost", k)
@@ -273,6 +273,77 @@ func TestKeptIsCounted(t *testing.T) {
 	c.SetServices(start, []service.Service{web})
 	if s := c.serving()[0]; s.Kept != nil {
 		t.Error("counts what handover reset keeps")
+	}
+}
+
+// TestWhoComesBackIsCountedForAWhile: servers that are late bring them by the old way.
+func TestWhoComesBackIsCountedForAWhile(t *testing.T) {
+	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
+	c.SetServices(start, []service.Service{keeping(service.Multicast)})
+	for _, next := range followed(allocation(1, s2, s2), allocation(2, s1, s2), allocation(3, s2, s2)) {
+		c.Committed(start, "web", next)
+	}
+	user := slices.Values([]netip.AddrPort{netip.AddrPortFrom(even, 1)})
+	if k := c.serving()[0].Kept(start.Add(runOn-1), user); k.Connections != 1 || k.Since.Number != 1 {
+		t.Errorf("%+v, want one since 1.1", k)
+	}
+	if k := c.serving()[0].Kept(start.Add(runOn), user); k.Connections != 0 {
+		t.Errorf("%+v, want nothing of others", k)
+	}
+}
+
+// TestConnectionsOfWhoIsOutGoOnThere: its application does not answer a probe, or others took it for dead for a moment.
+func TestConnectionsOfWhoIsOutGoOnThere(t *testing.T) {
+	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
+	c.Channel(250*time.Millisecond, true)
+	c.SetServices(start, []service.Service{keeping(service.Multicast)})
+	c.SetHealthy(start, true)
+	a := withStandbys(allocation(1, s3, s1), s2, s3)
+	c.Committed(start, "web", a)
+	turns(c, start, "s3", control.Unwell, "fenced")
+	want := []dataplane.Hop{{Address: a.Addresses[s3], Until: 1}}
+	if got := chainOf(t, c.apply().Accept[0], even); !slices.Equal(got.Hops, want) || got.Owner.IsValid() {
+		t.Errorf("s3 is out: %+v, want hops %v", got, want)
+	}
+	turns(c, start, "s1", control.Available, "")
+	if turns(c, start, "s3", control.Silent, ""); len(chainOf(t, c.apply().Accept[0], even).Hops) != 0 {
+		t.Errorf("s3 is dead: %+v", chainOf(t, c.apply().Accept[0], even))
+	}
+}
+
+// TestWhoComesBackAnewHoldsNothing: until it says what it holds.
+func TestWhoComesBackAnewHoldsNothing(t *testing.T) {
+	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
+	c.Channel(250*time.Millisecond, true)
+	c.SetServices(start, []service.Service{keeping(service.Multicast)})
+	c.SetHealthy(start, true)
+	c.Committed(start, "web", followed(allocation(1, s3, s1), allocation(2, s2, s1))[1])
+	says := func(health control.Health, boot uint64, kept *alloc.Kept) int {
+		m := control.Member{Name: "s3", Health: health, Boot: boot}
+		if kept != nil {
+			m.Loads = map[string]alloc.Load{"web": {Kept: kept}}
+		}
+		c.Heard(start, []control.Member{m, {Name: "s1", Health: control.Available}})
+		return len(chainOf(t, c.apply().Accept[0], even).Hops)
+	}
+	one := epoch.Epoch{Term: 1, Number: 1}
+	for i, step := range []struct {
+		health control.Health
+		boot   uint64
+		kept   *alloc.Kept
+		hops   int
+	}{
+		{control.Available, 1, nil, 1},
+		{control.Silent, 1, nil, 0},
+		{control.Available, 1, nil, 1}, // for a moment
+		{control.Silent, 1, nil, 0},
+		{control.Unwell, 2, nil, 0},
+		{control.Available, 2, nil, 0},
+		{control.Available, 2, &alloc.Kept{Epoch: one, Connections: 1, Since: one}, 1},
+	} {
+		if got := says(step.health, step.boot, step.kept); got != step.hops {
+			t.Errorf("step %d: %d hops, want %d", i, got, step.hops)
+		}
 	}
 }
 

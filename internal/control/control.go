@@ -99,6 +99,7 @@ type Member struct {
 	Via     []string // interfaces by which it was heard within the dead interval, sorted
 	Heard   time.Time
 	Since   time.Time             // of Health
+	Paused  time.Time             // it restarts, and is not silent before; zero: it does not
 	Loads   map[string]alloc.Load // by service, of its last report
 }
 

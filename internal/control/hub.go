@@ -59,7 +59,6 @@ type HubMember struct {
 	mute    bool
 	pause   time.Time // others do not take it for silent before
 	peers   map[string]*Member
-	pauses  map[string]time.Time // of peers
 	events  []Event
 	handle  map[int]func(Event)
 	fresh   []int // listeners that have yet to hear of all members; messages until then are not for them
@@ -77,7 +76,7 @@ func (h *Hub) Join(who Member, beat func()) *HubMember {
 	who.Boot = h.boots
 	m := &HubMember{
 		hub: h, self: who, beat: beat, kick: make(chan struct{}, 1), end: make(chan struct{}), done: make(chan struct{}),
-		peers: map[string]*Member{}, pauses: map[string]time.Time{}, handle: map[int]func(Event){},
+		peers: map[string]*Member{}, handle: map[int]func(Event){},
 	}
 	h.members[who.Name] = m
 	go m.run()
@@ -217,7 +216,7 @@ func (m *HubMember) reached() []*HubMember {
 func (m *HubMember) hear(now time.Time, from *HubMember) {
 	old, known := m.peers[from.self.Name]
 	p := from.self
-	p.Heard, p.Since, p.Loads, p.Via = now, now, from.status.Loads, []string{"hub"}
+	p.Heard, p.Since, p.Paused, p.Loads, p.Via = now, now, from.pause, from.status.Loads, []string{"hub"}
 	switch p.Health, p.Why = Unwell, from.status.Why; {
 	case from.status.OK && from.isDeaf():
 		p.Why = Deaf
@@ -227,8 +226,8 @@ func (m *HubMember) hear(now time.Time, from *HubMember) {
 	if known && old.Health == p.Health {
 		p.Since = old.Since
 	}
-	m.peers[p.Name], m.pauses[p.Name] = &p, from.pause
-	if !known || old.Health != p.Health || old.Why != p.Why || old.Boot != p.Boot || !sameLoads(old.Loads, p.Loads) {
+	m.peers[p.Name] = &p
+	if !known || old.Health != p.Health || old.Why != p.Why || old.Boot != p.Boot || !old.Paused.Equal(p.Paused) || !sameLoads(old.Loads, p.Loads) {
 		m.put(Changed{p})
 	}
 }
@@ -253,7 +252,7 @@ func sameLoads(a, b map[string]alloc.Load) bool {
 func (m *HubMember) forget(now time.Time) {
 	for _, name := range slices.Sorted(maps.Keys(m.peers)) {
 		p := m.peers[name]
-		if p.Health == Silent || now.Sub(p.Heard) < m.hub.silence || now.Before(m.pauses[name]) {
+		if p.Health == Silent || now.Sub(p.Heard) < m.hub.silence || now.Before(p.Paused) {
 			continue
 		}
 		silent := *p

@@ -126,11 +126,11 @@ func TestPausedMemberIsNotSilent(t *testing.T) {
 		}
 		s1.Leave()
 		pass(4 * time.Second)
-		if !slices.Equal(heard.of(), []Health{Available}) {
+		if !slices.Equal(heard.of(), []Health{Available, Available}) { // first, and that it restarts
 			t.Errorf("heard %v during the restart", heard.of())
 		}
 		pass(2 * time.Second)
-		if !slices.Equal(heard.of(), []Health{Available, Silent}) {
+		if !slices.Equal(heard.of(), []Health{Available, Available, Silent}) {
 			t.Errorf("heard %v after it", heard.of())
 		}
 		d1.Leave()

@@ -94,7 +94,6 @@ type member struct {
 	via      []hearing
 	work     budgets
 	said     uint64    // number of the report that counts: the latest
-	pause    time.Time // it restarts: not silent before
 	due      time.Time // its place in the queue
 	index    int
 }
@@ -243,7 +242,7 @@ func (m *Members) examine(now time.Time, p *member, events *[]control.Event) (du
 		return m.examineUnknown(now, p, events)
 	}
 	heard := later(p.Heard, m.floor)
-	silent := later(heard.Add(m.cfg.DeadAfter), p.pause)
+	silent := later(heard.Add(m.cfg.DeadAfter), p.Paused)
 	changed := false
 	if m.floor.Before(now.Add(-m.cfg.DeadAfter)) {
 		changed = p.expireVia(now.Add(-m.cfg.DeadAfter))
@@ -271,7 +270,7 @@ func (m *Members) examineUnknown(now time.Time, p *member, events *[]control.Eve
 	if m.others.IsZero() {
 		return now.Add(wait / 4), true
 	}
-	if due := later(later(m.others, m.floor).Add(wait), p.pause); now.Before(due) {
+	if due := later(later(m.others, m.floor).Add(wait), p.Paused); now.Before(due) {
 		return due, true
 	}
 	p.set(now, control.Silent)

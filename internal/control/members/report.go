@@ -68,10 +68,10 @@ func (m *Members) report(now, wall time.Time, iface string, source netip.Addr, o
 // pauses takes how long a member says that it will be silent for; 0: it is back. Heartbeats that follow do not take it back.
 func (m *Members) pauses(now time.Time, p *member, d time.Duration) {
 	if d > 0 {
-		p.pause = now.Add(d)
+		p.Paused = now.Add(d)
 		return
 	}
-	p.pause = time.Time{}
+	p.Paused = time.Time{}
 	if soon := now.Add(m.cfg.DeadAfter); soon.Before(p.due) { // it was to be looked at when the pause was over
 		p.due = soon
 		heap.Fix(&m.queue, p.index)

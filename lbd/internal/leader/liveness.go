@@ -25,6 +25,7 @@ type hearing struct {
 type heard struct {
 	health control.Health
 	since  time.Time
+	paused time.Time              // it restarts, until then; zero: it does not
 	loads  map[string]alloc.Load // by service, as last reported
 }
 
@@ -51,7 +52,8 @@ func (c *Core) Heard(now time.Time, members []control.Member) []Action {
 	for _, m := range members {
 		old, known := c.hearing.members[m.Name]
 		if known && (m.Health == old.health || m.Health == control.Unknown) {
-			old.loads = m.Loads // no news by themselves
+			isNews = isNews || !old.paused.IsZero() && m.Paused.IsZero()
+			old.loads, old.paused = m.Loads, m.Paused // no news by themselves, but that it is back
 			c.hearing.members[m.Name] = old
 			c.hear(m.Name)
 			continue // a leader that could not listen knows nothing new
@@ -59,7 +61,7 @@ func (c *Core) Heard(now time.Time, members []control.Member) []Action {
 		if m.Health == control.Available {
 			c.trust(m.Name)
 		}
-		c.hearing.members[m.Name], isNews = heard{m.Health, now, m.Loads}, true
+		c.hearing.members[m.Name], isNews = heard{m.Health, now, m.Paused, m.Loads}, true
 		c.hear(m.Name)
 	}
 	if !isNews {
@@ -138,6 +140,11 @@ func (h *hearing) judge(now time.Time, server string) verdict {
 		return unjudged // never was there anybody
 	}
 	return unheard
+}
+
+// restarts reports whether a server restarts, as planned: it goes on serving, as it did, and prepares for nothing.
+func (h *hearing) restarts(now time.Time, server string) bool {
+	return h != nil && now.Before(h.members[server].paused)
 }
 
 // isUnwell reports whether a server says itself that it does not serve.

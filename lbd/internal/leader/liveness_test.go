@@ -119,6 +119,43 @@ func TestSilentServerIsDeadAtOnce(t *testing.T) {
 	}
 }
 
+// TestRestartsAreWaitedFor: who restarts as planned serves its users, and cannot prepare for anything else.
+func TestRestartsAreWaitedFor(t *testing.T) {
+	says := func(b *bench, paused time.Time) {
+		b.do(b.core.Heard(b.now, []control.Member{{Name: "s2", Health: control.Available, Paused: paused}}))
+	}
+	for _, back := range []bool{true, false} {
+		b := newBench(t, "s1", "s2", "s3")
+		b.hear(control.Available, "s1", "s2", "s3")
+		b.pass(5 * time.Second)
+		b.wantOwners("at first", "s1", "s2", "s3")
+		says(b, b.now.Add(4*time.Second))
+		b.do(b.core.SetOperator(b.now, "web", "s1", Operator{Drained: true}))
+		b.pass(3 * time.Second)
+		b.wantOwners("while s2 restarts", "s1", "s2", "s3")
+		if back {
+			says(b, time.Time{})
+			b.pass(100 * time.Millisecond)
+			b.wantOwners("s2 is back", "s2", "s3")
+			continue
+		}
+		b.pass(1050 * time.Millisecond)
+		b.wantOwners("s2 has had its time", "s2", "s3")
+	}
+
+	b := newBench(t, "s1", "s2", "s3")
+	b.hear(control.Available, "s1", "s2", "s3")
+	b.pass(5 * time.Second)
+	delete(b.up, "s2") // so that it does not prepare
+	b.do(b.core.SetOperator(b.now, "web", "s1", Operator{Drained: true}))
+	says(b, b.now.Add(4*time.Second))
+	b.pass(3 * time.Second)
+	b.wantOwners("s2 restarts in the midst of it", "s1", "s2", "s3")
+	if len(b.warnings) != 0 {
+		t.Errorf("warns of %q", b.warnings)
+	}
+}
+
 func TestDeafLeaderKillsNobody(t *testing.T) {
 	b := newBench(t, "s1", "s2", "s3")
 	b.hear(control.Available, "r1", "s1", "s2", "s3")

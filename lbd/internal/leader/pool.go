@@ -2,6 +2,7 @@ package leader
 
 import (
 	"errors"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -90,7 +91,7 @@ func (p *pool) step(now time.Time) []Action {
 
 // evaluate begins a reallocation when the committed allocation is not the one that is wanted.
 func (p *pool) evaluate(now time.Time) []Action {
-	if p.spec == nil || p.spec.Static() || !p.core.loaded || !p.complete(now) || now.Before(p.rests) {
+	if p.spec == nil || p.spec.Static() || !p.core.loaded || !p.complete(now) || now.Before(p.rests) || p.restarts(now, maps.Keys(p.members)) {
 		return nil
 	}
 	base, due := basis{p.nextEpoch(), p.spec, p.servers(now)}, p.due(now)
@@ -288,6 +289,9 @@ func (p *pool) checkPrepared(now time.Time) []Action {
 		r.again = time.Time{}
 		return []Action{Send{announce.Announce{Service: p.name, Allocation: r.next, Previous: p.state.Committed}}}
 	}
+	if p.restarts(now, maps.Keys(r.waiting)) {
+		return nil
+	}
 	missing := slices.Sorted(maps.Keys(r.waiting))
 	for _, name := range missing {
 		if m := p.members[name]; m != nil {
@@ -296,6 +300,16 @@ func (p *pool) checkPrepared(now time.Time) []Action {
 	}
 	p.round = nil
 	return []Action{Warn{p.name, "not prepared in time, treated as dead: " + commas(missing)}}
+}
+
+// restarts reports whether one of them restarts who has users. It serves them meanwhile, and would go on with those whom it lost.
+func (p *pool) restarts(now time.Time, servers iter.Seq[string]) bool {
+	for name := range servers {
+		if p.core.hearing.restarts(now, name) && slices.Contains(p.state.Committed.Used(), name) {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *pool) done(now time.Time, m announce.Done) []Action {

@@ -21,7 +21,7 @@ type hopMapValue struct{ Address, Until uint32 }
 const (
 	epochBits   = 20
 	epochMask   = 1<<epochBits - 1
-	epochFirst  = 2             // 0 is FINAL of bpf/forward.h, all ones are STRAIGHT, and odd ones become even
+	epochFirst  = 2             // below are FINAL and PASSED of bpf/forward.h, all ones are STRAIGHT, and odd ones become even
 	epochs      = epochMask - 3 // even
 	chainsBatch = 1024
 )

@@ -30,6 +30,7 @@ const (
 	longest    = 1 << 17  // bytes; a super-packet is at most 64 KiB
 	holdBuffer = 16 << 20 // bytes that wait in the kernel to be read
 	settles    = 100 * time.Millisecond
+	onTheirWay = time.Second // what was sent to our device has been read by then
 )
 
 // holdingMapValue is struct holding of bpf/forward.h.
@@ -49,6 +50,14 @@ type holder struct {
 	queues map[Flow]*queue
 	bytes  int
 	lost   atomic.Uint64
+	left   []abandoned // the oldest first
+}
+
+// abandoned is a flow that is held no more, and whose packets may yet be on their way here.
+type abandoned struct {
+	flow Flow
+	*queue
+	at time.Time
 }
 
 // queue is what is held of a flow. Once it is open, frames that come yet go up at once, behind those before them.
@@ -199,6 +208,23 @@ func (h *holder) release(flow Flow) {
 	h.queues[flow] = &queue{open: true}
 }
 
+// abandon drops what is on its way here of flows that are held no more: their connections are elsewhere, and here it would be reset.
+func (h *holder) abandon(flows []Flow, now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for len(h.left) > 0 && now.Sub(h.left[0].at) > onTheirWay {
+		if x := h.left[0]; h.queues[x.flow] == x.queue {
+			delete(h.queues, x.flow)
+		}
+		h.left = h.left[1:]
+	}
+	for _, flow := range flows {
+		q := &queue{gone: true}
+		h.queues[flow] = q
+		h.left = append(h.left, abandoned{flow, q, now})
+	}
+}
+
 // drop drops what is kept of a flow, and what is on its way here until forget.
 func (h *holder) drop(flow Flow) { h.lose(flow, true) }
 
@@ -308,7 +334,19 @@ func (f *forwarder) Abandon(flows []Flow) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.remove(slices.DeleteFunc(slices.Clone(flows), func(flow Flow) bool { return f.gates[flow] == gateLead }))
+	var gone, held []Flow
+	for _, flow := range flows {
+		switch f.gates[flow] {
+		case gateLead:
+			continue
+		case gateHold, gateArmed, gateOpening:
+			held = append(held, flow)
+		}
+		gone = append(gone, flow)
+	}
+	err := f.remove(gone)
+	f.holder.abandon(held, time.Now())
+	return err
 }
 
 // startRelease ends what is passed on, and begins to open what is held.

@@ -199,7 +199,7 @@ func TestNetServersFindAConnection(t *testing.T) {
 	}
 	testnet.Eventually(t, 5*time.Second, func() bool { return k.loops[2].Counters().Led == 2 }, "entries for both")
 	c := k.loops[2].Counters()
-	if c.Found != 2 || c.GivenUp != 0 || c.Led != 2 || k.loops[0].Counters().Holder.Served != 1 || k.loops[1].Counters().Holder.Served != 1 {
+	if c.Found != 2 || c.GivenUp != 0 || c.Led != 2 || k.loops[0].Counters().Holder.Served == 0 || k.loops[1].Counters().Holder.Served == 0 {
 		t.Errorf("the owner counts %+v, the holders %+v and %+v", c, k.loops[0].Counters().Holder, k.loops[1].Counters().Holder)
 	}
 	forwarded, err := k.planes[2].Counters()

@@ -21,6 +21,7 @@
 #define EPOCH_BITS 20
 #define EPOCH ((1U << EPOCH_BITS) - 1)
 #define FINAL 0U       /* as an epoch: who gets it has the last word */
+#define PASSED 1U      /* who gets it has the connection, or nobody answers: it may have been given back meanwhile */
 #define STRAIGHT EPOCH /* as an epoch: as if it came straight from a router, later than all */
 
 /* Marks of packets between our devices: what they are in the upper 8 bits, of what was forwarded the VNI in the others. */
@@ -60,7 +61,7 @@ struct {
 
 struct hop {
 	__u32 address; /* host order */
-	__u32 until;   /* epoch: not FINAL, not STRAIGHT; odd: the same as the even one above, but after this server */
+	__u32 until;   /* epoch: not FINAL, PASSED or STRAIGHT; odd: the same as the even one above, but after this server */
 };
 
 /* Users of a service share chains: plans of steer.h have their numbers, under struct service's chains. */
@@ -226,6 +227,8 @@ static __always_inline enum decision by_chain(struct arrival *a)
 
 	if (a->epoch == FINAL)
 		return END;
+	if (a->epoch == PASSED)
+		return LOSE;
 	c = chain_of(a->chains, a->user);
 	if (!c)
 		return END;
@@ -264,8 +267,8 @@ static __always_inline enum decision decide(struct __sk_buff *skb, struct arriva
 		}
 	}
 	if (kind == GATE_PASS)
-		return to_server(a, to, FINAL, PASS);
-	if (a->kind == TCP && (kind == GATE_HOLD || kind == GATE_OPENING || (kind == GATE_ARMED && a->epoch == FINAL))) {
+		return to_server(a, to, PASSED, PASS);
+	if (a->kind == TCP && (kind == GATE_HOLD || kind == GATE_OPENING || (kind == GATE_ARMED && a->epoch == PASSED))) {
 		struct holding *h = bpf_map_lookup_elem(&holdings, &a->flow);
 		if (h && (kind != GATE_OPENING || h->held != h->released)) {
 			__sync_fetch_and_add(&h->held, 1);
@@ -274,7 +277,7 @@ static __always_inline enum decision decide(struct __sk_buff *skb, struct arriva
 	}
 	if (!a->opens && is_known(skb, a))
 		return DELIVER;
-	if (kind == GATE_LEAD && !a->opens && a->epoch != FINAL)
+	if (kind == GATE_LEAD && !a->opens && a->epoch != FINAL && a->epoch != PASSED)
 		return to_server(a, to, FINAL, FORWARD);
 	if (a->opens && (a->is_mine || !a->is_straight))
 		return DELIVER;

@@ -340,10 +340,17 @@ func TestWhoComesBackAnewHoldsNothing(t *testing.T) {
 		{control.Unwell, 2, nil, 0},
 		{control.Available, 2, nil, 0},
 		{control.Available, 2, &alloc.Kept{Epoch: one, Connections: 1, Since: one}, 1},
+		{control.Silent, 2, nil, 0},
+		{control.Available, 3, nil, 0},
 	} {
 		if got := says(step.health, step.boot, step.kept); got != step.hops {
 			t.Errorf("step %d: %d hops, want %d", i, got, step.hops)
 		}
+	}
+	// It says what it does, and, as with handover reset, nothing of what it holds.
+	c.Heard(start, []control.Member{{Name: "s3", Health: control.Available, Boot: 3, Loads: map[string]alloc.Load{"web": {}}}})
+	if got := chainOf(t, c.apply().Accept[0], even).Hops; len(got) != 1 {
+		t.Errorf("%v, want it to be asked again", got)
 	}
 }
 

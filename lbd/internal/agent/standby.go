@@ -29,7 +29,7 @@ type heard struct {
 	since  time.Time
 	kept   map[string]*alloc.Kept // by service, as it said last
 	boot   uint64
-	anew   bool // it was silent, started anew, and has not said yet what it holds
+	anew   bool // it was silent, started anew, and has not said anything of its work yet
 }
 
 // recovery is how long those that fell silent to a deaf server have time to be heard again: each reports once a second.
@@ -63,7 +63,7 @@ func (c *Core) Heard(now time.Time, members []control.Member) []Action {
 		}
 		old, known := c.hearing.members[m.Name]
 		is := heard{m.Health, m.Why, old.since, keptOf(m.Loads), m.Boot, false}
-		is.anew = len(is.kept) == 0 && m.Health != control.Silent && (old.anew || known && old.health == control.Silent && old.boot != m.Boot)
+		is.anew = len(m.Loads) == 0 && m.Health != control.Silent && (old.anew || known && old.health == control.Silent && old.boot != m.Boot)
 		if !known || old.health != m.Health || old.why != m.Why {
 			is.since, isNews = now, true
 		}

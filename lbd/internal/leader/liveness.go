@@ -25,7 +25,7 @@ type hearing struct {
 type heard struct {
 	health control.Health
 	since  time.Time
-	paused time.Time              // it restarts, until then; zero: it does not
+	paused time.Time             // it restarts, until then; zero: it does not
 	loads  map[string]alloc.Load // by service, as last reported
 }
 

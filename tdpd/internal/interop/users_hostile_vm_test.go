@@ -88,7 +88,7 @@ func TestVMWrongUserBindings(t *testing.T) {
 		t.Fatalf("a good binding: users are steered by %d", o.steers())
 	}
 	otherwise := func(b steering.Binding) steering.Binding {
-		b.Users = []steering.User{{Address: netip.MustParseAddr("10.1.0.2"), Server: "s"}}
+		b.Allocation.Servers = []string{"another"}
 		return b
 	}
 	i.tells(binding.TypeTold, otherwise(said(other, 1, 2)))

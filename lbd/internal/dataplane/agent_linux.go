@@ -316,12 +316,12 @@ func (a *agent) write(services []AgentService, plans map[netip.Addr]*steer.Plan)
 		named[value.Name] = true
 	}
 	err := errors.Join(
-		syncMap(a.coll.Maps[agentMapServices], ports),
+		bpfnet.SyncMap(a.coll.Maps[agentMapServices], ports),
 		a.setChainsFirst(plans),
 		a.steer.Set(plans),
 		a.setCounted(named),
-		syncMap(a.coll.Maps[agentMapGroups6], groups6),
-		syncMap(a.coll.Maps[agentMapGroups], groups))
+		bpfnet.SyncMap(a.coll.Maps[agentMapGroups6], groups6),
+		bpfnet.SyncMap(a.coll.Maps[agentMapGroups], groups))
 	if err == nil {
 		a.plans = plans
 		a.chains.retire(keeping)
@@ -365,7 +365,7 @@ func (a *agent) deviceHooks() []hook {
 // Counters adds up what the CPUs counted.
 func (a *agent) Counters() (AgentCounters, error) {
 	var total AgentCounters
-	err := addCounters(a.coll.Maps[agentMapCounters], func(c AgentCounters) {
+	err := bpfnet.AddCounters(a.coll.Maps[agentMapCounters], func(c AgentCounters) {
 		total.Delivered += c.Delivered
 		total.Bytes += c.Bytes
 		total.Fragments += c.Fragments

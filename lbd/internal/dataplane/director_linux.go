@@ -88,8 +88,8 @@ func (d *director) write(services []DirectorService) error {
 		}
 	}
 	return errors.Join(
-		syncMap(d.coll.Maps[directorMapServices], ports),
-		syncMap(d.coll.Maps[directorMapVips], firstServices(services)))
+		bpfnet.SyncMap(d.coll.Maps[directorMapServices], ports),
+		bpfnet.SyncMap(d.coll.Maps[directorMapVips], firstServices(services)))
 }
 
 // target is struct target of bpf/director.bpf.c.
@@ -133,7 +133,7 @@ func comparePorts(a, b Port) int {
 // Counters adds up what the CPUs counted.
 func (d *director) Counters() (DirectorCounters, error) {
 	var total DirectorCounters
-	err := addCounters(d.coll.Maps[directorMapCounters], func(c DirectorCounters) {
+	err := bpfnet.AddCounters(d.coll.Maps[directorMapCounters], func(c DirectorCounters) {
 		total.Rewritten += c.Rewritten
 		total.Bytes += c.Bytes
 		total.Fragments += c.Fragments

@@ -126,7 +126,7 @@ func (f *forwarder) SetPeers(servers []netip.Addr) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return syncMap(f.coll.Maps[agentMapPeers], peers)
+	return bpfnet.SyncMap(f.coll.Maps[agentMapPeers], peers)
 }
 
 // Pass lets go of what was held of these flows: it is not known here any more.

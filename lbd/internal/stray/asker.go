@@ -1,11 +1,11 @@
 package stray
 
 import (
-	"container/heap"
 	"net/netip"
 	"time"
 
 	"github.com/manycast/manycast/internal/control"
+	"github.com/manycast/manycast/internal/due"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
 	"github.com/manycast/manycast/lbd/internal/mover"
 )
@@ -18,7 +18,7 @@ type Asker struct {
 	number   uint64 // of the last ask
 	flows    map[dataplane.Flow]*flow
 	led      int // flows with a holder
-	timers   timers
+	timers   due.Queue[*flow]
 	let      second[netip.Addr]
 	out      outbox[Ask]
 	actions  []Action
@@ -52,8 +52,7 @@ type flow struct {
 	frame   []byte
 	holder  string
 	led     uint64 // number of the ask that holder has answered
-	at      time.Time
-	index   int
+	due.Place
 }
 
 // NewAsker returns an Asker of the server of that name.
@@ -95,7 +94,7 @@ func (a *Asker) Stray(now time.Time, s dataplane.Stray) []Action {
 		a.counters.Limited++
 		return nil
 	case f == nil:
-		f = &flow{Flow: s.Flow, service: service, index: -1}
+		f = &flow{Flow: s.Flow, service: service}
 		a.flows[s.Flow] = f
 	}
 	a.counters.Asked++
@@ -128,7 +127,7 @@ func (a *Asker) say(f *flow) {
 		at = again[f.said]
 	}
 	f.said++
-	a.timers.set(f, f.began.Add(at))
+	a.timers.Set(f, f.began.Add(at))
 }
 
 // Answered takes what a server says of a flow.
@@ -151,7 +150,7 @@ func (a *Asker) Answered(now time.Time, from control.Member, h Holding) []Action
 			a.led++
 		}
 		f.asking, f.frame, f.holder, f.led = false, nil, from.Name, h.Number
-		a.timers.set(f, now.Add(a.limits.Again))
+		a.timers.Set(f, now.Add(a.limits.Again))
 		a.actions = append(a.actions, Lead{f.Flow, from.Address})
 	case f.holder == "":
 		a.counters.Late++
@@ -187,7 +186,7 @@ func (a *Asker) Heard(now time.Time, m control.Member) []Action {
 
 // drop forgets a flow, and the entry that it has.
 func (a *Asker) drop(f *flow) {
-	a.timers.remove(f)
+	a.timers.Remove(f)
 	delete(a.flows, f.Flow)
 	if f.holder != "" {
 		a.led--
@@ -198,8 +197,8 @@ func (a *Asker) drop(f *flow) {
 
 // Tick does what is due.
 func (a *Asker) Tick(now time.Time) []Action {
-	for len(a.timers) > 0 && !a.timers[0].at.After(now) {
-		switch f := a.timers[0]; {
+	for f, ok := a.timers.First(now); ok; f, ok = a.timers.First(now) {
+		switch {
 		case f.asking && f.said <= len(repeats()):
 			a.say(f)
 		case f.asking:
@@ -223,15 +222,12 @@ func (a *Asker) giveUp(now time.Time, f *flow) {
 	a.counters.GivenUp++
 	a.inject(dataplane.Stray{Flow: f.Flow, Frame: f.frame})
 	f.asking, f.frame = false, nil
-	a.timers.set(f, now.Add(a.limits.Nobody))
+	a.timers.Set(f, now.Add(a.limits.Nobody))
 }
 
 // Next is when Tick has something to do; zero: never.
 func (a *Asker) Next() time.Time {
-	if len(a.timers) == 0 {
-		return a.out.due()
-	}
-	return earlier(a.timers[0].at, a.out.due())
+	return earlier(a.timers.Next(), a.out.due())
 }
 
 // Counters are the totals.
@@ -252,48 +248,4 @@ func (a *Asker) take() []Action {
 	out := a.actions
 	a.actions = nil
 	return out
-}
-
-// timers are the flows, what is due first in front.
-type timers []*flow
-
-func (t *timers) set(f *flow, at time.Time) {
-	f.at = at
-	if f.index < 0 {
-		heap.Push(t, f)
-		return
-	}
-	heap.Fix(t, f.index)
-}
-
-func (t *timers) remove(f *flow) {
-	if f.index >= 0 {
-		heap.Remove(t, f.index)
-	}
-}
-
-// Len, Less, Swap, Push and Pop implement heap.Interface.
-func (t timers) Len() int           { return len(t) }
-func (t timers) Less(i, j int) bool { return t[i].at.Before(t[j].at) }
-
-func (t timers) Swap(i, j int) {
-	t[i], t[j] = t[j], t[i]
-	t[i].index, t[j].index = i, j
-}
-
-// Push adds a flow.
-func (t *timers) Push(x any) {
-	f, _ := x.(*flow)
-	f.index = len(*t)
-	*t = append(*t, f)
-}
-
-// Pop takes the last one.
-func (t *timers) Pop() any {
-	last := len(*t) - 1
-	f := (*t)[last]
-	(*t)[last] = nil
-	*t = (*t)[:last]
-	f.index = -1
-	return f
 }

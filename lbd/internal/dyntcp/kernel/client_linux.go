@@ -118,7 +118,7 @@ func (u *client) Set(services []ClientService) error {
 			published[publishedMapKey{uint32(bits), uint32(numbers[newPlace(s.VIP)]), p.Masked().Addr().As16()}] = 1
 		}
 	}
-	if err := errors.Join(syncMap(u.objects.Published, published), syncMap(u.objects.Services, numbers)); err != nil {
+	if err := errors.Join(bpfnet.SyncMap(u.objects.Published, published), bpfnet.SyncMap(u.objects.Services, numbers)); err != nil {
 		return fmt.Errorf("client: %w", err)
 	}
 	return nil
@@ -245,7 +245,7 @@ func (u *client) forget(c Connection, place netip.AddrPort) error {
 	if place == c.Destination || place == c.Before {
 		return nil
 	}
-	if err := deleted(u.objects.Origins.Delete(origin(c.Flow, place))); err != nil {
+	if err := bpfnet.Deleted(u.objects.Origins.Delete(origin(c.Flow, place))); err != nil {
 		return fmt.Errorf("client: former destination %s of %s: %w", place, c.Flow, err)
 	}
 	return nil
@@ -265,7 +265,7 @@ func (u *client) Changes() <-chan Change { return u.changes.out }
 // Counters adds up what the CPUs counted.
 func (u *client) Counters() (ClientCounters, error) {
 	var total ClientCounters
-	err := addCounters(u.objects.Counters, func(c ClientCounters) { total = total.plus(c) })
+	err := bpfnet.AddCounters(u.objects.Counters, func(c ClientCounters) { total = total.plus(c) })
 	total.ChangeLost += u.changes.lost.Load()
 	return total, err
 }

@@ -68,7 +68,7 @@ func openServer(c Config) (_ *server, err error) {
 		return nil, err
 	}
 	// Nobody knows any more where connections are that a former process has sent away.
-	if err := syncMap(s.objects.Follows, map[flowMapKey]uint32{}); err != nil {
+	if err := bpfnet.SyncMap(s.objects.Follows, map[flowMapKey]uint32{}); err != nil {
 		return nil, errors.Join(err, s.objects.Close())
 	}
 	err = s.hooks.attach(c, programs{s.objects.ServerConnections, s.objects.ServerIngress, s.objects.ServerEgress},
@@ -97,7 +97,7 @@ func (s *server) Set(services []ServerService) error {
 		}
 		ports[uint32(binary.NativeEndian.Uint16(vip.Port[:]))] = 1
 	}
-	err := errors.Join(syncMap(s.objects.Destinations, from), syncMap(s.objects.Services, to), syncMap(s.objects.Ports, ports))
+	err := errors.Join(bpfnet.SyncMap(s.objects.Destinations, from), bpfnet.SyncMap(s.objects.Services, to), bpfnet.SyncMap(s.objects.Ports, ports))
 	if err != nil {
 		return fmt.Errorf("server: %w", err)
 	}
@@ -175,7 +175,7 @@ func (s *server) Follow(flows []Flow) error {
 func (s *server) Forget(flows []Flow) error {
 	var errs []error
 	for _, f := range flows {
-		if err := deleted(s.objects.Follows.Delete(newFlowMapKey(f))); err != nil {
+		if err := bpfnet.Deleted(s.objects.Follows.Delete(newFlowMapKey(f))); err != nil {
 			errs = append(errs, fmt.Errorf("server: forget %s: %w", f, err))
 		}
 	}
@@ -198,7 +198,7 @@ func (s *server) Heard() <-chan Heard { return s.heard.out }
 // Counters adds up what the CPUs counted.
 func (s *server) Counters() (ServerCounters, error) {
 	var total ServerCounters
-	err := addCounters(s.objects.Counters, func(c ServerCounters) { total = total.plus(c) })
+	err := bpfnet.AddCounters(s.objects.Counters, func(c ServerCounters) { total = total.plus(c) })
 	total.HeardLost += s.heard.lost.Load()
 	return total, err
 }

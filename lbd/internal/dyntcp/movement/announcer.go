@@ -1,11 +1,11 @@
 package movement
 
 import (
-	"container/heap"
 	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/manycast/manycast/internal/due"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/wire"
 )
 
@@ -51,7 +51,7 @@ type Announcer struct {
 	limits   AnnouncerLimits
 	sign     Signer
 	moves    map[Flow]*move
-	timers   timers
+	timers   due.Queue[*move]
 	actions  []Action
 	counters AnnouncerCounters
 }
@@ -73,21 +73,20 @@ type Signer func(wire.Change) (wire.Signed, error)
 // move is the latest one of a connection that is here.
 type move struct {
 	wire.Change
-	raw      []byte           // signed; none: it could not be
-	places   []netip.AddrPort // where the user may have been before it; none: anywhere
-	began    time.Time
-	row      time.Time // when the first message of this row was due
-	sent     int
-	last     time.Time     // of the last message
-	wait     time.Duration // to the next one
-	silent   bool          // given up
-	arrived  bool
-	heard    time.Time // the proof of it
-	listened bool      // since segments prove something
-	reported bool
-	held     bool
-	at       time.Time // the next message is due, or giving up
-	index    int       // in the timers; -1: nothing is due
+	raw       []byte           // signed; none: it could not be
+	places    []netip.AddrPort // where the user may have been before it; none: anywhere
+	began     time.Time
+	row       time.Time // when the first message of this row was due
+	sent      int
+	last      time.Time     // of the last message
+	wait      time.Duration // to the next one
+	silent    bool          // given up
+	arrived   bool
+	heard     time.Time // the proof of it
+	listened  bool      // since segments prove something
+	reported  bool
+	held      bool
+	due.Place // the next message, or giving up
 }
 
 // NewAnnouncer returns an Announcer of no moves.
@@ -104,9 +103,9 @@ func (a *Announcer) Took(now time.Time, c wire.Change, places []netip.AddrPort) 
 			return nil
 		}
 		a.report(now, was, Superseded)
-		a.timers.remove(was)
+		a.timers.Remove(was)
 	}
-	m := &move{Change: c, places: slices.Clone(places), began: now, index: -1}
+	m := &move{Change: c, places: slices.Clone(places), began: now}
 	a.moves[flow] = m
 	a.counters.Moves++
 	a.begin(now, m)
@@ -121,7 +120,7 @@ func (a *Announcer) begin(now time.Time, m *move) {
 
 func (a *Announcer) send(now time.Time, m *move) {
 	m.last = now
-	a.timers.set(m, now.Add(m.wait))
+	a.timers.Set(m, now.Add(m.wait))
 	if m.raw == nil {
 		m.Time = now
 		s, err := a.sign(m.Change)
@@ -150,7 +149,7 @@ func (a *Announcer) Heard(now time.Time, flow Flow, at netip.AddrPort) []Action 
 	case at == m.New:
 		if a.proves(now, m) {
 			m.arrived, m.heard = true, now
-			a.timers.remove(m)
+			a.timers.Remove(m)
 			a.report(now, m, Arrived)
 		}
 	case m.silent:
@@ -180,7 +179,7 @@ func (a *Announcer) proves(now time.Time, m *move) bool {
 func (a *Announcer) Held(flow Flow) {
 	if m := a.moves[flow]; m != nil {
 		m.held = true
-		a.timers.remove(m)
+		a.timers.Remove(m)
 	}
 }
 
@@ -199,7 +198,7 @@ func (a *Announcer) Released(now time.Time, flow Flow) []Action {
 func (a *Announcer) Gone(now time.Time, flow Flow) []Action {
 	if m := a.moves[flow]; m != nil {
 		a.report(now, m, Ended)
-		a.timers.remove(m)
+		a.timers.Remove(m)
 		delete(a.moves, flow)
 	}
 	return a.take()
@@ -226,11 +225,10 @@ func (a *Announcer) Places(now time.Time, flow Flow) ([]netip.AddrPort, bool) {
 
 // Tick does what is due.
 func (a *Announcer) Tick(now time.Time) []Action {
-	for len(a.timers) > 0 && !a.timers[0].at.After(now) {
-		m := a.timers[0]
+	for m, ok := a.timers.First(now); ok; m, ok = a.timers.First(now) {
 		if now.Sub(m.row) >= a.limits.GiveUp {
 			m.silent = true
-			a.timers.remove(m)
+			a.timers.Remove(m)
 			a.report(now, m, GivenUp)
 			continue
 		}
@@ -243,10 +241,7 @@ func (a *Announcer) Tick(now time.Time) []Action {
 
 // Next is when Tick has something to do; zero: never.
 func (a *Announcer) Next() time.Time {
-	if len(a.timers) == 0 {
-		return time.Time{}
-	}
-	return a.timers[0].at
+	return a.timers.Next()
 }
 
 // Moves is how many connections there are whose last move led here.
@@ -278,48 +273,4 @@ func (a *Announcer) take() []Action {
 	out := a.actions
 	a.actions = nil
 	return out
-}
-
-// timers are moves with something due, the earliest in front.
-type timers []*move
-
-func (t *timers) set(m *move, at time.Time) {
-	m.at = at
-	if m.index < 0 {
-		heap.Push(t, m)
-		return
-	}
-	heap.Fix(t, m.index)
-}
-
-func (t *timers) remove(m *move) {
-	if m.index >= 0 {
-		heap.Remove(t, m.index)
-	}
-}
-
-// Len, Less, Swap, Push and Pop implement heap.Interface.
-func (t timers) Len() int           { return len(t) }
-func (t timers) Less(i, j int) bool { return t[i].at.Before(t[j].at) }
-
-func (t timers) Swap(i, j int) {
-	t[i], t[j] = t[j], t[i]
-	t[i].index, t[j].index = i, j
-}
-
-// Push adds a move.
-func (t *timers) Push(x any) {
-	m, _ := x.(*move)
-	m.index = len(*t)
-	*t = append(*t, m)
-}
-
-// Pop takes the last one.
-func (t *timers) Pop() any {
-	last := len(*t) - 1
-	m := (*t)[last]
-	(*t)[last] = nil
-	*t = (*t)[:last]
-	m.index = -1
-	return m
 }

@@ -210,9 +210,12 @@ func (h *handover) report() *report.Report {
 
 // checkStrategy: what was to be kept was kept, and whole.
 func (h *handover) checkStrategy(strategy string, got report.Handover, broken []traffic.Event) {
-	broken, left := h.undisturbed(broken, strategy == report.Reset)
+	left := 0
+	if strategy == report.Reset { // the others have to bear it
+		broken, left = h.undisturbed(broken, true)
+	}
 	h.check(strategy+": connections moved and none was broken", got.Moves > 0 && len(broken) == 0,
-		"%d moves of %d connections, %d reset, %d broken, %d of them while the machine kept daemons from running, %d lost with their server%s",
+		"%d moves of %d connections, %d reset, %d broken, %d of them by standbys while the machine kept daemons from running, %d lost with their server%s",
 		got.Moves, got.Connections, got.Reset, got.Broken, left, got.LostWithServer, h.examples(broken, h.tally.Timeline))
 	h.check(strategy+": streams are whole", got.StreamsEnded > 0 && got.Whole(), "of %d bytes %d lost, %d doubled, %d reordered, %d garbled; %d streams told at their end what came",
 		got.BytesReceived, got.BytesLost, got.BytesDoubled, got.BytesReordered, got.BytesGarbled, got.StreamsEnded)

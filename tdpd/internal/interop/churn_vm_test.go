@@ -16,7 +16,7 @@ import (
 
 const (
 	churned     = 100_000 - 100   // a neighbor may bind 100,000, and has others
-	churnWithin = 5 * time.Minute // each step, until all tables are right
+	churnWithin = 2 * time.Minute // each step, until all tables are right
 )
 
 // churnedPrefix is one of those that come and go.

@@ -4,18 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/manycast/manycast/cli/internal/keybus"
-	"github.com/manycast/manycast/internal/keyfile"
 	"github.com/manycast/manycast/internal/record"
 )
-
-// ttlMargin is for routers that ask a little late.
-const ttlMargin = 5 * time.Second
 
 type rollOptions struct {
 	*tools
@@ -62,54 +57,18 @@ func (o *rollOptions) run(ctx context.Context) error {
 	if len(r.Keys) >= record.KeysMax {
 		return fmt.Errorf("group %s has %d keys: retire the old ones with --retire", r.Name, len(r.Keys))
 	}
-	if err := o.defaultRecipients(ctx, r); err != nil {
-		return err
+	next, err := keybus.Roll(ctx, reg, r, o.recipients, o.open, o.Now(), o.wait)
+	if errors.Is(err, keybus.ErrNobody) {
+		return fmt.Errorf("%w: name members with --member or --member-key", err)
 	}
-	to, err := o.recipients.Resolve(ctx, o.open)
 	if err != nil {
 		return err
-	}
-	defer to.Close()
-	g, err := keyfile.NewGroup(r.Name, r.Address)
-	if err != nil {
-		return err
-	}
-	if o.wait == 0 {
-		o.wait = time.Duration(reg.TTL)*time.Second + ttlMargin
-	}
-	g.NotBefore = o.Now().Add(o.wait).UTC().Truncate(time.Second)
-	next := r
-	next.Keys = append(slices.Clone(r.Keys), g.Public())
-	if err := reg.Replace(ctx, &r, &next); err != nil {
-		return err
-	}
-	if err := to.Hand(ctx, g); err != nil {
-		return fmt.Errorf("%w; the new public key is published already, roll again", err)
 	}
 	fmt.Fprintf(o.Err, "members use the new key from %s; then retire the old one: manycast group roll %s --retire\n",
-		g.NotBefore.Format(time.RFC3339), r.Name)
-	v := newView(next)
-	v.Members = to.Names()
+		next.From.Format(time.RFC3339), r.Name)
+	v := newView(next.Record)
+	v.Members = next.Members
 	return o.Print(v, v.details())
-}
-
-// defaultRecipients are those who have the key now.
-func (o *rollOptions) defaultRecipients(ctx context.Context, r record.Record) error {
-	if !o.recipients.None() {
-		return nil
-	}
-	b, err := o.open(ctx)
-	if err != nil {
-		return fmt.Errorf("keys are handed over by the bus: %w", err)
-	}
-	defer b.Close()
-	if o.recipients.Members, err = b.Holders(ctx, r.Address); err != nil {
-		return err
-	}
-	if o.recipients.None() {
-		return errors.New("nobody got this group's key by the bus: name members with --member or --member-key")
-	}
-	return nil
 }
 
 func (o *rollOptions) runRetire(ctx context.Context) error {

@@ -23,8 +23,6 @@ const (
 	defaultTTL = time.Minute
 	// clockSlack lets servers whose clocks are behind use a new service's key at once.
 	clockSlack = time.Minute
-	// ttlMargin is for users' hosts that ask a little late.
-	ttlMargin = 5 * time.Second
 )
 
 var errNobody = errors.New("nobody would have the private key: name servers with --member or --member-key, or keep it with --key-out FILE")

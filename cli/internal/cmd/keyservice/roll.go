@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/manycast/manycast/cli/internal/keybus"
-	"github.com/manycast/manycast/internal/keyfile"
 	"github.com/manycast/manycast/internal/record"
 )
 
@@ -51,52 +49,16 @@ func (o *rollOptions) run(ctx context.Context) error {
 	if len(r.Keys) >= record.KeysMax {
 		return fmt.Errorf("service %s has %d keys: take old ones out with retire or revoke", r.Name, len(r.Keys))
 	}
-	if err := o.defaultRecipients(ctx, r); err != nil {
-		return err
+	next, err := keybus.Roll(ctx, reg, r, o.recipients, o.open, o.Now(), o.wait)
+	if errors.Is(err, keybus.ErrNobody) {
+		return fmt.Errorf("%w: name servers with --member or --member-key, or keep it with --key-out FILE", err)
 	}
-	to, err := o.recipients.Resolve(ctx, o.open)
 	if err != nil {
 		return err
-	}
-	defer to.Close()
-	g, err := keyfile.NewGroup(r.Name, r.Address)
-	if err != nil {
-		return err
-	}
-	if o.wait == 0 {
-		o.wait = time.Duration(reg.TTL)*time.Second + ttlMargin
-	}
-	g.NotBefore = o.Now().Add(o.wait).UTC().Truncate(time.Second)
-	next := r
-	next.Keys = append(slices.Clone(r.Keys), g.Public())
-	if err := reg.Replace(ctx, &r, &next); err != nil {
-		return err
-	}
-	if err := to.Hand(ctx, g); err != nil {
-		return fmt.Errorf("%w; the new public key is published already, roll again", err)
 	}
 	fmt.Fprintf(o.Err, "servers sign with the new key from %s; then take the old one out: manycast key service retire %s\n",
-		g.NotBefore.Format(time.RFC3339), r.Name)
-	v := newView(next, reg.TTL)
-	v.Members = to.Names()
+		next.From.Format(time.RFC3339), r.Name)
+	v := newView(next.Record, reg.TTL)
+	v.Members = next.Members
 	return o.print(v)
-}
-
-// defaultRecipients are those who have the key now.
-func (o *rollOptions) defaultRecipients(ctx context.Context, r record.Record) error {
-	if !o.recipients.None() {
-		return nil
-	}
-	b, err := o.open(ctx)
-	if err != nil {
-		return fmt.Errorf("keys are handed over by the bus: %w", err)
-	}
-	defer b.Close()
-	if o.recipients.Members, err = b.Holders(ctx, r.Address); err != nil {
-		return err
-	}
-	if o.recipients.None() {
-		return errors.New("nobody got this service's key by the bus: name servers with --member or --member-key, or keep it with --key-out FILE")
-	}
-	return nil
 }

@@ -2,6 +2,7 @@ package rtnl
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -12,9 +13,10 @@ import (
 
 // Monitor receives notifications. It stays in the network namespace in which it was opened.
 type Monitor struct {
-	file *os.File
-	raw  syscall.RawConn
-	buf  []byte
+	file   *os.File
+	raw    syscall.RawConn
+	buf    []byte
+	losing bool // since an ENOBUFS not all has been taken that waited
 }
 
 // Listen subscribes to groups (RTNLGRP_...). The kernel keeps up to about buffer bytes of what has not been read, and passes on what
@@ -77,8 +79,13 @@ func Swap16(v uint16) uint32 {
 func Swap32(v uint32) uint32 { return binary.BigEndian.Uint32(native.AppendUint32(nil, v)) }
 
 // Receive waits for notifications and calls do with each. An error that is ENOBUFS says that some were lost, and that the Monitor
-// goes on; after Close all calls fail.
+// goes on; after Close all calls fail. The kernel says so when it begins to lose, and goes on to until all that waits is taken: then
+// Receive says it again, and whoever looks what there is then misses nothing.
 func (m *Monitor) Receive(do func(Message)) error {
+	if m.losing && !m.Waiting() {
+		m.losing = false
+		return fmt.Errorf("netlink: notifications: %w", unix.ENOBUFS)
+	}
 	var n int
 	var failed error
 	err := m.raw.Read(func(fd uintptr) bool {
@@ -89,6 +96,7 @@ func (m *Monitor) Receive(do func(Message)) error {
 		err = failed
 	}
 	if err != nil {
+		m.losing = m.losing || errors.Is(err, unix.ENOBUFS)
 		return fmt.Errorf("netlink: notifications: %w", err)
 	}
 	return messages(m.buf[:max(n, 0)], func(msg Message) error { do(msg); return nil })

@@ -326,8 +326,8 @@ func (c *Core) Next() time.Time {
 		}
 	}
 	for _, f := range c.fresh {
-		if !f.last.Zero() && (next.IsZero() || f.settled.Before(next)) {
-			next = f.settled
+		if len(f.late) > 0 && (next.IsZero() || f.late[0].until.Before(next)) {
+			next = f.late[0].until
 		}
 	}
 	for _, at := range c.presenceTimes() {

@@ -188,30 +188,44 @@ const handshake = 200 * time.Millisecond
 type fresh struct {
 	before  epoch.Epoch // what it replaced
 	until   time.Time
-	last    alloc.Allocation // the same, while packets of users whom neighbours lost to other links may come by this one yet; zero: they do not
-	settled time.Time        // then they do not
+	late    []late    // oldest first
+	settled time.Time // when the last of them is over
+}
+
+// late is an allocation that was replaced, until packets of users whom neighbours lost by that to other links do not come by this one any more.
+type late struct {
+	before alloc.Allocation
+	until  time.Time
 }
 
 // runOn is how long routers let a replaced set run on where nobody else has claimed it: a winner's joins may be late. Until then a packet on the
 // old link does not mean that its owner is silent.
 const runOn = time.Second
 
-// next is what follows it when an allocation is executed: what was lost by the one before, just now, may yet reach this server, too.
+// lateMost bounds what is kept of allocations that follow each other within runOn: four times as many as a leader makes.
+const lateMost = 16
+
+// next is what follows it when an allocation is executed: what was lost by those before, just now, may yet reach this server, too.
 func (f *fresh) next(now time.Time, before alloc.Allocation, settle time.Duration) *fresh {
-	out := &fresh{before: before.Epoch, until: now.Add(settle + handshake), last: before, settled: now.Add(runOn)}
+	out := &fresh{before: before.Epoch, until: now.Add(settle + handshake), settled: now.Add(runOn)}
 	if f != nil && now.Before(f.until) && f.before != (epoch.Epoch{}) {
 		out.before = f.before
+	}
+	if f != nil {
+		f.settle(now)
+		out.late = f.late[max(len(f.late)-lateMost+1, 0):]
+	}
+	if !before.Zero() {
+		out.late = append(slices.Clone(out.late), late{before, out.settled})
 	}
 	return out
 }
 
-// settle ends that time, and reports whether it has just ended.
+// settle ends that time of some, and reports whether it has just ended of any.
 func (f *fresh) settle(now time.Time) bool {
-	if f.last.Zero() || now.Before(f.settled) {
-		return false
-	}
-	f.last = alloc.Allocation{}
-	return true
+	n := len(f.late)
+	f.late = slices.DeleteFunc(f.late, func(l late) bool { return !now.Before(l.until) })
+	return len(f.late) < n
 }
 
 // kept counts what this server holds of a service's users who are others', and says whether there may be any.

@@ -251,17 +251,27 @@ func (c *Core) standing(name string) portion.Union {
 		_, stands := owners[a.OwnerOf(cell)]
 		return stands && a.StandbyOf(cell) == c.name
 	}
-	if next := c.expected(name, a); !next.Zero() && alloc.Comparable(a, next) {
-		return alloc.Between(a, next, func(was, is int) bool {
-			return takes(was) && (c.hearing.gone[a.OwnerOf(was)] || !c.isNeighbours(next, is))
-		})
+	barred := c.barred(name, a)
+	return portion.Union{a.Select(func(cell int) bool { return takes(cell) && (!barred[cell] || c.hearing.gone[a.OwnerOf(cell)]) })}
+}
+
+// barred are the cells of which packets may come by this link though their owner, who is elsewhere, is not silent: a neighbour lost their users just
+// now, or is about to win them.
+func (c *Core) barred(name string, a alloc.Allocation) []bool {
+	out := make([]bool, len(a.Owner))
+	if next := c.expected(name, a); !next.Zero() {
+		for was, is := range alloc.Pairs(a, next) {
+			out[was] = out[was] || c.isNeighbours(next, is)
+		}
 	}
-	if f := c.fresh[name]; f != nil && alloc.Comparable(f.last, a) {
-		return alloc.Between(f.last, a, func(was, is int) bool {
-			return takes(is) && (c.hearing.gone[a.OwnerOf(is)] || !c.isNeighbours(f.last, was))
-		})
+	if f := c.fresh[name]; f != nil {
+		for _, l := range f.late {
+			for was, is := range alloc.Pairs(l.before, a) {
+				out[is] = out[is] || c.isNeighbours(l.before, was)
+			}
+		}
 	}
-	return portion.Union{a.Select(takes)}
+	return out
 }
 
 // isNeighbours reports whether a cell is another server's on this link.

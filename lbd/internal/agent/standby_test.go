@@ -308,3 +308,32 @@ func TestStandbyWaitsForLateRouters(t *testing.T) {
 		t.Errorf("s1 is silent: takes %q, want all at once", takes(c))
 	}
 }
+
+// TestStandbyWaitsForLateRoutersOfTheEpochBefore: another epoch follows, or is announced, while routers may yet be late for the one before it.
+func TestStandbyWaitsForLateRoutersOfTheEpochBefore(t *testing.T) {
+	first, second, third := withStandbys(allocation(1, s3, s2), s1, s1), withStandbys(allocation(2, s1, s2), s2, s1), withStandbys(allocation(3, s1, s2), s2, s3)
+	c := listening(t, first)
+	c.Committed(start, "web", second)
+	if c.Announced(start.Add(runOn/4), "web", third, second); takes(c) != "odd" {
+		t.Errorf("announced: takes %q, want odd users alone: s3 may yet have even ones", takes(c))
+	}
+	if c.Committed(start.Add(runOn/2), "web", third); takes(c) != "odd" {
+		t.Errorf("at the third: takes %q, want odd users alone: s3 may yet have even ones", takes(c))
+	}
+	if at := c.Next(); !at.Equal(start.Add(runOn)) {
+		t.Errorf("looks again at %v", at)
+	}
+	if applied(t, c.Tick(start.Add(runOn))); takes(c) != "even odd" {
+		t.Errorf("routers have switched: takes %q, want all", takes(c))
+	}
+	c.Tick(start.Add(runOn + runOn/2))
+	if at := c.Next(); !at.IsZero() {
+		t.Errorf("looks again at %v, for nothing", at)
+	}
+	for i := range uint64(100) {
+		c.Committed(start.Add(3*runOn), "web", withStandbys(allocation(4+i, s1, s2), s2, s3))
+	}
+	if n := len(c.fresh["web"].late); n != lateMost {
+		t.Errorf("%d allocations at once: %d are kept, want %d", 100, n, lateMost)
+	}
+}

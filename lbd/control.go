@@ -9,6 +9,7 @@ import (
 
 	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/control/channel"
+	"github.com/manycast/manycast/internal/control/members"
 	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/internal/groupkeys"
 	"github.com/manycast/manycast/lbd/internal/announce"
@@ -24,12 +25,12 @@ func withControl(needs []daemon.Need, cfg control.Config) []daemon.Need {
 	return append(slices.Clip(needs), daemon.Need{Capability: daemon.NetRaw, To: "hear the control channel"})
 }
 
-// openControl makes the process' control channel; nil where there is none.
-func (b *base) openControl(cfg control.Config, name string, role control.Role) (*channel.Channel, error) {
+// openControl makes the process' control channel; nil where there is none. known are its members as of an earlier run.
+func (b *base) openControl(cfg control.Config, name string, role control.Role, known []members.Known) (*channel.Channel, error) {
 	if !cfg.Enabled() {
 		return nil, nil //nolint:nilnil // no channel is no error
 	}
-	return channel.Open(cfg, name, role, nil, b.log)
+	return channel.Open(cfg, name, role, known, b.log)
 }
 
 // announcer is where reallocations are spoken of: the control channel, or the bus where there is none; nil without both.

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/ed25519"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"path/filepath"
 	"regexp"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/control"
+	"github.com/manycast/manycast/internal/control/channel"
 	"github.com/manycast/manycast/internal/control/identity"
 	"github.com/manycast/manycast/internal/keyfile"
 	"github.com/manycast/manycast/internal/testnet"
@@ -82,7 +84,8 @@ func hears(node *testnet.Node) string {
 }
 
 // TestNetControlChannel runs an agent and a director as processes on a switch that snoops: they hear each other, the agent joins the
-// group by a signed join so that the switch brings it frames, and who is killed is missed.
+// group by a signed join so that the switch brings it frames, and who is killed is missed, by the agent that
+// starts next, too.
 func TestNetControlChannel(t *testing.T) {
 	n := testnet.New(t)
 	lan, server, edge, router := n.Node("switch"), n.Node("s1"), n.Node("d1"), n.Node("r")
@@ -97,9 +100,9 @@ func TestNetControlChannel(t *testing.T) {
 	}
 	reports := listen(t, router, "eth0")
 	keys := newIssuer(t, controlGroup, netip.MustParseAddr("239.80.80.80"))
-	metrics := "[metrics]\nlisten = \"127.0.0.1:9100\"\n"
+	metrics, state := "[metrics]\nlisten = \"127.0.0.1:9100\"\n", t.TempDir()
 	agent := server.Start(lbd(t, "agent", fmt.Sprintf("name = \"s1\"\ninterface = \"eth0\"\nbpffs = %q\nstate_dir = %q\n",
-		filepath.Join(n.BPFFS(), "agent"), t.TempDir())+keys.sections("s1", control.Server, "10.9.0.2", "eth0")+metrics)...)
+		filepath.Join(n.BPFFS(), "agent"), state)+keys.sections("s1", control.Server, "10.9.0.2", "eth0")+metrics)...)
 	director := edge.Start(lbd(t, "director", fmt.Sprintf("name = \"d1\"\ninterfaces = [\"eth0\"]\nbpffs = %q\nstate_dir = %q\n",
 		filepath.Join(n.BPFFS(), "director"), t.TempDir())+keys.sections("d1", control.Director, "10.9.0.9", "eth0")+metrics)...)
 
@@ -126,4 +129,8 @@ func TestNetControlChannel(t *testing.T) {
 		t.Fatalf("clean stop: %v\n%s", err, agent.Output())
 	}
 	testnet.Eventually(t, 5*time.Second, standing(true), "a leave of the control group")
+	known := channel.KnownIn(state, slog.New(slog.DiscardHandler)).Load()
+	if len(known) != 1 || known[0].Name != "d1" || !known[0].Silent {
+		t.Errorf("kept for the next agent: %+v, want that d1 is silent", known)
+	}
 }

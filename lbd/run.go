@@ -54,7 +54,7 @@ func runDirector(ctx context.Context, cfg config.Director, keep bool, stderr io.
 		return err
 	}
 	defer b.close()
-	c, err := b.openControl(cfg.Control, cfg.Name, control.Director)
+	c, err := b.openControl(cfg.Control, cfg.Name, control.Director, nil)
 	if err != nil {
 		return err
 	}
@@ -125,7 +125,8 @@ func runAgent(ctx context.Context, cfg config.Agent, keep bool, stderr io.Writer
 	if err != nil {
 		return err
 	}
-	ch, err := b.openControl(cfg.Control, cfg.Name, control.Server)
+	known := channel.KnownIn(cfg.StateDir, b.log)
+	ch, err := b.openControl(cfg.Control, cfg.Name, control.Server, known.Load())
 	if err != nil {
 		return err
 	}
@@ -139,6 +140,9 @@ func runAgent(ctx context.Context, cfg config.Agent, keep bool, stderr io.Writer
 	tasks, err := agentTasks(ctx, cfg, keep, link, plane, ring, joins, checker, ch, b)
 	if err != nil {
 		return errors.Join(err, plane.Close(true))
+	}
+	if ch != nil {
+		tasks = append(tasks, known.Keep(ch.Known))
 	}
 	return daemon.Run(ctx, b.log, tasks...)
 }

@@ -14,15 +14,16 @@ type Known struct {
 	Role    control.Role
 	Leader  bool
 	Address netip.Addr
-	Silent  bool  `json:",omitempty"`
-	Stamp   int64 // ns, the sender's clock at its last report: nothing older begins another life
+	Silent  bool   `json:",omitempty"`
+	Boot    uint64 `json:",omitempty"` // the life that was heard last
+	Stamp   int64  // ns, the sender's clock at its last report: nothing older begins another life
 }
 
 // Known returns the members.
 func (m *Members) Known() []Known {
 	var out []Known
 	for _, p := range m.Members() {
-		out = append(out, Known{p.Name, p.Role, p.Leader, p.Address, p.Health == control.Silent, m.byName[p.Name].stamp})
+		out = append(out, Known{p.Name, p.Role, p.Leader, p.Address, p.Health == control.Silent, p.Boot, m.byName[p.Name].stamp})
 	}
 	return out
 }
@@ -35,7 +36,7 @@ func (m *Members) Restore(now time.Time, known []Known) []control.Event {
 		if m.byName[k.Name] != nil || len(m.byName) >= m.cfg.Members {
 			continue
 		}
-		p := &member{Member: control.Member{Name: k.Name, Role: k.Role, Leader: k.Leader, Address: k.Address, Since: now}, stamp: k.Stamp, due: now}
+		p := &member{Member: control.Member{Name: k.Name, Role: k.Role, Leader: k.Leader, Address: k.Address, Boot: k.Boot, Since: now}, stamp: k.Stamp, due: now}
 		if k.Silent {
 			p.Health = control.Silent
 		}

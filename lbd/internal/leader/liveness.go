@@ -19,6 +19,7 @@ type hearing struct {
 	recovery time.Duration // in which the silent ones of a leader that was deaf may be heard again
 	members  map[string]heard
 	since    time.Time // it listens, or hears again
+	met      bool      // somebody was heard
 	isDeaf   bool
 }
 
@@ -107,11 +108,14 @@ func (h *hearing) listen(now time.Time) []Action {
 	for _, m := range h.members {
 		isDeaf = isDeaf && m.health != control.Available && m.health != control.Unwell
 	}
-	if isDeaf == h.isDeaf {
+	isNews := isDeaf != h.isDeaf
+	h.isDeaf, h.met = isDeaf, h.met || len(h.members) > 0 && !isDeaf
+	switch {
+	case !isNews:
 		return nil
-	}
-	h.isDeaf = isDeaf
-	if isDeaf {
+	case isDeaf && !h.met: // members are known from before a restart alone
+		return nil
+	case isDeaf:
 		return []Action{Warn{Text: "nobody is heard on the control channel: servers count as alive while they renew their registrations"}}
 	}
 	h.since = now

@@ -12,6 +12,7 @@ import (
 	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/control/channel"
 	"github.com/manycast/manycast/internal/control/controltest"
+	"github.com/manycast/manycast/internal/control/members"
 	"github.com/manycast/manycast/internal/control/transport"
 	"github.com/manycast/manycast/internal/keyfile"
 )
@@ -42,12 +43,13 @@ type lanMedium struct {
 
 	mu        sync.Mutex
 	addresses map[string]netip.Addr
+	known     map[string][]members.Known // of servers' lives before
 	lost      map[[2]netip.Addr]bool
 	boots     byte
 }
 
 func newLAN(t *testing.T) *lanMedium {
-	l := &lanMedium{t: t, lan: transport.NewLAN(), addresses: map[string]netip.Addr{}, lost: map[[2]netip.Addr]bool{}}
+	l := &lanMedium{t: t, lan: transport.NewLAN(), addresses: map[string]netip.Addr{}, known: map[string][]members.Known{}, lost: map[[2]netip.Addr]bool{}}
 	l.lan.Lose(func(from, to netip.Addr) bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -74,13 +76,13 @@ func (l *lanMedium) join(who control.Member, beat func()) memberOf {
 	l.mu.Lock()
 	address := l.address(who.Name)
 	l.boots++
-	random := rand.NewChaCha8([32]byte{l.boots})
+	random, known := rand.NewChaCha8([32]byte{l.boots}), l.known[who.Name]
 	l.mu.Unlock()
 	way := &muted{Transport: l.lan.Join(address)}
 	c, err := channel.New(channel.Config{
 		Identity:  controltest.Identity(who.Name, who.Role, who.Leader, address, time.Now()),
 		Authority: controltest.Authority().Public(), Group: controltest.Group, Heartbeat: netHeartbeat, DeadAfter: netSilence, FrameMax: 1200,
-		Transport: way, Random: random, Log: testLog(l.t).With("member", who.Name),
+		Known: known, Transport: way, Random: random, Log: testLog(l.t).With("member", who.Name),
 	})
 	if err != nil {
 		l.t.Fatal(err)
@@ -89,7 +91,13 @@ func (l *lanMedium) join(who control.Member, beat func()) memberOf {
 	if beat != nil {
 		c.OnBeat(beat)
 	}
-	m := &lanMember{Channel: c, way: way, ended: make(chan error, 1)}
+	m := &lanMember{Channel: c, way: way, ended: make(chan error, 1), left: func() {
+		if who.Role == control.Server {
+			l.mu.Lock()
+			l.known[who.Name] = c.Known() // as from its file
+			l.mu.Unlock()
+		}
+	}}
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel = cancel
 	go func() {
@@ -105,6 +113,7 @@ type lanMember struct {
 	way    *muted
 	cancel func()
 	ended  chan error
+	left   func()
 }
 
 func (m *lanMember) Mute(mute bool) {
@@ -118,6 +127,7 @@ func (m *lanMember) Leave() {
 	m.Mute(true)
 	m.cancel()
 	<-m.ended
+	m.left()
 }
 
 // muted is a Transport by which nothing leaves for a while.

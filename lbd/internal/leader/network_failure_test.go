@@ -204,3 +204,31 @@ func TestServersAloneAllocate(t *testing.T) {
 		n.end()
 	})
 }
+
+// TestStandbyKnowsTheDeadOverItsRestart: nobody would serve their users else, while there is neither leader nor bus.
+func TestStandbyKnowsTheDeadOverItsRestart(t *testing.T) {
+	t.Parallel()
+	inNetwork(t, func(t *testing.T) medium { return newLAN(t) }, func(n *network, d1, d2 store.Buckets) {
+		for _, b := range []store.Buckets{d1, d2, n.servers["s1"].bus, n.servers["s2"].bus, n.servers["s3"].bus, n.servers["s4"].bus} {
+			away(b, true)
+		}
+		n.kill("s1")
+		n.wait(2 * time.Second)
+		n.wantServed("s1 is dead", "s2", "s3", "s4")
+		n.servers["s2"].stop()
+		n.wait(500 * time.Millisecond)
+		n.server("s2", false)
+		n.wait(5 * time.Second)
+		n.wantServed("s2 has restarted", "s2", "s3", "s4")
+		n.within("s2 has restarted", 2500*time.Millisecond, 0) // those who live have time to be heard
+
+		n.kill("s2")
+		n.server("s1", false)
+		n.wait(2 * time.Second)
+		n.forget()
+		n.server("s2", false)
+		n.wait(5 * time.Second)
+		n.wantServed("s1 has come back meanwhile", "s1", "s2", "s3", "s4")
+		n.within("s1 has come back meanwhile", netSettle, 0)
+	})
+}

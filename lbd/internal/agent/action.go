@@ -11,6 +11,7 @@ import (
 	"github.com/manycast/manycast/lbd/internal/announce"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
 	"github.com/manycast/manycast/lbd/internal/joiner"
+	"github.com/manycast/manycast/lbd/internal/store"
 )
 
 // Action is one of Apply, Prepare, Pin, Keep, Send, Takeover, Close and Warn.
@@ -33,10 +34,11 @@ type Prepare struct {
 	Peers  []netip.Addr // with those of now
 }
 
-// Keep puts a service's allocation on disk, to be had again after a restart without a bus.
+// Keep puts a service's allocation on disk, to be had again after a restart without a bus, and since when former users' connections are kept.
 type Keep struct {
 	Service    string
 	Allocation alloc.Allocation
+	Losses     []store.Loss
 }
 
 // Send hands a message to the Announcer.

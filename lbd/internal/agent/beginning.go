@@ -97,7 +97,7 @@ func (c *Core) begun(name string) []Action {
 			return nil // it is kept, and its Close ends in Done
 		}
 	}
-	return []Action{Keep{name, c.held[name]}, c.done(name, b.epoch, 0)}
+	return []Action{c.keep(name, c.held[name]), c.done(name, b.epoch, 0)}
 }
 
 // taken is what of the server's own users it takes already.

@@ -16,6 +16,7 @@ import (
 	"github.com/manycast/manycast/lbd/internal/announce"
 	"github.com/manycast/manycast/lbd/internal/dataplane"
 	"github.com/manycast/manycast/lbd/internal/joiner"
+	"github.com/manycast/manycast/lbd/internal/store"
 )
 
 // Core knows the services and allocations that concern one server.
@@ -32,6 +33,7 @@ type Core struct {
 	unread   map[string]epoch.Epoch      // of an allocation that is not understood, by service; counts while it is newer
 	fresh    map[string]*fresh           // by service
 	closings []closing
+	losses   map[string][]loss           // by service
 	begins   map[string]*beginning       // by service
 	ahead    map[string]alloc.Allocation // announced, by service: users are pinned by it, who are to go
 	hearing  *hearing                    // nil: there is no control channel
@@ -45,7 +47,8 @@ type closing struct {
 	epoch   epoch.Epoch      // zero: others have come back, and nobody waits for a Done
 	before  alloc.Allocation // what the allocation of that epoch replaced
 	all     bool             // also what is kept: nothing keeps it any more
-	breaks  epoch.Epoch      // those that are at a break point, of users whom the server lost after that epoch or before, again and again; zero: all
+	until   epoch.Epoch      // of users whom the server lost after that epoch or before; zero: of all
+	breaks  bool             // those that are at a break point, again and again
 	winners map[string]bool  // where all are on this link: those that have yet to take over
 	at      time.Time        // at the latest
 }
@@ -56,7 +59,7 @@ type closing struct {
 func NewCore(name string, serve []string, link netip.Prefix, settle time.Duration) *Core {
 	return &Core{
 		name: name, serve: serve, link: link, settle: settle,
-		held: map[string]alloc.Allocation{}, unread: map[string]epoch.Epoch{}, begins: map[string]*beginning{}, fresh: map[string]*fresh{}, ahead: map[string]alloc.Allocation{},
+		losses: map[string][]loss{}, held: map[string]alloc.Allocation{}, unread: map[string]epoch.Epoch{}, begins: map[string]*beginning{}, fresh: map[string]*fresh{}, ahead: map[string]alloc.Allocation{},
 	}
 }
 
@@ -65,12 +68,13 @@ func (c *Core) serves(name string) bool {
 	return len(c.serve) == 0 || slices.Contains(c.serve, name)
 }
 
-// Restore gives back what Keep put on disk in an earlier run, before the first SetServices. It counts unless a newer one is
-// known. Connections that were to be closed then, or are by the newer one, are closed now.
-func (c *Core) Restore(now time.Time, name string, a alloc.Allocation) {
+// Restore gives back what Keep put on disk in an earlier run, before the first SetServices. The allocation counts unless a newer one is
+// known. Connections that were to be closed then, or are by the newer one, are closed now; those that are kept end when they would have.
+func (c *Core) Restore(now time.Time, name string, a alloc.Allocation, losses []store.Loss) {
 	if !c.serves(name) {
 		return
 	}
+	c.losses[name] = append(restored(now, losses), c.losses[name]...)
 	if c.held[name].Epoch.Less(a.Epoch) {
 		c.held[name] = a
 	}
@@ -93,8 +97,16 @@ func (c *Core) SetServices(now time.Time, services []service.Service) []Action {
 			c.closings = append(c.closings, closing{service: name, at: now.Add(c.settle)}) // other users are split: routers switch them
 		}
 	}
+	before := c.specs
 	c.specs = specs
-	return []Action{c.apply()}
+	out := []Action{c.apply()}
+	for _, name := range slices.Sorted(maps.Keys(specs)) {
+		if _, known := before[name]; !known && c.loseUnnoticed(now, name) {
+			out = append(out, c.keep(name, c.held[name]))
+		}
+		c.plan(name)
+	}
+	return out
 }
 
 // SetHealthy tells how the application is. Static portions are joined while it is healthy, and not before that is known: after
@@ -171,7 +183,10 @@ func (c *Core) Committed(now time.Time, name string, a alloc.Allocation) []Actio
 		delete(c.ahead, name)
 	}
 	if s, ok := c.specs[name]; !ok || s.Static() {
-		return []Action{Keep{name, a}}
+		return []Action{c.keep(name, a)}
+	}
+	if before.Zero() {
+		c.loseUnnoticed(now, name)
 	}
 	c.begin(now, name, before, a)
 	switch {
@@ -179,20 +194,17 @@ func (c *Core) Committed(now time.Time, name string, a alloc.Allocation) []Actio
 	case c.begins[name].waits(): // one step for all that is won, and no disk before it: the losers' word comes at once
 		return nil
 	default:
-		return []Action{c.apply(), Keep{name, a}, c.done(name, a.Epoch, 0)}
+		return []Action{c.apply(), c.keep(name, a), c.done(name, a.Epoch, 0)}
 	}
 	c.closings = append(c.closings, closing{
 		service: name, epoch: a.Epoch, before: before, winners: c.winners(before, a), at: now.Add(c.settle),
 	})
-	if h := c.specs[name].Handover; h.Has(service.Transfer) && !h.Has(service.Forward) && !h.Has(service.Pin) {
-		c.closings = append(c.closings, closing{service: name, all: true, at: now.Add(h.Deadline + c.settle)})
-	}
-	if h := c.specs[name].Handover; h.Break > 0 {
-		c.closings = append(c.closings, closing{service: name, all: true, breaks: before.Epoch, at: now.Add(h.Break)})
+	if keeps(c.specs[name], a) {
+		c.lose(now, name, before.Epoch)
 	}
 	apply := c.apply()
 	apply.Ceased = []announce.Ceased{{Service: name, Epoch: a.Epoch, Server: c.name}}
-	return []Action{apply, Keep{name, a}}
+	return []Action{apply, c.keep(name, a)}
 }
 
 // stale warns of an allocation from a bus that has forgotten.
@@ -270,13 +282,13 @@ func (c *Core) Tick(now time.Time) []Action {
 		if s, ok := c.specs[d.service]; ok {
 			out = append(out, Close{Service: d.service, Epoch: d.epoch, VIPs: s.VIPs(), Ports: s.Ports, Lost: c.lost(d), How: ending(s, d)})
 		}
-		if again[d.service].Less(d.breaks) && c.mayHold(d.service) {
-			again[d.service] = d.breaks
+		if d.breaks && again[d.service].Less(d.until) && c.mayHold(d.service) {
+			again[d.service] = d.until
 		}
 		return true
 	})
 	for name, until := range again {
-		c.closings = append(c.closings, closing{service: name, all: true, breaks: until, at: now.Add(breakEvery)})
+		c.closings = append(c.closings, closing{service: name, all: true, until: until, breaks: true, at: now.Add(breakEvery)})
 	}
 	if lingering {
 		out = slices.Insert(out, 0, Action(c.apply()))
@@ -292,7 +304,7 @@ func (c *Core) lost(d closing) func(netip.AddrPort) bool {
 			return true
 		}
 		cell := cellOf(a, s.Split, user)
-		if d.breaks != (epoch.Epoch{}) && d.breaks.Less(a.ChainOf(cell).Until(c.name)) {
+		if d.until != (epoch.Epoch{}) && d.until.Less(a.ChainOf(cell).Until(c.name)) {
 			return false
 		}
 		return a.OwnerOf(cell) != c.name && (d.all || !c.holds(s, a, cell))

@@ -163,7 +163,7 @@ func TestAllocatedUsersAreLeased(t *testing.T) {
 func TestRestartFindsOutThatUsersMoved(t *testing.T) {
 	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
 	c.Committed(start, "web", allocation(2, s2, s3))
-	c.Restore(start, "web", allocation(1, s2, s2))
+	c.Restore(start, "web", allocation(1, s2, s2), nil)
 	a := applied(t, c.SetServices(start, []service.Service{web}))
 	if accept := a.Accept[0].Accept; !accept.Contains(even) || accept.Contains(odd) {
 		t.Errorf("accepts %v, want even users", accept)

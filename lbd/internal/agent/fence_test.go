@@ -155,7 +155,7 @@ func TestBackAndOutAgainBeforeItTakes(t *testing.T) {
 func TestStartAfterADeathWaitsForTheApplication(t *testing.T) {
 	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
 	c.Channel(silence, false)
-	c.Restore(start, "web", withStandbys(allocation(1, s2, s1), s3, s3))
+	c.Restore(start, "web", withStandbys(allocation(1, s2, s1), s3, s3), nil)
 	wantOut(t, c.SetServices(start, []service.Service{web}), "starting")
 	wantBack(t, c, start, c.SetHealthy(start, true))
 }
@@ -163,7 +163,7 @@ func TestStartAfterADeathWaitsForTheApplication(t *testing.T) {
 func TestPlannedRestartGoesOn(t *testing.T) {
 	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
 	c.Channel(silence, true)
-	c.Restore(start, "web", withStandbys(allocation(1, s2, s1), s3, s3))
+	c.Restore(start, "web", withStandbys(allocation(1, s2, s1), s3, s3), nil)
 	a := applied(t, c.SetServices(start, []service.Service{web}))
 	if !a.Accept[0].Accept.Contains(even) || !a.Status.OK {
 		t.Errorf("%+v, want what the data plane took all the time", a)

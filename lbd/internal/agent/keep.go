@@ -1,14 +1,13 @@
 package agent
 
 import (
+	"errors"
 	"time"
-
-	"github.com/manycast/manycast/internal/alloc"
 )
 
 // shelving is what goes to the disk. The loop does not wait for it: others would take over from a server whose disk is slow.
 type shelving struct {
-	waiting map[string]alloc.Allocation
+	waiting map[string]Keep
 	busy    bool
 	ended   chan shelved
 	failing bool
@@ -17,12 +16,12 @@ type shelving struct {
 
 // shelved is how it went.
 type shelved struct {
-	unkept map[string]alloc.Allocation
+	unkept map[string]Keep
 	err    error
 }
 
 func newShelving() shelving {
-	return shelving{waiting: map[string]alloc.Allocation{}, ended: make(chan shelved, 1)}
+	return shelving{waiting: map[string]Keep{}, ended: make(chan shelved, 1)}
 }
 
 // keep begins to put on disk what waits, unless that is being done.
@@ -33,15 +32,15 @@ func (l *Loop) keep() {
 		return
 	}
 	all := s.waiting
-	s.busy, s.waiting = true, map[string]alloc.Allocation{}
+	s.busy, s.waiting = true, map[string]Keep{}
 	l.work.Go(func() { s.ended <- l.shelve(all) })
 }
 
-func (l *Loop) shelve(all map[string]alloc.Allocation) (r shelved) {
-	r.unkept = map[string]alloc.Allocation{}
-	for name, a := range all {
-		if err := l.shelf.Keep(name, a); err != nil {
-			r.unkept[name], r.err = a, err
+func (l *Loop) shelve(all map[string]Keep) (r shelved) {
+	r.unkept = map[string]Keep{}
+	for name, k := range all {
+		if err := errors.Join(l.shelf.Keep(name, k.Allocation), l.shelf.KeepLosses(name, k.Losses)); err != nil {
+			r.unkept[name], r.err = k, err
 		}
 	}
 	return r
@@ -68,9 +67,9 @@ func (l *Loop) kept(r shelved) {
 
 func (s *shelving) takeBack(r shelved) {
 	s.busy = false
-	for name, a := range r.unkept {
+	for name, k := range r.unkept {
 		if _, newer := s.waiting[name]; !newer {
-			s.waiting[name] = a
+			s.waiting[name] = k
 		}
 	}
 }

@@ -162,7 +162,7 @@ func ending(s service.Service, d closing) dataplane.Ending {
 	if s.Handover.Close == service.CloseOrderly {
 		how.Orderly, how.Grace = true, orderlyGrace
 	}
-	if d.breaks != (epoch.Epoch{}) {
+	if d.breaks {
 		how.Idle = breakIdle
 	}
 	return how

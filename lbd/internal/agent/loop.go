@@ -317,8 +317,12 @@ func (l *Loop) restore(ctx context.Context, in *inputs) error {
 	if err != nil {
 		l.cfg.Log.Warn("allocations of the last run", "err", err)
 	}
+	losses, err := l.shelf.Losses()
+	if err != nil {
+		l.cfg.Log.Warn("users lost in the last run: their connections are kept since now", "err", err)
+	}
 	for name, a := range kept {
-		l.core.Restore(time.Now(), name, a)
+		l.core.Restore(time.Now(), name, a, losses[name])
 	}
 	return nil
 }
@@ -389,7 +393,7 @@ func (l *Loop) carryOut(ctx context.Context, actions []Action) {
 			}
 			l.work.Go(func() { l.pin(ctx, a) })
 		case Keep:
-			l.shelving.waiting[a.Service] = a.Allocation
+			l.shelving.waiting[a.Service] = a
 			l.keep()
 		case Send:
 			l.send(a.Message)

@@ -1,10 +1,13 @@
 package store
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -32,6 +35,26 @@ func TestShelfGivesBackWhatWasKept(t *testing.T) {
 	}
 	all, err := s.Load()
 	if err == nil || !strings.Contains(err.Error(), "api") || len(all) != 1 || !all["web"].Same(kept()) || all["web"].Epoch != kept().Epoch {
+		t.Errorf("%+v, error %v", all, err)
+	}
+}
+
+func TestLossesAreKept(t *testing.T) {
+	s := Shelf{t.TempDir()}
+	losses := []Loss{{epoch.Epoch{Term: 1, Number: 2}, time.Date(2024, 5, 1, 12, 0, 0, 5, time.UTC)}, {epoch.Epoch{Term: 2, Number: 3}, time.Date(2024, 5, 1, 12, 0, 1, 0, time.UTC)}}
+	for _, want := range [][]Loss{nil, losses, losses[:1], nil} {
+		if err := s.KeepLosses("web", want); err != nil {
+			t.Fatal(err)
+		}
+		if all, err := s.Losses(); err != nil || !slices.Equal(all["web"], want) {
+			t.Errorf("%+v, error %v, want %+v", all, err, want)
+		}
+	}
+	if err := errors.Join(s.KeepLosses("web", losses), os.WriteFile(filepath.Join(s.Dir, "api.losses"), []byte("x"), 0o600), os.WriteFile(filepath.Join(s.Dir, "long.losses"), make([]byte, lossesMax+1), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.Losses()
+	if err == nil || !strings.Contains(err.Error(), "api") || !strings.Contains(err.Error(), "long") || len(all) != 1 || !slices.Equal(all["web"], losses) {
 		t.Errorf("%+v, error %v", all, err)
 	}
 }

@@ -6,109 +6,146 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/alloc"
+	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/internal/service"
 )
 
 // beginning is the winner's side of a move on one link, where loser and winner both see the users' packets: the winner takes
 // nothing of its losers until all have ceased, and begins in one step. It knows of the move from the announcement, as a new server knows no allocation before.
+// Losers that live and are late have their users on until they cease: meanwhile the winner takes what it has won of others.
 type beginning struct {
 	epoch    epoch.Epoch
-	next     alloc.Allocation // as announced; zero once it is executed, or given up
-	expires  time.Time        // then it is given up
-	previous alloc.Allocation // what the epoch replaces; zero: not known
-	ceased   map[string]bool  // losers that have said so, perhaps before the commit came here
-	losers   map[string]bool  // set at the commit; those on this link that have not
-	until    time.Time        // then a loser that has not answered is taken for dead
+	previous alloc.Allocation // what the epoch replaces
+	losers   map[string]bool  // those on this link that have not ceased
+	until    time.Time        // then a loser that is not known to live is taken for dead
+	late     time.Time        // then all are; zero: that time runs
 }
 
-func (b *beginning) waits() bool { return b != nil && len(b.losers) > 0 }
+// latePatience is how long losers that live are waited for: after so long a server whose agent has died takes nobody any more, and to one whose agent
+// lives the commit has come by the channel or the bus.
+const latePatience = 2 * time.Second
 
-// expectFor is how long an announced epoch is expected: longer than a leader waits for everybody.
-const expectFor = 2 * time.Second
-
-// expect remembers an announced epoch and what it replaces.
-func (c *Core) expect(now time.Time, name string, next, previous alloc.Allocation) {
-	if b := c.begins[name]; b == nil || b.epoch.Less(next.Epoch) {
-		c.begins[name] = &beginning{epoch: next.Epoch, next: next, expires: now.Add(expectFor), previous: previous, ceased: map[string]bool{}}
+// begin is the commit: from now on the losers of this link are waited for. It reports whether there are any.
+func (c *Core) begin(now time.Time, name string, before, a alloc.Allocation) bool {
+	announced := c.came(name, a.Epoch)
+	if !announced.previous.Zero() {
+		before = c.effective(announced.previous)
 	}
-}
-
-// expected is what is announced to follow a; zero: nothing.
-func (c *Core) expected(name string, a alloc.Allocation) alloc.Allocation {
-	if b := c.begins[name]; b != nil && a.Epoch.Less(b.epoch) {
-		return b.next
-	}
-	return alloc.Allocation{}
-}
-
-// giveUp forgets what was announced and not committed in time, and reports whether there was any.
-func (b *beginning) giveUp(now time.Time) bool {
-	if b.next.Zero() || now.Before(b.expires) {
-		return false
-	}
-	b.next = alloc.Allocation{}
-	return true
-}
-
-// begin is the commit: from now on the losers of this link are waited for.
-func (c *Core) begin(now time.Time, name string, before, a alloc.Allocation) {
-	b := c.begins[name]
-	if b == nil || b.epoch != a.Epoch {
-		b = &beginning{epoch: a.Epoch, previous: before, ceased: map[string]bool{}}
-		c.begins[name] = b
-	}
-	b.previous, b.next = c.effective(b.previous), alloc.Allocation{}
-	b.until, b.losers = now.Add(c.settle/2), map[string]bool{} // routers have the other half, before losers elsewhere end
-	for was, is := range alloc.Pairs(b.previous, a) {
-		loser := b.previous.OwnerOf(was)
-		if a.OwnerOf(is) == c.name && loser != c.name && !b.ceased[loser] && !c.elsewhere(b.previous.Address(loser)) {
+	b := beginning{epoch: a.Epoch, previous: before, losers: map[string]bool{}}
+	b.until, b.late = now.Add(c.settle/2), now.Add(latePatience) // routers have the other half, before losers elsewhere end
+	for was, is := range alloc.Pairs(before, a) {
+		loser := before.OwnerOf(was)
+		if a.OwnerOf(is) == c.name && loser != c.name && !announced.ceased[loser] && !c.elsewhere(before.Address(loser)) {
 			b.losers[loser] = true
 		}
 	}
+	if len(b.losers) == 0 {
+		return false
+	}
+	c.begins[name] = append(c.begins[name], b)
+	return true
 }
 
-// CeasedBy tells that a server takes no more what it lost in that epoch.
+// CeasedBy tells that a server takes no more what it lost in that epoch, and before.
 func (c *Core) CeasedBy(name string, e epoch.Epoch, server string) []Action {
-	b := c.begins[name]
-	if b == nil || b.epoch != e {
+	if k, some := c.coming[name]; some && k.next.Epoch == e {
+		if _, known := slices.BinarySearch(k.previous.Servers, server); known { // names on the bus are not ours to collect
+			k.ceased[server] = true
+		}
 		return nil
 	}
-	if _, known := slices.BinarySearch(b.previous.Servers, server); !known {
-		return nil // nobody who could lose: names on the bus are not ours to collect
-	}
-	b.ceased[server] = true
-	if !b.losers[server] {
+	return c.endWaiting(name, func(b *beginning, loser string) bool { return loser == server && !e.Less(b.epoch) })
+}
+
+// endWaiting takes losers for such that have ceased, and begins what nobody is waited for any more.
+func (c *Core) endWaiting(name string, hasCeased func(b *beginning, loser string) bool) []Action {
+	isNews, begun := false, []Action(nil)
+	c.begins[name] = slices.DeleteFunc(c.begins[name], func(b beginning) bool {
+		for loser := range b.losers {
+			if hasCeased(&b, loser) {
+				delete(b.losers, loser)
+			}
+		}
+		if len(b.losers) > 0 {
+			return false
+		}
+		isNews = true
+		begun = append(begun, c.begun(name, b.epoch)...)
+		return true
+	})
+	if !isNews {
 		return nil
 	}
-	delete(b.losers, server)
-	if b.waits() {
-		return nil
-	}
-	return append([]Action{c.apply()}, c.begun(name)...)
+	return append([]Action{c.apply()}, begun...)
 }
 
 // begun ends the waiting for losers.
-func (c *Core) begun(name string) []Action {
-	b := c.begins[name]
-	b.losers = nil
+func (c *Core) begun(name string, e epoch.Epoch) []Action {
 	for _, d := range c.closings {
-		if d.service == name && d.epoch == b.epoch {
+		if d.service == name && d.epoch == e {
 			return nil // it is kept, and its Close ends in Done
 		}
 	}
-	return []Action{c.keep(name, c.held[name]), c.done(name, b.epoch, 0)}
+	return []Action{c.keep(name, c.held[name]), c.done(name, e, 0)}
+}
+
+// tickBeginnings lets time pass for losers that have not answered. Those that live are late; what is won of others is taken meanwhile.
+func (c *Core) tickBeginnings(now time.Time) []Action {
+	var out []Action
+	for name, all := range c.begins {
+		due := false
+		for i, b := range all {
+			if due = due || !now.Before(b.until); !now.Before(b.until) {
+				all[i].until = b.late
+			}
+		}
+		if !due {
+			continue
+		}
+		begun := c.endWaiting(name, func(b *beginning, loser string) bool {
+			return b.until == b.late && (!now.Before(b.late) || !c.isLate(name, loser))
+		})
+		if begun == nil {
+			begun = []Action{c.apply(), c.keep(name, c.held[name])}
+		}
+		out = append(out, begun...)
+	}
+	return out
+}
+
+// isLate reports whether a loser that has not answered is known to live, and so takes its users yet: by what is heard, or, where there is no channel,
+// by the leader's word, who gives the dead nothing. With mode tags routers bring users here who have gone over, and to nobody else.
+func (c *Core) isLate(name, loser string) bool {
+	if c.specs[name].Mode == service.Tags {
+		return false
+	}
+	if c.hearing == nil {
+		_, isThere := slices.BinarySearch(c.held[name].Servers, loser)
+		return isThere
+	}
+	m, known := c.hearing.members[loser]
+	return known && !c.hearing.gone[loser] && m.health != control.Silent
 }
 
 // taken is what of the server's own users it takes already.
 func (c *Core) taken(name string, own portion.Set) portion.Union {
-	b, a := c.begins[name], c.held[name]
-	if !b.waits() || b.epoch != a.Epoch {
+	begins, a := c.begins[name], c.held[name]
+	switch len(begins) {
+	case 0:
 		return portion.Union{own}
+	case 1:
+		b := begins[0]
+		return alloc.Between(b.previous, a, func(was, is int) bool { return a.OwnerOf(is) == c.name && !b.losers[b.previous.OwnerOf(was)] })
 	}
-	return alloc.Between(b.previous, a, func(was, is int) bool {
-		return a.OwnerOf(is) == c.name && !b.losers[b.previous.OwnerOf(was)]
-	})
+	theirs := make([]bool, len(a.Owner)) // several have yet to cease: by whole cells
+	for _, b := range begins {
+		for was, is := range alloc.Pairs(b.previous, a) {
+			theirs[is] = theirs[is] || b.losers[b.previous.OwnerOf(was)]
+		}
+	}
+	return portion.Union{a.Select(func(cell int) bool { return a.OwnerOf(cell) == c.name && !theirs[cell] })}
 }
 
 // elsewhere reports whether a server is known to be on another link.

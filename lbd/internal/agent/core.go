@@ -34,7 +34,8 @@ type Core struct {
 	fresh    map[string]*fresh           // by service
 	closings []closing
 	losses   map[string][]loss           // by service
-	begins   map[string]*beginning       // by service
+	begins   map[string][]beginning      // by service, the oldest first: those that wait for losers
+	coming   map[string]coming           // announced, by service
 	ahead    map[string]alloc.Allocation // announced, by service: users are pinned by it, who are to go
 	hearing  *hearing                    // nil: there is no control channel
 	presence presence
@@ -59,7 +60,7 @@ type closing struct {
 func NewCore(name string, serve []string, link netip.Prefix, settle time.Duration) *Core {
 	return &Core{
 		name: name, serve: serve, link: link, settle: settle,
-		losses: map[string][]loss{}, held: map[string]alloc.Allocation{}, unread: map[string]epoch.Epoch{}, begins: map[string]*beginning{}, fresh: map[string]*fresh{}, ahead: map[string]alloc.Allocation{},
+		losses: map[string][]loss{}, held: map[string]alloc.Allocation{}, unread: map[string]epoch.Epoch{}, begins: map[string][]beginning{}, coming: map[string]coming{}, fresh: map[string]*fresh{}, ahead: map[string]alloc.Allocation{},
 	}
 }
 
@@ -188,10 +189,10 @@ func (c *Core) Committed(now time.Time, name string, a alloc.Allocation) []Actio
 	if before.Zero() {
 		c.loseUnnoticed(now, name)
 	}
-	c.begin(now, name, before, a)
+	waits := c.begin(now, name, before, a)
 	switch {
 	case c.loses(before, a):
-	case c.begins[name].waits(): // one step for all that is won, and no disk before it: the losers' word comes at once
+	case waits: // one step for all that is won, and no disk before it: the losers' word comes at once
 		return nil
 	default:
 		return []Action{c.apply(), c.keep(name, a), c.done(name, a.Epoch, 0)}
@@ -263,14 +264,9 @@ func (c *Core) loses(before, after alloc.Allocation) bool {
 // what no loser has answered for is taken.
 func (c *Core) Tick(now time.Time) []Action {
 	out := c.tickHearing(now)
-	lingering := false
 	again := map[string]epoch.Epoch{} // what has breaks, by service
-	for name, b := range c.begins {
-		if b.waits() && !now.Before(b.until) {
-			out, lingering = append(out, c.begun(name)...), true
-		}
-		lingering = b.giveUp(now) || lingering
-	}
+	out = append(out, c.tickBeginnings(now)...)
+	lingering := c.giveUp(now)
 	for _, f := range c.fresh {
 		lingering = f.settle(now) || lingering
 	}
@@ -329,12 +325,16 @@ func (c *Core) Next() time.Time {
 			next = d.at
 		}
 	}
-	for _, b := range c.begins {
-		if b.waits() && (next.IsZero() || b.until.Before(next)) {
-			next = b.until
+	for _, begins := range c.begins {
+		for _, b := range begins {
+			if next.IsZero() || b.until.Before(next) {
+				next = b.until
+			}
 		}
-		if !b.next.Zero() && (next.IsZero() || b.expires.Before(next)) {
-			next = b.expires
+	}
+	for _, k := range c.coming {
+		if next.IsZero() || k.expires.Before(next) {
+			next = k.expires
 		}
 	}
 	for _, f := range c.fresh {

@@ -237,15 +237,17 @@ func TestWinnerWaitsForTheLoserOfItsLink(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
 			c.SetServices(start, []service.Service{web})
-			c.Announced(start, "web", allocation(2, s1, s2), allocation(1, s1, s3)) // s2 is new: nothing is held
-			c.Announced(start, "web", allocation(2, s1, s2), allocation(1, s1, s3)) // said twice
-			if early := c.Committed(start, "web", allocation(2, s1, s2)); early != nil {
+			next := allocation(2, s1, s2)
+			next.Servers, next.Addresses = next.Servers[:2], next.Addresses[:2] // s3 leaves
+			c.Announced(start, "web", next, allocation(1, s1, s3))              // s2 is new: nothing is held
+			c.Announced(start, "web", next, allocation(1, s1, s3))              // said twice
+			if early := c.Committed(start, "web", next); early != nil {
 				t.Errorf("at the commit: %+v, though s3 perhaps takes them, and its word may come now", early)
 			}
 			if early := c.CeasedBy("web", epoch.Epoch{Term: 1, Number: 1}, "s3"); early != nil {
 				t.Errorf("word of another epoch: %+v", early)
 			}
-			if c.CeasedBy("web", e, "stranger"); len(c.begins["web"].ceased) != 0 {
+			if c.CeasedBy("web", e, "stranger"); len(c.coming["web"].ceased) != 0 {
 				t.Error("a name that had nothing to lose is remembered")
 			}
 			after := end(c)

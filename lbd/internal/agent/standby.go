@@ -109,7 +109,11 @@ func (c *Core) reckon(now time.Time) []Action {
 	}
 	c.release(now, before)
 	c.claim(now)
-	return append([]Action{c.apply()}, c.settleIn(now)...)
+	var begun []Action
+	for _, name := range slices.Sorted(maps.Keys(c.begins)) { // who does not serve has ceased
+		begun = append(begun, c.endWaiting(name, func(_ *beginning, loser string) bool { return c.hearing.gone[loser] })...)
+	}
+	return slices.Concat([]Action{c.apply()}, begun, c.settleIn(now))
 }
 
 // goneNow are the members that do not serve. Silence proves that of others only while somebody is heard: who hears nobody is cut

@@ -232,3 +232,29 @@ func TestStandbyKnowsTheDeadOverItsRestart(t *testing.T) {
 		n.within("s1 has come back meanwhile", netSettle, 0)
 	})
 }
+
+// TestLateLoserIsWaitedFor: a server that has prepared, and to which the commit comes late by both ways, has its users until then, and nobody else on its
+// link takes them.
+func TestLateLoserIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	inNetwork(t, hub, func(n *network, d1, d2 store.Buckets) {
+		to := func(server string) {
+			n.apply("policy: equal\nprefixes: [{prefix: 10.0.0.0/8, servers: [" + server + "]}]")
+		}
+		for _, late := range []time.Duration{netSettle, 3 * netSettle, time.Second} {
+			to("s1")
+			n.wait(3 * time.Second)
+			n.wantServed("before", "s1")
+			n.forget()
+			n.hub.(hubMedium).Lose(func(_, to string, k control.Kind) bool { return k == control.KindCommit && to == "s1" })
+			away(n.servers["s1"].bus, true)
+			to("s2")
+			n.wait(late)
+			away(n.servers["s1"].bus, false)
+			n.hub.(hubMedium).Lose(nil)
+			n.wait(3 * time.Second)
+			n.within(late.String(), 10*time.Millisecond, 0)
+		}
+		n.wantServed("in the end", "s2")
+	})
+}

@@ -155,7 +155,7 @@ func TestCheckerReportsChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		down := errors.New("down")
 		s := &script{answers: []error{nil, down, nil, down, down, down, nil}}
-		c := &Checker{config: Config{Interval: time.Second, Timeout: 500 * time.Millisecond, Failures: 3, Successes: 2}, prober: s}
+		c := &Checker{config: Config{Interval: time.Second, Timeout: 500 * time.Millisecond, Failures: 3, Successes: 2}, prober: s, after: time.After}
 		ctx, cancel := context.WithCancel(t.Context())
 		begin := time.Now()
 		var got []string
@@ -179,7 +179,7 @@ func TestCheckerReportsChanges(t *testing.T) {
 
 func TestCheckerTakesAHangForAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &Checker{config: Config{Interval: time.Second, Timeout: 500 * time.Millisecond, Failures: 1, Successes: 1}, prober: &script{deadly: true}}
+		c := &Checker{config: Config{Interval: time.Second, Timeout: 500 * time.Millisecond, Failures: 1, Successes: 1}, prober: &script{deadly: true}, after: time.After}
 		ctx, cancel := context.WithCancel(t.Context())
 		reports := make(chan error, 1)
 		begin := time.Now()
@@ -190,6 +190,61 @@ func TestCheckerTakesAHangForAFailure(t *testing.T) {
 		cancel()
 		synctest.Wait()
 	})
+}
+
+// slow answers after a time.
+type slow time.Duration
+
+func (s slow) Probe(ctx context.Context) error {
+	select {
+	case <-time.After(time.Duration(s)):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// TestOwnPauseIsNotTheApplications: the agent was not run for a while, and finds its time over before it has read the answer.
+func TestOwnPauseIsNotTheApplications(t *testing.T) {
+	late := func(by ...time.Duration) func(time.Duration) <-chan time.Time {
+		n := -1
+		return func(d time.Duration) <-chan time.Time {
+			n++
+			return time.After(d + by[n%len(by)])
+		}
+	}
+	for what, test := range map[string]struct {
+		pauses  func(time.Duration) <-chan time.Time // of the agent, after each part of its patience
+		answers time.Duration
+		healthy bool
+	}{
+		"no pause":                          {late(0), 499 * time.Millisecond, true},
+		"no pause, too late":                {late(0), 501 * time.Millisecond, false},
+		"one pause":                         {late(0, 0, 4*time.Second, 0, 0, 0, 0, 0, 0, 0), 4100 * time.Millisecond, true},
+		"one pause, too late":               {late(0, 0, 4*time.Second, 0, 0, 0, 0, 0, 0, 0), 4501 * time.Millisecond, false},
+		"half of the time, all the time":    {late(50 * time.Millisecond), 999 * time.Millisecond, true},
+		"half of the time, and still later": {late(50 * time.Millisecond), 1001 * time.Millisecond, false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &Checker{config: Config{Interval: time.Second, Timeout: 500 * time.Millisecond, Failures: 1, Successes: 1}, prober: slow(test.answers), after: test.pauses}
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				reports := 0
+				go c.Run(ctx, func(healthy bool, why error) {
+					reports++
+					if healthy != test.healthy || errors.Is(why, context.DeadlineExceeded) == test.healthy {
+						t.Errorf("healthy: %t, %v", healthy, why)
+					}
+				})
+				time.Sleep(30 * time.Second)
+				synctest.Wait()
+				if reports != 1 {
+					t.Errorf("%d reports", reports)
+				}
+			})
+		})
+	}
 }
 
 func TestTypeNoneIsHealthyAtOnce(t *testing.T) {

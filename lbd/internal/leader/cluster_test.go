@@ -34,6 +34,7 @@ type cluster struct {
 	hasKey  func() bool   // nil: always
 	late    time.Duration // keys and the first probe of agents take that long
 	older   bool          // agents know no fixed portions
+	stall   time.Duration // directors are not run for so long after an announcement
 	log     *slog.Logger
 }
 
@@ -129,7 +130,7 @@ func (c *cluster) director(name string) (stop func()) {
 	ctx, cancel := context.WithCancel(c.t.Context())
 	dir := c.t.TempDir()
 	l, err := leader.NewLoop(leader.Config{
-		Name: name, StateDir: dir, Buckets: c.buckets, Announcer: c.channel,
+		Name: name, StateDir: dir, Buckets: c.buckets, Announcer: stalling{c.channel, c.stall},
 		Services: store.WatchServices(ctx, c.buckets.Services, dir+"/services.yaml", c.log), Log: c.log.With("director", name),
 	})
 	if err != nil {

@@ -85,12 +85,18 @@ func (c *Core) Lead(now time.Time, term uint64, until time.Time) []Action {
 // dead for having been silent before.
 func (c *Core) Watching(now time.Time) { c.watching = now }
 
-// Missed tells that nothing was heard for that long, because nobody listened: renewals wait to be heard, and who is heard last
+// Missed tells that nothing was heard for that long, because nobody listened: renewals and answers wait to be heard, and who is heard last
 // of them is not dead.
-func (c *Core) Missed(gap time.Duration) {
+func (c *Core) Missed(now time.Time, gap time.Duration) {
 	for _, p := range c.pools {
 		for _, m := range p.members {
 			m.seen = m.seen.Add(gap)
+		}
+		if p.round != nil {
+			p.round.missed(now, gap)
+		}
+		for _, t := range p.tails {
+			t.deadline = t.deadline.Add(gap)
 		}
 	}
 }

@@ -256,6 +256,36 @@ func TestAgentThatDoesNotPrepareIsTreatedAsDead(t *testing.T) {
 	})
 }
 
+// stalling is an Announcer whose user is not run for a while after each announcement.
+type stalling struct {
+	announce.Announcer
+	stall time.Duration
+}
+
+func (s stalling) Send(m announce.Message) error {
+	err := s.Announcer.Send(m)
+	if _, is := m.(announce.Announce); is {
+		time.Sleep(s.stall)
+	}
+	return err
+}
+
+// TestLateLeaderDoesNotCountItAgainstServers: they have prepared long before the leader comes to read it.
+func TestLateLeaderDoesNotCountItAgainstServers(t *testing.T) {
+	for range 20 { // what a select takes first is by chance
+		synctest.Test(t, func(t *testing.T) {
+			c := newCluster(t)
+			c.stall = 700 * time.Millisecond
+			stop := c.director("d1")
+			c.servers(1, 1, 1)
+			c.wait(10 * time.Second)
+			c.shares("s1", "s2", "s3")
+			c.wantMoves("first allocation")
+			c.end(stop)
+		})
+	}
+}
+
 // TestLostAnnouncementIsRepeated: one message on the way to nobody makes no server dead.
 func TestLostAnnouncementIsRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

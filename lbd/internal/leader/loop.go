@@ -40,6 +40,7 @@ type Loop struct {
 	term     uint64
 	unsure   map[string]bool // services whose state has to be read again
 	turn     chan struct{}
+	turnedAt time.Time
 }
 
 // tickEvery is how precisely time is kept.
@@ -103,45 +104,46 @@ func (l *Loop) Run(ctx context.Context) error {
 		l.core.Channel(time.Now(), l.cfg.Channel.Silence(), l.cfg.Server)
 		defer l.cfg.Channel.Listen(l.mail.Put)()
 	}
+	l.turnedAt = time.Now()
 	for {
-		var actions []Action
+		var turn func() []Action
 		select {
 		case <-ctx.Done():
 			return nil
 		case t := <-tenures:
-			actions = l.tenure(t)
+			turn = func() []Action { return l.tenure(t) }
 		case all, ok := <-services:
 			if !ok {
 				services = nil
 				continue
 			}
-			actions = l.core.SetServices(time.Now(), all)
+			turn = func() []Action { return l.core.SetServices(time.Now(), all) }
 		case e, ok := <-servers:
-			if ok {
-				actions = l.server(e)
-			}
+			turn = func() []Action { return l.server(e, ok) }
 		case e, ok := <-operator:
-			if ok {
-				actions = l.operator(e)
-			}
+			turn = func() []Action { return l.operator(e, ok) }
 		case e, ok := <-allocations:
-			if ok {
-				actions = l.allocation(e)
-			}
+			turn = func() []Action { return l.allocation(e, ok) }
 		case <-l.turn:
+			turn = func() []Action { return nil }
 		case <-l.mail.Ready():
-			actions = l.heard()
+			turn = l.heard
 		case m := <-l.messages:
-			actions = l.core.Message(time.Now(), m)
+			turn = func() []Action { return l.core.Message(time.Now(), m) }
 		case <-tick.C:
-			actions = append(l.reread(ctx), l.core.Tick(time.Now())...)
+			turn = func() []Action { return append(l.reread(ctx), l.core.Tick(time.Now())...) }
 		}
-		began := time.Now()
-		l.carryOut(ctx, actions)
-		if gap := time.Since(began); gap > tickEvery {
-			l.core.Missed(gap) // the bus was slow
-		}
+		l.awake(time.Now())
+		l.carryOut(ctx, turn())
 	}
+}
+
+// awake tells the core where this loop was not run for a while, or the bus was slow: what came meanwhile has yet to be read.
+func (l *Loop) awake(now time.Time) {
+	if late := now.Sub(l.turnedAt) - tickEvery; late > tickEvery/2 {
+		l.core.Missed(now, late)
+	}
+	l.turnedAt = now
 }
 
 // hear takes what agents say. A message too many is lost like one on the way.
@@ -181,7 +183,10 @@ func (l *Loop) tenure(t tenure) []Action {
 	return l.core.Lead(time.Now(), t.term, t.until)
 }
 
-func (l *Loop) server(e bus.Entry) []Action {
+func (l *Loop) server(e bus.Entry, isOpen bool) []Action {
+	if !isOpen {
+		return nil
+	}
 	service, server, ok := strings.Cut(e.Key, ".")
 	switch {
 	case e.Synced:
@@ -200,7 +205,10 @@ func (l *Loop) server(e bus.Entry) []Action {
 	return nil
 }
 
-func (l *Loop) operator(e bus.Entry) []Action {
+func (l *Loop) operator(e bus.Entry, isOpen bool) []Action {
+	if !isOpen {
+		return nil
+	}
 	service, server, ok := strings.Cut(e.Key, ".")
 	if !ok {
 		return nil
@@ -216,7 +224,10 @@ func (l *Loop) operator(e bus.Entry) []Action {
 	return l.core.SetOperator(time.Now(), service, server, o)
 }
 
-func (l *Loop) allocation(e bus.Entry) []Action {
+func (l *Loop) allocation(e bus.Entry, isOpen bool) []Action {
+	if !isOpen {
+		return nil
+	}
 	switch {
 	case e.Synced:
 		return l.core.AllStored(time.Now())

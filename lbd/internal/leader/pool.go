@@ -53,6 +53,21 @@ type round struct {
 	began    time.Time
 	again    time.Time // the announcement is repeated then, once; zero: it was
 	deadline time.Time
+	excused  bool // the leader was late when it was to look
+}
+
+// readAfter is how long a leader that was late takes to read what has come meanwhile.
+const readAfter = 50 * time.Millisecond
+
+// missed gives agents the time in which their leader did not listen, and once in a round the time to read, too.
+func (r *round) missed(now time.Time, gap time.Duration) {
+	if r.phase != preparing {
+		return
+	}
+	r.deadline = r.deadline.Add(gap)
+	if read := now.Add(readAfter); !r.excused && r.deadline.Before(read) {
+		r.deadline, r.excused = read, true
+	}
 }
 
 type phase int

@@ -4,16 +4,20 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/tdpd/internal/bgp"
+	"github.com/manycast/manycast/tdpd/internal/bgp/bfd"
+	"github.com/manycast/manycast/tdpd/internal/bgp/bfd/bfdd"
 	"github.com/manycast/manycast/tdpd/internal/bgp/child"
 	"github.com/manycast/manycast/tdpd/internal/bgp/gobgp"
 	"github.com/manycast/manycast/tdpd/internal/bgppolicy"
 	"github.com/manycast/manycast/tdpd/internal/byhand"
+	"github.com/manycast/manycast/tdpd/internal/config"
 	"github.com/manycast/manycast/tdpd/internal/edge"
 	"github.com/manycast/manycast/tdpd/internal/routing"
 	"github.com/manycast/manycast/tdpd/internal/service"
@@ -54,7 +58,9 @@ func openBGP(o *service.Options, base bgp.Desired) (*edge.Peering, []daemon.Task
 	if err != nil {
 		return nil, nil, err
 	}
+	out, tasks := openBFD(cfg.BGP, log)
 	loop := routing.New(routing.Options{
+		Out:     out,
 		Speaker: client, Base: p.Paths.Into(base), VIPs: cfg.BGP.Announce.VIPs, Announcing: cfg.BGP.Announce.Announcing(), FlowSpec: rules, Log: log,
 		Follow: bgppolicy.FollowConfig{ // the speaker's policies have been there before
 			Import: bgppolicy.Policy{Rules: []bgppolicy.Rule{{}}}, Most: cfg.BGP.Most, Restart: base.Restart.Time, LongLived: base.Restart.LongLived,
@@ -68,12 +74,22 @@ func openBGP(o *service.Options, base bgp.Desired) (*edge.Peering, []daemon.Task
 		}
 		loop.Say(v)
 	}
-	tasks := []daemon.Task{daemon.Func("BGP", loop.Run)} // it is no part of being ready: neighbors may be away
+	tasks = append(tasks, daemon.Func("BGP", loop.Run)) // it is no part of being ready: neighbors may be away
 	if own == nil {
 		return p, append(tasks, daemon.Func("gobgpd", func(ctx context.Context) error { return leave(ctx, client, base, log) })), nil
 	}
 	own.Leave = client.Leave
 	return p, append(tasks, own), nil
+}
+
+// openBFD has FRR's bfdd watch neighbors; nil: none is to be watched.
+func openBFD(cfg config.BGP, log *slog.Logger) (<-chan []netip.Addr, []daemon.Task) {
+	neighbors := cfg.BFD()
+	if len(neighbors) == 0 {
+		return nil, nil
+	}
+	l := bfd.NewLoop(bfdd.New(cfg.BFDD), neighbors, log)
+	return l.Out(), []daemon.Task{daemon.Func("BFD", l.Run)}
 }
 
 // leaveWithin is how long a foreign speaker may take to forget what is ours.

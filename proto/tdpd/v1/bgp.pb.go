@@ -393,6 +393,7 @@ type BGPNeighbor struct {
 	Families        []*BGPFamily           `protobuf:"bytes,10,rep,name=families,proto3" json:"families,omitempty"`
 	UpdatesSent     uint64                 `protobuf:"varint,11,opt,name=updates_sent,json=updatesSent,proto3" json:"updates_sent,omitempty"`
 	UpdatesReceived uint64                 `protobuf:"varint,12,opt,name=updates_received,json=updatesReceived,proto3" json:"updates_received,omitempty"`
+	Down            bool                   `protobuf:"varint,13,opt,name=down,proto3" json:"down,omitempty"` // there is to be no session: BFD has found it gone
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -509,6 +510,13 @@ func (x *BGPNeighbor) GetUpdatesReceived() uint64 {
 		return x.UpdatesReceived
 	}
 	return 0
+}
+
+func (x *BGPNeighbor) GetDown() bool {
+	if x != nil {
+		return x.Down
+	}
+	return false
 }
 
 type BGPFamily struct {
@@ -1051,7 +1059,7 @@ const file_proto_tdpd_v1_bgp_proto_rawDesc = "" +
 	"\arefused\x18\a \x03(\v2+.manycast.tdpd.v1.BGPNeighbors.RefusedEntryR\arefused\x1a:\n" +
 	"\fRefusedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xfa\x02\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\x8e\x03\n" +
 	"\vBGPNeighbor\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x0e\n" +
 	"\x02as\x18\x02 \x01(\rR\x02as\x12\x1b\n" +
@@ -1068,7 +1076,8 @@ const file_proto_tdpd_v1_bgp_proto_rawDesc = "" +
 	"\bfamilies\x18\n" +
 	" \x03(\v2\x1b.manycast.tdpd.v1.BGPFamilyR\bfamilies\x12!\n" +
 	"\fupdates_sent\x18\v \x01(\x04R\vupdatesSent\x12)\n" +
-	"\x10updates_received\x18\f \x01(\x04R\x0fupdatesReceived\"S\n" +
+	"\x10updates_received\x18\f \x01(\x04R\x0fupdatesReceived\x12\x12\n" +
+	"\x04down\x18\r \x01(\bR\x04down\"S\n" +
 	"\tBGPFamily\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06agreed\x18\x02 \x01(\bR\x06agreed\x12\x1a\n" +

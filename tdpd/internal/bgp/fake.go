@@ -18,7 +18,7 @@ type Fake struct {
 	cleared  []netip.Addr
 }
 
-// NewFake returns one whose sessions are all established.
+// NewFake returns one whose sessions are all established, but for those that are to be down.
 func NewFake() *Fake { return &Fake{} }
 
 // Fail has Apply return an error from now on; nil: it works again.
@@ -84,9 +84,12 @@ func (f *Fake) Neighbors(context.Context) (all []NeighborState, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, n := range f.desired.Neighbors {
-		s := NeighborState{Address: n.Address, AS: n.AS, State: Established, Hold: n.Hold}
+		s := NeighborState{Address: n.Address, AS: n.AS, State: Established, Hold: n.Hold, Down: n.Down}
+		if n.Down {
+			s.State = Idle
+		}
 		for _, family := range n.Families {
-			s.Families = append(s.Families, FamilyState{Family: family, Agreed: true})
+			s.Families = append(s.Families, FamilyState{Family: family, Agreed: !n.Down})
 		}
 		all = append(all, s)
 	}

@@ -25,6 +25,8 @@ type Neighbor struct {
 	// Import and Export name policies. Without one nothing is taken (RFC 8212), and all paths of ours are told. FlowSpec rules are never
 	// taken, and paths of other neighbors never told, whatever policies say.
 	Import, Export string
+	// Down: there is to be no session with it for now, and nothing is kept of what it told: BFD has found it gone.
+	Down bool
 }
 
 // Restart is how long forwarding goes on without the speaker.
@@ -60,6 +62,7 @@ type NeighborState struct {
 	Flaps      uint32        // times that it went down soon after it came up
 	Restarting bool          // it is away, its routes are kept (RFC 4724)
 	OverLimit  bool          // it was closed: more than MaxPrefixes
+	Down       bool          // there is to be none
 	Hold       time.Duration // agreed
 	Families   []FamilyState
 	Sent       Messages

@@ -22,6 +22,7 @@ type BGP struct {
 	Listen    []netip.Addr   `toml:"listen"`
 	Port      int            `toml:"port"`
 	API       string         `toml:"api"`
+	BFDD      string         `toml:"bfdd"`
 	VIPs      []netip.Prefix `toml:"vips"`
 	Most      int            `toml:"most"`
 	Restart   time.Duration  `toml:"restart"`
@@ -46,6 +47,7 @@ type BGPNeighbor struct {
 	Hold         time.Duration `toml:"hold"`
 	Keepalive    time.Duration `toml:"keepalive"`
 	ConnectRetry time.Duration `toml:"connect_retry"`
+	BFD          *BGPBFD       `toml:"bfd"` // nil: none
 	Families     []bgp.Family  `toml:"families"`
 	MaxPrefixes  uint32        `toml:"max_prefixes"`
 	Import       string        `toml:"import"`
@@ -215,6 +217,7 @@ func (c Config) checkBGP(bad func(string, ...any)) {
 	if b.LongLived > 0 && b.Restart == 0 {
 		bad("bgp.long_lived without restart: long-lived graceful restart goes on from graceful restart (RFC 9494)")
 	}
+	b.checkBFD(bad)
 	b.Announce.check(bad)
 	b.FlowSpec.check(bad)
 	for i, p := range b.Policies {
@@ -274,6 +277,7 @@ func (n BGPNeighbor) check(b BGP, bad func(string, ...any)) {
 	if n.ConnectRetry < time.Second || n.ConnectRetry > time.Hour || n.ConnectRetry%time.Second != 0 {
 		own("connect_retry is %v: want whole seconds, 1s to 1h", n.ConnectRetry)
 	}
+	n.checkBFD(own)
 	for i, f := range n.Families {
 		if slices.Contains(n.Families[:i], f) {
 			own("families: %v is there twice", f)

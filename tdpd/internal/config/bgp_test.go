@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/tdpd/internal/bgp"
+	"github.com/manycast/manycast/tdpd/internal/bgp/bfd"
 )
 
 const least = "router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n"
@@ -56,12 +57,21 @@ func TestReferenceBGP(t *testing.T) {
 	if !reflect.DeepEqual(d, want) {
 		t.Errorf("%+v\nwant\n%+v", d, want)
 	}
-	short := strings.NewReplacer("port = 179\nlocal", "local", "hops = 1", "", "hold = \"9s\"", "", "keepalive = \"3s\"", "", "connect_retry = \"5s\"", "", "families = [\"ipv4-unicast\"] #", "#").Replace(rest)
+	watched := []bfd.Neighbor{{Hold: 9 * time.Second, Session: bfd.Session{
+		Peer: d.Neighbors[0].Address, Local: d.Neighbors[0].Local, Transmit: 300 * time.Millisecond, Receive: 300 * time.Millisecond, Multiplier: 3,
+	}}}
+	if got := c.BGP.BFD(); !reflect.DeepEqual(got, watched) || c.BGP.BFDD != Default().BGP.BFDD {
+		t.Errorf("%+v by %s, want %+v", got, c.BGP.BFDD, watched)
+	}
+	short := strings.NewReplacer("bfd = { transmit = \"300ms\", receive = \"300ms\", multiplier = 3 }", "bfd = {}", "port = 179\nlocal", "local", "hops = 1", "", "hold = \"9s\"", "", "keepalive = \"3s\"", "", "connect_retry = \"5s\"", "", "families = [\"ipv4-unicast\"] #", "#").Replace(rest)
 	if c, err = load(t, least+"[bgp]"+short); err != nil {
 		t.Fatal(err)
 	}
 	if d, err = c.Desired(); err != nil || !reflect.DeepEqual(d.Neighbors[0].Families, want.Neighbors[0].Families) || d.Neighbors[0].Hold != want.Neighbors[0].Hold {
 		t.Errorf("defaults: %+v, %v", d.Neighbors, err)
+	}
+	if got := c.BGP.BFD(); !reflect.DeepEqual(got, watched) {
+		t.Errorf("defaults: %+v", got)
 	}
 }
 
@@ -73,38 +83,44 @@ func TestBadBGP(t *testing.T) {
 		return "[bgp]\nas = 1\n[[bgp.policies]]\nname = \"p\"\nrules = [" + rule + "]\n"
 	}
 	for text, want := range map[string]string{
-		"[bgp]\napi = \"a:1\"":                                            "which AS is this router in",
-		"[bgp]\nas = 1\napi = \"here\"":                                   "want host:port",
-		"[bgp]\nas = 1\nas4 = true":                                       "unknown key bgp.as4",
-		"[bgp]\nas = 4294967296":                                          "out of range",
-		"[bgp]\nas = 1\nrestart = \"4096s\"":                              "bgp.restart is 1h8m16s",
-		"[bgp]\nas = 1\nrestart = \"1500ms\"":                             "whole seconds",
-		"[bgp]\nas = 1\nrestart = \"0s\"\nlong_lived = \"1h\"":            "long_lived without restart",
-		"[bgp]\nas = 1\nport = 65536":                                     "bgp.port",
-		"[bgp]\nas = 1\nmost = 0":                                         "bgp.most",
-		"[bgp]\nas = 1\nrouter_id = \"::1\"":                              "bgp.router_id",
-		"[bgp]\nas = 1\nvips = [\"10.0.0.1/8\"]":                          "bgp.vips",
-		"[bgp]\nas = 1\n[[bgp.neighbors]]\naddress = \"10.0.0.2\"":        "which AS is it in",
-		"[bgp]\nas = 1\n[[bgp.neighbors]]\naddress = \"fe80::1\"\nas = 1": "no link-local",
-		neighbor("[[bgp.neighbors]]\naddress = \"10.0.0.2\"\nas = 3"):     "10.0.0.2 is there twice",
-		neighbor("hold = \"2s\""):                                         "hold is 2s",
-		neighbor("hold = \"9s\"\nkeepalive = \"4s\""):                     "a third of hold",
-		neighbor("connect_retry = \"500ms\""):                             "connect_retry",
-		neighbor("hops = 256"):                                            "hops is 256",
-		neighbor("local = \"2001:db8::1\""):                               "of the same family",
-		neighbor("families = [\"ipv4\"]"):                                 "address family",
-		neighbor("families = [\"ipv4-unicast\", \"ipv4-unicast\"]"):       "twice",
-		neighbor("import = \"none\""):                                     "no policy \"none\"",
-		neighbor("max_prefixes = -1"):                                     "out of range",
-		policy("{ prefixes = [\"10.0.0.0/8 ge\"] }"):                      "want 10.0.0.0/8",
-		policy("{ prefixes = [\"10.0.0.0/8 le 7\"] }"):                    "bgp policy p",
-		policy("{ prefixes = [\"10.0.0.0/8 gt 9\"] }"):                    "want 10.0.0.0/8",
-		policy("{ prefixes = [\"\"] }"):                                   "one is empty",
-		policy("{ prepend = 32 }"):                                        "prepend 32",
-		policy("{ local_pref = 0 }"):                                      "at least 1",
-		policy("{ deny = true, med = 1 }"):                                "changes nothing",
-		policy("{ communities = [\"65536:1\"] }"):                         "community",
-		"[bgp]\nas = 1\n[[bgp.policies]]":                                 "want each once",
+		"[bgp]\napi = \"a:1\"":                                                                     "which AS is this router in",
+		"[bgp]\nas = 1\napi = \"here\"":                                                            "want host:port",
+		"[bgp]\nas = 1\nas4 = true":                                                                "unknown key bgp.as4",
+		"[bgp]\nas = 4294967296":                                                                   "out of range",
+		"[bgp]\nas = 1\nrestart = \"4096s\"":                                                       "bgp.restart is 1h8m16s",
+		"[bgp]\nas = 1\nrestart = \"1500ms\"":                                                      "whole seconds",
+		"[bgp]\nas = 1\nrestart = \"0s\"\nlong_lived = \"1h\"":                                     "long_lived without restart",
+		"[bgp]\nas = 1\nport = 65536":                                                              "bgp.port",
+		"[bgp]\nas = 1\nmost = 0":                                                                  "bgp.most",
+		"[bgp]\nas = 1\nrouter_id = \"::1\"":                                                       "bgp.router_id",
+		"[bgp]\nas = 1\nvips = [\"10.0.0.1/8\"]":                                                   "bgp.vips",
+		"[bgp]\nas = 1\n[[bgp.neighbors]]\naddress = \"10.0.0.2\"":                                 "which AS is it in",
+		"[bgp]\nas = 1\n[[bgp.neighbors]]\naddress = \"fe80::1\"\nas = 1":                          "no link-local",
+		neighbor("[[bgp.neighbors]]\naddress = \"10.0.0.2\"\nas = 3"):                              "10.0.0.2 is there twice",
+		neighbor("hold = \"2s\""):                                                                  "hold is 2s",
+		neighbor("hold = \"9s\"\nkeepalive = \"4s\""):                                              "a third of hold",
+		neighbor("connect_retry = \"500ms\""):                                                      "connect_retry",
+		neighbor("hops = 256"):                                                                     "hops is 256",
+		neighbor("local = \"2001:db8::1\""):                                                        "of the same family",
+		neighbor("families = [\"ipv4\"]"):                                                          "address family",
+		neighbor("families = [\"ipv4-unicast\", \"ipv4-unicast\"]"):                                "twice",
+		neighbor("import = \"none\""):                                                              "no policy \"none\"",
+		neighbor("max_prefixes = -1"):                                                              "out of range",
+		policy("{ prefixes = [\"10.0.0.0/8 ge\"] }"):                                               "want 10.0.0.0/8",
+		policy("{ prefixes = [\"10.0.0.0/8 le 7\"] }"):                                             "bgp policy p",
+		policy("{ prefixes = [\"10.0.0.0/8 gt 9\"] }"):                                             "want 10.0.0.0/8",
+		policy("{ prefixes = [\"\"] }"):                                                            "one is empty",
+		policy("{ prepend = 32 }"):                                                                 "prepend 32",
+		policy("{ local_pref = 0 }"):                                                               "at least 1",
+		policy("{ deny = true, med = 1 }"):                                                         "changes nothing",
+		policy("{ communities = [\"65536:1\"] }"):                                                  "community",
+		neighbor("bfd = { transmit = \"9ms\" }"):                                                   "bfd.transmit is 9ms",
+		neighbor("bfd = { receive = \"61s\" }\nhold = \"999s\""):                                   "bfd.receive is 1m1s",
+		neighbor("bfd = { multiplier = 1 }"):                                                       "bfd.multiplier is 1",
+		neighbor("bfd = { receive = \"3s\" }"):                                                     "want less than hold",
+		neighbor("bfd = {}\nhops = 2"):                                                             "say local",
+		"[bgp]\nas = 1\nbfdd = \"x\"\n[[bgp.neighbors]]\naddress = \"10.0.0.2\"\nas = 2\nbfd = {}": "bgp.bfdd",
+		"[bgp]\nas = 1\n[[bgp.policies]]":                                                          "want each once",
 	} {
 		if _, err := load(t, least+text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)

@@ -233,7 +233,7 @@ func Default() Config {
 			Tables: TablesAuto, BPFFS: "/sys/fs/bpf/manycast/tdpd",
 			Users: UsersAuto, Mark: 0x5400_0000, MarkMask: 0xff00_0fff, Table: 77000, Priority: 7700,
 		},
-		BGP: BGP{Port: 179, Most: 100_000, Restart: 2 * time.Minute, Deferral: 10 * time.Second, Announce: defaultAnnounce()},
+		BGP: BGP{Port: 179, BFDD: bfdd, Most: 100_000, Restart: 2 * time.Minute, Deferral: 10 * time.Second, Announce: defaultAnnounce()},
 		Restart: Restart{
 			Reconnect: 2 * time.Minute, Recovery: 2 * time.Minute, Helper: true, MaxReconnect: 2 * time.Minute, MaxRecovery: 2 * time.Minute,
 		},

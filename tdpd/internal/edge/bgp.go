@@ -116,7 +116,7 @@ func (p *Peering) neighbors(ctx context.Context) (*tdpdv1.BGPAnswer, error) {
 
 func neighborMessage(now time.Time, n bgp.NeighborState) *tdpdv1.BGPNeighbor {
 	m := &tdpdv1.BGPNeighbor{
-		Address: n.Address.String(), As: n.AS, State: string(n.State), SinceMs: -1, Flaps: n.Flaps, Restarting: n.Restarting, OverLimit: n.OverLimit,
+		Address: n.Address.String(), As: n.AS, State: string(n.State), SinceMs: -1, Flaps: n.Flaps, Restarting: n.Restarting, OverLimit: n.OverLimit, Down: n.Down,
 		HoldMs: n.Hold.Milliseconds(), UpdatesSent: n.Sent.Updates, UpdatesReceived: n.Received.Updates,
 	}
 	if n.RouterID.IsValid() {

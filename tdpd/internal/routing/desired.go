@@ -49,6 +49,10 @@ func (l *Loop) push() {
 
 func (l *Loop) desired() bgp.Desired {
 	d := l.Base
+	d.Neighbors = slices.Clone(d.Neighbors)
+	for i, n := range d.Neighbors {
+		d.Neighbors[i].Down = slices.Contains(l.out, n.Address)
+	}
 	d.VIPs = slices.Concat(d.VIPs, l.vips)
 	d.Unicast = slices.Concat(d.Unicast, l.announcing.Paths())
 	d.Labelled = slices.Concat(d.Labelled, l.announcing.Hosts())

@@ -35,7 +35,9 @@ type Options struct {
 	// FlowSpec makes rules of the users of VIPs that are announced. Most 0: there are none.
 	FlowSpec flowspec.Config
 	Follow   bgppolicy.FollowConfig
-	Log      *slog.Logger
+	// Out are the neighbors that BFD finds gone, whenever they are others. nil: nobody looks.
+	Out <-chan []netip.Addr
+	Log *slog.Logger
 }
 
 // Loop is a daemon's task. It owns what is announced, the rules, and what was learned.
@@ -56,6 +58,7 @@ type Loop struct {
 	follow     *bgppolicy.Follow
 	waiting    bgppolicy.Changes // for tdpd's loop to take
 	up         map[netip.Addr]bool
+	out        []netip.Addr      // neighbors that BFD finds gone
 	refused    map[string]uint64 // paths that the speaker's own checks did not take, by why
 
 	applier    applier
@@ -149,6 +152,8 @@ func (l *Loop) Run(ctx context.Context) error {
 			l.heard(time.Now(), some)
 		case out <- l.waiting:
 			l.waiting = bgppolicy.Changes{}
+		case l.out = <-l.Out:
+			l.changed = true
 		case r := <-l.applier.results:
 			l.applied(time.Now(), r)
 		case f := <-l.asks:

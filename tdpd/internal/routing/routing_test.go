@@ -217,6 +217,36 @@ func TestASpeakerThatFailsIsAskedAgain(t *testing.T) {
 	})
 }
 
+// TestNeighborsThatBFDFindsGone: they are to be down, and only they, until BFD finds them again.
+func TestNeighborsThatBFDFindsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, out := bgp.NewFake(), make(chan []netip.Addr)
+		base := bgp.Desired{Neighbors: []bgp.Neighbor{{Address: neighbor}, {Address: s1}}}
+		l := New(Options{Speaker: f, Base: base, Announcing: announcing.Config{Patience: time.Second}, Out: out, Log: slog.New(slog.DiscardHandler)})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- l.Run(ctx) }()
+		defer func() { cancel(); <-ended }()
+		for _, want := range [][]netip.Addr{nil, {s1}, {neighbor, s1}, nil} {
+			out <- want
+			synctest.Wait()
+			var down []netip.Addr
+			d, _ := f.Desired()
+			for _, n := range d.Neighbors {
+				if n.Down {
+					down = append(down, n.Address)
+				}
+			}
+			if !slices.Equal(down, want) {
+				t.Errorf("down are %v, want %v", down, want)
+			}
+		}
+		if base.Neighbors[0].Down || base.Neighbors[1].Down {
+			t.Error("the configuration was changed")
+		}
+	})
+}
+
 func learned(prefix string) bgp.Event {
 	return bgp.Event{Learned: &bgp.Learned{Unicast: &bgp.Path{Prefix: netip.MustParsePrefix(prefix), From: neighbor, Attributes: bgp.Attributes{NextHop: neighbor}}}}
 }

@@ -22,6 +22,7 @@ type neighborRow struct {
 	Flaps      uint32      `json:"flaps"`
 	Restarting bool        `json:"restarting"`
 	OverLimit  bool        `json:"over_limit"`
+	Down       bool        `json:"down"`
 	HoldMS     int64       `json:"hold_ms"`
 	Families   []familyRow `json:"families"`
 	Sent       uint64      `json:"updates_sent"`
@@ -63,7 +64,7 @@ func newNeighbors(o *options) *cobra.Command {
 func neighborOf(router string, n *tdpdv1.BGPNeighbor) neighborRow {
 	r := neighborRow{
 		Router: router, Neighbor: n.GetAddress(), AS: n.GetAs(), RouterID: n.GetRouterId(), State: n.GetState(), SinceMS: n.GetSinceMs(), Flaps: n.GetFlaps(), Restarting: n.GetRestarting(),
-		OverLimit: n.GetOverLimit(), HoldMS: n.GetHoldMs(), Families: []familyRow{}, Sent: n.GetUpdatesSent(), Received: n.GetUpdatesReceived(),
+		OverLimit: n.GetOverLimit(), Down: n.GetDown(), HoldMS: n.GetHoldMs(), Families: []familyRow{}, Sent: n.GetUpdatesSent(), Received: n.GetUpdatesReceived(),
 	}
 	for _, f := range n.GetFamilies() {
 		r.Families = append(r.Families, familyRow{f.GetName(), f.GetAgreed(), f.GetReceived()})
@@ -81,6 +82,9 @@ func neighborTable(rows []neighborRow) cmdutil.Table {
 		}
 		if r.OverLimit {
 			notes = append(notes, "closed: more than max_prefixes")
+		}
+		if r.Down {
+			notes = append(notes, "out: BFD has found it gone")
 		}
 		if r.Flaps > 0 {
 			notes = append(notes, fmt.Sprintf("%d flaps", r.Flaps))

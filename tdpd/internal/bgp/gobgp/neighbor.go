@@ -22,6 +22,7 @@ func encodeNeighbor(n neighborAs, restarted bool) *api.Peer {
 	p := &api.Peer{
 		Conf: &api.PeerConf{
 			NeighborAddress: n.Address.String(), PeerAsn: n.AS, LocalAsn: n.as, Type: api.PeerType_EXTERNAL, AuthPassword: n.Password, Description: mark,
+			AdminDown: n.Down,
 		},
 		Timers: &api.Timers{Config: &api.TimersConfig{
 			ConnectRetry: seconds(n.ConnectRetry), HoldTime: seconds(n.Hold), KeepaliveInterval: seconds(n.Keepalive), IdleHoldTimeAfterReset: 1,
@@ -95,6 +96,7 @@ func decodeNeighbor(p *api.Peer) bgp.NeighborState {
 	n := bgp.NeighborState{
 		AS: st.GetPeerAsn(), State: cmp.Or(sessionStates[st.GetSessionState()], bgp.Idle), Flaps: st.GetFlops(),
 		Restarting: p.GetGracefulRestart().GetPeerRestarting(), OverLimit: st.GetAdminState() == api.PeerState_PFX_CT,
+		Down: st.GetAdminState() == api.PeerState_DOWN,
 		Hold: time.Duration(min(timers.GetNegotiatedHoldTime(), 65535)) * time.Second,
 		Sent: decodeMessages(st.GetMessages().GetSent()), Received: decodeMessages(st.GetMessages().GetReceived()),
 	}

@@ -31,6 +31,7 @@ type frrConfig struct {
 	v6       []string // likewise, of a second session, by IPv6; nil: there is none
 	families string   // address families, whole
 	more     string   // outside
+	bfdd     string   // configuration of bfdd; empty: there is none
 }
 
 func (c frrConfig) text() string {
@@ -77,6 +78,9 @@ func (r *rig) frr(c frrConfig) *frr {
 	own(r.t, f.dir)
 	r.t.Cleanup(func() { os.RemoveAll(f.dir) })
 	f.start("zebra", "log stdout\n")
+	if c.bfdd != "" {
+		f.start("bfdd", c.bfdd)
+	}
 	f.bgpd = f.start("bgpd", c.text())
 	return f
 }
@@ -105,7 +109,7 @@ func (f *frr) start(daemon, config string) *testnet.Process {
 	if err := os.WriteFile(path, []byte(config), 0o644); err != nil {
 		f.r.t.Fatal(err)
 	}
-	listens := filepath.Join(f.dir, map[string]string{"zebra": "zserv.api", "bgpd": "bgpd.vty"}[daemon])
+	listens := filepath.Join(f.dir, map[string]string{"zebra": "zserv.api", "bgpd": "bgpd.vty", "bfdd": "bfdd.vty"}[daemon])
 	_ = os.Remove(listens)
 	p := f.node.Start(filepath.Join(frrDir, daemon), "-N", f.node.Name(), "-f", path, "-i", filepath.Join(f.dir, daemon+".pid"), "--vty_socket", f.dir)
 	f.r.eventually(func() bool { _, err := os.Stat(listens); return err == nil || p.Ended() }, daemon, " listens")
@@ -118,7 +122,13 @@ func (f *frr) start(daemon, config string) *testnet.Process {
 // vty has bgpd execute commands, and returns the answers.
 func (f *frr) vty(commands ...string) string {
 	f.r.t.Helper()
-	argv := []string{"vtysh", "--vty_socket", f.dir, "-d", "bgpd"}
+	return f.daemon("bgpd", commands...)
+}
+
+// daemon is vty of any daemon.
+func (f *frr) daemon(name string, commands ...string) string {
+	f.r.t.Helper()
+	argv := []string{"vtysh", "--vty_socket", f.dir, "-d", name}
 	for _, c := range commands {
 		argv = append(argv, "-c", c)
 	}

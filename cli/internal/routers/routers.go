@@ -34,6 +34,9 @@ type Way interface {
 	Close()
 }
 
+// ErrNone says that there is no router.
+var ErrNone = errors.New("no label switching router is on the bus: set bus.urls in tdpd.toml, or ask the tdpd of this machine with --socket")
+
 func askStatus() *tdpdv1.Request { return &tdpdv1.Request{About: &tdpdv1.Request_Status{}} }
 
 // Open finds the way to the routers: the bus, or the status socket that is named. The caller closes it.
@@ -74,7 +77,7 @@ func (w busWay) One(ctx context.Context, router string, r *tdpdv1.Request) (*tdp
 	answer := &tdpdv1.Answer{}
 	err := w.c.Request(ctx, bus.Of("tdpd.ask", router), r, answer)
 	if errors.Is(err, bus.ErrNotFound) {
-		return nil, fmt.Errorf("router %s is not on the bus: leave the name out to see who is", router)
+		return nil, fmt.Errorf("router %s is not on the bus: manycast tag neighbors shows who is", router)
 	}
 	return answer, err
 }
@@ -93,7 +96,7 @@ func (w busWay) All(ctx context.Context) ([]*tdpdv1.Answer, error) {
 		all = append(all, answer)
 	})
 	if errors.Is(err, bus.ErrNotFound) || err == nil && len(all) == 0 && failed == nil {
-		return nil, errors.New("no label switching router is on the bus: set bus.urls in tdpd.toml, or ask the tdpd of this machine with --socket")
+		return nil, ErrNone
 	}
 	slices.SortFunc(all, func(a, b *tdpdv1.Answer) int { return strings.Compare(a.GetRouter(), b.GetRouter()) })
 	return all, errors.Join(err, failed)

@@ -2532,6 +2532,8 @@ type Announced struct {
 	Drained       bool                   `protobuf:"varint,5,opt,name=drained,proto3" json:"drained,omitempty"`                // by the operator
 	Forced        bool                   `protobuf:"varint,6,opt,name=forced,proto3" json:"forced,omitempty"`                  // the phase before was not waited for to the end: neighbors were not told in time
 	Vips          []*AnnouncedVIP        `protobuf:"bytes,7,rep,name=vips,proto3" json:"vips,omitempty"`                       // by address
+	Server        bool                   `protobuf:"varint,8,opt,name=server,proto3" json:"server,omitempty"`                  // it is a server's host: what comes and goes are its host routes, with their labels
+	Hosts         []string               `protobuf:"bytes,9,rep,name=hosts,proto3" json:"hosts,omitempty"`                     // addresses of those; of a server's host alone
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2611,6 +2613,20 @@ func (x *Announced) GetForced() bool {
 func (x *Announced) GetVips() []*AnnouncedVIP {
 	if x != nil {
 		return x.Vips
+	}
+	return nil
+}
+
+func (x *Announced) GetServer() bool {
+	if x != nil {
+		return x.Server
+	}
+	return false
+}
+
+func (x *Announced) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
 	}
 	return nil
 }
@@ -2924,7 +2940,7 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\x0fAnnounceRequest\x12\x16\n" +
 	"\x05drain\x18\x01 \x01(\bH\x00R\x05drain\x12\x14\n" +
 	"\x04back\x18\x02 \x01(\bH\x00R\x04backB\b\n" +
-	"\x06change\"\xd1\x01\n" +
+	"\x06change\"\xff\x01\n" +
 	"\tAnnounced\x12\x14\n" +
 	"\x05phase\x18\x01 \x01(\tR\x05phase\x12\x19\n" +
 	"\bphase_ms\x18\x02 \x01(\x03R\aphaseMs\x12\x14\n" +
@@ -2932,7 +2948,9 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\aleft_ms\x18\x04 \x01(\x03R\x06leftMs\x12\x18\n" +
 	"\adrained\x18\x05 \x01(\bR\adrained\x12\x16\n" +
 	"\x06forced\x18\x06 \x01(\bR\x06forced\x122\n" +
-	"\x04vips\x18\a \x03(\v2\x1e.manycast.tdpd.v1.AnnouncedVIPR\x04vips\"\x8f\x01\n" +
+	"\x04vips\x18\a \x03(\v2\x1e.manycast.tdpd.v1.AnnouncedVIPR\x04vips\x12\x16\n" +
+	"\x06server\x18\b \x01(\bR\x06server\x12\x14\n" +
+	"\x05hosts\x18\t \x03(\tR\x05hosts\"\x8f\x01\n" +
 	"\fAnnouncedVIP\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1c\n" +
 	"\tannounced\x18\x02 \x01(\bR\tannounced\x12\x14\n" +

@@ -17,7 +17,8 @@ import (
 
 // Config is how paths come and go.
 type Config struct {
-	// Server says that this is a server's host, which announces no VIP, whatever services say: its users would come by no director.
+	// Server says that this is a server's host, which announces no VIP, whatever services say: its users would come by no director. Its host routes come
+	// and go as VIPs do.
 	Server bool
 	// Covers are announced while a VIP inside one of them is.
 	Covers []netip.Prefix
@@ -153,10 +154,17 @@ func (a *Announcing) Paths() []bgp.Path { return a.paths }
 
 // Hosts are servers' host routes with labels, as they are to be announced now.
 func (a *Announcing) Hosts() []bgp.LabelledPath {
-	if a.phase == Out {
+	switch {
+	case a.phase == Out || a.config.Server && a.phase == Withdrawn:
 		return nil
+	case !a.config.Server || a.phase == In:
+		return a.hosts
 	}
-	return a.hosts
+	out := slices.Clone(a.hosts)
+	for i, h := range out {
+		out[i].Path = a.soft(h.Path)
+	}
+	return out
 }
 
 // Version numbers what is to be announced; it is for Told.
@@ -199,8 +207,10 @@ func (a *Announcing) SetHosts(now time.Time, hosts []bgp.LabelledPath) bool {
 	if slices.EqualFunc(a.hosts, hosts, sameHost) {
 		return false
 	}
+	began := len(a.hosts) == 0
 	a.hosts = hosts
 	a.version++
+	a.waitAnew(now, a.config.Server && began)
 	return true
 }
 
@@ -224,9 +234,6 @@ func (a *Announcing) Return(now time.Time) bool {
 
 func (a *Announcing) turn(now time.Time, p Phase) bool {
 	before := a.version
-	if a.phase == Out && len(a.hosts) > 0 {
-		a.version++
-	}
 	a.enter(now, p)
 	a.settle(now)
 	return a.version != before

@@ -58,15 +58,17 @@ func (r *rig) pass(d time.Duration) {
 func (r *rig) want(want string) {
 	r.t.Helper()
 	words := []string{r.a.phase.String()}
-	for _, p := range r.a.Paths() {
-		word := p.Prefix.String()
+	mark := func(p bgp.Path) string {
 		if p.Prepend > 0 || p.MED != nil || len(p.Communities) > 0 {
-			word += "+"
+			return "+"
 		}
-		words = append(words, word)
+		return ""
+	}
+	for _, p := range r.a.Paths() {
+		words = append(words, p.Prefix.String()+mark(p))
 	}
 	for _, h := range r.a.Hosts() {
-		words = append(words, fmt.Sprintf("%v@%d", h.Prefix, h.Label))
+		words = append(words, fmt.Sprintf("%v@%d%s", h.Prefix, h.Label, mark(h.Path)))
 	}
 	if got := strings.Join(words, " "); got != want {
 		r.t.Fatalf("at %v: %s\nwant %s", r.now.Sub(start), got, want)
@@ -242,13 +244,40 @@ func TestServersAnnounceNoVIP(t *testing.T) {
 	c := config()
 	c.Server = true
 	r := newRig(t, c)
+	r.a.Speaks(true)
 	r.services(Reached, web)
-	r.a.SetHosts(r.now, []bgp.LabelledPath{host})
-	r.want("entering 10.0.0.5/32@1005")
-	r.a.Drain(r.now)
 	r.told()
-	r.pass(2 * time.Second)
+	r.pass(time.Hour)
+	if p := r.a.Progress(r.now); p.Waits != ForHost || !p.Server || len(p.Hosts) != 0 {
+		t.Errorf("progress %+v", p)
+	}
+	r.want("entering")
+	r.a.SetHosts(r.now, []bgp.LabelledPath{host})
+	r.want("entering 10.0.0.5/32@1005+")
+	r.pass(c.Settle)
+	r.want("entering 10.0.0.5/32@1005+") // nobody was told
+	r.told()
+	r.pass(c.Settle)
+	r.want("in 10.0.0.5/32@1005")
+	r.a.Drain(r.now)
+	r.want("leaving 10.0.0.5/32@1005+")
+	r.told()
+	r.pass(c.Settle - 1)
+	r.want("leaving 10.0.0.5/32@1005+")
+	r.pass(1)
+	r.want("withdrawn")
+	if p := r.a.Progress(r.now); p.Waits != ForTelling || len(p.Hosts) != 1 || p.Hosts[0] != host.Prefix {
+		t.Errorf("progress %+v", p)
+	}
+	r.told()
+	r.pass(c.Settle)
 	r.want("out")
+	r.a.Return(r.now)
+	r.want("entering 10.0.0.5/32@1005+")
+	r.pass(c.Patience)
+	r.want("in 10.0.0.5/32@1005")
+	r.a.SetHosts(r.now, nil)
+	r.want("in")
 }
 
 func TestCheck(t *testing.T) {

@@ -13,12 +13,13 @@ type Wait uint8
 const (
 	ForNothing  Wait = iota
 	ForService       // that is reached
+	ForHost          // route of a server here
 	ForSpeaker       // with sessions
 	ForTelling       // neighbors to be told
 	ForSettling      // them, and those behind them, to converge
 )
 
-var waitNames = [...]string{"nothing", "a service that is reached", "a speaker with sessions", "neighbors to be told", "neighbors to converge"}
+var waitNames = [...]string{"nothing", "a service that is reached", "a server of this host with a label", "a speaker with sessions", "neighbors to be told", "neighbors to converge"}
 
 // String says it in words.
 func (w Wait) String() string {
@@ -37,6 +38,9 @@ type Progress struct {
 	Drained bool      // by the operator
 	Forced  bool      // the phase before did not wait for all neighbors: patience was over
 	VIPs    []VIP     // by address
+	Server  bool      // as in Config
+	// Hosts are servers' host routes, whether they are announced or not.
+	Hosts []netip.Prefix
 }
 
 // VIP is one that services have.
@@ -50,10 +54,15 @@ type VIP struct {
 
 // Progress says how far it is.
 func (a *Announcing) Progress(now time.Time) Progress {
-	p := Progress{Phase: a.phase, Since: a.step.begun, Drained: a.drained, Forced: a.step.forced}
+	p := Progress{Phase: a.phase, Since: a.step.begun, Drained: a.drained, Forced: a.step.forced, Server: a.config.Server}
+	for _, h := range a.hosts {
+		p.Hosts = append(p.Hosts, h.Prefix)
+	}
 	switch {
-	case a.phase == Entering && len(a.paths) == 0:
-		p.Waits = ForService
+	case a.phase == Entering && !a.hasSome():
+		if p.Waits = ForService; p.Server {
+			p.Waits = ForHost
+		}
 	case !a.waits():
 	case !a.step.told.IsZero():
 		p.Waits = ForSettling

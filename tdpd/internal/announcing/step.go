@@ -10,8 +10,9 @@ import (
 
 // enter begins a phase.
 func (a *Announcing) enter(now time.Time, p Phase) {
+	hosts := a.Hosts()
 	a.phase, a.step = p, step{begun: now}
-	if a.renew(now); p == Out && len(a.hosts) > 0 {
+	if a.renew(now); !slices.EqualFunc(hosts, a.Hosts(), sameHost) {
 		a.version++
 	}
 	a.step.version = a.version
@@ -35,7 +36,7 @@ func (a *Announcing) settle(now time.Time) bool {
 func (a *Announcing) waits() bool {
 	switch a.phase {
 	case Entering:
-		return len(a.paths) > 0
+		return a.hasSome()
 	case Leaving, Withdrawn:
 		return true
 	}
@@ -47,7 +48,7 @@ func (a *Announcing) waits() bool {
 func (a *Announcing) due() time.Time {
 	s := a.step
 	switch {
-	case a.phase != Withdrawn && (len(a.paths) == 0 || a.config.Soft.isNone()):
+	case a.phase != Withdrawn && (!a.hasSome() || a.config.Soft.isNone()):
 		return s.begun
 	case s.told.IsZero():
 		return s.begun.Add(a.config.Patience)
@@ -69,9 +70,22 @@ func (a *Announcing) renew(now time.Time) {
 	began := len(a.paths) == 0
 	a.paths = paths
 	a.version++
-	if a.phase == Entering && began { // what is waited for begins now
+	a.waitAnew(now, began)
+}
+
+// waitAnew begins to wait when there is something to come in with.
+func (a *Announcing) waitAnew(now time.Time, began bool) {
+	if a.phase == Entering && began {
 		a.step = step{version: a.version, begun: now}
 	}
+}
+
+// hasSome says whether there is something that comes and goes.
+func (a *Announcing) hasSome() bool {
+	if a.config.Server {
+		return len(a.hosts) > 0
+	}
+	return len(a.paths) > 0
 }
 
 // samePath compares what paths of ours say.
@@ -104,10 +118,14 @@ func (a *Announcing) wanted(now time.Time) (out []bgp.Path) {
 }
 
 func (a *Announcing) path(p netip.Prefix) bgp.Path {
-	out := bgp.Path{Prefix: p}
 	if a.phase == In {
-		return out
+		return bgp.Path{Prefix: p}
 	}
+	return a.soft(bgp.Path{Prefix: p})
+}
+
+// soft is a path that nobody prefers.
+func (a *Announcing) soft(out bgp.Path) bgp.Path {
 	out.Prepend, out.MED = a.config.Soft.Prepend, a.config.Soft.MED
 	out.Communities = slices.Sorted(slices.Values(a.config.Soft.Communities))
 	return out

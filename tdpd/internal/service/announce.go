@@ -45,6 +45,12 @@ func announced(now time.Time, p announcing.Progress) *tdpdv1.Announced {
 	if !p.Until.IsZero() {
 		out.LeftMs = max(p.Until.Sub(now).Milliseconds(), 0)
 	}
+	if p.Server {
+		out.Server = true
+		for _, h := range p.Hosts {
+			out.Hosts = append(out.Hosts, h.Addr().String())
+		}
+	}
 	for _, v := range p.VIPs {
 		one := &tdpdv1.AnnouncedVIP{Address: v.Address.String(), Announced: v.Announced, Reach: v.Reach.String(), Flaps: uint64(v.Flaps)}
 		if !v.Damped.IsZero() {

@@ -102,9 +102,14 @@ func (s *Service) flowUsers() (out []flowspec.Users) {
 	return out
 }
 
-// hostRoutes are servers' trees that begin with a label of this router's. Those that lead on by what BGP has told are not told back.
+// hostRoutes are servers' trees that begin with a label of this router's; of a server's host its own. Those that lead on by what BGP has told are
+// not told back.
 func (s *Service) hostRoutes() (out []bgp.LabelledPath) {
+	own := s.Config.BGP.Announce.Server
 	for _, p := range slices.SortedFunc(s.fecs.Servers, netip.Prefix.Compare) {
+		if own && !s.fecs.Own(p.Addr()) {
+			continue
+		}
 		v, ok := s.labels.View(p)
 		_, learned := s.learned[p]
 		if !ok || learned && v.Kind == labels.Transit || v.Local < wire.LabelFirst || v.Local == labels.NoLabel || s.tables.Tree(p) == nil {

@@ -132,6 +132,35 @@ func TestWhatBGPNeighborsMayKnow(t *testing.T) {
 	})
 }
 
+// TestServersHostTellsItsOwnAlone: of the servers that it knows, and whose trees it has.
+func TestServersHostTellsItsOwnAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var view routing.View
+		f := transport.NewFabric()
+		r := begin(t, f, "r3", "3.3.3.3", filepath.Join(t.TempDir(), "3"), kernel.State{}, func(o *Options) {
+			o.Config.BGP.Announce.Server = true
+			o.Say = func(v routing.View) {
+				mu.Lock()
+				defer mu.Unlock()
+				view = v
+			}
+		})
+		r.say(t, said(1, 1))
+		tellLast(r)
+		synctest.Wait()
+		if len(view.Hosts) != 0 {
+			t.Errorf("a server on the link is told: %+v", view.Hosts)
+		}
+		r.routes.Send(routes.Change{Interfaces: map[int]*routes.Interface{1: iface(1, "lo", "3.3.3.3/32", server.String()+"/32")}})
+		synctest.Wait()
+		if len(view.Hosts) != 1 || view.Hosts[0].Prefix != netip.PrefixFrom(server, 32) || view.Hosts[0].Label < 16 {
+			t.Errorf("its own server: %+v", view.Hosts)
+		}
+		stopAll(t, r)
+	})
+}
+
 // announcer is drained, and says so.
 type announcer struct{ progress announcing.Progress }
 

@@ -11,12 +11,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/manycast/manycast/cli/internal/cmdutil"
-	"github.com/manycast/manycast/internal/bus"
+	"github.com/manycast/manycast/cli/internal/routers"
 	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 )
-
-// lookEvery is how often a router is asked how far it is.
-const lookEvery = 200 * time.Millisecond
 
 // New returns `manycast director`.
 func New(f *cmdutil.Factory) *cobra.Command {
@@ -45,63 +42,23 @@ func (v *verb) command(use, short, long string) *cobra.Command {
 }
 
 func (v *verb) waitFlag(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&v.wait, "wait", false, "wait until it has come that far, at most for --timeout")
+	cmd.Flags().BoolVar(&v.wait, "wait", false, "wait until it has come that far; --timeout is how much longer than it says")
 }
 
 func (v *verb) run(ctx context.Context, router string) error {
-	c, err := v.factory.Bus(ctx)
+	w, err := routers.Open(ctx, v.factory, "")
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	ctx, cancel := context.WithTimeout(ctx, v.factory.Timeout)
-	defer cancel()
-	a, err := ask(ctx, c, router, v.request)
+	defer w.Close()
+	a, err := routers.Announce(ctx, w, router, v.request)
 	if err == nil && v.wait {
-		a, err = v.follow(ctx, c, router, a)
+		a, err = routers.Follow(ctx, w, router, a, v.until, v.factory.Timeout, func(text string) { fmt.Fprintln(v.factory.Err, text) })
 	}
-	if a == nil {
+	if a.GetPhase() == "" {
 		return err
 	}
 	return errors.Join(v.print(router, a), err)
-}
-
-// follow tells of each phase and of what it waits for, until the last one.
-func (v *verb) follow(ctx context.Context, c *bus.Conn, router string, a *tdpdv1.Announced) (*tdpdv1.Announced, error) {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
-	told := ""
-	for a.GetPhase() != v.until {
-		if now := fmt.Sprintf("%s: %s, waits for %s", router, a.GetPhase(), a.GetWaits()); now != told {
-			fmt.Fprintln(v.factory.Err, now)
-			told = now
-		}
-		select {
-		case <-ctx.Done():
-			return a, fmt.Errorf("router %s is %s and waits for %s: not %s within %v; a longer --timeout waits longer", router, a.GetPhase(), a.GetWaits(), v.until, v.factory.Timeout)
-		case <-tick.C:
-		}
-		next, err := ask(ctx, c, router, &tdpdv1.AnnounceRequest{})
-		if err != nil && ctx.Err() == nil {
-			return a, err
-		}
-		if err == nil {
-			a = next
-		}
-	}
-	return a, nil
-}
-
-func ask(ctx context.Context, c *bus.Conn, router string, r *tdpdv1.AnnounceRequest) (*tdpdv1.Announced, error) {
-	answer := &tdpdv1.Answer{}
-	err := c.Request(ctx, bus.Of("tdpd.ask", router), &tdpdv1.Request{About: &tdpdv1.Request_Announce{Announce: r}}, answer)
-	if errors.Is(err, bus.ErrNotFound) {
-		return nil, fmt.Errorf("router %s is not on the bus: manycast tag neighbors shows who is", router)
-	}
-	if err == nil && answer.GetAnnounce() == nil {
-		err = fmt.Errorf("router %s does not say what it announces: is it of an older release?", router)
-	}
-	return answer.GetAnnounce(), err
 }
 
 type row struct {

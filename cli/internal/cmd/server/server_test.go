@@ -2,16 +2,23 @@ package server_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"log/slog"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/manycast/manycast/cli/internal/cmdtest"
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/bus"
 	"github.com/manycast/manycast/internal/portion"
 	allocv1 "github.com/manycast/manycast/proto/alloc/v1"
+	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 )
 
 func wish(b *cmdtest.Bus, key string) (*allocv1.Operator, bool) {
@@ -132,6 +139,100 @@ func TestDrainAndUndrain(t *testing.T) {
 	b.Refused([]string{`service "api" is not there`, "web"}, "server", "drain", "api/s1")
 	for _, bad := range []string{"-1", "10001", "heavy", "99999999999"} {
 		b.Refused([]string{"0 to 10000"}, "server", "weight", "s1", "--", bad)
+	}
+}
+
+// host is the tdpd on s2's host, which goes one phase on each time it is asked. It notes whether s2 was drained when it was told to go, or to come.
+type host struct {
+	mu      sync.Mutex
+	b       *cmdtest.Bus
+	phases  []string
+	changes []string
+}
+
+func (h *host) answer(r *tdpdv1.Request) *tdpdv1.Answer {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := &tdpdv1.Answer{Router: "h2", About: &tdpdv1.Answer_Status{Status: &tdpdv1.Status{}}}
+	a := r.GetAnnounce()
+	if a == nil {
+		return out
+	}
+	drained := func() bool { p, _ := wish(h.b, "web.s2"); return p.GetDrained() }
+	switch {
+	case a.GetDrain():
+		h.phases = []string{"leaving", "withdrawn", "out"}
+		h.changes = append(h.changes, fmt.Sprintf("out, drained %v", drained()))
+	case a.GetBack():
+		h.phases = []string{"entering", "in"}
+		h.changes = append(h.changes, fmt.Sprintf("in, drained %v", drained()))
+	case len(h.phases) > 1:
+		h.phases = h.phases[1:]
+	}
+	out.About = &tdpdv1.Answer_Announce{Announce: &tdpdv1.Announced{
+		Phase: h.phases[0], Waits: "neighbors to be told", LeftMs: 1000, Drained: h.phases[0] == "out", Server: true, Hosts: []string{"10.0.2.1"},
+	}}
+	return out
+}
+
+func (h *host) told() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	defer func() { h.changes = nil }()
+	return h.changes
+}
+
+// TestHosts: a server's host withdraws its route after its users have gone, and announces it before they come back; who serves another service stays.
+func TestHosts(t *testing.T) {
+	b := cmdtest.Start(t)
+	prev := cmdtest.World(b)
+	h := &host{b: b, phases: []string{"in"}}
+	c, err := bus.Connect(bus.Config{URLs: []string{b.URL()}, Credentials: filepath.Join(filepath.Dir(b.Credentials()), "tdpd.nk"), Name: "h2", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	for _, subject := range []string{"tdpd.ask", bus.Of("tdpd.ask", "h2")} {
+		if _, err := c.Handle(subject, func(m bus.Msg) (proto.Message, error) {
+			r := &tdpdv1.Request{}
+			if err := proto.Unmarshal(m.Data, r); err != nil {
+				return nil, err
+			}
+			return h.answer(r), nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, "the router answers", func() bool { return b.Run("director", "show", "h2").Error == nil })
+
+	b.OK("server", "drain", "web/s2")
+	if got := h.told(); len(got) != 0 {
+		t.Errorf("without --wait: %v", got)
+	}
+	go func() {
+		time.Sleep(300 * time.Millisecond)
+		b.Allocate("web", b.Next(prev, 2, cmdtest.Alive("s1", 2), cmdtest.Alive("s3", 1)), alloc.Allocation{})
+	}()
+	r := b.Run("server", "drain", "web/s2", "--wait")
+	if r.Error != nil || !strings.Contains(r.Err, "h2: leaving, waits for neighbors to be told") || !strings.Contains(r.Err, "h2: withdrawn") || !strings.Contains(r.Out, "in epoch 5.2") {
+		t.Fatal(r.Error, r.Err, r.Out)
+	}
+	if got := h.told(); !slices.Equal(got, []string{"out, drained true"}) {
+		t.Errorf("%v", got)
+	}
+	b.OK("server", "undrain", "web/s2")
+	if got := h.told(); !slices.Equal(got, []string{"in, drained true"}) {
+		t.Errorf("%v", got)
+	}
+
+	b.Service("name: api\nvip: 192.0.2.80\ngroup: 239.80.80.81\nports: [tcp/8080]\n")
+	b.Register("api", "s2", "10.0.2.1", 1, true)
+	r = b.Run("server", "drain", "web/s2", "--wait")
+	if r.Error != nil || !strings.Contains(r.Err, "h2: goes on announcing 10.0.2.1, which serves api/s2") {
+		t.Error(r.Error, r.Err)
+	}
+	if got := h.told(); len(got) != 0 {
+		t.Errorf("it serves still, and has to go: %v", got)
 	}
 }
 

@@ -22,6 +22,9 @@ type wish struct {
 	target  string // SERVICE/NAME, or NAME in all its services
 	wait    bool
 	change  func(*allocv1.Operator)
+	// before and after are done with the servers' own hosts; nil: nothing is. After is with wait alone, when they have no users any more.
+	before func(context.Context, []pool.Server) error
+	after  func(context.Context, *pool.Snapshot, []pool.Server) error
 }
 
 func (o *wish) flags(cmd *cobra.Command) {
@@ -59,6 +62,11 @@ func (o *wish) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if o.before != nil {
+		if err := o.before(ctx, servers); err != nil {
+			return err
+		}
+	}
 	changed := map[string]bool{}
 	for _, m := range servers {
 		if changed[m.Service], err = o.write(ctx, s, m.Service+"."+m.Name); err != nil {
@@ -81,7 +89,10 @@ func (o *wish) run(ctx context.Context) error {
 	if !settled(snap, servers) {
 		return late
 	}
-	return undrainable(snap, servers)
+	if err := undrainable(snap, servers); err != nil || o.after == nil {
+		return err
+	}
+	return o.after(ctx, snap, servers)
 }
 
 // undrainable returns an error for drained servers that keep their users: nobody else can take them.

@@ -63,7 +63,7 @@ func openBGP(o *service.Options, base bgp.Desired) (*edge.Peering, []daemon.Task
 		Out:     out,
 		Speaker: client, Base: p.Paths.Into(base), VIPs: cfg.BGP.Announce.VIPs, Announcing: cfg.BGP.Announce.Announcing(), FlowSpec: rules, Log: log,
 		Follow: bgppolicy.FollowConfig{ // the speaker's policies have been there before
-			Import: bgppolicy.Policy{Rules: []bgppolicy.Rule{{}}}, Most: cfg.BGP.Most, Restart: base.Restart.Time, LongLived: base.Restart.LongLived,
+			Import: bgppolicy.Policy{Rules: []bgppolicy.Rule{{}}, Martians: base.Martians}, Most: cfg.BGP.Most, Restart: base.Restart.Time, LongLived: base.Restart.LongLived,
 		},
 	})
 	p.Speaker, p.Routing = client, loop

@@ -17,11 +17,11 @@ type Desired struct {
 	Restart   Restart
 	Neighbors []Neighbor // by address, each once
 	Policies  []Policy   // by name, each once
-	// VIPs are prefixes that no neighbor may tell us, nor anything inside them, whatever policies say.
-	VIPs     []netip.Prefix
-	Unicast  []Path         // ours, by prefix, each once
-	Labelled []LabelledPath // likewise
-	Rules    []FlowRule     // ours, by match, each once
+	// VIPs and Martians are prefixes that no neighbor may tell us, nor anything inside them, whatever policies say.
+	VIPs, Martians []netip.Prefix
+	Unicast        []Path         // ours, by prefix, each once
+	Labelled       []LabelledPath // likewise
+	Rules          []FlowRule     // ours, by match, each once
 }
 
 // Speaker is a BGP speaker. Its methods may be called from any goroutine.

@@ -41,9 +41,10 @@ type Counts [Reasons]uint64
 
 // Policy is what may pass. The zero Policy lets nothing pass (RFC 8212).
 type Policy struct {
-	Rules []Rule // the first that matches decides
-	// Default and Martians let the default route pass, and what is in martians; VIPs nothing does.
-	Default, Martians bool
+	Rules   []Rule // the first that matches decides
+	Default bool   // lets the default route pass
+	// Martians do not pass, nor what is inside them; VIPs never do.
+	Martians []netip.Prefix
 }
 
 // Rule matches what all of its parts do; an empty part matches everything.
@@ -81,14 +82,19 @@ func (p Policy) builtIn(path Path, vips []netip.Prefix) Reason {
 	switch {
 	case !prefix.IsValid() || prefix != prefix.Masked() || prefix.Addr().Is4In6() || prefix.Addr().Is4() != path.Family.Is4():
 		return Malformed
-	case slices.ContainsFunc(vips, func(v netip.Prefix) bool { return inside(prefix, v) }):
+	case insideOf(prefix, vips):
 		return OwnVIP
 	case prefix.Bits() == 0 && !p.Default:
 		return DefaultRoute
-	case !p.Martians && IsMartian(prefix):
+	case insideOf(prefix, p.Martians):
 		return Martian
 	}
 	return Passes
+}
+
+// insideOf says whether all of a prefix is in one of others.
+func insideOf(p netip.Prefix, others []netip.Prefix) bool {
+	return slices.ContainsFunc(others, func(in netip.Prefix) bool { return inside(p, in) })
 }
 
 // inside says whether all of a prefix is in another one.

@@ -24,6 +24,7 @@ type BGP struct {
 	API       string         `toml:"api"`
 	BFDD      string         `toml:"bfdd"`
 	VIPs      []netip.Prefix `toml:"vips"`
+	Lab       bool           `toml:"lab"`
 	Most      int            `toml:"most"`
 	Restart   time.Duration  `toml:"restart"`
 	LongLived time.Duration  `toml:"long_lived"`
@@ -109,7 +110,7 @@ func (n BGPNeighbor) withDefaults() BGPNeighbor {
 func (c Config) Desired() (bgp.Desired, error) {
 	b := c.BGP
 	d := bgp.Desired{
-		AS: b.AS, RouterID: b.RouterID, Listen: b.Listen, Port: uint16(b.Port), VIPs: b.VIPs,
+		AS: b.AS, RouterID: b.RouterID, Listen: b.Listen, Port: uint16(b.Port), VIPs: b.VIPs, Martians: bgppolicy.Martians(b.Lab),
 		Restart: bgp.Restart{Time: b.Restart, LongLived: b.LongLived, Deferral: b.Deferral},
 	}
 	if !d.RouterID.IsValid() {

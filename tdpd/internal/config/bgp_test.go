@@ -11,6 +11,7 @@ import (
 
 	"github.com/manycast/manycast/tdpd/internal/bgp"
 	"github.com/manycast/manycast/tdpd/internal/bgp/bfd"
+	"github.com/manycast/manycast/tdpd/internal/bgppolicy"
 )
 
 const least = "router_id = \"10.0.0.1\"\ninterfaces = [\"a\"]\n"
@@ -39,7 +40,7 @@ func TestReferenceBGP(t *testing.T) {
 	}
 	one := func(n uint32) *uint32 { return &n }
 	want := bgp.Desired{
-		AS: 4_200_000_001, RouterID: netip.MustParseAddr("10.0.0.1"), Listen: []netip.Addr{}, Port: 179, VIPs: []netip.Prefix{},
+		AS: 4_200_000_001, RouterID: netip.MustParseAddr("10.0.0.1"), Listen: []netip.Addr{}, Port: 179, VIPs: []netip.Prefix{}, Martians: bgppolicy.Martians(false),
 		Restart: bgp.Restart{Time: 2 * time.Minute, Deferral: 10 * time.Second},
 		Neighbors: []bgp.Neighbor{{
 			Address: netip.MustParseAddr("10.0.1.2"), AS: 65001, Port: 179, Local: netip.MustParseAddr("10.0.1.1"), Password: "tell nobody", Hops: 1, Hold: 9 * time.Second,

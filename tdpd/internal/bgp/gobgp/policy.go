@@ -25,12 +25,6 @@ type compiled struct {
 	sets   []*api.DefinedSet
 }
 
-// martians are prefixes that nobody may tell, nor any inside them: those of RFC 6890 that are for one host or one link, and multicast.
-var martians = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("224.0.0.0/3"),
-	netip.MustParsePrefix("::/8"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
-}
-
 // defaults are the routes to everywhere.
 var defaults = []bgp.PrefixRange{{Prefix: netip.MustParsePrefix("0.0.0.0/0")}, {Prefix: netip.MustParsePrefix("::/0")}}
 
@@ -43,7 +37,7 @@ func compileImport(d bgp.Desired) compiled {
 	for _, f := range []bgp.Family{bgp.IPv4FlowSpec, bgp.IPv6FlowSpec} {
 		c.add(&api.Conditions{NeighborSet: c.everybody, AfiSafiIn: []*api.Family{toFamily(f)}}, reject)
 	}
-	for _, refused := range [][]bgp.PrefixRange{defaults, below(martians), below(d.VIPs)} {
+	for _, refused := range [][]bgp.PrefixRange{defaults, below(d.Martians), below(d.VIPs)} {
 		for _, set := range c.prefixSets(refused) {
 			c.add(&api.Conditions{NeighborSet: c.everybody, PrefixSet: set}, reject)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/manycast/manycast/internal/testnet"
 	"github.com/manycast/manycast/tdpd/internal/bgp"
+	"github.com/manycast/manycast/tdpd/internal/bgppolicy"
 )
 
 // everything is a policy that takes all that it can.
@@ -28,6 +29,7 @@ func (r *rig) taking(p bgp.Policy) {
 func TestNetWhatNobodyMayTell(t *testing.T) {
 	r := newRig(t)
 	r.d.VIPs = []netip.Prefix{vip4, netip.MustParsePrefix("192.0.2.0/26"), vip6}
+	r.d.Martians = bgppolicy.Martians(true)
 	r.taking(everything)
 	seen := r.watch()
 	peers := r.badPeers(true)
@@ -36,7 +38,7 @@ func TestNetWhatNobodyMayTell(t *testing.T) {
 	good := netip.MustParsePrefix("198.51.100.0/24")
 	wider := netip.MustParsePrefix("192.0.2.0/25")
 	bad := []string{
-		"0.0.0.0/0", "192.0.2.80/32", "192.0.2.0/26", "192.0.2.0/27", "192.0.2.5/32", "127.0.0.0/8", "127.1.2.3/32", "0.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "239.1.2.3/32", "255.255.255.255/32",
+		"0.0.0.0/0", "192.0.2.80/32", "192.0.2.0/26", "192.0.2.0/27", "192.0.2.5/32", "127.0.0.0/8", "127.1.2.3/32", "0.0.0.0/8", "169.254.0.0/16", "192.0.0.8/32", "224.0.0.0/4", "239.1.2.3/32", "255.255.255.255/32",
 	}
 	all := []netip.Prefix{wider, good}
 	for _, b := range bad {

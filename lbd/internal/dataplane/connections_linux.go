@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 
@@ -15,12 +16,12 @@ import (
 // others vanish beside them.
 const closePasses = 5
 
-// CloseConnections resets every TCP connection to vip and one of ports whose user is lost, so that the user sees a RST and the
+// CloseConnections resets every TCP connection of users to vip and one of ports whose user is lost, so that the user sees a RST and the
 // application an error, and tells how many it closed. A connection that ends by itself meanwhile is not counted.
 //
 // It sees the sockets of the caller's network namespace and needs CAP_NET_ADMIN and a kernel with CONFIG_INET_DIAG_DESTROY.
 func CloseConnections(ctx context.Context, vip netip.Addr, ports []Port, lost func(user netip.AddrPort) bool) (int, error) {
-	diag, err := openDiag()
+	diag, err := openUsers()
 	if err != nil {
 		return 0, err
 	}
@@ -46,10 +47,10 @@ func CloseConnections(ctx context.Context, vip netip.Addr, ports []Port, lost fu
 	return closed, nil
 }
 
-// ConnectedUsers are the users of all TCP connections to one of vips and one of ports, requests among them, one for each connection. It sees the
-// sockets of the caller's network namespace and needs no privilege.
+// ConnectedUsers are the users of all TCP connections to one of vips and one of ports, requests among them, one for each connection. What this host
+// opens to itself, as health probes do, is no user's. It sees the sockets of the caller's network namespace and needs no privilege.
 func ConnectedUsers(ctx context.Context, vips []netip.Addr, ports []Port) ([]netip.AddrPort, error) {
-	diag, err := openDiag()
+	diag, err := openUsers()
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +82,7 @@ func ConnectedUsers(ctx context.Context, vips []netip.Addr, ports []Port) ([]net
 type diag struct {
 	fd  int
 	seq uint32
+	own map[netip.Addr]bool // this host's addresses, whose connections are not seen; nil: all are
 }
 
 func openDiag() (*diag, error) {
@@ -95,6 +97,25 @@ func openDiag() (*diag, error) {
 		return nil, fmt.Errorf("sock_diag socket: %w", err)
 	}
 	return &diag{fd: fd}, nil
+}
+
+// openUsers has one that sees connections of users alone: what this host's own addresses open comes from no router.
+func openUsers() (*diag, error) {
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("own addresses: %w", err)
+	}
+	d, err := openDiag()
+	if err != nil {
+		return nil, err
+	}
+	d.own = make(map[netip.Addr]bool, len(addresses))
+	for _, a := range addresses {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			d.own[p.Addr()] = true
+		}
+	}
+	return d, nil
 }
 
 func (d *diag) close() { unix.Close(d.fd) }
@@ -150,7 +171,7 @@ func (d *diag) dump(family uint8, local netip.AddrPort) ([]sock, error) {
 	}
 	var socks []sock
 	err := d.receive(func(body []byte) {
-		if s, at, ok := parseSock(body); ok && at == local {
+		if s, at, ok := parseSock(body); ok && at == local && !d.own[s.remote.Addr()] {
 			socks = append(socks, s)
 		}
 	})

@@ -48,6 +48,42 @@ func TestNetCloseConnections(t *testing.T) {
 	}
 }
 
+// TestNetOwnConnectionsAreNobodys: what this host opens to its own VIP, as health probes do, is no user's: it is not counted, and ends with nobody's move.
+func TestNetOwnConnectionsAreNobodys(t *testing.T) {
+	for _, listen := range []string{"127.0.0.1:0", "[::]:0", "[::1]:0"} {
+		t.Run(listen, func(t *testing.T) {
+			l, err := net.Listen("tcp", listen)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			port := uint16(l.Addr().(*net.TCPAddr).Port)
+			vip := netip.MustParseAddr("127.0.0.1")
+			if listen == "[::1]:0" {
+				vip = netip.IPv6Loopback()
+			}
+			probe, err := net.DialTimeout("tcp", netip.AddrPortFrom(vip, port).String(), 2*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer probe.Close()
+			users, err := ConnectedUsers(context.Background(), []netip.Addr{vip}, []Port{tcp(port)})
+			if err != nil || len(users) > 0 {
+				t.Errorf("connected are %v, %v", users, err)
+			}
+			for _, how := range []Ending{{}, {Orderly: true, Grace: time.Second}} {
+				n, err := EndConnections(context.Background(), vip, []Port{tcp(port)}, func(netip.AddrPort) bool { return true }, how)
+				if err != nil || n != 0 {
+					t.Errorf("closed %d, error %v", n, err)
+				}
+			}
+			if err := readError(t, probe); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the probe sees %v, want nothing", err)
+			}
+		})
+	}
+}
+
 func dialUser(t *testing.T, user string, port uint16) net.Conn {
 	t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(user)}, Timeout: 2 * time.Second}

@@ -31,7 +31,7 @@ func EndConnections(ctx context.Context, vip netip.Addr, ports []Port, lost func
 	if how == (Ending{}) {
 		return CloseConnections(ctx, vip, ports, lost)
 	}
-	diag, err := openDiag()
+	diag, err := openUsers()
 	if err != nil {
 		return 0, err
 	}
@@ -68,7 +68,7 @@ func (d *diag) ending(vip netip.Addr, ports []Port, lost func(netip.AddrPort) bo
 			}
 			err := d.receive(func(body []byte) {
 				s, at, ok := parseSock(body)
-				if ok && at == local && lost(s.remote) && (idle == 0 || isIdle(body, idle)) {
+				if ok && at == local && !d.own[s.remote.Addr()] && lost(s.remote) && (idle == 0 || isIdle(body, idle)) {
 					found[s.remote] = binary.NativeEndian.Uint32(body[inodeAt:])
 				}
 			})

@@ -134,6 +134,9 @@ func (r *rig) start(name string, hub *control.Hub, authority identity.Authority,
 	work.Go(func() { _ = s.Run(ctx) })
 	<-s.apps.Ready()
 	r.t.Cleanup(func() {
+		if c, err := s.plane.Counters(); r.t.Failed() {
+			r.t.Logf("%s counts %+v, its programs %+v, %v", name, s.Counters(), c, err)
+		}
 		cancel()
 		work.Wait()
 		member.Leave()

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"os"
 	"testing"
 	"time"
@@ -14,14 +15,21 @@ import (
 
 // rawUser is a user of a site without a TCP of its own: it says what the test says, and answers nothing by itself.
 type rawUser struct {
-	t      testing.TB
-	socket *os.File
-	router [6]byte
+	t            testing.TB
+	socket       *os.File
+	router       [6]byte
+	address, vip netip.Addr
 }
 
-const rawAddress = "10.9.0.99"
+const (
+	rawAddress  = "10.9.0.99"
+	rawAddress6 = "2001:db8:9::99"
+)
 
-func (s *site) rawUser() *rawUser {
+func (s *site) rawUser() *rawUser { return s.rawUserOf(testVIP) }
+
+// rawUserOf is a user of a VIP, of its family.
+func (s *site) rawUserOf(vip string) *rawUser {
 	s.t.Helper()
 	mac := func(node *testnet.Node, ifname string) string {
 		l, err := node.Netlink().LinkByName(ifname)
@@ -34,17 +42,21 @@ func (s *site) rawUser() *rawUser {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if out, err := s.router.Run("ip", "neigh", "replace", rawAddress, "lladdr", users.Attrs().HardwareAddr.String(), "dev", "users"); err != nil {
+	u := &rawUser{t: s.t, router: [6]byte([]byte(mac(s.router, "users"))), address: addr(rawAddress), vip: addr(vip)}
+	kind := uint16(unix.ETH_P_IP)
+	if u.vip.Is6() {
+		u.address, kind = addr(rawAddress6), unix.ETH_P_IPV6
+	}
+	if out, err := s.router.Run("ip", "neigh", "replace", u.address.String(), "lladdr", users.Attrs().HardwareAddr.String(), "dev", "users"); err != nil {
 		s.t.Fatalf("%v: %s", err, out)
 	}
-	u := &rawUser{t: s.t, router: [6]byte([]byte(mac(s.router, "users")))}
 	err = s.users.Do(func() error {
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
 			return err
 		}
 		u.socket = os.NewFile(uintptr(fd), "user")
-		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: binary.NativeEndian.Uint16([]byte{0x08, 0x00}), Ifindex: users.Attrs().Index})
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, kind)), Ifindex: users.Attrs().Index})
 	})
 	if err != nil {
 		s.t.Fatal(err)
@@ -59,10 +71,22 @@ func (u *rawUser) tcp(port uint16, flags byte, seq, ack uint32) {
 	said := segment(port, 80, flags, seq, ack, "")
 	binary.BigEndian.PutUint16(said[14:], 65535) // window
 	frame := packet{src: rawAddress, dst: testVIP, proto: protoTCP, payload: said}.frame()
+	if u.vip.Is6() {
+		frame = u.frame6(said)
+	}
 	copy(frame, u.router[:])
 	if _, err := u.socket.Write(frame); err != nil {
 		u.t.Fatal(err)
 	}
+}
+
+// frame6 is a segment to a VIP of IPv6.
+func (u *rawUser) frame6(segment []byte) []byte {
+	addresses := append(u.address.AsSlice(), u.vip.AsSlice()...)
+	pseudo := append(append([]byte(nil), addresses...), 0, 0, 0, byte(len(segment)), 0, 0, 0, protoTCP)
+	binary.BigEndian.PutUint16(segment[16:], checksum(append(pseudo, segment...), 0))
+	frame := append(make([]byte, 12), 0x86, 0xdd, 0x60, 0, 0, 0, 0, byte(len(segment)), protoTCP, 64)
+	return append(append(frame, addresses...), segment...)
 }
 
 // answered is what TCP answered.
@@ -82,14 +106,24 @@ func (u *rawUser) answer(port uint16, within time.Duration) (s answered, ok bool
 		if err != nil {
 			return s, false
 		}
-		p := b[:n]
-		if n < 54 || p[23] != protoTCP || [4]byte(p[30:34]) != addr(rawAddress).As4() || binary.BigEndian.Uint16(p[36:]) != port {
+		tcp := u.segmentOf(b[:n])
+		if len(tcp) < 20 || binary.BigEndian.Uint16(tcp[2:]) != port {
 			continue
 		}
-		tcp := p[34:]
-		data := tcp[int(tcp[12]>>4)*4 : int(binary.BigEndian.Uint16(p[16:]))-20]
+		data := tcp[int(tcp[12]>>4)*4:]
 		return answered{tcp[13], binary.BigEndian.Uint32(tcp[4:]), binary.BigEndian.Uint32(tcp[8:]), string(data)}, true
 	}
+}
+
+// segmentOf is the segment to this user in a frame; nil: there is none.
+func (u *rawUser) segmentOf(frame []byte) []byte {
+	switch {
+	case u.vip.Is4() && len(frame) >= 34 && frame[23] == protoTCP && [4]byte(frame[30:34]) == u.address.As4():
+		return frame[34:min(len(frame), 14+int(binary.BigEndian.Uint16(frame[16:])))] // short ones are filled up
+	case u.vip.Is6() && len(frame) >= 54 && frame[20] == protoTCP && [16]byte(frame[38:54]) == u.address.As16():
+		return frame[54:]
+	}
+	return nil
 }
 
 // What nobody knows is reset once, by the last in the chain, whatever chains say of each other.
@@ -151,33 +185,40 @@ func TestNetForwardEndsUnknown(t *testing.T) {
 
 // A handshake that began at the former owner ends there, whether it kept a request or gave a cookie away.
 func TestNetForwardHandshake(t *testing.T) {
-	for name, cookies := range map[string]string{"request": "0", "cookie": "2"} {
-		t.Run(name, func(t *testing.T) {
-			s := newSite(t, "a", "b")
-			s.start("a")
-			s.servers["a"].Sysctl("net.ipv4.tcp_syncookies", cookies)
-			u := s.rawUser()
-			u.tcp(7000, flagSYN, 99, 0)
-			opened, ok := u.answer(7000, 3*time.Second)
-			if !ok || opened.flags != flagSYN|flagACK {
-				t.Fatalf("answer %+v, %t", opened, ok)
-			}
-			s.move("b")
-			u.tcp(7000, flagACK, 100, opened.seq+1)
-			for {
-				got, ok := u.answer(7000, 3*time.Second)
-				if !ok || got.flags&flagRST != 0 {
-					t.Fatalf("answer %+v, %t", got, ok)
-				}
-				if got.data == "a\n" {
-					break
-				}
-			}
-			u.tcp(7000, flagRST|flagACK, 100, opened.seq+3)
-			if c := s.counters("a"); c.ForwardedIn < 1 || c.ForwardEnded != 0 {
-				t.Errorf("a counted %+v", c)
-			}
-		})
+	for family, vip := range bothVIPs {
+		for name, cookies := range map[string]string{"request": "0", "cookie": "2"} {
+			t.Run(name+" of "+family, func(t *testing.T) { forwardHandshake(t, vip, cookies) })
+		}
+	}
+}
+
+func forwardHandshake(t *testing.T, vip, cookies string) {
+	s := newSite(t, "a", "b")
+	s.start("a")
+	s.servers["a"].Sysctl("net.ipv4.tcp_syncookies", cookies)
+	u := s.rawUserOf(vip)
+	u.tcp(7000, flagSYN, 99, 0)
+	opened, ok := u.answer(7000, 3*time.Second)
+	if !ok || opened.flags != flagSYN|flagACK {
+		t.Fatalf("answer %+v, %t", opened, ok)
+	}
+	s.move("b")
+	u.tcp(7000, flagACK, 100, opened.seq+1)
+	for {
+		got, ok := u.answer(7000, 3*time.Second)
+		if !ok || got.flags&flagRST != 0 {
+			t.Fatalf("answer %+v, %t", got, ok)
+		}
+		if got.data == "a\n" {
+			break
+		}
+	}
+	u.tcp(7000, flagRST|flagACK, 100, opened.seq+3)
+	if c := s.counters("b"); c.ForwardedOut < 1 {
+		t.Errorf("b counted %+v", c)
+	}
+	if c := s.counters("a"); c.ForwardEnded != 0 {
+		t.Errorf("a counted %+v", c)
 	}
 }
 

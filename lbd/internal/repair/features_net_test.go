@@ -187,6 +187,32 @@ func TestNetUrgent(t *testing.T) {
 	})
 }
 
+// Urgent data of our own that the user has not acknowledged arrives in its place in the stream, without its mark.
+func TestNetUrgentSent(t *testing.T) {
+	both(t, func(t *testing.T, w *network) {
+		u, s := w.connect()
+		shutConn(t, u)
+		send(t, s, 0, 100)
+		fd := descriptor(t, s)
+		defer unix.Close(fd)
+		if err := unix.Sendto(fd, numbered(100, 1), unix.MSG_OOB, nil); err != nil {
+			t.Fatal(err)
+		}
+		send(t, s, 101, 99)
+		s = w.moveOne(s, 1)
+		send(t, s, 200, 100)
+		openConn(t, u)
+		receive(t, u, 0, 300)
+		own := descriptor(t, u)
+		defer unix.Close(own)
+		if urgent, _ := (&fault{fd: own}).events(); urgent {
+			t.Error("it is urgent")
+		}
+		send(t, u, 0, 100)
+		receive(t, s, 0, 100)
+	})
+}
+
 // A socket of MPTCP is not to be moved; one of a listener with MPTCP, as Go's are, whose user has none, is TCP's.
 func TestNetMPTCP(t *testing.T) {
 	w := newNetwork(t, vip4, vip4)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"testing"
 	"time"
@@ -269,25 +270,42 @@ func TestNetClosing(t *testing.T) {
 	}
 }
 
-// Of a handshake that is not over there is no socket to freeze. The user's SYN, which it sends again, opens the connection where it goes then.
+// Of a handshake that is not over there is no socket to freeze, whether the server kept a request or gave a cookie away. The user's SYN, which it sends
+// again, opens the connection where it goes then.
 func TestNetSynReceived(t *testing.T) {
-	w := newNetwork(t, vip4, vip4)
+	for _, vip := range []string{vip4, vip6} {
+		for name, cookies := range map[string]string{"request": "0", "cookie": "2"} {
+			t.Run(name+" of "+vip, func(t *testing.T) { reopen(t, newNetwork(t, vip, vip), cookies) })
+		}
+	}
+}
+
+func reopen(t *testing.T, w *network, cookies string) {
+	w.servers[0].Sysctl("net.ipv4.tcp_syncookies", cookies)
+	family, to := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Addr: netip.MustParseAddr(vip4).As4(), Port: 8080})
+	if w.vip == vip6 {
+		family, to = unix.AF_INET6, &unix.SockaddrInet6{Addr: netip.MustParseAddr(vip6).As16(), Port: 8080}
+	}
 	fd := -1
 	err := w.user.Do(func() (err error) {
-		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	shut(t, fd)
-	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{10, 9, 0, 10}, Port: 8080}); !errors.Is(err, unix.EINPROGRESS) {
+	if err := unix.Connect(fd, to); !errors.Is(err, unix.EINPROGRESS) {
 		t.Fatal(err)
 	}
+	look := []string{"ss", "-Htan", "state", "syn-recv"}
+	if cookies == "2" {
+		look = []string{"sh", "-c", "nstat -sz TcpExtSyncookiesSent | grep 'Sent *[1-9]'"}
+	}
 	testnet.Eventually(t, 5*time.Second, func() bool {
-		out, err := w.servers[0].Run("ss", "-Htan", "state", "syn-recv")
+		out, err := w.servers[0].Run(look...)
 		return err == nil && out != ""
-	}, "SYN_RECV")
+	}, "the SYN is answered")
 	l := w.listeners[0]
 	l.SetDeadline(time.Now())
 	if _, err := l.Accept(); !errors.Is(err, os.ErrDeadlineExceeded) {

@@ -66,7 +66,7 @@ type interrupted struct{ signal syscall.Signal }
 func (i interrupted) Error() string { return "interrupted: " + i.signal.String() }
 
 // run boots, runs and cleans up. The error says what was wrong with the machine; otherwise the status is the command's. Where nobody asked
-// for a kind and user-mode Linux does not start, as on CPUs whose registers are more than it knows of (AMX), it is QEMU.
+// for a kind and user-mode Linux does not start, as on CPUs whose registers are more than it knows of (uml/xstate.c), it is QEMU.
 func run(ctx context.Context, o options, stdout, stderr io.Writer) (int, error) {
 	status, err := runOnce(ctx, o, stdout, stderr)
 	if o.kernel != kindAuto || !errors.Is(err, errNotStarted) {

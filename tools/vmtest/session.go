@@ -122,7 +122,7 @@ func (s session) explain(err error, console *tail) error {
 }
 
 const (
-	consoleLines = 40
+	consoleLines = 60 // a panic begins before the trace of its stack
 	consoleBytes = 64 << 10
 )
 

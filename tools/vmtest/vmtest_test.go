@@ -74,6 +74,18 @@ func TestNewestKernel(t *testing.T) {
 	}
 }
 
+func TestKernelThatIsUnpackedBoots(t *testing.T) {
+	dir := t.TempDir()
+	for _, image := range []string{"vmlinuz-6.1", "vmlinux-6.1"} {
+		if err := os.WriteFile(filepath.Join(dir, image), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if got := bootImage(dir, "6.1"); got != filepath.Join(dir, image) {
+			t.Error(got)
+		}
+	}
+}
+
 func TestArchive(t *testing.T) {
 	var a archive
 	a.add("d", 0o40755, nil)

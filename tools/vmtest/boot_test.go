@@ -16,7 +16,7 @@ import (
 	"github.com/manycast/manycast/internal/testnet"
 )
 
-// These tests boot machines: they run on the host, as part of make test-vm.
+// These tests boot machines: they run on the host, as part of make test-vm. A boot keeps one CPU busy, so they go side by side.
 
 const shell = "/bin/sh"
 
@@ -40,6 +40,13 @@ func newRig(t *testing.T) rig {
 	} else if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	return r
+}
+
+// of is the rig of a test of its own inside this one, that boots beside others.
+func (r rig) of(t *testing.T) rig {
+	t.Parallel()
+	r.t, r.tmp = t, t.TempDir()
 	return r
 }
 
@@ -89,6 +96,7 @@ func (r rig) processes() (found []string) {
 }
 
 func TestBootPassesOutputAndStatus(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	tests := map[string]struct {
 		script, stdout, stderr string
@@ -102,7 +110,7 @@ func TestBootPassesOutputAndStatus(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			r.t = t
+			r := r.of(t)
 			stdout, stderr, status := r.run(tt.script, "-kernel", r.kind)
 			if stdout != tt.stdout || stderr != tt.stderr || status != tt.status {
 				t.Errorf("got %q, %q, %d; want %q, %q, %d", stdout, stderr, status, tt.stdout, tt.stderr, tt.status)
@@ -113,6 +121,7 @@ func TestBootPassesOutputAndStatus(t *testing.T) {
 
 // Who asks for no kind gets one that starts.
 func TestBootAuto(t *testing.T) {
+	t.Parallel()
 	stdout, stderr, status := newRig(t).run("ls -d /proc/sys/net/mpls")
 	if stdout != "/proc/sys/net/mpls\n" || status != 0 {
 		t.Errorf("got %q, %q, %d", stdout, stderr, status)
@@ -120,6 +129,7 @@ func TestBootAuto(t *testing.T) {
 }
 
 func TestBootLosesNoOutput(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	stdout, stderr, status := r.run("yes 0123456 | head -c 4000000; yes abc | head -c 1000000 >&2", "-kernel", r.kind)
 	if stdout != strings.Repeat("0123456\n", 500000) || stderr != strings.Repeat("abc\n", 250000) || status != 0 {
@@ -128,6 +138,7 @@ func TestBootLosesNoOutput(t *testing.T) {
 }
 
 func TestBootFailsWithTheMachine(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	tests := map[string]struct {
 		script string
@@ -141,7 +152,7 @@ func TestBootFailsWithTheMachine(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			r.t = t
+			r := r.of(t)
 			_, stderr, status := r.run(tt.script, append([]string{"-kernel", r.kind}, tt.flags...)...)
 			if status != failed {
 				t.Errorf("status %d, want %d", status, failed)
@@ -156,6 +167,7 @@ func TestBootFailsWithTheMachine(t *testing.T) {
 }
 
 func TestBootKeepsWhatIsWrittenWhereItIsAsked(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	dir := t.TempDir()
 	kept, lost := filepath.Join(dir, "kept"), filepath.Join(dir, "lost")
@@ -176,10 +188,11 @@ func TestBootKeepsWhatIsWrittenWhereItIsAsked(t *testing.T) {
 }
 
 func TestBootEndsBySignal(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(sig.String(), func(t *testing.T) {
-			r.t = t
+			r := r.of(t)
 			cmd := r.command("-kernel", r.kind, "--", "sh", "-c", "echo up; sleep 1000")
 			out, err := cmd.StdoutPipe()
 			if err != nil {
@@ -212,6 +225,7 @@ func TestBootEndsBySignal(t *testing.T) {
 }
 
 func TestBootEmulatedKernel(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	dir := t.TempDir()
 	script := "nproc; ls /sys/kernel/btf/vmlinux /proc/sys/net/mpls/platform_labels; ip mrule | wc -l; " +
@@ -228,35 +242,44 @@ func TestBootEmulatedKernel(t *testing.T) {
 
 // TestBootPacketPrograms: Linux 6.1, Debian 12's, is the oldest that the suite runs on. Its verifier takes the packet programs from
 // a loader that has what the units give (the tests' own loaders have no more), and packets pass them by clsact. Emulated it is
-// slow: hence few tests, that load and attach every program.
+// slow: hence few tests, that load and attach every program, and no other machine beside.
 func TestBootPacketPrograms(t *testing.T) {
 	r := newRig(t)
-	packages := map[string][]string{
-		"internal/steer":             {"TestNetNobodyIsNotNoGroup"},
-		"lbd/internal/dataplane":     {"TestNetDirectorProgramRefuses", "TestNetAgentProgramClampsMSS/at_an_odd_offset", "TestNetClsact", "TestNetForwardUnknownOwner"},
-		"igmpd/internal/kernel":      {"TestNetOwnerMode"},
-		"lbd/internal/dyntcp/kernel": {"TestNetHandshakeOnTheWire", "TestNetDestinationSwitches", "TestNetChangesAreJudged", "TestNetRedirect"},
-		"tdpd/internal/marking":      {"TestNetUsersAreMarked", "TestNetUsersOfTwoServers"},
-		"tdpd/internal/fastpath":     {"TestNetUsersGetLabels", "TestNetSplitUsers", "TestNetLabelsAreSwappedAndPopped", "TestNetLabelsLeaveInUDP", "TestNetLabelsComeInUDP", "TestNetPacketsWithoutATagAreToldOf"},
+	packages := []struct { // the one that takes longest comes first
+		at    string
+		tests []string
+	}{
+		{"lbd/internal/dataplane", []string{"TestNetDirectorProgramRefuses", "TestNetAgentProgramClampsMSS/at_an_odd_offset", "TestNetClsact", "TestNetForwardUnknownOwner"}},
+		{"tdpd/internal/fastpath", []string{"TestNetUsersGetLabels", "TestNetSplitUsers", "TestNetLabelsAreSwappedAndPopped", "TestNetLabelsLeaveInUDP", "TestNetLabelsComeInUDP", "TestNetPacketsWithoutATagAreToldOf"}},
+		{"tdpd/internal/marking", []string{"TestNetUsersAreMarked", "TestNetUsersOfTwoServers"}},
+		{"lbd/internal/dyntcp/kernel", []string{"TestNetHandshakeOnTheWire", "TestNetDestinationSwitches", "TestNetChangesAreJudged", "TestNetRedirect"}},
+		{"igmpd/internal/kernel", []string{"TestNetOwnerMode"}},
+		{"internal/steer", []string{"TestNetNobodyIsNotNoGroup"}},
 	}
-	dir, script := t.TempDir(), "uname -r\n"
-	for pkg, tests := range packages {
-		at, err := filepath.Abs("../../" + pkg)
+	dir := t.TempDir()
+	script := "uname -r; printf '%s\\n'"
+	for _, p := range packages {
+		at, err := filepath.Abs("../../" + p.at)
 		if err != nil {
 			t.Fatal(err)
 		}
-		program := filepath.Join(dir, strings.ReplaceAll(pkg, "/", "-"))
+		program := filepath.Join(dir, strings.ReplaceAll(p.at, "/", "-"))
 		if out, err := exec.Command("go", "test", "-c", "-o", program, at).CombinedOutput(); err != nil {
 			t.Fatalf("build: %v\n%s", err, out)
 		}
-		script += fmt.Sprintf("cd %s && %s -test.v -test.run '%s' || exit\n", at, program, strings.Join(tests, "|"))
+		run := fmt.Sprintf("cd %s && exec %s -test.v -test.run '%s'\n", at, program, strings.Join(p.tests, "|"))
+		if err := os.WriteFile(program+".sh", []byte(run), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		script += " " + program + ".sh"
 	}
+	script += " | xargs -n 1 -P $(nproc) sh" // each CPU has one
 	stdout, stderr, status := r.run(script, "-kernel", kindQEMU, "-modules", "vxlan", "-timeout", "5m")
 	if status != 0 {
 		t.Fatalf("status %d\n%s%s", status, stdout, stderr)
 	}
-	for _, tests := range packages {
-		for _, name := range tests {
+	for _, p := range packages {
+		for _, name := range p.tests {
 			if !strings.Contains(stdout, "--- PASS: "+name+" ") {
 				t.Errorf("%s was not run:\n%s", name, stdout)
 			}

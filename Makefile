@@ -11,6 +11,10 @@ CLIENTS ?= 60
 FUZZTIME ?= 2s
 DAEMONS := $(patsubst %/main.go,%,$(wildcard igmpd/main.go lbd/main.go dnsd/main.go tdpd/main.go))
 PRIVILEGED := ^Test(Net|VM|Boot)
+# The packages with tests whose names begin so: to build the tests of all others takes longer than to run these.
+with = $(shell grep -rlE --include='*_test.go' '^func $(1)' . | xargs -n1 dirname | sort -u)
+# Where users may not wait, and bulk data has to keep up: nothing else is to keep this machine busy then.
+ALONE := ./internal/lab/scenario ./lbd ./lbd/internal/repair
 LINT := go tool -modfile=tools/lint/go.mod golangci-lint
 
 .PHONY: help setup build install uninstall test-packaging generate generate-check lint test test-unit test-race test-fuzz test-net test-vm demo failures bench clean
@@ -58,14 +62,15 @@ test-fuzz: ## every fuzz target for FUZZTIME
 test-net: ## tests in network namespaces, as root
 	@tools/setup test
 	@mkdir -p bin
-	go test -p 1 -count=1 -run '^TestNet' ./...
+	go test -p 3 -parallel 4 -count=1 -run '^TestNet' $(filter-out $(ALONE),$(call with,TestNet))
+	go test -p 1 -count=1 -run '^TestNet' $(ALONE)
 
 test-vm: ## tests on a kernel with MPLS: this one where it has it, else in user-mode Linux, else in QEMU (docs/testing.md)
 	@tools/setup test
 	CGO_ENABLED=0 go build -o bin/vmtest ./tools/vmtest
 	go build -o bin/manycast ./cli
 	go test -count=1 -timeout 20m -run '^TestBoot' ./tools/vmtest
-	go test -p 1 -count=1 -timeout 20m -run '^TestVM' -exec '$(CURDIR)/bin/vmtest -timeout 20m --' $$(grep -rlE --include='*_test.go' '^func TestVM' . | xargs -n1 dirname | sort -u)
+	go test -p 2 -count=1 -timeout 20m -run '^TestVM' -exec '$(CURDIR)/bin/vmtest -timeout 20m --' $(call with,TestVM)
 
 demo: ## three servers behind one address, in network namespaces, as root
 	@tools/setup demo

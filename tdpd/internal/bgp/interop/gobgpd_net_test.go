@@ -31,6 +31,7 @@ func (r *rig) gobgpd(node *testnet.Node, config string) (*testnet.Process, strin
 // TestNetForeign: a gobgpd that somebody else has set up, with a neighbor, a path and policies of its own. We come, and go, and it has what it had; and what is ours comes back
 // when it was started anew.
 func TestNetForeign(t *testing.T) {
+	t.Parallel()
 	const config = `
 [global.config]
 as = 4200000001
@@ -149,6 +150,7 @@ route-disposition = "accept-route"
 
 // TestNetGobgpdNeighbor: Debian's gobgpd as a neighbor, with all families on one session.
 func TestNetGobgpdNeighbor(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, socket := r.gobgpd(r.peer, `
 [global.config]

@@ -27,6 +27,7 @@ func (r *rig) taking(p bgp.Policy) {
 
 // TestNetWhatNobodyMayTell: a default route, our VIP, what is inside a VIP's prefix, and martians are not taken, whatever the policy says.
 func TestNetWhatNobodyMayTell(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.d.VIPs = []netip.Prefix{vip4, netip.MustParsePrefix("192.0.2.0/26"), vip6}
 	r.d.Martians = bgppolicy.Martians(true)
@@ -186,6 +187,7 @@ func TestNetKilledInConvergence(t *testing.T) {
 
 // TestNetFlaps: a neighbor that ends its session as soon as it has told something. What it told comes and goes with it, or is kept for its restart, and the next session is as good as the first.
 func TestNetFlaps(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.taking(everything)
 	seen := r.watch()
@@ -214,6 +216,7 @@ func TestNetFlaps(t *testing.T) {
 // TestNetRemotePanic: the library's server dies of AS4_PATH before AS_PATH (CVE-2026-41643) of one neighbor. The other one, FRR, goes on with what it was told, and
 // withdraws nothing.
 func TestNetRemotePanic(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	bad := r.net.Node("bad")
 	r.net.Link(r.us, "b", "10.0.2.1/24", bad, "a", "10.0.2.2/24")

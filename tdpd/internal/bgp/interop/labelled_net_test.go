@@ -11,6 +11,7 @@ import (
 // TestNetLabelled: labels go both ways on a session of their own, beside one without labels by the other family. A label that changes replaces the one before; FRR's
 // prefix is learned with its label and next hop, and lost again; the speaker's own paths are not told as learned.
 func TestNetLabelled(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	server, other := netip.MustParsePrefix("10.9.0.80/32"), netip.MustParsePrefix("198.51.100.7/32")
 	r.d.Policies = []bgp.Policy{{Name: "labels", Rules: []bgp.PolicyRule{
@@ -62,6 +63,7 @@ func TestNetLabelled(t *testing.T) {
 
 // TestNetFlowSpec: FRR decodes rules of ours as they were meant.
 func TestNetFlowSpec(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	match := func(source string) bgp.FlowMatch {
 		return bgp.FlowMatch{Destination: vip4, Source: netip.MustParsePrefix(source)}

@@ -11,6 +11,7 @@ import (
 
 // TestNetMD5: with the same password there is a session, and a password that changes at our end alone ends it; without passwords it is back.
 func TestNetMD5(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	f := r.frr(frrConfig{neighbor: []string{"password tell-nobody"}, families: family("ipv4 unicast", us4)})
 	n := r.neighbor(bgp.IPv4Unicast)
@@ -36,6 +37,7 @@ func TestNetMD5(t *testing.T) {
 
 // TestNetGTSM: both ends want all hops; a neighbor that sends with a lower TTL has no session.
 func TestNetGTSM(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	f := r.frr(frrConfig{neighbor: []string{"ttl-security hops 1"}, families: family("ipv4 unicast", us4)})
 	n := r.neighbor(bgp.IPv4Unicast)
@@ -49,6 +51,7 @@ func TestNetGTSM(t *testing.T) {
 
 // TestNetMaxPrefix: a neighbor that tells more than it may loses the session, and it stays so.
 func TestNetMaxPrefix(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	f := r.frr(frrConfig{global: " no bgp network import-check\n", families: family("ipv4 unicast", us4, "network 198.51.100.1/32", "network 198.51.100.2/32")})
 	n := r.neighbor(bgp.IPv4Unicast)
@@ -66,6 +69,7 @@ func TestNetMaxPrefix(t *testing.T) {
 
 // TestNetPolicies: what a neighbor tells passes by the policy that its name stands for, changed as that says; and so does what it is told.
 func TestNetPolicies(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	in := netip.MustParsePrefix("198.51.100.0/24")
 	r.d.Policies = []bgp.Policy{

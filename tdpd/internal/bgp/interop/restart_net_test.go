@@ -42,8 +42,12 @@ func (r *rig) kill(s unix.Signal) {
 }
 
 func TestNetRestart(t *testing.T) {
+	t.Parallel()
 	for name, signal := range map[string]unix.Signal{"killed": unix.SIGKILL, "planned": unix.SIGTERM} {
-		t.Run(name, func(t *testing.T) { restart(t, signal) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			restart(t, signal)
+		})
 	}
 }
 
@@ -84,6 +88,7 @@ func restart(t *testing.T, signal unix.Signal) {
 
 // TestNetLeave: at a clean stop neighbors hear a Cease, and nobody waits for this router.
 func TestNetLeave(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.d.Restart.Time = 600 * time.Second // much longer than the test waits
 	r.d.Unicast = []bgp.Path{{Prefix: vip4}, {Prefix: vip6}}

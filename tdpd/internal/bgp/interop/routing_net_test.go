@@ -21,6 +21,7 @@ import (
 // server's label; what FRR tells comes back, a part of the VIP's prefix does not. A drain goes the other way, and a speaker that is killed has all
 // again.
 func TestNetRouting(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	server, far := netip.MustParsePrefix("10.9.0.80/32"), netip.MustParsePrefix("10.70.0.0/16")
 	flows, labels := r.neighbor(bgp.IPv4Unicast, bgp.IPv4FlowSpec), r.neighbor(bgp.IPv4Labelled)

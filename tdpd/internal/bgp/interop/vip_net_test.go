@@ -28,6 +28,7 @@ func (r *rig) unicast(c frrConfig) *frr {
 
 // TestNetVIP: addresses of both families are announced, drained by each of the three ways, undrained, and withdrawn; sessions stay.
 func TestNetVIP(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.d.Unicast = []bgp.Path{{Prefix: vip4}, {Prefix: vip6}}
 	f := r.unicast(frrConfig{})
@@ -74,6 +75,7 @@ func TestNetVIP(t *testing.T) {
 
 // TestNetIBGP: toward our own AS a path is not prepended, and has its local preference.
 func TestNetIBGP(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.d.Unicast = []bgp.Path{{Prefix: vip4, Attributes: bgp.Attributes{Prepend: 3, LocalPref: pointer(0)}}}
 	f := r.frr(frrConfig{as: ourAS, families: family("ipv4 unicast", us4)})

@@ -169,11 +169,18 @@ func (r *rig) flood(f func()) {
 	r.t.Helper()
 	var floods []*testnet.Process
 	for _, p := range targets {
-		floods = append(floods, r.a.Start("ping", "-q", "-i", "0.002", p.Addr().String()))
+		floods = append(floods, r.a.Start("ping", "-i", "0.002", p.Addr().String()))
 	}
-	time.Sleep(200 * time.Millisecond) // of traffic before
+	more := func() { // of traffic before, and after
+		for _, p := range floods {
+			answers := func() int { return strings.Count(p.Output(), " bytes from ") }
+			had := answers()
+			testnet.Eventually(r.t, 20*time.Second, func() bool { return answers() >= had+50 }, "more answers than ", had, " to pings")
+		}
+	}
+	more()
 	f()
-	time.Sleep(200 * time.Millisecond) // and after
+	more()
 	for _, p := range floods {
 		p.Signal(os.Interrupt)
 		_ = p.Wait()

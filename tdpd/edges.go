@@ -32,7 +32,7 @@ func useBus(o *service.Options, c *bus.Conn) ([]daemon.Task, error) {
 }
 
 // listen opens what others ask at, before anybody is told that tdpd is ready.
-func listen(cfg config.Config, s edge.Asker, c *bus.Conn, heard *channel.Channel, log *slog.Logger) ([]daemon.Task, error) {
+func listen(cfg config.Config, s edge.Asker, c *bus.Conn, heard *channel.Channel, peering *edge.Peering, log *slog.Logger) ([]daemon.Task, error) {
 	status, err := edge.ListenStatus(cfg.StateDir, s, log)
 	tasks := []daemon.Task{status}
 	if c != nil {
@@ -44,6 +44,9 @@ func listen(cfg config.Config, s edge.Asker, c *bus.Conn, heard *channel.Channel
 	var collectors []prometheus.Collector
 	if heard != nil {
 		collectors = append(collectors, heard)
+	}
+	if peering != nil {
+		collectors = append(collectors, peering.Metrics())
 	}
 	metrics, errMetrics := edge.ListenMetrics(cfg.Metrics.Listen, s, collectors...)
 	return append(tasks, metrics), errors.Join(err, errMetrics)

@@ -121,6 +121,7 @@ type Announcing struct {
 	hosts   []bgp.LabelledPath
 	vips    map[netip.Addr]*vip
 
+	counts  Counts
 	version uint64 // of what is to be announced: each change is the next one
 	told    uint64 // the latest version that all neighbors have
 	paths   []bgp.Path
@@ -194,6 +195,7 @@ func (a *Announcing) Services(now time.Time, all []Service) bool {
 		if v.reach == Reached && reach != Reached {
 			if v.flaps++; a.config.Flaps.First > 0 {
 				v.damped = v.damper.Fail(now)
+				a.counts.Damped++
 			}
 		}
 		v.reach, v.present = reach, present

@@ -238,6 +238,9 @@ func TestCovers(t *testing.T) {
 	r.want("leaving 198.51.100.0/24+ 198.51.100.1/32+ 2001:db8::/48+ 2001:db8::25/128+")
 	r.services(NoServer, web, mail)
 	r.want("withdrawn")
+	if c := r.a.Progress(r.now).Counts; c != (Counts{Announced: 4, Withdrawn: 4, Damped: 2}) {
+		t.Errorf("%+v", c)
+	}
 }
 
 func TestServersAnnounceNoVIP(t *testing.T) {

@@ -40,7 +40,14 @@ type Progress struct {
 	VIPs    []VIP     // by address
 	Server  bool      // as in Config
 	// Hosts are servers' host routes, whether they are announced or not.
-	Hosts []netip.Prefix
+	Hosts  []netip.Prefix
+	Counts Counts
+}
+
+// Counts are since the beginning.
+type Counts struct {
+	Announced, Withdrawn uint64 // VIPs and what covers them
+	Damped               uint64 // times that a VIP ceased to be reached, and stays out for that
 }
 
 // VIP is one that services have.
@@ -54,7 +61,7 @@ type VIP struct {
 
 // Progress says how far it is.
 func (a *Announcing) Progress(now time.Time) Progress {
-	p := Progress{Phase: a.phase, Since: a.step.begun, Drained: a.drained, Forced: a.step.forced, Server: a.config.Server}
+	p := Progress{Phase: a.phase, Since: a.step.begun, Drained: a.drained, Forced: a.step.forced, Server: a.config.Server, Counts: a.counts}
 	for _, h := range a.hosts {
 		p.Hosts = append(p.Hosts, h.Prefix)
 	}

@@ -68,6 +68,8 @@ func (a *Announcing) renew(now time.Time) {
 		return
 	}
 	began := len(a.paths) == 0
+	a.counts.Announced += missing(a.paths, paths)
+	a.counts.Withdrawn += missing(paths, a.paths)
 	a.paths = paths
 	a.version++
 	a.waitAnew(now, began)
@@ -86,6 +88,16 @@ func (a *Announcing) hasSome() bool {
 		return len(a.hosts) > 0
 	}
 	return len(a.paths) > 0
+}
+
+// missing is how many of all have a prefix that is not in some, which are in order.
+func missing(some, all []bgp.Path) (n uint64) {
+	for _, p := range all {
+		if _, there := slices.BinarySearchFunc(some, p.Prefix, func(o bgp.Path, at netip.Prefix) int { return o.Prefix.Compare(at) }); !there {
+			n++
+		}
+	}
+	return n
 }
 
 // samePath compares what paths of ours say.

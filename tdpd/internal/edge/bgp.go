@@ -94,15 +94,7 @@ func (p *Peering) neighbors(ctx context.Context) (*tdpdv1.BGPAnswer, error) {
 	if err != nil {
 		return nil, err
 	}
-	out.Learned, out.Refused = uint32(st.Learned), maps.Clone(st.Refused)
-	if out.Refused == nil {
-		out.Refused = map[string]uint64{}
-	}
-	for why, n := range st.Counts {
-		if r := bgppolicy.Reason(why); r != bgppolicy.Passes && n > 0 {
-			out.Refused[r.String()] += n
-		}
-	}
+	out.Learned, out.Refused = uint32(st.Learned), refusals(st)
 	all, err := p.Speaker.Neighbors(ctx)
 	if err != nil {
 		return nil, err
@@ -112,6 +104,18 @@ func (p *Peering) neighbors(ctx context.Context) (*tdpdv1.BGPAnswer, error) {
 		out.Neighbors = append(out.Neighbors, neighborMessage(now, n))
 	}
 	return &tdpdv1.BGPAnswer{About: &tdpdv1.BGPAnswer_Neighbors{Neighbors: out}}, nil
+}
+
+// refusals are paths that were not taken, by why.
+func refusals(st routing.Status) map[string]uint64 {
+	out := map[string]uint64{}
+	maps.Copy(out, st.Refused)
+	for why, n := range st.Counts {
+		if r := bgppolicy.Reason(why); r != bgppolicy.Passes && n > 0 {
+			out[r.String()] += n
+		}
+	}
+	return out
 }
 
 func neighborMessage(now time.Time, n bgp.NeighborState) *tdpdv1.BGPNeighbor {

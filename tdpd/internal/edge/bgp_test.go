@@ -10,10 +10,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/manycast/manycast/internal/portion"
+	"github.com/manycast/manycast/internal/testnet"
 	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 	"github.com/manycast/manycast/tdpd/internal/announcing"
 	"github.com/manycast/manycast/tdpd/internal/bgp"
 	"github.com/manycast/manycast/tdpd/internal/byhand"
+	"github.com/manycast/manycast/tdpd/internal/flowspec"
 	"github.com/manycast/manycast/tdpd/internal/routing"
 )
 
@@ -148,6 +153,57 @@ func TestRoutesArePaged(t *testing.T) {
 		answer, err := askBGP(t, a, &tdpdv1.BGPRequest{About: &tdpdv1.BGPRequest_Routes{Routes: &tdpdv1.BGPRoutesRequest{Family: "ipv4-unicast", Limit: limit}}})
 		if err != nil || len(answer.GetRoutes().GetPaths()) != want || !answer.GetRoutes().GetMore() {
 			t.Errorf("%d: %d, %v, %v", limit, len(answer.GetRoutes().GetPaths()), answer.GetRoutes().GetMore(), err)
+		}
+	}
+}
+
+// TestBGPMetrics: what a router announces, tells in rules and leaves out, and how its sessions are.
+func TestBGPMetrics(t *testing.T) {
+	f := bgp.NewFake()
+	vips := []netip.Addr{netip.MustParseAddr("192.0.2.80"), netip.MustParseAddr("192.0.2.81")}
+	l := routing.New(routing.Options{
+		Speaker: f, Log: slog.New(slog.DiscardHandler), VIPs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, FlowSpec: flowspec.Config{Most: 10},
+		Base:       bgp.Desired{AS: 65000, Neighbors: []bgp.Neighbor{{Address: netip.MustParseAddr("10.0.1.2"), AS: 65001}}},
+		Announcing: announcing.Config{Patience: time.Second, Flaps: announcing.Flaps{First: time.Hour, Max: time.Hour, Forget: time.Hour}},
+	})
+	background(t, l.Run)
+	service := func(vip netip.Addr, r announcing.Reach) announcing.Service {
+		return announcing.Service{Name: vip.String(), VIPs: []netip.Addr{vip}, Reach: r}
+	}
+	users := []flowspec.Users{{Service: "web", VIPs: vips, Four: []flowspec.Bound{
+		{Portion: portion.MustParse("0.0.0.0/1"), Server: netip.MustParseAddr("10.9.0.80")},
+		{Portion: portion.MustParse("128.0.0.1/128.0.0.1"), Server: netip.MustParseAddr("10.9.0.81")},
+	}}}
+	for _, reach := range []announcing.Reach{announcing.Reached, announcing.NoServer} {
+		l.Say(routing.View{Services: []announcing.Service{service(vips[0], announcing.Reached), service(vips[1], reach)}, Users: users})
+		testnet.Eventually(t, 10*time.Second, func() bool {
+			s, err := l.Status(t.Context())
+			return err == nil && len(s.Announcing.VIPs) == 2 && s.Announcing.VIPs[1].Reach == reach && !s.Moving
+		}, "the view")
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister((&Peering{Router: "r1", Speaker: f, Routing: l, Restarts: func() uint64 { return 3 }}).Metrics())
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			name := strings.TrimPrefix(family.GetName(), "manycast_tdpd_")
+			for _, label := range m.GetLabel() {
+				name += " " + label.GetValue()
+			}
+			got[name] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
+		}
+	}
+	for name, want := range map[string]float64{
+		"bgp_vips": 2, "bgp_vips_announced": 1, "bgp_vips_damped": 1, "bgp_vips_unreached": 0, "bgp_announced_total": 2, "bgp_withdrawn_total": 1, "bgp_damped_total": 1, "bgp_hosts": 0,
+		"bgp_phase in": 1, "bgp_phase out": 0, "bgp_session_established 10.0.1.2": 1, "bgp_neighbor_out 10.0.1.2": 0, "bgp_speaker_answers": 1, "bgp_speaker_restarts_total": 3,
+		"flowspec_rules_wanted": 1, "flowspec_rules_told": 1, "flowspec_rules_moving": 0, "flowspec_portions_left not_prefix": 1, "flowspec_steps_skipped_total": 0,
+	} {
+		if is, there := got[name]; !there || is != want {
+			t.Errorf("%s is %v (%v), want %v", name, is, there, want)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -72,6 +73,113 @@ func TestNetStandbyTakesOver(t *testing.T) {
 			t.Errorf("clean stop of %s: %v\n%s", name, err, agents[name].Output())
 		}
 	}
+}
+
+// TestNetConnectionsToAStandbyGoOn: a user connects to who stands in, its owner comes back, and routers bring it there again. Neither knows a leader.
+func TestNetConnectionsToAStandbyGoOn(t *testing.T) {
+	n := testnet.New(t)
+	lan, user := n.Node("lan"), n.Node("u")
+	n.Link(lan, "u", "", user, "eth0", "10.9.0.100/24")
+	at := netip.MustParseAddrPort("192.0.2.80:80")
+	user.Route("192.0.2.80/32", "10.9.0.1")
+	nodes, agents := map[string]*testnet.Node{}, map[string]*testnet.Process{}
+	for i, name := range []string{"s1", "s2", "s3"} {
+		node := n.Node(name)
+		n.Link(lan, name, "", node, "eth0", fmt.Sprintf("10.9.0.%d/24", i+1))
+		nodes[name] = node
+		agents[name] = node.Start(takeoverAgentOf(t, n, name, netip.AddrFrom4([4]byte{10, 9, 0, byte(i + 1)}),
+			"name: web\nvip: 192.0.2.80\nmode: tags\nports: [tcp/80]\nslots: suffix/1\nhandover: forward\n")...)
+	}
+	lan.Bridge("br0", false, "u", "s1", "s2", "s3")
+	bring := func(server string) { // as a router does
+		var port *net.Interface
+		must(t, nodes[server].Do(func() (err error) {
+			port, err = net.InterfaceByName("eth0")
+			return err
+		}))
+		_, err := user.Run("ip", "neigh", "replace", "10.9.0.1", "lladdr", port.HardwareAddr.String(), "dev", "eth0", "nud", "permanent")
+		must(t, err)
+	}
+	repeat(t, nodes["s1"], at)
+	repeat(t, nodes["s2"], at)
+	var c net.Conn
+	connects := func(server string) func() bool {
+		return func() bool {
+			d, err := user.DialContext(t.Context(), "tcp", at.String())
+			if err != nil {
+				return false
+			}
+			out, err := nodes[server].Run("ss", "-Htn", "state", "established", "dst", d.LocalAddr().String())
+			if err != nil || out == "" {
+				d.Close()
+				return false
+			}
+			c = d
+			t.Cleanup(func() { d.Close() })
+			return true
+		}
+	}
+	bring("s1")
+	testnet.Eventually(t, 15*time.Second, connects("s1"), "s1 to serve: it is the owner of even users")
+
+	agents["s1"].Signal(syscall.SIGSTOP)
+	bring("s2")
+	time.Sleep(time.Second) // in which it is found to be silent
+	testnet.Eventually(t, 10*time.Second, connects("s2"), "s2 to stand in")
+	kept := c
+	echo := func(when string) {
+		t.Helper()
+		buf := make([]byte, len(when))
+		must(t, kept.SetDeadline(time.Now().Add(5*time.Second)))
+		if _, err := io.WriteString(kept, when); err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		if _, err := io.ReadFull(kept, buf); err != nil || string(buf) != when {
+			t.Fatalf("%s: %q, %v", when, buf, err)
+		}
+	}
+	echo("while s2 stands in")
+
+	agents["s1"].Signal(syscall.SIGCONT)
+	testnet.Eventually(t, 3*time.Second, func() bool { return contains(agents["s1"], "takes nobody until") }, "s1 to be fenced")
+	time.Sleep(7 * time.Second) // and back
+	echo("s1 is back")
+	bring("s1")
+	for i := range 30 { // longer than it is taken for granted that s2 holds something
+		echo(fmt.Sprintf("s1 is back, %d", i))
+		time.Sleep(500 * time.Millisecond)
+	}
+	for _, name := range []string{"s1", "s2", "s3"} {
+		agents[name].Signal(syscall.SIGTERM)
+		if err := agents[name].Wait(); err != nil {
+			t.Errorf("clean stop of %s: %v\n%s", name, err, agents[name].Output())
+		}
+	}
+}
+
+// repeat answers each connection with all that it says.
+func repeat(t *testing.T, node *testnet.Node, at netip.AddrPort) {
+	t.Helper()
+	var l net.Listener
+	testnet.Eventually(t, 10*time.Second, func() bool {
+		return node.Do(func() (err error) {
+			l, err = net.Listen("tcp", at.String())
+			return err
+		}) == nil
+	}, "the VIP is there")
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_, _ = io.Copy(c, c)
+			}()
+		}
+	}()
 }
 
 // takeoverAgent is the command line of an agent that knows services and allocation from an earlier run: its bus is away.

@@ -26,11 +26,11 @@ type Chain struct {
 	Cut  epoch.Epoch // others, who are not named, had it until then or before; zero: nobody
 }
 
-// Hop is a former owner.
+// Hop is a former owner, or who stood in for one.
 type Hop struct {
 	Server  string
 	Address netip.Addr  // invalid: not known
-	Until   epoch.Epoch // the last epoch in which it owned the cell
+	Until   epoch.Epoch // the last epoch in which it did
 }
 
 // Has reports whether a server is one of them.
@@ -52,7 +52,8 @@ func (c Chain) Until(server string) epoch.Epoch {
 type Kept struct {
 	Epoch       epoch.Epoch // of the allocation by which it has counted
 	Connections int
-	Since       epoch.Epoch // the last epoch in which it owned the user of one of them, the earliest of all
+	Since       epoch.Epoch // the last epoch in which it owned the user of one of them, or stood by for its owner, the earliest of all
+	Stood       bool        // some are of users whose owner it stands by for: it served them in its stead
 }
 
 // Holders are the servers that may hold connections of former users; a server that is not in it is dead, or holds none. The earliest epoch is that of
@@ -95,13 +96,17 @@ func (a Allocation) ChainOf(cell int) Chain {
 	return a.Trail.Chains[a.Trail.Of[cell]-1]
 }
 
-// Follow is the trail of next, which replaces before: before's, and those who lose by the change, without those who hold nothing. A cell of
-// next has the former owners of all cells of before that users come to it from, so that a chain may name a server that never had one of them.
-func Follow(before, next Allocation, holders Holders) Trail {
+// StoodIn says whether a standby may hold connections of an owner's users, as it served them in its stead.
+type StoodIn func(owner, standby string) bool
+
+// Follow is the trail of next, which replaces before: before's, those who lose by the change, and standbys that stood in for an owner, without those
+// who hold nothing. A cell of next has the former owners of all cells of before that users come to it from, so that a chain may name a server that
+// never had one of them. stood may be nil: nobody stood in.
+func Follow(before, next Allocation, holders Holders, stood StoodIn) Trail {
 	if before.Zero() || next.Zero() {
 		return Trail{}
 	}
-	f := follower{before: before, next: next, holders: holders, chains: make([]chainSet, next.Cells())}
+	f := follower{before: before, next: next, holders: holders, stood: stood, chains: make([]chainSet, next.Cells())}
 	if Comparable(before, next) {
 		for was, is := range Pairs(before, next) {
 			f.add(was, is)
@@ -109,6 +114,7 @@ func Follow(before, next Allocation, holders Holders) Trail {
 	} else { // who came from where cannot be told by cells
 		for was := range before.Owner {
 			f.former(was, 0)
+			f.standby(was, 0)
 			f.inherit(was, 0)
 		}
 		for is := range f.chains {
@@ -122,6 +128,7 @@ func Follow(before, next Allocation, holders Holders) Trail {
 type follower struct {
 	before, next Allocation
 	holders      Holders
+	stood        StoodIn
 	chains       []chainSet
 }
 
@@ -136,6 +143,9 @@ func (f *follower) add(was, is int) {
 	if f.before.OwnerOf(was) != f.next.OwnerOf(is) {
 		f.former(was, is)
 	}
+	if f.before.StandbyOf(was) != f.next.OwnerOf(is) {
+		f.standby(was, is)
+	}
 	f.inherit(was, is)
 }
 
@@ -146,6 +156,14 @@ func (f *follower) former(was, is int) {
 		return
 	}
 	f.chains[is].add(Hop{owner, f.before.Address(owner), f.before.Epoch})
+}
+
+// standby adds who stood by for the owner, where it may have served in its stead and lives.
+func (f *follower) standby(was, is int) {
+	standby := f.before.StandbyOf(was)
+	if _, lives := f.holders[standby]; lives && f.stood != nil && f.stood(f.before.OwnerOf(was), standby) {
+		f.chains[is].add(Hop{standby, f.before.Address(standby), f.before.Epoch})
+	}
 }
 
 // inherit adds its former owners that may hold anything still.

@@ -21,7 +21,7 @@ func history(holders Holders, owners ...string) Allocation {
 		for _, name := range strings.Split(text, "") {
 			a.Owner, a.Standby = append(a.Owner, uint16(slices.Index(names, name))), append(a.Standby, None)
 		}
-		a.Trail = Follow(last, a, holders)
+		a.Trail = Follow(last, a, holders, nil)
 		last = a
 	}
 	return last
@@ -86,6 +86,41 @@ func TestTrails(t *testing.T) {
 	}
 }
 
+// TestTrailsNameStandbys that stood in, unless they own the cell now, have died, or hold nothing any more.
+func TestTrailsNameStandbys(t *testing.T) {
+	number := func(n uint64) epoch.Epoch { return epoch.Epoch{Term: 1, Number: n} }
+	stoodIn := func(owner, standby string) bool { return owner == "a" && standby == "c" }
+	before := history(Holders{}, "abba")
+	before.Servers, before.Standby = []string{"a", "b", "c"}, []uint16{2, 2, None, 2}
+	for _, test := range []struct {
+		owners  string
+		holders Holders
+		want    string // of the four cells
+	}{
+		{"abba", Holders{"a": {}, "b": {}, "c": {}}, "c1,,,c1"},
+		{"bbba", Holders{"a": {}, "b": {}, "c": {}}, "a1 c1,,,c1"},
+		{"bbba", Holders{"b": {}, "c": {}}, "c1,,,c1"}, // a has died
+		{"cbba", Holders{"a": {}, "b": {}, "c": {}}, "a1,,,c1"},
+		{"bbba", Holders{"a": {}, "b": {}}, "a1,,,"},
+	} {
+		next := history(Holders{}, "abcc", test.owners)
+		next.Trail = Follow(before, next, test.holders, stoodIn)
+		var got []string
+		for cell := range 4 {
+			got = append(got, said(next, cell))
+		}
+		if err := next.Check(); err != nil || strings.Join(got, ",") != test.want {
+			t.Errorf("%s, %v: %q, %v, want %s", test.owners, test.holders, strings.Join(got, ","), err, test.want)
+		}
+		last := next
+		last.Epoch.Number++
+		last.Trail = Follow(next, last, Holders{"a": {}, "b": {}, "c": number(2)}, nil)
+		if got := said(last, 3); got != "" {
+			t.Errorf("%s: c holds nothing from before: %s", test.owners, got)
+		}
+	}
+}
+
 // TestTrailsOfUsers moves users between servers at random, cuts the space otherwise now and then, and holds trails to whom each user had.
 func TestTrailsOfUsers(t *testing.T) {
 	for seed := range uint64(60) {
@@ -108,7 +143,7 @@ func TestTrailsOfUsers(t *testing.T) {
 			if err != nil {
 				continue
 			}
-			b.Trail = Follow(a, b, holders)
+			b.Trail = Follow(a, b, holders, nil)
 			if err := b.Check(); err != nil {
 				t.Fatalf("seed %d: %v", seed, err)
 			}
@@ -159,6 +194,6 @@ func BenchmarkFollow(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		Follow(before, after, nil)
+		Follow(before, after, nil, nil)
 	}
 }

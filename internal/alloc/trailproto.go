@@ -52,12 +52,12 @@ func keptToProto(k *Kept) *allocv1.Kept {
 	if k == nil {
 		return nil
 	}
-	return &allocv1.Kept{Epoch: EpochToProto(k.Epoch), Connections: uint32(min(max(k.Connections, 0), 1<<32-1)), Since: EpochToProto(k.Since)}
+	return &allocv1.Kept{Epoch: EpochToProto(k.Epoch), Connections: uint32(min(max(k.Connections, 0), 1<<32-1)), Since: EpochToProto(k.Since), Stood: k.Stood}
 }
 
 func keptFromProto(p *allocv1.Kept) *Kept {
 	if p == nil {
 		return nil
 	}
-	return &Kept{Epoch: EpochFromProto(p.GetEpoch()), Connections: int(p.GetConnections()), Since: EpochFromProto(p.GetSince())}
+	return &Kept{Epoch: EpochFromProto(p.GetEpoch()), Connections: int(p.GetConnections()), Since: EpochFromProto(p.GetSince()), Stood: p.GetStood()}
 }

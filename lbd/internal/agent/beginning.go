@@ -105,7 +105,7 @@ func (c *Core) tickBeginnings(now time.Time) []Action {
 			continue
 		}
 		begun := c.endWaiting(name, func(b *beginning, loser string) bool {
-			return b.until == b.late && (!now.Before(b.late) || !c.isLate(name, loser))
+			return b.until.Equal(b.late) && (!now.Before(b.late) || !c.isLate(name, loser))
 		})
 		if begun == nil {
 			begun = []Action{c.apply(), c.keep(name, c.held[name])}

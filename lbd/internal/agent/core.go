@@ -186,12 +186,13 @@ func (c *Core) Committed(now time.Time, name string, a alloc.Allocation) []Actio
 	if s, ok := c.specs[name]; !ok || s.Static() {
 		return []Action{c.keep(name, a)}
 	}
-	if before.Zero() {
+	loses := c.loses(before, a)
+	if !loses {
 		c.loseUnnoticed(now, name)
 	}
 	waits := c.begin(now, name, before, a)
 	switch {
-	case c.loses(before, a):
+	case loses:
 	case waits: // one step for all that is won, and no disk before it: the losers' word comes at once
 		return nil
 	default:

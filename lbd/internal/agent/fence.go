@@ -14,6 +14,7 @@ type presence struct {
 	takesAt  time.Time // when it is returning
 	starting bool      // it took nobody before, and nothing is known of the application
 	fenced   time.Time // until then; zero: it is not
+	back     time.Time // until then it has just come back; zero: it has not
 	atLeast  time.Time // until then, however much it is needed
 	fencedBy string
 	leaving  bool
@@ -78,14 +79,16 @@ func (c *Core) settleIn(now time.Time) []Action {
 	}
 	switch isWell := c.why() == ""; {
 	case !isWell && p.phase != absent:
-		p.phase = absent
+		p.phase, p.back = absent, time.Time{}
 	case isWell && p.phase == absent:
 		p.phase, p.takesAt = returning, now.Add(c.settle)
 	case p.phase == returning && !now.Before(p.takesAt):
-		p.phase = present
+		p.phase, p.back = present, now.Add(stoodSaid)
 		apply := c.apply()
 		apply.Revive = true
 		return []Action{apply}
+	case !p.back.IsZero() && !now.Before(p.back):
+		p.back = time.Time{}
 	default:
 		return nil
 	}
@@ -124,7 +127,8 @@ func (c *Core) fence(now time.Time, why string) []Action {
 		return nil
 	}
 	p := &c.presence
-	p.phase, p.fenced, p.fencedBy, p.atLeast = absent, p.damper.Fail(now), why, now.Add(fenceAtLeast)
+	p.phase, p.back = absent, time.Time{}
+	p.fenced, p.fencedBy, p.atLeast = p.damper.Fail(now), why, now.Add(fenceAtLeast)
 	warn := Warn{Text: "takes nobody until " + p.fenced.Format(time.TimeOnly) + ", unless nobody else does: " + why}
 	return []Action{c.apply(), warn}
 }
@@ -140,6 +144,9 @@ func (c *Core) presenceTimes() []time.Time {
 	var out []time.Time
 	if c.presence.phase == returning {
 		out = append(out, c.presence.takesAt)
+	}
+	if p := c.presence; !p.back.IsZero() {
+		out = append(out, p.back)
 	}
 	if p := c.presence; !p.fenced.IsZero() {
 		out = append(out, p.fenced)

@@ -26,14 +26,20 @@ func keeps(s service.Service, a alloc.Allocation) bool {
 // holds reports whether this server goes on with connections of a cell that is another's.
 func (c *Core) holds(s service.Service, a alloc.Allocation, cell int) bool {
 	chain := a.ChainOf(cell)
-	return keeps(s, a) && (chain.Cut != epoch.Epoch{} || chain.Has(c.name))
+	return keeps(s, a) && (chain.Cut != epoch.Epoch{} || chain.Has(c.name) || c.standsBy(a)(cell))
+}
+
+// standsBy says of a cell whether this server serves its users in their owner's stead, when that is out. It may be asked by any goroutine.
+func (c *Core) standsBy(a alloc.Allocation) func(cell int) bool {
+	me, hears := c.name, c.hearing != nil
+	return func(cell int) bool { return hears && a.OwnerOf(cell) != me && a.StandbyOf(cell) == me }
 }
 
 // class are cells that the data plane treats alike.
 type class struct {
 	chain uint32 // of the trail
 	owner string // who serves them; empty: not known
-	away  string // in whose stead, if that may hold connections; empty: nobody's
+	away  string // in whose stead, or who was in theirs, if that may hold connections; empty: nobody
 }
 
 // chains are who may have connections of whose users, and whose these are now. Where routers alone decide who comes here, what is for
@@ -42,8 +48,11 @@ func (c *Core) chains(s service.Service) []dataplane.Chain {
 	a := c.current(s.Name)
 	now := c.effective(a)
 	return c.chainsOf(s, now, now, now.OwnerOf, func(cell int) string {
-		if owner := a.OwnerOf(cell); owner != now.OwnerOf(cell) && owner != c.name && !c.isSilent(owner) {
+		switch owner, standby := a.OwnerOf(cell), a.StandbyOf(cell); {
+		case owner != now.OwnerOf(cell) && owner != c.name && !c.isSilent(owner):
 			return owner // it is out, and has its connections yet
+		case owner == c.name && owner == now.OwnerOf(cell) && c.stoodIn(s.Name, standby):
+			return standby
 		}
 		return ""
 	})
@@ -142,6 +151,20 @@ func (c *Core) isOver(service string, h alloc.Hop) bool {
 	return !holders.Hold(h.Server, h.Until)
 }
 
+// stoodSaid is how long a server that was out takes its standbys for such that stood in, whatever they have said: the longest time between two
+// measurements of what they hold, and between two reports.
+const stoodSaid = 11 * time.Second
+
+// stoodIn reports whether a standby may hold connections of this server's users, whom it took in its stead.
+func (c *Core) stoodIn(service, standby string) bool {
+	if c.hearing == nil || standby == "" || c.isSilent(standby) {
+		return false
+	}
+	m := c.hearing.members[standby]
+	kept := m.kept[service]
+	return !m.anew && (!c.presence.back.IsZero() || kept != nil && kept.Stood)
+}
+
 // mayHold reports whether this server may hold connections of a service's users who are others'.
 func (c *Core) mayHold(name string) bool {
 	_, some := c.kept(c.specs[name])
@@ -237,7 +260,8 @@ func (c *Core) kept(s service.Service) (count func(now time.Time, connected iter
 	for _, chain := range a.Trail.Chains {
 		some = some || chain.Has(me) || chain.Cut != epoch.Epoch{}
 	}
-	fresh := c.fresh[s.Name]
+	some = some || c.hearing != nil && len(c.owners(s.Name)) > 0
+	fresh, stands := c.fresh[s.Name], c.standsBy(a)
 	return func(now time.Time, connected iter.Seq[netip.AddrPort]) alloc.Kept {
 		k := alloc.Kept{Epoch: a.Epoch}
 		if fresh != nil && now.Before(fresh.until) {
@@ -248,7 +272,11 @@ func (c *Core) kept(s service.Service) (count func(now time.Time, connected iter
 			if isOwn := a.OwnerOf(cell) == me; isOwn && (fresh == nil || !now.Before(fresh.settled) || !a.ChainOf(cell).Has(me)) {
 				continue // those who have just come back, servers that are late still bring by the old way
 			}
-			if until := a.ChainOf(cell).Until(me); k.Connections == 0 || until.Less(k.Since) {
+			until := a.ChainOf(cell).Until(me)
+			if until == (epoch.Epoch{}) && stands(cell) {
+				until, k.Stood = a.Epoch, true
+			}
+			if k.Connections == 0 || until.Less(k.Since) {
 				k.Since = until
 			}
 			k.Connections++
@@ -281,11 +309,24 @@ func (c *Core) over() map[over]bool {
 	return out
 }
 
-// forget takes former owners out of the chains that hold nothing any more, unless actions apply everything anyway.
+// stood are the standbys that say that they hold what they took in this server's stead, or in another's.
+func (c *Core) stood() map[ward]bool {
+	out := map[ward]bool{}
+	for server, m := range c.hearing.members {
+		for name, k := range m.kept {
+			if k.Stood && c.stoodIn(name, server) {
+				out[ward{name, server}] = true
+			}
+		}
+	}
+	return out
+}
+
+// forget takes former owners out of the chains that hold nothing any more, and standbys into them that hold something, unless actions apply everything anyway.
 func (c *Core) forget(actions []Action) []Action {
-	was := c.hearing.over
-	c.hearing.over = c.over()
-	if maps.Equal(was, c.hearing.over) || slices.ContainsFunc(actions, func(a Action) bool { _, is := a.(Apply); return is }) {
+	wasOver, wasStood := c.hearing.over, c.hearing.stood
+	c.hearing.over, c.hearing.stood = c.over(), c.stood()
+	if maps.Equal(wasOver, c.hearing.over) && maps.Equal(wasStood, c.hearing.stood) || slices.ContainsFunc(actions, func(a Action) bool { _, is := a.(Apply); return is }) {
 		return actions
 	}
 	return append(actions, c.apply())

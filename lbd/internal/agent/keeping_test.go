@@ -29,7 +29,7 @@ func keeping(mode string) service.Service {
 // followed are allocations, each with the trail that a leader gives it.
 func followed(all ...alloc.Allocation) []alloc.Allocation {
 	for i := 1; i < len(all); i++ {
-		all[i].Trail = alloc.Follow(all[i-1], all[i], alloc.Holders{"s1": {}, "s2": {}, "s3": {}})
+		all[i].Trail = alloc.Follow(all[i-1], all[i], alloc.Holders{"s1": {}, "s2": {}, "s3": {}}, nil)
 	}
 	return all
 }

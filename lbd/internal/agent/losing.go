@@ -66,12 +66,16 @@ func (c *Core) loseUnnoticed(now time.Time, name string) (some bool) {
 
 // needed are the losses by which connections of former users may yet end.
 func (c *Core) needed(name string) []loss {
-	all, need := c.losses[name], map[int]bool{}
-	for _, chain := range c.current(name).Trail.Chains {
+	all, need, a := c.losses[name], map[int]bool{}, c.current(name)
+	since := func(until epoch.Epoch) int {
+		return slices.IndexFunc(all, func(l loss) bool { return !l.Until.Less(until) })
+	}
+	for _, chain := range a.Trail.Chains {
 		if chain.Has(c.name) || chain.Cut != (epoch.Epoch{}) {
-			need[slices.IndexFunc(all, func(l loss) bool { return !l.Until.Less(chain.Until(c.name)) })] = true
+			need[since(chain.Until(c.name))] = true
 		}
 	}
+	need[since(a.Epoch)] = true // of users for whom it has stood in
 	var out []loss
 	for i, l := range all {
 		if need[i] {

@@ -175,7 +175,7 @@ func TestLossesAreBounded(t *testing.T) {
 		if n%2 == 0 {
 			next = allocation(n, s2, s3)
 		}
-		next.Trail = alloc.Follow(last, next, alloc.Holders{"s2": {}, "s3": {}})
+		next.Trail = alloc.Follow(last, next, alloc.Holders{"s2": {}, "s3": {}}, nil)
 		c.Committed(start, "web", next)
 		last = next
 	}

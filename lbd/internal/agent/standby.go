@@ -21,6 +21,7 @@ type hearing struct {
 	gone    map[string]bool // who does not serve its users, as far as is heard
 	claims  map[ward]claim  // takeovers that were begun
 	over    map[over]bool   // former owners who hold nothing any more
+	stood   map[ward]bool   // standbys, by service, that hold something
 }
 
 type heard struct {
@@ -107,13 +108,13 @@ func (c *Core) reckon(now time.Time) []Action {
 	if maps.Equal(before, c.hearing.gone) {
 		return c.settleIn(now)
 	}
-	c.release(now, before)
+	kept := c.release(now, before)
 	c.claim(now)
 	var begun []Action
 	for _, name := range slices.Sorted(maps.Keys(c.begins)) { // who does not serve has ceased
 		begun = append(begun, c.endWaiting(name, func(_ *beginning, loser string) bool { return c.hearing.gone[loser] })...)
 	}
-	return slices.Concat([]Action{c.apply()}, begun, c.settleIn(now))
+	return slices.Concat([]Action{c.apply()}, kept, begun, c.settleIn(now))
 }
 
 // goneNow are the members that do not serve. Silence proves that of others only while somebody is heard: who hears nobody is cut
@@ -144,16 +145,23 @@ func (h *hearing) recovers() time.Time {
 	return time.Time{}
 }
 
-// release plans to close the connections of those who are back: their users' packets go to them.
-func (c *Core) release(now time.Time, before map[string]bool) {
+// release plans to close the connections of those who are back: their users' packets go to them. What goes on here instead, as it is forwarded, ends
+// like that of users who are lost.
+func (c *Core) release(now time.Time, before map[string]bool) (kept []Action) {
 	for _, name := range slices.Sorted(maps.Keys(c.held)) {
 		for owner := range c.owners(name) {
-			if before[owner] && !c.hearing.gone[owner] {
-				c.closings = append(c.closings, closing{service: name, at: now.Add(c.settle)})
-				break
+			if !before[owner] || c.hearing.gone[owner] {
+				continue
 			}
+			c.closings = append(c.closings, closing{service: name, at: now.Add(c.settle)})
+			if a := c.current(name); keeps(c.specs[name], a) {
+				c.lose(now, name, a.Epoch)
+				kept = append(kept, c.keep(name, a))
+			}
+			break
 		}
 	}
+	return kept
 }
 
 // claim plans to tell of takeovers on this link, and forgets those that have ended. A moment passes before: who is cut off finds

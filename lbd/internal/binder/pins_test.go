@@ -44,7 +44,7 @@ func owned(number uint64, even, odd string) alloc.Allocation {
 // followed are allocations with the trails that a leader gives them.
 func followed(all ...alloc.Allocation) []alloc.Allocation {
 	for i := 1; i < len(all); i++ {
-		all[i].Trail = alloc.Follow(all[i-1], all[i], alloc.Holders{"s1": {}, "s2": {}, "s3": {}})
+		all[i].Trail = alloc.Follow(all[i-1], all[i], alloc.Holders{"s1": {}, "s2": {}, "s3": {}}, nil)
 	}
 	return all
 }

@@ -80,7 +80,7 @@ func newTask(n int) (*Task, *fakeMover) {
 		Forwarded: func() []Counter { return []Counter{{"forward", "out", "", 7}} },
 	})
 	before, now := allocation(1, "s1", "s1"), allocation(2, "s1", "s2")
-	now.Trail = alloc.Follow(before, now, alloc.Holders{"s1": {}})
+	now.Trail = alloc.Follow(before, now, alloc.Holders{"s1": {}}, nil)
 	web := service.Service{
 		Name: "web", VIP: front.Addr(), Ports: []service.Port{{Proto: "tcp", Number: 80}, {Proto: "udp", Number: 80}}, Slots: now.Slots,
 		Handover: service.Handover{Strategies: []service.Strategy{service.Transfer, service.Forward}},

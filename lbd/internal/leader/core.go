@@ -59,7 +59,7 @@ func (c *Core) pool(name string) *pool {
 	if p == nil {
 		p = &pool{
 			core: c, name: name, members: map[string]*member{}, operator: map[string]Operator{}, wishes: map[string]*policy.Wishes{},
-			deaths: map[string]*damping.Damper{},
+			deaths: map[string]*damping.Damper{}, out: map[string]bool{},
 		}
 		c.pools[name] = p
 	}

@@ -25,6 +25,7 @@ type hearing struct {
 
 type heard struct {
 	health control.Health
+	why    string
 	since  time.Time
 	paused time.Time             // it restarts, until then; zero: it does not
 	loads  map[string]alloc.Load // by service, as last reported
@@ -54,7 +55,7 @@ func (c *Core) Heard(now time.Time, members []control.Member) []Action {
 		old, known := c.hearing.members[m.Name]
 		if known && (m.Health == old.health || m.Health == control.Unknown) {
 			isNews = isNews || !old.paused.IsZero() && m.Paused.IsZero()
-			old.loads, old.paused = m.Loads, m.Paused // no news by themselves, but that it is back
+			old.loads, old.paused, old.why = m.Loads, m.Paused, m.Why // no news by themselves, but that it is back
 			c.hearing.members[m.Name] = old
 			c.hear(m.Name)
 			continue // a leader that could not listen knows nothing new
@@ -62,7 +63,13 @@ func (c *Core) Heard(now time.Time, members []control.Member) []Action {
 		if m.Health == control.Available {
 			c.trust(m.Name)
 		}
-		c.hearing.members[m.Name], isNews = heard{m.Health, now, m.Paused, m.Loads}, true
+		is := heard{m.Health, m.Why, now, m.Paused, m.Loads}
+		c.hearing.members[m.Name], isNews = is, true
+		if is.isOut() {
+			for _, p := range c.pools {
+				p.out[m.Name] = true
+			}
+		}
 		c.hear(m.Name)
 	}
 	if !isNews {

@@ -26,6 +26,7 @@ type pool struct {
 	operator map[string]Operator
 	wishes   map[string]*policy.Wishes // of members, under policies that follow them
 	deaths   map[string]*damping.Damper
+	out      map[string]bool      // members that have been heard not to serve, for a moment perhaps, since the allocation was committed
 	told     map[string]time.Time // who is dampened, as on record
 
 	revision uint64 // of the state in the bucket; 0: there is none
@@ -138,7 +139,7 @@ func (p *pool) evaluate(now time.Time) []Action {
 	}
 	p.settled = nil
 	if p.spec.Handover.Keeps() {
-		next.Trail = alloc.Follow(p.state.Committed, next, p.holders(now))
+		next.Trail = alloc.Follow(p.state.Committed, next, p.holders(now), p.stoodIn)
 	}
 	p.round = &round{next: next, move: move, reason: p.reason(now, next, d.Why), began: now, agents: p.agents(now, next)}
 	return append(out, Save{p.name, p.revision, store.State{Committed: p.state.Committed, Prepared: next}})
@@ -236,6 +237,9 @@ func (p *pool) nextEpoch() epoch.Epoch {
 
 // setState takes what the bucket holds.
 func (p *pool) setState(revision uint64, s store.State) {
+	if s.Committed.Epoch != p.state.Committed.Epoch {
+		p.out = p.core.hearing.out()
+	}
 	p.revision, p.state = revision, s
 	p.number = max(p.number, s.Committed.Epoch.Number, s.Prepared.Epoch.Number)
 }

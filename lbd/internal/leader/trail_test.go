@@ -101,3 +101,64 @@ func TestTrailLeavesOutTheDead(t *testing.T) {
 		t.Errorf("s1 is dead: the trail names %v", got)
 	}
 }
+
+// TestTrailNamesWhoStoodIn: standbys of who was out, if only for a moment, and those that say that they hold something.
+func TestTrailNamesWhoStoodIn(t *testing.T) {
+	for what, happens := range map[string]func(*bench){
+		"nothing":       func(*bench) {},
+		"s1 was silent": func(b *bench) { b.hear(control.Silent, "s1"); b.hear(control.Available, "s1") },
+		"s2 says so": func(b *bench) {
+			e := b.core.pools["web"].state.Committed.Epoch
+			b.keeps("s2", alloc.Kept{Epoch: e, Connections: 1, Since: e, Stood: true})
+		},
+	} {
+		b := newBench(t, "s1", "s2", "s3", "s4")
+		b.do(b.core.SetServices(b.now, []service.Service{{
+			Name: "web", Slots: alloc.Slots{By: alloc.Suffix, Bits: 8}, Policy: alloc.Equal,
+			Handover: service.Handover{Strategies: []service.Strategy{service.Forward}},
+		}}))
+		b.hear(control.Available, "s1", "s2", "s3", "s4")
+		b.pass(5 * time.Second)
+		happens(b)
+		before := b.core.pools["web"].state.Committed
+		b.do(b.core.SetOperator(b.now, "web", "s4", Operator{Drained: true}))
+		b.pass(time.Second)
+		after := b.core.pools["web"].state.Committed
+		if before.Epoch == after.Epoch {
+			t.Fatalf("%s: nothing is reallocated", what)
+		}
+		stood := 0
+		for was, is := range alloc.Pairs(before, after) {
+			owner, standby := before.OwnerOf(was), before.StandbyOf(was)
+			var want bool
+			switch what {
+			case "s1 was silent":
+				want = owner == "s1"
+			case "s2 says so":
+				want = standby == "s2"
+			}
+			want = want && standby != after.OwnerOf(is)
+			chain := after.ChainOf(is)
+			if chain.Has(standby) != want || want && chain.Until(standby) != before.Epoch {
+				t.Fatalf("%s: %s's users, for whom %s stood by, and who are %s's: %+v", what, owner, standby, after.OwnerOf(is), chain)
+			}
+			if want {
+				stood++
+			}
+		}
+		if (stood == 0) != (what == "nothing") {
+			t.Errorf("%s: %d cells of whom somebody stood in", what, stood)
+		}
+		for _, name := range []string{"s1", "s2", "s3"} {
+			b.keeps(name, alloc.Kept{Epoch: after.Epoch})
+		}
+		b.do(b.core.SetOperator(b.now, "web", "s4", Operator{}))
+		b.pass(2 * time.Second)
+		last := b.core.pools["web"].state.Committed
+		for was, is := range alloc.Pairs(after, last) {
+			if chain := last.ChainOf(is); chain.Has(after.StandbyOf(was)) {
+				t.Fatalf("%s: nobody holds anything: %+v", what, chain)
+			}
+		}
+	}
+}

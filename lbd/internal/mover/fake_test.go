@@ -252,7 +252,7 @@ func (b *bench) commit(even, odd string) {
 		next.Addresses = append(next.Addresses, netip.MustParseAddr(addressOf(name)))
 		holders[name] = epoch.Epoch{}
 	}
-	next.Trail = alloc.Follow(b.last, next, holders)
+	next.Trail = alloc.Follow(b.last, next, holders, nil)
 	b.last = next
 	for _, s := range b.servers {
 		s.Set([]View{{web, next}})

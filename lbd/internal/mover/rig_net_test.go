@@ -218,7 +218,7 @@ func (r *rig) commit(owner string) {
 		Epoch: epoch.Epoch{Term: 1, Number: r.last.Epoch.Number + 1}, Slots: web.Slots, Servers: names, Owner: []uint16{o, o}, Standby: []uint16{alloc.None, alloc.None},
 		Addresses: []netip.Addr{netip.MustParseAddr(rigAddress("s1")), netip.MustParseAddr(rigAddress("s2"))},
 	}
-	next.Trail = alloc.Follow(r.last, next, alloc.Holders{"s1": {}, "s2": {}})
+	next.Trail = alloc.Follow(r.last, next, alloc.Holders{"s1": {}, "s2": {}}, nil)
 	r.last = next
 	for _, name := range []string{owner, names[1-o]} {
 		s := r.servers[name]

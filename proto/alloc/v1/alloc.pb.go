@@ -620,7 +620,8 @@ type Kept struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         *Epoch                 `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"` // of the allocation by which it has counted
 	Connections   uint32                 `protobuf:"varint,2,opt,name=connections,proto3" json:"connections,omitempty"`
-	Since         *Epoch                 `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"` // the last epoch in which it owned the user of one of them, the earliest of all
+	Since         *Epoch                 `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`  // the last epoch in which it owned the user of one of them, or stood by for its owner, the earliest of all
+	Stood         bool                   `protobuf:"varint,4,opt,name=stood,proto3" json:"stood,omitempty"` // some are of users whose owner it stands by for: it served them in its stead
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -674,6 +675,13 @@ func (x *Kept) GetSince() *Epoch {
 		return x.Since
 	}
 	return nil
+}
+
+func (x *Kept) GetStood() bool {
+	if x != nil {
+		return x.Stood
+	}
+	return false
 }
 
 // Hot is a portion of the sources with a large share of a server's load.
@@ -1383,11 +1391,12 @@ const file_proto_alloc_v1_alloc_proto_rawDesc = "" +
 	"\x03hot\x18\t \x03(\v2\x16.manycast.alloc.v1.HotR\x03hot\x12+\n" +
 	"\x04kept\x18\n" +
 	" \x01(\v2\x17.manycast.alloc.v1.KeptR\x04keptB\x0e\n" +
-	"\f_application\"\x88\x01\n" +
+	"\f_application\"\x9e\x01\n" +
 	"\x04Kept\x12.\n" +
 	"\x05epoch\x18\x01 \x01(\v2\x18.manycast.alloc.v1.EpochR\x05epoch\x12 \n" +
 	"\vconnections\x18\x02 \x01(\rR\vconnections\x12.\n" +
-	"\x05since\x18\x03 \x01(\v2\x18.manycast.alloc.v1.EpochR\x05since\"5\n" +
+	"\x05since\x18\x03 \x01(\v2\x18.manycast.alloc.v1.EpochR\x05since\x12\x14\n" +
+	"\x05stood\x18\x04 \x01(\bR\x05stood\"5\n" +
 	"\x03Hot\x12\x18\n" +
 	"\aportion\x18\x01 \x01(\tR\aportion\x12\x14\n" +
 	"\x05share\x18\x02 \x01(\x01R\x05share\"L\n" +

@@ -5,6 +5,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/epoch"
@@ -76,4 +79,61 @@ addresses = ["10.0.1.80"]
 	p.eventually(func() bool { return announced("").GetVips()[0].GetReach() == "no way to a server" }, "nobody is reached")
 	p.run("r1", "ip", "address", "add", "10.0.1.1/24", "dev", "a")
 	p.eventually(func() bool { there, _ := vip(); return there && announced("").GetVips()[0].GetFlaps() == 1 }, "the VIP, after a flap")
+}
+
+// TestNetAnnounceGoesOn: a tdpd that is killed, and started again, leaves what neighbors have of its VIPs as it is; what it is to announce no more goes when it
+// has had time to hear of it.
+func TestNetAnnounceGoesOn(t *testing.T) {
+	p := newPeering(t, `
+deferral = "5s"
+[bgp.announce]
+vips = ["192.0.2.0/24"]
+settle = "1s"
+[servers]
+addresses = ["10.0.1.80"]
+`)
+	p.start("r1")
+	p.established()
+	one := alloc.Allocation{
+		Epoch: epoch.Epoch{Term: 1, Number: 1}, Slots: alloc.Slots{By: alloc.Prefix, Bits: 1}, Servers: []string{"s"}, Addresses: []netip.Addr{netip.MustParseAddr("10.0.1.80")},
+		Owner: []uint16{0, 0}, Standby: []uint16{alloc.None, alloc.None},
+	}
+	bind := func() {
+		t.Helper()
+		p.say("r1", &tdpdv1.UserBinding{Service: "web", Vips: [][]byte{{192, 0, 2, 80}}, Allocation: alloc.ToProto("web", one), LifetimeMs: 1000, HoldMs: 1000})
+	}
+	phase := func() string {
+		answer, _ := p.ask("r1", `{"announce": {}}`)
+		return answer.GetAnnounce().GetPhase()
+	}
+	bind()
+	p.eventually(func() bool { bind(); return phase() == "in" && strings.Contains(p.rib(), "192.0.2.80/32") }, "the VIP")
+	p.eventually(func() bool { return !strings.Contains(p.rib(), "planned-shut") }, "the VIP, as it is to be")
+	monitor := p.nodes["p"].Start("gobgp", "monitor", "global", "rib")
+	p.eventually(func() bool {
+		_, _ = p.nodes["p"].Run("gobgp", "global", "rib", "add", "10.70.0.0/16")
+		_, _ = p.nodes["p"].Run("gobgp", "global", "rib", "del", "10.70.0.0/16")
+		return strings.Contains(monitor.Output(), "10.70.0.0/16")
+	}, "the monitor")
+
+	restart := func() {
+		t.Helper()
+		p.daemons["r1"].Signal(unix.SIGKILL)
+		p.eventually(func() bool { return zombie(p.daemons["r1"].PID()) }, "the end of tdpd")
+		p.start("r1")
+		p.eventually(func() bool { return p.neighbor().GetState() == "established" }, "tdpd again")
+	}
+	restart()
+	since := time.Now()
+	p.eventually(func() bool { bind(); return phase() == "in" }, "the VIP, announced again")
+	p.eventually(func() bool { bind(); return time.Since(since) > 6*time.Second }, "the end of deferral")
+	if text := monitor.Output(); strings.Contains(text, "192.0.2.80") {
+		t.Errorf("the neighbor has heard of the VIP:\n%s", text)
+	}
+
+	// Now nobody binds its users any more.
+	restart()
+	p.eventually(func() bool {
+		return strings.Contains(monitor.Output(), "192.0.2.80") && !strings.Contains(p.rib(), "192.0.2.80")
+	}, "the VIP is withdrawn")
 }

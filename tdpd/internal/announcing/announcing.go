@@ -234,6 +234,15 @@ func (a *Announcing) Return(now time.Time) bool {
 	return a.turn(now, Entering)
 }
 
+// Resume says that VIPs have been announced all the time, as they are to be, by who was here before: they do not come in anew. True: what is to be announced has
+// changed.
+func (a *Announcing) Resume(now time.Time) bool {
+	if a.phase != Entering {
+		return false
+	}
+	return a.turn(now, In)
+}
+
 func (a *Announcing) turn(now time.Time, p Phase) bool {
 	before := a.version
 	a.enter(now, p)

@@ -102,6 +102,28 @@ func TestComingIn(t *testing.T) {
 	r.waits(ForNothing)
 }
 
+// VIPs that were announced all the time do not come in anew, whenever that becomes known; who is drained stays so.
+func TestGoingOn(t *testing.T) {
+	for _, reachedBefore := range []bool{false, true} {
+		r := newRig(t, config())
+		if reachedBefore {
+			r.services(Reached, web)
+			r.want("entering 198.51.100.1/32+")
+		}
+		if r.a.Resume(r.now) != reachedBefore {
+			t.Error("what is announced has changed, or not")
+		}
+		if !reachedBefore {
+			r.want("in")
+			r.services(Reached, web)
+		}
+		r.want("in 198.51.100.1/32")
+		r.a.Drain(r.now)
+		r.a.Resume(r.now)
+		r.want("leaving 198.51.100.1/32+")
+	}
+}
+
 // in is a router that announces.
 func in(t *testing.T, c Config) *rig {
 	r := newRig(t, c)

@@ -22,6 +22,9 @@ type Desired struct {
 	Unicast        []Path         // ours, by prefix, each once
 	Labelled       []LabelledPath // likewise
 	Rules          []FlowRule     // ours, by match, each once
+	// Keep leaves what somebody before told a speaker that goes on, though it is not named here: who has just started may have yet to hear of it. What was
+	// named once is withdrawn when it is not any more; of rules nothing is left beside those that are named.
+	Keep bool
 }
 
 // Speaker is a BGP speaker. Its methods may be called from any goroutine.

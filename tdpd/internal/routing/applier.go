@@ -24,6 +24,7 @@ const (
 // applier has the speaker have the latest that is wanted, in a goroutine of its own, and says when its neighbors have been told.
 type applier struct {
 	speaker bgp.Speaker
+	vips    []netip.Prefix
 	wanted  chan order
 	results chan result
 }
@@ -36,11 +37,12 @@ type order struct {
 type result struct {
 	version, paths uint64
 	told           bool // neighbors have it, too
+	met, goesOn    bool // before all others: the speaker has announced VIPs all the time, or not
 	err            error
 }
 
-func newApplier(s bgp.Speaker) applier {
-	return applier{speaker: s, wanted: make(chan order, 1), results: make(chan result)}
+func newApplier(s bgp.Speaker, vips []netip.Prefix) applier {
+	return applier{speaker: s, vips: vips, wanted: make(chan order, 1), results: make(chan result)}
 }
 
 // want replaces what was wanted and has not been begun with.
@@ -53,6 +55,9 @@ func (a *applier) want(o order) {
 }
 
 func (a *applier) run(ctx context.Context) {
+	if !a.say(ctx, result{met: true, goesOn: a.announces(ctx)}) {
+		return
+	}
 	var o order
 	look := time.NewTicker(missEvery)
 	defer look.Stop()
@@ -85,7 +90,7 @@ func (a *applier) hasNeighbors(ctx context.Context, d bgp.Desired) bool {
 // apply brings an order to the speaker and its neighbors; it returns the one to go on with.
 func (a *applier) apply(ctx context.Context, o order) (order, bool) {
 	err := a.speaker.Apply(ctx, o.desired)
-	if ctx.Err() != nil || !a.say(ctx, result{o.version, o.paths, false, err}) {
+	if ctx.Err() != nil || !a.say(ctx, result{version: o.version, paths: o.paths, err: err}) {
 		return o, false
 	}
 	if err != nil {
@@ -98,6 +103,22 @@ func (a *applier) apply(ctx context.Context, o order) (order, bool) {
 		return o, true
 	}
 	return a.waitTold(ctx, o)
+}
+
+// announces says whether the speaker, which an earlier run has left, announces a VIP as it is to be, and not as one that comes or goes.
+func (a *applier) announces(ctx context.Context) (is bool) {
+	for _, f := range []bgp.Family{bgp.IPv4Unicast, bgp.IPv6Unicast} {
+		_ = a.speaker.Routes(ctx, bgp.Query{Family: f}, func(r bgp.Route) bool { // of a speaker that has just been started there is nothing to be said
+			p := r.Unicast
+			isOurs := p != nil && !p.From.IsValid() && slices.ContainsFunc(a.vips, func(v netip.Prefix) bool { return v.Contains(p.Prefix.Addr()) })
+			is = isOurs && p.Prepend == 0 && p.MED == nil && len(p.Communities) == 0
+			return !is
+		})
+		if is {
+			return true
+		}
+	}
+	return false
 }
 
 func (a *applier) say(ctx context.Context, r result) bool {
@@ -127,7 +148,7 @@ func (a *applier) waitTold(ctx context.Context, o order) (order, bool) {
 		case !ok || now != sent:
 			sent, since = now, time.Now()
 		case time.Since(since) >= quietFor:
-			a.say(ctx, result{o.version, o.paths, true, nil})
+			a.say(ctx, result{version: o.version, paths: o.paths, told: true})
 			return o, false
 		}
 	}

@@ -39,7 +39,7 @@ func (l *Loop) isAnnounced(a netip.Addr) bool {
 
 // push has the speaker have what is wanted, where that has changed.
 func (l *Loop) push() {
-	if !l.changed && l.pathsAt == l.announcing.Version() {
+	if !l.met || !l.changed && l.pathsAt == l.announcing.Version() {
 		return
 	}
 	l.changed, l.pathsAt = false, l.announcing.Version()
@@ -53,15 +53,22 @@ func (l *Loop) desired() bgp.Desired {
 	for i, n := range d.Neighbors {
 		d.Neighbors[i].Down = slices.Contains(l.out, n.Address)
 	}
-	d.VIPs = slices.Concat(d.VIPs, l.vips)
+	d.VIPs, d.Keep = slices.Concat(d.VIPs, l.vips), l.keeps
 	d.Unicast = slices.Concat(d.Unicast, l.announcing.Paths())
 	d.Labelled = slices.Concat(d.Labelled, l.announcing.Hosts())
 	d.Rules = slices.Concat(d.Rules, l.rules.Rules())
 	return d
 }
 
-// applied takes what became of a version.
+// applied takes what became of a version, or at first what was there before.
 func (l *Loop) applied(now time.Time, r result) {
+	if r.met {
+		l.met = true
+		if r.goesOn {
+			l.announcing.Resume(now)
+		}
+		return
+	}
 	l.answer(r)
 	if r.err != nil {
 		l.Log.Warn("BGP: the speaker has not taken all, trying again", "err", r.err, "after", applyAgain)

@@ -27,7 +27,8 @@ type View struct {
 // Options are what a Loop works with.
 type Options struct {
 	Speaker bgp.Speaker
-	// Base is what the configuration wants of the speaker, whatever services there are: the rest is added to it.
+	// Base is what the configuration wants of the speaker, whatever services there are: the rest is added to it. What the speaker has been told before is withdrawn
+	// when Base.Restart.Deferral is over, or it is named and then is not any more: until then this run may have yet to hear of it.
 	Base       bgp.Desired
 	Announcing announcing.Config
 	// VIPs are announced that lie in these; none: none are.
@@ -58,7 +59,10 @@ type Loop struct {
 	follow     *bgppolicy.Follow
 	waiting    bgppolicy.Changes // for tdpd's loop to take
 	up         map[netip.Addr]bool
-	out        []netip.Addr      // neighbors that BFD finds gone
+	out        []netip.Addr // neighbors that BFD finds gone
+	met        bool         // it is known what the speaker has announced before
+	keeps      bool         // what an earlier run has told the speaker
+	keepsUntil time.Time
 	refused    map[string]uint64 // paths that the speaker's own checks did not take, by why
 
 	applier    applier
@@ -74,7 +78,7 @@ func New(o Options) *Loop {
 	return &Loop{
 		Options: o, ready: make(chan struct{}), asks: make(chan func()), learned: make(chan bgppolicy.Changes), news: make(chan struct{}, 1),
 		rules: flowspec.NewChange(o.FlowSpec.Most, o.Announcing.Patience), follow: bgppolicy.New(o.Follow),
-		up: map[netip.Addr]bool{}, refused: map[string]uint64{}, applier: newApplier(o.Speaker),
+		up: map[netip.Addr]bool{}, refused: map[string]uint64{}, applier: newApplier(o.Speaker, o.VIPs),
 	}
 }
 
@@ -126,7 +130,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		l.applier.run(ctx)
 	}()
 	defer func() { <-applied }()
-	l.changed = true
+	l.changed, l.keeps, l.keepsUntil = true, true, time.Now().Add(l.Base.Restart.Deferral)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var events <-chan []bgp.Event
@@ -176,6 +180,9 @@ func (l *Loop) watch(ctx context.Context) <-chan []bgp.Event {
 
 // settle lets time pass, and tells the speaker and tdpd's loop what has come of all.
 func (l *Loop) settle(now time.Time) {
+	if l.keeps && !now.Before(l.keepsUntil) {
+		l.keeps, l.changed = false, true
+	}
 	l.announcing.Tick(now)
 	if l.rules.Tick(now) {
 		l.changed = true
@@ -191,7 +198,11 @@ func (l *Loop) settle(now time.Time) {
 
 func (l *Loop) wait(now time.Time, deaf bool) time.Duration {
 	wait := time.Hour
-	for _, at := range []time.Time{l.announcing.Next(now), l.rules.Next(), l.follow.Next(now)} {
+	next := []time.Time{l.announcing.Next(now), l.rules.Next(), l.follow.Next(now)}
+	if l.keeps {
+		next = append(next, l.keepsUntil)
+	}
+	for _, at := range next {
 		if !at.IsZero() {
 			wait = min(wait, max(at.Sub(now), 0))
 		}

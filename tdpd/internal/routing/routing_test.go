@@ -285,6 +285,49 @@ func TestWhatIsLearnedWaitsForWhoeverReadsIt(t *testing.T) {
 	})
 }
 
+// TestGoesOn: a tdpd that starts beside a speaker that an earlier one has left lets be what that one announced, until it has heard of all or time is over, and
+// does not come in anew.
+func TestGoesOn(t *testing.T) {
+	for before, want := range map[string]string{"": "198.51.100.1/32", "+": "198.51.100.1/32+", "foreign": "198.51.100.1/32+"} {
+		synctest.Test(t, func(t *testing.T) {
+			f := bgp.NewFake()
+			path := bgp.Path{Prefix: netip.PrefixFrom(vip, 32)}
+			switch before {
+			case "+":
+				path.Communities = []bgp.Community{bgp.GracefulShutdown}
+			case "foreign":
+				path.Prefix = netip.PrefixFrom(foreign, 32)
+			}
+			if err := f.Apply(t.Context(), bgp.Desired{Unicast: []bgp.Path{path}}); err != nil {
+				t.Fatal(err)
+			}
+			l := New(Options{
+				Speaker: f, Base: bgp.Desired{AS: 65001, Restart: bgp.Restart{Deferral: 10 * time.Second}}, VIPs: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
+				Announcing: announcing.Config{Soft: announcing.Soft{Communities: []bgp.Community{bgp.GracefulShutdown}}, Settle: time.Minute, Patience: time.Minute},
+				Log:        slog.New(slog.DiscardHandler),
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- l.Run(ctx) }()
+			defer func() { cancel(); <-ended }()
+			synctest.Wait()
+			if d, _ := f.Desired(); !d.Keep {
+				t.Errorf("%q: what was told before is withdrawn at once", before)
+			}
+			l.Say(View{Services: []announcing.Service{{Name: "web", VIPs: []netip.Addr{vip}, Reach: announcing.Reached}}})
+			synctest.Wait()
+			if d, _ := f.Desired(); text(d) != want || !d.Keep {
+				t.Errorf("%q: %q, keeps %v; want %q", before, text(d), d.Keep, want)
+			}
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			if d, _ := f.Desired(); d.Keep {
+				t.Errorf("%q: what was told before is never withdrawn", before)
+			}
+		})
+	}
+}
+
 // TestChange: whoever changes what is wanted beside services hears when the speaker has it, and what it has not taken.
 func TestChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -86,6 +86,7 @@ func (c *Client) begin(ctx context.Context, d bgp.Desired) error {
 			return c.failed("start BGP", err)
 		}
 		c.has = has{generation: generation, neighbors: map[netip.Addr]neighborAs{}, paths: map[pathKey]*api.Path{}, restarted: c.Restarted != nil && c.Restarted()}
+		c.inherited = map[pathKey]bool{}
 		return nil
 	}
 	if c.has.generation == generation && c.has.paths != nil {
@@ -114,6 +115,12 @@ func (c *Client) learn(ctx context.Context, generation uint64) error {
 		return err
 	}
 	c.has.paths = paths
+	if c.inherited == nil {
+		c.inherited = map[pathKey]bool{}
+		for k := range paths {
+			c.inherited[k] = true
+		}
+	}
 	return nil
 }
 

@@ -59,6 +59,7 @@ type Client struct {
 	generation atomic.Uint64
 	applying   sync.Mutex
 	has        has
+	inherited  map[pathKey]bool // what the speaker had when it was met, and nobody has wanted since; nil: it was not met
 }
 
 var _ bgp.Speaker = (*Client)(nil)

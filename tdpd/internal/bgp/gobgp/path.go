@@ -65,10 +65,14 @@ func (c *Client) applyPaths(ctx context.Context, d bgp.Desired) error {
 	if err != nil {
 		return err
 	}
+	for k := range wanted {
+		delete(c.inherited, k)
+	}
 	var changes []change
 	for _, k := range slices.SortedFunc(maps.Keys(c.has.paths), pathKey.compare) {
 		old := c.has.paths[k]
-		if _, stays := wanted[k]; !stays {
+		isKept := d.Keep && c.inherited[k] && !(k.family.FlowSpec() && len(d.Rules) > 0)
+		if _, stays := wanted[k]; !stays && !isKept {
 			withdraw := proto.Clone(old).(*api.Path)
 			withdraw.IsWithdraw = true
 			changes = append(changes, change{k, withdraw})

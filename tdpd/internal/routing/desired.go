@@ -23,9 +23,9 @@ func (l *Loop) compile(now time.Time) {
 			users = append(users, u)
 		}
 	}
-	before := l.result.Reasons
 	l.result, l.compiledAt = flowspec.Compile(users, l.FlowSpec), l.announcing.Version()
-	if !maps.Equal(before, l.result.Reasons) && len(l.result.Reasons) > 0 {
+	isOther := !maps.Equal(l.said, l.result.Reasons)
+	if l.said = l.result.Reasons; isOther && len(l.said) > 0 {
 		l.Log.Info("BGP: users go by the director, for FlowSpec rules cannot say where", "portions", l.result.Reasons)
 	}
 	if l.rules.Want(now, l.result.Rules) {

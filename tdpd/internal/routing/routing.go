@@ -55,7 +55,8 @@ type Loop struct {
 	rules      *flowspec.Change
 	users      []flowspec.Users
 	vips       []netip.Prefix
-	result     flowspec.Result // without Reasons: it has to be compiled
+	result     flowspec.Result         // without Reasons: it has to be compiled
+	said       map[flowspec.Reason]int // why users are without rules, as the log has it
 	follow     *bgppolicy.Follow
 	waiting    bgppolicy.Changes // for tdpd's loop to take
 	up         map[netip.Addr]bool

@@ -200,6 +200,40 @@ func TestRulesChangeInSteps(t *testing.T) {
 	})
 }
 
+// lines counts what is logged.
+type lines struct {
+	slog.Handler
+	of map[string]int
+}
+
+func (l lines) Enabled(context.Context, slog.Level) bool { return true }
+func (l lines) Handle(_ context.Context, r slog.Record) error {
+	l.of[r.Message]++
+	return nil
+}
+
+// Why users are without rules is logged when it has changed, not with each view.
+func TestWhyThereAreNoRulesIsLoggedOnce(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		log := lines{slog.DiscardHandler, map[string]int{}}
+		if err := r.loop.Do(r.Context(), func(time.Time) { r.loop.Log = slog.New(log) }); err != nil {
+			r.Fatal(err)
+		}
+		const line = "BGP: users go by the director, for FlowSpec rules cannot say where"
+		for i, bounds := range [][]flowspec.Bound{
+			{{Portion: portion.MustParse("0.0.0.0/0.0.0.1"), Server: s1}},
+			{{Portion: portion.MustParse("0.0.0.0/0.0.0.1"), Server: s2}},
+			{{Portion: portion.MustParse("0.0.0.0/0.0.0.1"), Server: s1}, {Portion: portion.MustParse("0.0.0.1/0.0.0.1"), Server: s2}},
+		} {
+			r.loop.Say(view(announcing.Reached, bounds))
+			synctest.Wait()
+			if want := []int{1, 1, 2}[i]; log.of[line] != want {
+				r.Errorf("view %d: logged %d times, want %d", i, log.of[line], want)
+			}
+		}
+	})
+}
+
 func TestASpeakerThatFailsIsAskedAgain(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		r.speaker.set(func() { r.speaker.fails = errors.New("no such neighbor") })

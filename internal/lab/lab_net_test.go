@@ -25,7 +25,10 @@ func start(t *testing.T, text string) (*Store, *Lab, error) {
 	testnet.New(t) // fails the test where namespaces cannot be made
 	s := &Store{Root: filepath.Join(t.TempDir(), "labs"), Bin: "/nonexistent"}
 	name := fmt.Sprintf("t%d-%d", os.Getpid(), labs.Add(1))
-	source := Source{[]byte(text), fstest.MapFS{"note": {Data: []byte("node {{.Node}}, a is {{.Addr \"a\" \"eth0\"}}, c is {{.Mgmt \"c\"}}\n")}}}
+	source := Source{[]byte(text), fstest.MapFS{
+		"note":  {Data: []byte("node {{.Node}}, {{.Include \"where\"}}, c is {{.Mgmt \"c\"}}\n")},
+		"where": {Data: []byte("a is {{.Addr \"a\" \"eth0\"}} and {{index (.Addrs \"a\" \"eth0\") 1}} for {{.Node}}")},
+	}}
 	t.Cleanup(func() {
 		if _, err := s.Down(context.Background(), name); err != nil {
 			t.Errorf("down: %v", err)
@@ -65,7 +68,7 @@ func TestNetUpStatusDown(t *testing.T) {
 	if !mounted(l.BPFFS()) {
 		t.Error("no bpffs")
 	}
-	want := "blue\nnode b, a is 10.9.0.1, c is 172.31.81.12\n"
+	want := "blue\nnode b, a is 10.9.0.1 and 10.9.0.11 for b, c is 172.31.81.12\n"
 	testnet.Eventually(t, 5*time.Second, func() bool {
 		got, _ := os.ReadFile(filepath.Join(l.Dir("b"), "colour"))
 		return string(got) == want
@@ -110,9 +113,30 @@ func TestNetKillAndRestoreANode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ns, err := l.Namespace("b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside := func() int {
+		pids, err := ns.Processes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(pids)
+	}
+	// A daemon's own process, which outlives it, goes with the power, too.
+	child := l.Command(context.Background(), "b", "sleep", "3600")
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- child.Wait() }()
+	testnet.Eventually(t, 5*time.Second, func() bool { return inside() >= 2 }, "the processes of b")
 	if err := l.KillNode("b"); err != nil {
 		t.Fatal(err)
 	}
+	testnet.Eventually(t, 5*time.Second, func() bool { return inside() == 0 }, "no process of b")
+	<-ended
 	if got := running(l); len(got) != 1 || got[0] != "a/sleeper" {
 		t.Errorf("running after b was killed: %v", got)
 	}

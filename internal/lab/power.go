@@ -15,7 +15,7 @@ func (l *Lab) Cut(node string) error {
 	return l.eachInterface(node, (*netns.Namespace).Down)
 }
 
-// KillNode kills all processes of a node at once and takes its links down, as a power loss does.
+// KillNode kills all processes of a node at once, those that they have started, too, and takes its links down, as a power loss does.
 func (l *Lab) KillNode(node string) error {
 	if err := l.Cut(node); err != nil {
 		return err
@@ -26,7 +26,7 @@ func (l *Lab) KillNode(node string) error {
 			errs = append(errs, l.signal(e, unix.SIGKILL, 10*time.Second))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, l.killInside(namespace(l.name, node), &Removed{}))...)
 }
 
 // Restore undoes Cut.

@@ -27,7 +27,8 @@ type TemplateData struct {
 	Node  string            // the node's name
 	Vars  map[string]string // the topology's, with the node's over them
 
-	topology *Topology
+	topology  *Topology
+	templates fs.FS // where files are rendered
 }
 
 // Mgmt is a node's address on the management network.
@@ -43,6 +44,26 @@ func (d TemplateData) Mgmt(node string) (netip.Addr, error) {
 func (d TemplateData) Addr(node, ifname string) (netip.Addr, error) {
 	p, err := d.topology.Address(node, ifname)
 	return p.Addr(), err
+}
+
+// Addrs are all addresses of a node's interface, without their prefix lengths.
+func (d TemplateData) Addrs(node, ifname string) (all []netip.Addr, err error) {
+	if _, err := d.topology.Address(node, ifname); err != nil {
+		return nil, err
+	}
+	for _, p := range d.topology.Node(node).Addresses[ifname] {
+		all = append(all, p.Addr())
+	}
+	return all, nil
+}
+
+// Include renders another template of the topology, in the midst of a file.
+func (d TemplateData) Include(name string) (string, error) {
+	text, err := fs.ReadFile(d.templates, name)
+	if err != nil {
+		return "", err
+	}
+	return render(name, string(text), d)
 }
 
 // List is the words of a text, to range over.
@@ -167,6 +188,7 @@ func (l *Lab) writeFile(templates fs.FS, node string, vars map[string]string, na
 		return err
 	}
 	data := l.data(node)
+	data.templates = templates
 	maps.Copy(data.Vars, vars)
 	out, err := render(templateName, string(text), data)
 	if err != nil {

@@ -20,7 +20,8 @@ type Report struct {
 	Phases      []Phase             `json:"phases"`
 	Failures    []Failure           `json:"failures,omitempty"`
 	Tagged      *Tagged             `json:"tagged,omitempty"`
-	Handover    map[string]Handover `json:"handover,omitempty"`   // by strategy
+	Handover    map[string]Handover `json:"handover,omitempty"` // by strategy
+	BGP         *BGP                `json:"bgp,omitempty"`
 	DetectMS    float64             `json:"detect_ms,omitempty"`  // scenario tags: from a killed server's last heartbeat to the last packet toward it
 	StarvedMS   float64             `json:"starved_ms,omitempty"` // the longest that the machine kept a daemon from running
 	Checks      []Check             `json:"checks"`
@@ -30,15 +31,16 @@ type Report struct {
 type Requests struct {
 	Total             int `json:"total"`
 	Failed            int `json:"failed"`
-	FailedInDetection int `json:"failed_in_detection"` // of a killed server's users, until its death was found
+	FailedInDetection int `json:"failed_in_detection"` // of a killed server's users, or on a killed director's way, until its death was found
 }
 
 // Connections counts connections and how they ended against the user's will.
 type Connections struct {
-	Opened         int `json:"opened"`
-	Reset          int `json:"reset"`            // the user had moved: the strategy allows it
-	LostWithServer int `json:"lost_with_server"` // the server was killed
-	Broken         int `json:"broken"`           // all others
+	Opened           int `json:"opened"`
+	Reset            int `json:"reset"`                        // the user had moved: the strategy allows it
+	LostWithServer   int `json:"lost_with_server"`             // the server was killed
+	LostWithDirector int `json:"lost_with_director,omitempty"` // scenario bgp: a director was killed, and its neighbors had not found out
+	Broken           int `json:"broken"`                       // all others
 }
 
 // Move is one reallocation.

@@ -28,6 +28,7 @@ type Span struct {
 type Tally struct {
 	Timeline Timeline
 	Deaths   []Death
+	Outages  []Outage
 	Spans    []Span   // in order, without gaps
 	Periods  []Period // of strategies; outside of them moved users' connections may be reset
 
@@ -90,8 +91,11 @@ func (t *Tally) Requests() (r Requests, failed []traffic.Event) {
 	return r, failed
 }
 
-// InDetection: the user was a dead server's, and at its second attempt nobody could know yet.
+// InDetection: the user was a dead server's, or its way was dead, and at its second attempt nobody could know yet.
 func (t *Tally) InDetection(e traffic.Event) bool {
+	if t.inOutage(e) {
+		return true
+	}
 	for _, d := range t.Deaths {
 		if e.End.Before(d.At) || t.Timeline.Owner(e.User, d.At) != d.Server {
 			continue
@@ -123,6 +127,8 @@ func (t *Tally) judge(closes []traffic.Event, c *Connections) (broken []traffic.
 		switch {
 		case t.lost(server, e):
 			c.LostWithServer++
+		case t.cutOff(e):
+			c.LostWithDirector++
 		case e.How != traffic.Timeout && (t.movedAway(server, e) && (!t.keeps(e.Start) || t.breaks(e)) || t.stoodIn(server, e)):
 			c.Reset++
 		default:
@@ -331,7 +337,7 @@ func (t *Tally) waits() iter.Seq2[time.Time, traffic.Event] {
 // their packets for a moment makes no request fail, but has them wait until the packet is sent again.
 func (t *Tally) Waited(limit time.Duration) (waited []traffic.Event) {
 	for since, e := range t.waits() {
-		if e.End.Sub(since) > limit && !t.bereft(e.User, since, e.End) {
+		if e.End.Sub(since) > limit && !t.bereft(e.User, since, e.End) && !t.waitedOut(since, e.End) {
 			e.Start = since
 			waited = append(waited, e)
 		}

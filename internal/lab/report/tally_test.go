@@ -26,7 +26,7 @@ func owners(m map[netip.Addr]string) func(netip.Addr) string {
 	return func(a netip.Addr) string { return m[a] }
 }
 
-// Alice moves from s1 to s2 at 10 s, s2 dies at 20 s, which is found at 23 s: she is s1's again.
+// Alice moves from s1 to s2 at 10 s, s2 dies at 20 s, which is found at 23 s: she is s1's again. From 25 to 28 s a way is dead.
 func tally() *Tally {
 	return &Tally{
 		Timeline: Timeline{
@@ -34,8 +34,9 @@ func tally() *Tally {
 			{At: at(10), Epoch: "1.2", Owner: owners(map[netip.Addr]string{alice: "s2", bob: "s1"})},
 			{At: at(23), Epoch: "1.3", Owner: owners(map[netip.Addr]string{alice: "s1", bob: "s1"})},
 		},
-		Deaths: []Death{{Server: "s2", At: at(20), Gone: at(20.2), Found: at(23)}},
-		Spans:  []Span{{"equal", at(0), at(10)}, {"moved", at(10), at(20)}, {"killed", at(20), at(30)}},
+		Deaths:  []Death{{Server: "s2", At: at(20), Gone: at(20.2), Found: at(23)}},
+		Outages: []Outage{{At: at(25), Over: at(28)}},
+		Spans:   []Span{{"equal", at(0), at(10)}, {"moved", at(10), at(20)}, {"killed", at(20), at(30)}},
 	}
 }
 
@@ -67,6 +68,11 @@ func TestConnectionsAreJudged(t *testing.T) {
 		{"opened while the server was being killed", closed(alice, "", traffic.Timeout, 20.1, 22), Connections{LostWithServer: 1}},
 		{"opened with nobody", closed(alice, "", traffic.Timeout, 20.3, 22), Connections{Broken: 1}},
 		{"another server's timeout", closed(bob, "s1", traffic.Timeout, 12, 21), Connections{Broken: 1}},
+		{"given up on a dead way", closed(bob, "s1", traffic.Timeout, 12, 27), Connections{LostWithDirector: 1}},
+		{"opened on a dead way, given up a little later", closed(bob, "", traffic.Timeout, 27.9, 30.2), Connections{LostWithDirector: 1}},
+		{"reset on a dead way", closed(bob, "s1", traffic.Reset, 12, 27), Connections{Broken: 1}},
+		{"opened when others had found out", closed(bob, "", traffic.Timeout, 28.1, 30.2), Connections{Broken: 1}},
+		{"given up long after that", closed(bob, "s1", traffic.Timeout, 12, 31), Connections{Broken: 1}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -91,6 +97,9 @@ func TestRequestsAreJudged(t *testing.T) {
 		{"failed while nobody knew", request(alice, "", 21, 23.5), Requests{Total: 1, FailedInDetection: 1}},
 		{"failed after all knew", request(alice, "", 23, 25), Requests{Total: 1, Failed: 1}},
 		{"not the dead server's user", request(bob, "", 21, 22), Requests{Total: 1, Failed: 1}},
+		{"failed on a dead way", request(bob, "", 25.5, 28.4), Requests{Total: 1, FailedInDetection: 1}},
+		{"tried again when others had found out", request(bob, "", 27, 29.2), Requests{Total: 1, Failed: 1}},
+		{"failed before the way was dead", request(bob, "", 23.5, 24.9), Requests{Total: 1, Failed: 1}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -132,6 +141,8 @@ func TestLongWaitsAreFound(t *testing.T) {
 		{"for a dead server", []traffic.Event{request(alice, "s1", 19.9, 23.4)}, 0},
 		{"after it was found", []traffic.Event{request(alice, "s1", 23.1, 24.1)}, 1},
 		{"not for a dead server", []traffic.Event{request(bob, "s1", 20.5, 21.5)}, 1},
+		{"for a dead way", []traffic.Event{request(bob, "s1", 26, 28.5)}, 0},
+		{"after others had found out", []traffic.Event{request(bob, "s1", 28.2, 29.2)}, 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

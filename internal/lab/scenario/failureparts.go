@@ -2,7 +2,6 @@ package scenario
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -293,13 +292,9 @@ func (f *failures) flapping(server string) (all []failure) {
 }
 
 func (f *failures) checkDampened(ctx context.Context, server string) error {
-	out, err := f.lab.Command(ctx, "ctl", "manycast", "server", "list", "-o", "json").Output()
-	if err != nil {
-		return fmt.Errorf("manycast server list: %w", err)
-	}
 	var rows []map[string]any
-	if err := json.Unmarshal(out, &rows); err != nil {
-		return fmt.Errorf("manycast server list: %w", err)
+	if err := f.tell(ctx, &rows, "server", "list"); err != nil {
+		return err
 	}
 	for _, r := range rows {
 		if r["name"] == server {

@@ -15,9 +15,9 @@ import (
 func (t *tags) checkForeign(ctx context.Context) error {
 	var operational []string
 	err := t.poll(ctx, "FRR answers", func() (bool, error) {
-		out, err := t.lab.Command(ctx, "f", "vtysh", "--vty_socket", filepath.Join(t.lab.Dir("f"), "frr"), "-c", "show mpls ldp neighbor json").CombinedOutput()
+		out, err := t.vtysh(ctx, "f", "ldpd", "show mpls ldp neighbor json")
 		if err != nil {
-			return false, fmt.Errorf("vtysh: %w: %s", err, out)
+			return false, err
 		}
 		if operational, err = operationalAt(out); err != nil {
 			return false, err
@@ -29,6 +29,19 @@ func (t *tags) checkForeign(ctx context.Context) error {
 	}
 	t.check("a foreign LDP router has its sessions", len(operational) == len(cores), "FRR has operational ones with %s", strings.Join(operational, ", "))
 	return nil
+}
+
+// vtysh has a daemon of FRR's at a node execute commands, and returns all that it says to them.
+func (s *stage) vtysh(ctx context.Context, node, daemon string, commands ...string) ([]byte, error) {
+	argv := []string{"vtysh", "--vty_socket", filepath.Join(s.lab.Dir(node), "frr"), "-d", daemon}
+	for _, c := range commands {
+		argv = append(argv, "-c", c)
+	}
+	out, err := s.lab.Command(ctx, node, argv...).CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("vtysh at %s: %w: %s", node, err, out)
+	}
+	return out, nil
 }
 
 // operationalAt are the neighbors that have sessions, by what FRR answers.

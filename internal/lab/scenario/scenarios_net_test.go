@@ -92,6 +92,13 @@ func TestNetTags(t *testing.T) {
 	allHold(t, rerun(t, func(ctx context.Context) (*report.Report, error) { return Tags(ctx, store, o) }))
 }
 
+// All phases of bgp, with the real daemons, FRR and gobgpd.
+func TestNetBGP(t *testing.T) {
+	store := newStore(t, "igmpd", "lbd", "dnsd", "tdpd")
+	o := Options{Clients: 24, Duration: 40 * time.Second, Name: fmt.Sprintf("b%d", os.Getpid()), Progress: NewProgress(t.Output(), false)}
+	allHold(t, rerun(t, func(ctx context.Context) (*report.Report, error) { return BGP(ctx, store, o) }))
+}
+
 // Connections of users who go to and fro, with the real daemons: one strategy in each mode. On one link a SYN between the loser's word and the
 // winner's is sent again: how many there are hangs on what else the machine does.
 func TestNetHandover(t *testing.T) {

@@ -2,12 +2,14 @@ package scenario
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -173,6 +175,22 @@ func (s *stage) watchUntil(ctx context.Context, end time.Time) error {
 func (s *stage) cli(ctx context.Context, args ...string) error {
 	if out, err := s.lab.Command(ctx, "ctl", append([]string{"manycast"}, args...)...).CombinedOutput(); err != nil {
 		return fmt.Errorf("manycast %v: %w: %s", args, err, out)
+	}
+	return nil
+}
+
+// tell decodes what a command of the CLI on ctl says.
+func (s *stage) tell(ctx context.Context, to any, args ...string) error {
+	text, err := s.lab.Command(ctx, "ctl", append(append([]string{"manycast"}, args...), "-o", "json")...).Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		err = fmt.Errorf("%w: %s", err, exit.Stderr)
+	}
+	if err == nil {
+		err = json.Unmarshal(text, to)
+	}
+	if err != nil {
+		return fmt.Errorf("manycast %v: %w", args, err)
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ func newRun(t *tools) *cobra.Command {
 		Long: `Run a scenario: bring its lab up, let users work while the network changes under them, take it down, check and report.
 The exit status is 0 only if all checks hold.
 
-multicast, tags and handover take ` + scenario.MinDuration.String() + ` at least, so that a killed server can be found and every phase be seen; handover as much for each strategy. failures takes
+multicast, tags, handover and bgp take ` + scenario.MinDuration.String() + ` at least, so that a killed server can be found and every phase be seen; handover as much for each strategy. failures takes
 as long as it takes; --only and --few make it shorter.`,
 		Example: "  sudo manycast lab run multicast --duration 20s --clients 60 --report report.json\n" +
 			"  sudo manycast lab run failures --only server,link --report report.json\n" +
@@ -46,7 +46,7 @@ as long as it takes; --only and --few make it shorter.`,
 			}
 			o.Progress = scenario.NewProgress(t.Out, isTerminal(t.Out))
 			run := map[string]func(context.Context, *lab.Store, scenario.Options) (*report.Report, error){
-				"multicast": scenario.Multicast, "failures": scenario.Failures, "tags": scenario.Tags, "handover": scenario.Handover,
+				"multicast": scenario.Multicast, "failures": scenario.Failures, "tags": scenario.Tags, "handover": scenario.Handover, "bgp": scenario.BGP,
 			}[args[0]]
 			r, err := run(ctx, s, o)
 			if r == nil {
@@ -56,7 +56,7 @@ as long as it takes; --only and --few make it shorter.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.DurationVar(&o.Duration, "duration", 20*time.Second, fmt.Sprintf("multicast, tags, handover: how long the users work, at least %v; handover: under each strategy", scenario.MinDuration))
+	flags.DurationVar(&o.Duration, "duration", 20*time.Second, fmt.Sprintf("multicast, tags, handover, bgp: how long the users work, at least %v; handover: under each strategy", scenario.MinDuration))
 	flags.IntVar(&o.Clients, "clients", 60, "users")
 	flags.StringSliceVar(&o.Only, "only", nil, "failures: kinds, of "+strings.Join(report.Kinds, ", ")+" (default: all)")
 	flags.BoolVar(&o.Few, "few", false, "failures: one of each kind")
@@ -109,6 +109,10 @@ func summary(w io.Writer, r *report.Report) {
 	if t := r.Tagged; t != nil {
 		fmt.Fprintf(w, "  tagged       %d packets by upstream routers; by directors %d before those were told, %d since; dead server found after %.0f ms\n",
 			t.PacketsTagged, t.FirstPacketsViaDirector, t.PacketsViaDirector, r.DetectMS)
+	}
+	if x := r.BGP; x != nil {
+		fmt.Fprintf(w, "  bgp          failed requests: %d on drains, %d on a director's death; failover %.0f ms of a hold time of %.0f; %d routes withdrawn on a speaker's restart; at a neighbor %d rules, %d labelled routes\n",
+			x.DrainFailedRequests, x.DirectorDeathFailedRequests, x.FailoverMS, x.HoldMS, x.RoutesWithdrawnOnSpeakerRestart, x.FlowSpecSeenAtPeer, x.LabelledRoutesSeenAtPeer)
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Handover)) {
 		x := r.Handover[name]

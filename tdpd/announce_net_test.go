@@ -81,6 +81,13 @@ addresses = ["10.0.1.80"]
 	p.eventually(func() bool { there, _ := vip(); return there && announced("").GetVips()[0].GetFlaps() == 1 }, "the VIP, after a flap")
 }
 
+// kill kills r1's tdpd, not its speaker, and waits until it has let go of everything.
+func (p *peering) kill() {
+	p.t.Helper()
+	p.daemons["r1"].Signal(unix.SIGKILL)
+	_ = p.daemons["r1"].Wait()
+}
+
 // TestNetAnnounceGoesOn: a tdpd that is killed, and started again, leaves what neighbors have of its VIPs as it is; what it is to announce no more goes when it
 // has had time to hear of it.
 func TestNetAnnounceGoesOn(t *testing.T) {
@@ -118,8 +125,7 @@ addresses = ["10.0.1.80"]
 
 	restart := func() {
 		t.Helper()
-		p.daemons["r1"].Signal(unix.SIGKILL)
-		p.eventually(func() bool { return zombie(p.daemons["r1"].PID()) }, "the end of tdpd")
+		p.kill()
 		p.start("r1")
 		p.eventually(func() bool { return p.neighbor().GetState() == "established" }, "tdpd again")
 	}
@@ -129,6 +135,20 @@ addresses = ["10.0.1.80"]
 	p.eventually(func() bool { bind(); return time.Since(since) > 6*time.Second }, "the end of deferral")
 	if text := monitor.Output(); strings.Contains(text, "192.0.2.80") {
 		t.Errorf("the neighbor has heard of the VIP:\n%s", text)
+	}
+
+	// The same with its speaker, as when the unit is restarted: the neighbor keeps the VIP until it is told again, softly at first.
+	old := p.speaker()
+	p.kill()
+	if err := unix.Kill(old, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	p.eventually(func() bool { return unix.Kill(old, 0) != nil || zombie(old) }, "the end of its speaker")
+	p.start("r1")
+	p.eventually(func() bool { _, is := p.ask("r1", `{"announce": {}}`); return is }, "tdpd again")
+	p.eventually(func() bool { bind(); return phase() == "in" && p.neighbor().GetState() == "established" }, "the VIP, announced by another speaker")
+	if text := monitor.Output(); strings.Contains(text, "DELROUTE] 192.0.2.80") {
+		t.Errorf("the neighbor has lost the VIP:\n%s", text)
 	}
 
 	// Now nobody binds its users any more.

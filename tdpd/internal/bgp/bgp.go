@@ -25,6 +25,8 @@ type Desired struct {
 	// Keep leaves what somebody before told a speaker that goes on, though it is not named here: who has just started may have yet to hear of it. What was
 	// named once is withdrawn when it is not any more; of rules nothing is left beside those that are named.
 	Keep bool
+	// Silent has a speaker that was restarted speak to nobody yet: neighbors keep what the one before told until they hear this one out (RFC 4724).
+	Silent bool
 }
 
 // Speaker is a BGP speaker. Its methods may be called from any goroutine.

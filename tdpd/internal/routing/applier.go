@@ -67,7 +67,7 @@ func (a *applier) run(ctx context.Context) {
 			return
 		case o = <-a.wanted:
 		case <-look.C:
-			if o.version == 0 || a.hasNeighbors(ctx, o.desired) {
+			if o.version == 0 || o.desired.Silent || a.hasNeighbors(ctx, o.desired) {
 				continue
 			}
 		}

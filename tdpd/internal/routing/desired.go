@@ -54,6 +54,7 @@ func (l *Loop) desired() bgp.Desired {
 		d.Neighbors[i].Down = slices.Contains(l.out, n.Address)
 	}
 	d.VIPs, d.Keep = slices.Concat(d.VIPs, l.vips), l.keeps
+	d.Silent = l.keeps && len(l.VIPs) > 0 && len(l.announcing.Paths()) == 0
 	d.Unicast = slices.Concat(d.Unicast, l.announcing.Paths())
 	d.Labelled = slices.Concat(d.Labelled, l.announcing.Hosts())
 	d.Rules = slices.Concat(d.Rules, l.rules.Rules())

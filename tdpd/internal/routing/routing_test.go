@@ -345,17 +345,17 @@ func TestGoesOn(t *testing.T) {
 			go func() { ended <- l.Run(ctx) }()
 			defer func() { cancel(); <-ended }()
 			synctest.Wait()
-			if d, _ := f.Desired(); !d.Keep {
+			if d, _ := f.Desired(); !d.Keep || !d.Silent {
 				t.Errorf("%q: what was told before is withdrawn at once", before)
 			}
 			l.Say(View{Services: []announcing.Service{{Name: "web", VIPs: []netip.Addr{vip}, Reach: announcing.Reached}}})
 			synctest.Wait()
-			if d, _ := f.Desired(); text(d) != want || !d.Keep {
+			if d, _ := f.Desired(); text(d) != want || !d.Keep || d.Silent {
 				t.Errorf("%q: %q, keeps %v; want %q", before, text(d), d.Keep, want)
 			}
 			time.Sleep(10 * time.Second)
 			synctest.Wait()
-			if d, _ := f.Desired(); d.Keep {
+			if d, _ := f.Desired(); d.Keep || d.Silent {
 				t.Errorf("%q: what was told before is never withdrawn", before)
 			}
 		})

@@ -55,6 +55,9 @@ func (c *Client) Apply(ctx context.Context, d bgp.Desired) error {
 	if err := errors.Join(errs...); err != nil {
 		return err // with half of the policies or paths nobody is to be spoken to
 	}
+	if d.Silent && c.has.restarted {
+		return nil
+	}
 	return c.applyNeighbors(ctx, d)
 }
 

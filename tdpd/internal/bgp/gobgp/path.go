@@ -71,7 +71,7 @@ func (c *Client) applyPaths(ctx context.Context, d bgp.Desired) error {
 	var changes []change
 	for _, k := range slices.SortedFunc(maps.Keys(c.has.paths), pathKey.compare) {
 		old := c.has.paths[k]
-		isKept := d.Keep && c.inherited[k] && !(k.family.FlowSpec() && len(d.Rules) > 0)
+		isKept := d.Keep && c.inherited[k] && (!k.family.FlowSpec() || len(d.Rules) == 0)
 		if _, stays := wanted[k]; !stays && !isKept {
 			withdraw := proto.Clone(old).(*api.Path)
 			withdraw.IsWithdraw = true

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -322,6 +323,7 @@ func (p *path) tap(node *testnet.Node, ifname string) *tap {
 type segment struct {
 	src, dst netip.AddrPort
 	flags    byte
+	seq, ack uint32
 	options  []byte
 	payload  int
 }
@@ -395,7 +397,7 @@ func parseSegment(f []byte) (s segment, ok bool) {
 	header := int(l4[12]>>4) * 4
 	return segment{
 		src: netip.AddrPortFrom(src, uint16(l4[0])<<8|uint16(l4[1])), dst: netip.AddrPortFrom(dst, uint16(l4[2])<<8|uint16(l4[3])),
-		flags: l4[13], options: l4[20:header], payload: len(l4) - header,
+		flags: l4[13], seq: binary.BigEndian.Uint32(l4[4:]), ack: binary.BigEndian.Uint32(l4[8:]), options: l4[20:header], payload: len(l4) - header,
 	}, true
 }
 

@@ -28,7 +28,7 @@ type Held struct {
 }
 
 // Heard says that a segment of a user has come to this server's destination, the first one there after Adopt, or after a handshake that ended at
-// the VIP.
+// the VIP. It was the next one that the connection's TCP had to expect, by sequence and acknowledgement: who does not see them cannot forge it.
 type Heard struct {
 	Flow     Flow
 	Tag      uint16
@@ -74,6 +74,7 @@ type ServerCounters struct {
 	Failed      uint64 // dropped: could not be rewritten
 	Heard       uint64 // users that have come
 	HeardLost   uint64 // of these, not told: nobody has read in time
+	Doubted     uint64 // segments for a destination where the user is not heard yet that are not its connection's next: late, or forged
 }
 
 func checkServer(services []ServerService) error {

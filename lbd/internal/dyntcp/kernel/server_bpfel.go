@@ -66,6 +66,7 @@ type serverServerCounters struct {
 	Failed      uint64
 	Heard       uint64
 	HeardLost   uint64
+	Doubted     uint64
 }
 
 // Names of all BPF objects in the ELF.

@@ -206,7 +206,7 @@ func (s *server) Counters() (ServerCounters, error) {
 func (c ServerCounters) plus(d ServerCounters) ServerCounters {
 	return ServerCounters{
 		c.Answered + d.Answered, c.NoRoom + d.NoRoom, c.Established + d.Established, c.NoMemory + d.NoMemory, c.Received + d.Received, c.Sent + d.Sent,
-		c.Followed + d.Followed, c.Errors + d.Errors, c.Failed + d.Failed, c.Heard + d.Heard, c.HeardLost + d.HeardLost,
+		c.Followed + d.Followed, c.Errors + d.Errors, c.Failed + d.Failed, c.Heard + d.Heard, c.HeardLost + d.HeardLost, c.Doubted + d.Doubted,
 	}
 }
 

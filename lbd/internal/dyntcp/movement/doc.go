@@ -22,9 +22,8 @@
 // Until then the announcer goes on, and then wants one more (Listen). Places travel with the connection, too.
 //
 // An announcer that has given up keeps the move: a segment that others have to send on, because the user is still where it was,
-// begins it anew.
-// What is no more than a segment with the user's address may be forged by who is on no path; whoever does so ends
-// an announcement early, until the user speaks elsewhere.
+// begins it anew. So does one that comes when the move has arrived: what was heard was forged, or the user was led back by a message
+// that somebody has held.
 //
 //	announcing  took       announcing  Send; a later move takes the place of an earlier one, which is superseded
 //	announcing  due        announcing  Send; Listen, once, when segments prove something
@@ -33,7 +32,7 @@
 //	announcing  given up   silent      Report
 //	silent      heard      arrived     Report, if it proves it
 //	silent      elsewhere  announcing  Send
-//	arrived     elsewhere  announcing  Send, if nothing that was sent before the proof can be on its way: it was forged
+//	arrived     elsewhere  announcing  Send, if nothing that was sent before the proof can be on its way
 //	any         held       held        says nothing: the connection is being given away
 //	held        released   as before   it was not given away
 //	any         gone                   Report, if there was none

@@ -330,13 +330,20 @@ func (l *Loop) took(c wire.Change, places []netip.AddrPort) {
 // Counters are totals since the start, and how many connections that moved here are here.
 type Counters struct {
 	movement.AnnouncerCounters
-	Unsent uint64 // messages that the kernel did not take
-	Here   int
+	Unsent  uint64 // messages that the kernel did not take
+	Doubted uint64 // kernel.ServerCounters.Doubted
+	Here    int
 }
 
 // Counters may be called by any goroutine.
 func (l *Loop) Counters() Counters {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return Counters{l.announcer.Counters(), l.unsent, len(l.moves)}
+	c := Counters{AnnouncerCounters: l.announcer.Counters(), Unsent: l.unsent, Here: len(l.moves)}
+	if l.server != nil {
+		if n, err := l.server.Counters(); err == nil {
+			c.Doubted = n.Doubted
+		}
+	}
+	return c
 }

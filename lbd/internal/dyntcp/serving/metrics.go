@@ -20,5 +20,6 @@ func (l *Loop) Collect(metrics chan<- prometheus.Metric) {
 	show(prometheus.CounterValue, "dynamic_messages_total", "Changes of destination that were sent.", c.Sent)
 	show(prometheus.CounterValue, "dynamic_unsigned_total", "Changes of destination for which there was no key.", c.Unsigned)
 	show(prometheus.CounterValue, "dynamic_unsent_total", "Changes of destination that the kernel did not take.", c.Unsent)
+	show(prometheus.CounterValue, "dynamic_doubted_total", "Segments at this server's own address that are not their connection's next: late or forged.", c.Doubted)
 	show(prometheus.GaugeValue, "dynamic_connections", "Connections here that have moved.", uint64(c.Here))
 }

@@ -10,6 +10,7 @@
 #define FAMILY_IPV6 10
 
 #define SYN 0x02
+#define RST 0x04
 #define ACK 0x10
 #define STATE_CLOSE 7 /* include/net/tcp_states.h */
 

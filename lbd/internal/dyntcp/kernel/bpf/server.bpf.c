@@ -23,6 +23,7 @@ struct server_counters {
 	__u64 failed;
 	__u64 heard;
 	__u64 heard_lost;
+	__u64 doubted;
 };
 
 struct {
@@ -82,7 +83,7 @@ struct {
 	__type(value, struct connection);
 } connections SEC(".maps");
 
-/* Handshakes that end at destination. To lose one costs the first answers their source. */
+/* The numbers of the last segment at destination of handshakes that may end there. To lose them costs the first answers their source. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 4096);
@@ -110,6 +111,9 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 18);
 } hearings SEC(".maps");
+
+/* Sequence and acknowledgement as a segment has them. */
+#define NUMBERS(seq, ack) WORD(bpf_htonl(seq), bpf_htonl(ack))
 
 /* ---- connections */
 
@@ -201,6 +205,21 @@ static __noinline int write(struct bpf_sock_ops *ctx)
 	return 1;
 }
 
+/* ended_at_destination says whether it is the segment that ends the handshake that came to destination: so say its numbers. */
+static __always_inline bool ended_at_destination(struct bpf_sock_ops *ctx, const struct flow *flow)
+{
+	__u64 *arrived = bpf_map_lookup_elem(&arrivals, flow);
+	bool is;
+
+	if (!arrived)
+		return false;
+	is = *arrived == NUMBERS(ctx->rcv_nxt, ctx->snd_nxt);
+	bpf_map_delete_elem(&arrivals, flow);
+	if (!is)
+		COUNT(doubted);
+	return is;
+}
+
 /* established: a server that answered with a SYN cookie knows nothing of the SYN, but the option comes again with what ends the handshake. */
 static __noinline int established(struct bpf_sock_ops *ctx)
 {
@@ -225,8 +244,7 @@ static __noinline int established(struct bpf_sock_ops *ctx)
 	c->cookie = option_cookie(&o);
 	c->tag = option_tag(&o);
 	c->destination = *to;
-	c->heard = !!bpf_map_lookup_elem(&arrivals, &flow);
-	bpf_map_delete_elem(&arrivals, &flow);
+	c->heard = ended_at_destination(ctx, &flow);
 	COUNT(established);
 	return 1;
 }
@@ -287,6 +305,32 @@ static __noinline bool is_here(struct __sk_buff *skb, const struct flow *flow)
 	return here;
 }
 
+/* load_numbers is false for what is not to be believed whatever its numbers are: they count with an acknowledgement, and a reset ends all. */
+static __always_inline bool load_numbers(struct __sk_buff *skb, const struct segment *s, __u64 *numbers)
+{
+	__u64 words[2]; /* of struct tcphdr, from the sequence on */
+
+	if (bpf_skb_load_bytes(skb, s->l4 + offsetof(struct tcphdr, seq), words, sizeof(words)))
+		return false;
+	*numbers = words[0];
+	return (words[1] >> 8 & (ACK | RST)) == ACK;
+}
+
+/* is_next says whether a connection's TCP takes a segment as the next one: it begins where what has come ends, and acknowledges what is on its way, or
+ * all that was (RFC 9293 section 3.10.7.4 takes more: what is out of order, too, but the next one after that will do). Who does not see the
+ * connection has both to guess, and who guesses them could write into its stream. */
+static __always_inline bool is_next(struct __sk_buff *skb, const struct segment *s, struct bpf_sock *sk)
+{
+	struct bpf_tcp_sock *tcp = bpf_tcp_sock(sk);
+	__u64 numbers;
+	__u32 ack;
+
+	if (!tcp || !load_numbers(skb, s, &numbers))
+		return false;
+	ack = bpf_ntohl(numbers >> 32);
+	return bpf_ntohl(numbers) == tcp->rcv_nxt && ack - tcp->snd_una <= tcp->snd_nxt - tcp->snd_una;
+}
+
 /* hear tells user space that a user has come to destination. */
 static __always_inline void hear(const struct flow *flow, struct connection *c)
 {
@@ -314,11 +358,19 @@ static __always_inline bool is_at(const struct connection *c, const struct segme
 	return c->destination.address[0] == s->dst[0] && c->destination.address[1] == s->dst[1] && c->destination.port == SECOND_PORT(s->ports);
 }
 
+/* arrives keeps the numbers of what may end a handshake: only when it has ended they can be compared. */
+static __always_inline void arrives(struct __sk_buff *skb, const struct segment *s, const struct flow *flow)
+{
+	__u64 numbers;
+
+	if (load_numbers(skb, s, &numbers))
+		bpf_map_update_elem(&arrivals, flow, &numbers, BPF_ANY);
+}
+
 /* whose says whether a socket of the VIP has the flow and can be moved. Of a request, and in TIME-WAIT, it is not known: it can. */
 static __noinline enum whose whose(struct __sk_buff *skb, const struct segment *s, const struct flow *flow)
 {
 	struct bpf_sock *sk = connection_at(skb, flow);
-	static const __u64 here = 1;
 	struct connection *c;
 	enum whose whose;
 
@@ -327,15 +379,19 @@ static __noinline enum whose whose(struct __sk_buff *skb, const struct segment *
 	c = bpf_sk_storage_get(&connections, sk, 0, 0);
 	if (c) {
 		whose = OURS;
-		if (!c->heard && is_at(c, s))
-			hear(flow, c);
+		if (!c->heard && is_at(c, s)) {
+			if (is_next(skb, s, sk))
+				hear(flow, c);
+			else
+				COUNT(doubted);
+		}
 	} else if (sk->state == STATE_LISTEN) {
 		whose = NOBODYS;
 	} else if (sk->state == STATE_TIME_WAIT) {
 		whose = MAYBE_OURS;
 	} else if (sk->state == STATE_NEW_SYN_RECV) {
 		whose = MAYBE_OURS;
-		bpf_map_update_elem(&arrivals, flow, &here, BPF_ANY);
+		arrives(skb, s, flow);
 	} else {
 		whose = OTHERS;
 	}
@@ -374,7 +430,6 @@ static __always_inline bool opens(struct __sk_buff *skb, const struct segment *s
 static __always_inline bool is_for_vip(struct __sk_buff *skb, const struct segment *s, const struct flow *flow)
 {
 	struct flow own = { { s->src[0], s->src[1] }, { s->dst[0], s->dst[1] }, s->ports };
-	static const __u64 here = 1;
 	enum whose it;
 
 	if (opens(skb, s))
@@ -392,7 +447,7 @@ static __always_inline bool is_for_vip(struct __sk_buff *skb, const struct segme
 	}
 	if (!has_option(skb, s))
 		return false;
-	bpf_map_update_elem(&arrivals, flow, &here, BPF_ANY);
+	arrives(skb, s, flow);
 	return true;
 }
 

@@ -15,6 +15,7 @@
 #define MANYCAST_FORWARD_H
 
 #include "flow.h"
+#include "mark.h"
 #include "steer.h"
 
 #define HOPS 15
@@ -23,14 +24,6 @@
 #define FINAL 0U       /* as an epoch: who gets it has the last word */
 #define PASSED 1U      /* who gets it has the connection, or nobody answers: it may have been given back meanwhile */
 #define STRAIGHT EPOCH /* as an epoch: as if it came straight from a router, later than all */
-
-/* Marks of packets between our devices: what they are in the upper 8 bits, of what was forwarded the VNI in the others. */
-#define MARK(what, vni) ((__u32)(what) << 24 | (vni))
-#define MARK_OF(mark) ((mark) >> 24)
-#define FORWARDED 0xb7
-#define HELD 0xb8
-#define LET_IN 0xb9	/* by Inject */
-#define RELEASED 0xba	/* by Release */
 
 #define MAX_HOPS 8
 #define TUNNEL_TTL 64

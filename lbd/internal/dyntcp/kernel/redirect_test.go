@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/manycast/manycast/internal/portion"
 	"github.com/manycast/manycast/internal/testnet"
@@ -82,4 +83,65 @@ func TestNetRedirect(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A user who does not know of a move sends to where its connection was, which sends it on: the server that has it hears that. Who was heard there is elsewhere
+// then, too, as one is who was led back: it is answered from the VIP, which it takes from anywhere.
+func TestNetUserIsElsewhere(t *testing.T) {
+	p := newPath(t)
+	e := families["IPv4"]
+	first, second := p.agent(p.s1, e.s1.Addr(), e.s2.Addr(), true), p.agent(p.s2, e.s2.Addr(), e.s1.Addr(), true)
+	client, one, two := p.client(), p.server(p.s1), p.server(p.s2)
+	wire := p.tap(p.router, "users")
+	c := p.connect(e.vip, p.listen(p.s1, e.vip.String()))
+	p.echo(c)
+	flows := []dataplane.Flow{{User: c.flow().User, VIP: c.flow().VIP}}
+	h := p.held(one, c)
+	h.Sequence, h.Heard, h.Destination = 1, false, e.s2
+	if err := errors.Join(second.Arm(flows), first.Hold(flows), one.Follow([]Flow{c.flow()})); err != nil {
+		t.Fatal(err)
+	}
+	c.server = p.carry(c.server, p.s2, func(fd int) error { return two.Adopt(fd, h) })
+	if err := errors.Join(second.Release(flows), first.Pass(flows, e.s2.Addr()), first.SetFlows(map[dataplane.Flow]netip.Addr{flows[0]: e.s2.Addr()})); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := Heard{Flow: c.flow(), Tag: h.Tag, Cookie: h.Cookie, Sequence: 1, Elsewhere: true}
+	here := elsewhere
+	here.Elsewhere = false
+	p.echo(c)
+	heard(t, two, elsewhere)
+	if err := client.SetDestination(c.flow(), h.Cookie, e.s2, 1); err != nil {
+		t.Fatal(err)
+	}
+	p.echo(c)
+	heard(t, two, here)
+	time.Sleep(time.Second) // it is told no more often
+	forged, before := p.next(wire, c), forwardedIn(t, second)
+	forged.dst, forged.seq = e.s1, forged.seq+1<<31
+	p.forger().send(forged, "")
+	testnet.Eventually(t, 20*time.Second, func() bool { return forwardedIn(t, second) > before }, "what was forged is sent on")
+	if h := p.held(two, c); !h.Heard {
+		t.Errorf("the server has %+v", h)
+	}
+	if err := client.SetDestination(c.flow(), h.Cookie, e.s1, 2); err != nil {
+		t.Fatal(err)
+	}
+	p.echo(c)
+	heard(t, two, elsewhere)
+	if h := p.held(two, c); h.Heard {
+		t.Errorf("the server has %+v", h)
+	}
+	p.echo(c)
+	if n := serverCounters(t, two); n.Heard != 1 || n.Elsewhere != 2 || n.HeardLost != 0 {
+		t.Errorf("counted %+v", n)
+	}
+}
+
+func forwardedIn(t testing.TB, a dataplane.AgentPlane) uint64 {
+	t.Helper()
+	n, err := a.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n.ForwardedIn
 }

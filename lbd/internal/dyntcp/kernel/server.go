@@ -34,6 +34,9 @@ type Heard struct {
 	Tag      uint16
 	Cookie   wire.Cookie
 	Sequence uint64
+	// Elsewhere: it has come by way of another server, not to the destination; told once a second at most. The next segment at the destination
+	// is told anew.
+	Elsewhere bool
 }
 
 // Server is the server's side. One goroutine sets and closes it; any may do the rest until then. Sockets are descriptors of TCP sockets in the
@@ -75,6 +78,7 @@ type ServerCounters struct {
 	Heard       uint64 // users that have come
 	HeardLost   uint64 // of these, not told: nobody has read in time
 	Doubted     uint64 // segments for a destination where the user is not heard yet that are not its connection's next: late, or forged
+	Elsewhere   uint64 // segments that other servers sent on here, for their users are elsewhere: those that were told
 }
 
 func checkServer(services []ServerService) error {

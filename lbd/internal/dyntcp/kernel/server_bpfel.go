@@ -20,6 +20,7 @@ type serverConnection struct {
 	Sequence    uint64
 	Destination serverPlace
 	Heard       uint64
+	Elsewhere   uint64
 }
 
 type serverFlow struct {
@@ -67,6 +68,7 @@ type serverServerCounters struct {
 	Heard       uint64
 	HeardLost   uint64
 	Doubted     uint64
+	Elsewhere   uint64
 }
 
 // Names of all BPF objects in the ELF.

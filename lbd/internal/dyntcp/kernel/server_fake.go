@@ -39,6 +39,24 @@ func (f *FakeServer) Hear(socket int, flow Flow) {
 	}
 }
 
+// Miss is a segment of a socket's user by way of another server.
+func (f *FakeServer) Miss(socket int, flow Flow) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h, ok := f.held[socket]
+	if f.closed || !ok || h.Sequence == 0 {
+		return
+	}
+	h.Heard = false
+	f.held[socket] = h
+	f.counters.Elsewhere++
+	select {
+	case f.heard <- Heard{Flow: flow, Tag: h.Tag, Cookie: h.Cookie, Sequence: h.Sequence, Elsewhere: true}:
+	default:
+		f.counters.HeardLost++
+	}
+}
+
 // End ends a socket.
 func (f *FakeServer) End(socket int) {
 	f.mu.Lock()

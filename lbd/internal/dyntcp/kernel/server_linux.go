@@ -22,6 +22,7 @@ type heldMapValue struct {
 	Sequence    uint64
 	Destination placeMapValue
 	Heard       uint64
+	_           uint64 // when a user was last told to be elsewhere
 }
 
 // server is the Server of the kernel.
@@ -184,11 +185,11 @@ func (s *server) Forget(flows []Flow) error {
 
 // parseHeard reads a struct heard of bpf/server.bpf.c.
 func parseHeard(b []byte) (Heard, bool) {
-	if len(b) < flowSize+24 {
+	if len(b) < flowSize+32 {
 		return Heard{}, false
 	}
 	h := Heard{Flow: parseFlow(b), Cookie: wire.Cookie(b[flowSize : flowSize+8]), Sequence: binary.NativeEndian.Uint64(b[flowSize+16:])}
-	h.Tag = binary.BigEndian.Uint16(b[flowSize+8:])
+	h.Tag, h.Elsewhere = binary.BigEndian.Uint16(b[flowSize+8:]), binary.NativeEndian.Uint64(b[flowSize+24:]) != 0
 	return h, true
 }
 
@@ -206,7 +207,7 @@ func (s *server) Counters() (ServerCounters, error) {
 func (c ServerCounters) plus(d ServerCounters) ServerCounters {
 	return ServerCounters{
 		c.Answered + d.Answered, c.NoRoom + d.NoRoom, c.Established + d.Established, c.NoMemory + d.NoMemory, c.Received + d.Received, c.Sent + d.Sent,
-		c.Followed + d.Followed, c.Errors + d.Errors, c.Failed + d.Failed, c.Heard + d.Heard, c.HeardLost + d.HeardLost, c.Doubted + d.Doubted,
+		c.Followed + d.Followed, c.Errors + d.Errors, c.Failed + d.Failed, c.Heard + d.Heard, c.HeardLost + d.HeardLost, c.Doubted + d.Doubted, c.Elsewhere + d.Elsewhere,
 	}
 }
 

@@ -15,7 +15,7 @@ type AnnouncerLimits struct {
 	Most     time.Duration // between two messages; default 500 ms
 	GiveUp   time.Duration // from the first message; default 10 s
 	Lifetime time.Duration // of a packet in the network; default 1 s
-	Behind   time.Duration // no message sooner after the last because of a user who is elsewhere; default 50 ms
+	Again    time.Duration // from the first message of a row that was given up to the next one, of a user who is elsewhere; default 30 s
 }
 
 // maxPlaces is how many places of a user are told apart; where there are more it may be anywhere.
@@ -31,7 +31,7 @@ func (l AnnouncerLimits) withDefaults() AnnouncerLimits {
 	span(&l.Most, 500*time.Millisecond)
 	span(&l.GiveUp, 10*time.Second)
 	span(&l.Lifetime, time.Second)
-	span(&l.Behind, 50*time.Millisecond)
+	span(&l.Again, 30*time.Second)
 	return l
 }
 
@@ -78,7 +78,6 @@ type move struct {
 	began     time.Time
 	row       time.Time // when the first message of this row was due
 	sent      int
-	last      time.Time     // of the last message
 	wait      time.Duration // to the next one
 	silent    bool          // given up
 	arrived   bool
@@ -119,7 +118,6 @@ func (a *Announcer) begin(now time.Time, m *move) {
 }
 
 func (a *Announcer) send(now time.Time, m *move) {
-	m.last = now
 	a.timers.Set(m, now.Add(m.wait))
 	if m.raw == nil {
 		m.Time = now
@@ -135,14 +133,14 @@ func (a *Announcer) send(now time.Time, m *move) {
 	a.actions = append(a.actions, Send{flowOf(m.Change), m.raw})
 }
 
-// Heard takes that a segment of the user has come, and where it was sent: to this server's destination, or to another one's that
-// sent it on. Of the former one after Took and after each Listen is enough.
+// Heard takes that a segment of the user has come, and where it was sent: to this server's destination, or elsewhere, so that another server has sent it
+// on. Of the former one after Took, after each Listen and after one that was sent elsewhere is enough.
 func (a *Announcer) Heard(now time.Time, flow Flow, at netip.AddrPort) []Action {
 	m := a.moves[flow]
 	switch {
 	case m == nil || m.held:
 	case m.arrived:
-		if at != m.New && now.Sub(m.heard) >= a.limits.Lifetime { // somebody forged the proof
+		if at != m.New && now.Sub(m.heard) >= a.limits.Lifetime { // somebody forged the proof, or has held a message of before
 			m.arrived, m.listened, m.places = false, false, nil
 			a.begin(now, m)
 		}
@@ -152,10 +150,8 @@ func (a *Announcer) Heard(now time.Time, flow Flow, at netip.AddrPort) []Action 
 			a.timers.Remove(m)
 			a.report(now, m, Arrived)
 		}
-	case m.silent:
+	case m.silent && now.Sub(m.row) >= a.limits.Again:
 		a.begin(now, m)
-	case now.Sub(m.last) >= a.limits.Behind:
-		a.send(now, m)
 	}
 	return a.take()
 }

@@ -28,10 +28,9 @@
 //	announcing  took       announcing  Send; a later move takes the place of an earlier one, which is superseded
 //	announcing  due        announcing  Send; Listen, once, when segments prove something
 //	announcing  heard      arrived     Report, if it proves it
-//	announcing  elsewhere  announcing  Send, if the last one is a while ago
 //	announcing  given up   silent      Report
 //	silent      heard      arrived     Report, if it proves it
-//	silent      elsewhere  announcing  Send
+//	silent      elsewhere  announcing  Send, if it has been silent for a while: its user may never follow
 //	arrived     elsewhere  announcing  Send, if nothing that was sent before the proof can be on its way
 //	any         held       held        says nothing: the connection is being given away
 //	held        released   as before   it was not given away

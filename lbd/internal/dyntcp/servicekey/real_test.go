@@ -160,10 +160,9 @@ func TestARevokedKeyStopsWithinTheTTL(t *testing.T) {
 	}
 
 	r.service("publish", "--destination", "10.9.0.0/16")
-	r.within(20*time.Second, "published set", func() bool { return !r.followed(second, n.NotBefore) })
-	if c := r.follower.Counters(); c.Refused[movement.OutsideSet] == 0 {
-		t.Errorf("refused %v", c.Refused)
-	}
+	r.within(20*time.Second, "published set", func() bool { // on a busy machine there may be no record that is not over, for a moment
+		return !r.followed(second, n.NotBefore) && r.follower.Counters().Refused[movement.OutsideSet] > 0
+	})
 }
 
 func keyID(g keyfile.Group) string { return g.Public().String()[:8] }

@@ -220,7 +220,11 @@ func (l *Loop) heard(h kernel.Heard) {
 		if !ok || m.Sequence != h.Sequence {
 			return nil
 		}
-		return l.announcer.Heard(now, movement.Flow(h.Flow), m.New)
+		at := m.New
+		if h.Elsewhere {
+			at = m.VIP // so the other server has sent it on, whatever its user sent it to
+		}
+		return l.announcer.Heard(now, movement.Flow(h.Flow), at)
 	})
 }
 

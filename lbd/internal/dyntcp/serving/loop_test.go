@@ -256,6 +256,39 @@ func TestPlacesTravel(t *testing.T) {
 	})
 }
 
+// A user who was heard, or not, and then sends to another server is told again.
+func TestUserWhoIsElsewhereIsToldAgain(t *testing.T) {
+	inBubble(t, func(t *testing.T, one, two *bench) {
+		one.began(1, s1)
+		fd := one.move(1, two)
+		said := func(what string, more bool) {
+			t.Helper()
+			n := len(two.sent())
+			two.kernel.Miss(fd, flow)
+			synctest.Wait()
+			if got := len(two.sent()); got > n != more {
+				t.Errorf("%s: %d messages, then %d", what, n, got)
+			}
+		}
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		said("given up just now", false)
+		time.Sleep(10 * time.Second)
+		said("given up a while ago", true)
+		two.kernel.Hear(fd, flow)
+		synctest.Wait()
+		said("heard just now", false)
+		two.kernel.Hear(fd, flow)
+		time.Sleep(time.Second)
+		said("heard a while ago", true)
+		two.kernel.Hear(fd, flow)
+		synctest.Wait()
+		if c := two.loop.Counters(); c.Moves != 1 || c.Arrived != 2 || c.GivenUp != 1 {
+			t.Errorf("%+v", c)
+		}
+	})
+}
+
 func TestConnectionThatStays(t *testing.T) {
 	inBubble(t, func(t *testing.T, one, two *bench) {
 		one.began(1, s1)

@@ -2,7 +2,10 @@
 /* The server's side of dynamic TCP (Fig 20, 21). Who offers to be moved is answered with where this server is, and is served there: segments for the
  * server's own address come to the socket at the VIP, answers leave from where the user sends to. What is known of a connection lies with its
  * socket and ends with it. */
+#include "mark.h"
 #include "option.h"
+
+#define ELSEWHERE_EVERY 1000000000ULL /* of a connection, ns */
 
 #define STATE_TIME_WAIT 6 /* include/net/tcp_states.h */
 #define STATE_LISTEN 10
@@ -24,6 +27,7 @@ struct server_counters {
 	__u64 heard;
 	__u64 heard_lost;
 	__u64 doubted;
+	__u64 elsewhere;
 };
 
 struct {
@@ -74,6 +78,7 @@ struct connection {
 	__u64 sequence;
 	struct place destination;
 	__u64 heard; /* the user sends to destination */
+	__u64 elsewhere; /* when it was last told that it does not: ns since boot */
 };
 
 struct {
@@ -105,6 +110,7 @@ struct heard {
 	__u64 cookie;
 	__u64 tag;
 	__u64 sequence;
+	__u64 elsewhere; /* not at destination */
 };
 
 struct {
@@ -331,13 +337,11 @@ static __always_inline bool is_next(struct __sk_buff *skb, const struct segment 
 	return bpf_ntohl(numbers) == tcp->rcv_nxt && ack - tcp->snd_una <= tcp->snd_nxt - tcp->snd_una;
 }
 
-/* hear tells user space that a user has come to destination. */
-static __always_inline void hear(const struct flow *flow, struct connection *c)
+/* tell tells user space where a user is heard. */
+static __always_inline void tell(const struct flow *flow, const struct connection *c, bool elsewhere)
 {
 	struct heard *h;
 
-	c->heard = 1;
-	COUNT(heard);
 	h = bpf_ringbuf_reserve(&hearings, sizeof(*h), 0);
 	if (!h) {
 		COUNT(heard_lost);
@@ -347,7 +351,29 @@ static __always_inline void hear(const struct flow *flow, struct connection *c)
 	h->cookie = c->cookie;
 	h->tag = c->tag;
 	h->sequence = c->sequence;
+	h->elsewhere = elsewhere;
 	bpf_ringbuf_submit(h, 0);
+}
+
+/* hear: a user has come to destination. */
+static __always_inline void hear(const struct flow *flow, struct connection *c)
+{
+	c->heard = 1;
+	COUNT(heard);
+	tell(flow, c, false);
+}
+
+/* miss: a user is elsewhere. It takes no answers from destination then. */
+static __always_inline void miss(const struct flow *flow, struct connection *c)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	if (now - c->elsewhere < ELSEWHERE_EVERY)
+		return;
+	c->elsewhere = now;
+	c->heard = 0;
+	COUNT(elsewhere);
+	tell(flow, c, true);
 }
 
 enum whose { OTHERS, OURS, MAYBE_OURS, NOBODYS };
@@ -470,6 +496,22 @@ static __noinline int to_destination(struct __sk_buff *skb, const struct segment
 	return done(set_target(skb, s, vip));
 }
 
+/* sent_on: what another server sends on here shows that the user has not followed the connection's last move, or was led back. */
+static __noinline int sent_on(struct __sk_buff *skb, const struct segment *s)
+{
+	struct flow flow = { { s->src[0], s->src[1] }, { s->dst[0], s->dst[1] }, s->ports };
+	struct bpf_sock *sk = connection_at(skb, &flow);
+	struct connection *c;
+
+	if (!sk)
+		return NEXT;
+	c = bpf_sk_storage_get(&connections, sk, 0, 0);
+	if (c && c->sequence && is_next(skb, s, sk))
+		miss(&flow, c);
+	bpf_sk_release(sk);
+	return NEXT;
+}
+
 /* about_answer gives what an error quotes the VIP: TCP knows it by that alone. */
 static __noinline int about_answer(struct __sk_buff *skb, const struct segment *s)
 {
@@ -498,7 +540,7 @@ int server_ingress(struct __sk_buff *skb)
 	if (!s || !read(skb, s))
 		return NEXT;
 	if (s->what == TCP)
-		return to_destination(skb, s);
+		return MARK_OF(skb->mark) == FORWARDED ? sent_on(skb, s) : to_destination(skb, s);
 	if (s->what == TCP_ERROR)
 		return about_answer(skb, s);
 	return s->what == LATER ? done(follow_destination(skb, s)) : NEXT;

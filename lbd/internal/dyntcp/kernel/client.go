@@ -47,7 +47,7 @@ type Client interface {
 	// SetDestination makes segments of the flow go to another place from the next one on. It returns ErrGone where the flow is no more the
 	// connection of that cookie, and ErrOld for a sequence that is not above the last one.
 	SetDestination(flow Flow, cookie wire.Cookie, to netip.AddrPort, sequence uint64) error
-	// Changes are the messages that passed, at most 64 at once and 1000/s of each CPU. Those that are not read in time are lost, and counted. The channel
+	// Changes are the messages that passed, at most 20 at once and 50/s of a connection, 64 at once and 1000/s of each CPU. Those that are not read in time are lost, and counted. The channel
 	// ends with the client.
 	Changes() <-chan Change
 	// Counters are totals since the client was first opened; they go on over a restart.

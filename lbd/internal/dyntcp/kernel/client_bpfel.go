@@ -49,6 +49,7 @@ type clientConnection struct {
 	Tag      uint64
 	Opened   uint64
 	Ended    uint64
+	ChangeAt uint64
 }
 
 type clientEnded struct {

@@ -27,6 +27,7 @@ type connectionMapValue struct {
 	_           [6]byte
 	Opened      uint64
 	Ended       uint64
+	_           uint64 // the rate of its changes
 }
 
 // publishedMapKey is struct published_key of bpf/client.bpf.c.

@@ -12,6 +12,8 @@
 #define ENDED 60000000000ULL /* TIME-WAIT, ns: include/net/tcp.h */
 #define CHANGES_PER_SECOND 1000 /* to user space, of each CPU: a signature is to be checked for each */
 #define CHANGES_AT_ONCE 64
+#define CHANGES_OF_ONE_PER_SECOND 50 /* of one connection: who floods it takes nothing from others */
+#define CHANGES_OF_ONE_AT_ONCE 20
 
 /* Of cookies: drawn anew by each process. */
 volatile const __u64 secret[2] = {};
@@ -105,6 +107,7 @@ struct connection {
 	__u64 tag;
 	__u64 opened; /* ns since boot */
 	__u64 ended;  /* it is over, and its port in TIME-WAIT */
+	__u64 change_at; /* when its next change may be given to user space: ns since boot; each move begins it anew */
 };
 
 struct {
@@ -536,20 +539,27 @@ static __noinline int about_segment(struct __sk_buff *skb, const struct segment 
 	return done(set_target(skb, s, &vip));
 }
 
-/* may_change lets CHANGES_AT_ONCE through, and then CHANGES_PER_SECOND. */
-static __always_inline bool may_change(void)
+/* affords lets so many through at once, and then one each while, which are ns. at is when the next one may be. */
+static __always_inline bool affords(__u64 *at, __u64 now, __u64 at_once, __u64 each)
 {
-	static const __u32 zero = 0;
-	__u64 now = bpf_ktime_get_boot_ns(), *at = bpf_map_lookup_elem(&change_at, &zero);
-	__u64 each = 1000000000 / CHANGES_PER_SECOND, earliest = now - CHANGES_AT_ONCE * each, next;
+	__u64 earliest = now - at_once * each, next = *at < earliest ? earliest : *at;
 
-	if (!at)
-		return false;
-	next = *at < earliest ? earliest : *at;
 	if (next > now)
 		return false;
 	*at = next + each;
 	return true;
+}
+
+#define SECOND 1000000000ULL
+
+/* may_change: of a connection first, so that what one has too much of is not counted against all. */
+static __always_inline bool may_change(struct connection *c)
+{
+	static const __u32 zero = 0;
+	__u64 now = bpf_ktime_get_boot_ns(), *all = bpf_map_lookup_elem(&change_at, &zero);
+
+	return all && affords(&c->change_at, now, CHANGES_OF_ONE_AT_ONCE, SECOND / CHANGES_OF_ONE_PER_SECOND) &&
+	       affords(all, now, CHANGES_AT_ONCE, SECOND / CHANGES_PER_SECOND);
 }
 
 /* What a message begins with, by words; the places behind it are user space's. */
@@ -570,8 +580,6 @@ static __always_inline bool give(struct __sk_buff *skb, __u32 at, const struct f
 {
 	struct change *c;
 
-	if (!may_change())
-		return false;
 	c = bpf_ringbuf_reserve(&changes, sizeof(*c), 0);
 	if (!c)
 		return false;
@@ -626,7 +634,7 @@ static __noinline int take_change(struct __sk_buff *skb, const struct segment *s
 		COUNT(change_cookie);
 	else if (bpf_be64_to_cpu(sequence) <= sequence_of(c))
 		COUNT(change_old);
-	else if (give(skb, at, &flow))
+	else if (may_change(c) && give(skb, at, &flow))
 		COUNT(change_passed);
 	else
 		COUNT(change_lost);

@@ -10,8 +10,9 @@
 //
 // # Who says what, and when it counts
 //
-// A connection's moves are numbered from 1. The number travels with the connection from server to server, and the follower takes no move
-// but a later one: what is lost, doubled or overtaken changes nothing but the time it takes. There is no acknowledgement: the
+// A connection's moves are numbered by the time, each later than the one before (NextSequence). The number travels with the connection from server
+// to server, and the follower takes no move but a later one, and none of a time that is yet to come: what is lost, doubled or overtaken changes
+// nothing but the time it takes, and nobody can have the last word for good. There is no acknowledgement: the
 // user's first segment at the new destination is one, for nobody sends there who was not told.
 //
 // But one who was there before may be there still. When a connection comes back to a server whose user has not followed it away

@@ -15,6 +15,21 @@ func (f Flow) String() string { return f.User.String() + " to " + f.VIP.String()
 
 func flowOf(c wire.Change) Flow { return Flow{c.User, c.VIP} }
 
+// aheadMost is how far ahead of the time a sequence may be; the default of FollowerLimits.Future.
+const aheadMost = 10 * time.Minute
+
+// NextSequence is the sequence of a connection's next move, after the last one that is known of it; 0: none. It is the time in milliseconds since 1970, or
+// one more than the last one where that is not behind it. So who has signed a high one with a key that has leaked is overtaken in time. A last one that
+// is so far ahead that no user has followed it, if clocks are right, does not count.
+func NextSequence(last uint64, now time.Time) uint64 {
+	if last > sequenceAt(now.Add(aheadMost)) {
+		last = 0
+	}
+	return max(last+1, sequenceAt(now))
+}
+
+func sequenceAt(now time.Time) uint64 { return uint64(max(now.UnixMilli(), 0)) }
+
 // Action is what the caller has to do.
 type Action interface{ action() }
 

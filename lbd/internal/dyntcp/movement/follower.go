@@ -18,7 +18,7 @@ import (
 type FollowerLimits struct {
 	Connections int           // at a time, default 65,536
 	Past        time.Duration // how long ago a message may have been signed, default 10 min: clocks of users are wrong
-	Future      time.Duration // how far ahead, default 10 min
+	Future      time.Duration // how far ahead, and its sequence, which is of the time, too; default 10 min
 	Each        int           // signatures of one connection that are checked, a second and at once, default 10
 	All         int           // of all connections, likewise, default 1,000
 	Ask         time.Duration // a service's keys are wanted no more often, default 1 s
@@ -205,7 +205,7 @@ func (f *Follower) judge(now time.Time, n *followed, s wire.Signed) Reason {
 		return Stale
 	case age > f.limits.Past:
 		return Expired
-	case -age > f.limits.Future:
+	case -age > f.limits.Future || s.Sequence > sequenceAt(now.Add(f.limits.Future)):
 		return Future
 	}
 	service, ok := f.service(now, n)

@@ -91,6 +91,8 @@ func TestFollowerRefuses(t *testing.T) {
 		{what: "a move before", change: func(c *wire.Change) { c.Sequence = 2 }, want: movement.Stale},
 		{what: "long ago", change: func(c *wire.Change) { c.Time = start.Add(-10*time.Minute - time.Millisecond) }, want: movement.Expired},
 		{what: "far ahead", change: func(c *wire.Change) { c.Time = start.Add(10*time.Minute + time.Millisecond) }, want: movement.Future},
+		{what: "a sequence far ahead", change: func(c *wire.Change) { c.Sequence = uint64(start.UnixMilli()) + 600_001 }, want: movement.Future},
+		{what: "the highest sequence", change: func(c *wire.Change) { c.Sequence = 1<<64 - 1 }, want: movement.Future},
 		{what: "outside of the set", change: func(c *wire.Change) { c.New = at("203.0.113.1:8080") }, want: movement.OutsideSet},
 		{what: "another service's key", change: func(c *wire.Change) { c.KeyID = public(2).ID }, seed: 2, want: movement.UnknownKey},
 		{what: "another service's key by our key's name", seed: 2, want: movement.BadSignature},
@@ -123,6 +125,56 @@ func TestFollowerRefuses(t *testing.T) {
 		if checked := f.Counters().Checked - 1; (checked != 0) != (c.want == movement.BadSignature) {
 			t.Errorf("%s: %d signatures were checked", c.what, checked)
 		}
+	}
+}
+
+// Who has a key that has leaked can take the last word for as long as a clock may be wrong, not for good.
+func TestFollowerHearsTheServiceAfterAKeyThatHasLeaked(t *testing.T) {
+	f := newFollower(t, movement.FollowerLimits{})
+	served := movement.NextSequence(0, start)
+	if to, why := verdict(f.Received(start, sign(t, change(served, s1, s2), 1))); to != s2 {
+		t.Fatal(why)
+	}
+	highest := movement.NextSequence(0, start.Add(10*time.Minute))
+	if to, why := verdict(f.Received(start, sign(t, change(highest, s2, s1), 1))); to != s1 {
+		t.Fatal(why)
+	}
+	rolled := published()
+	rolled.Keys = []record.Key{public(2)}
+	f.Set(service, rolled)
+	for _, tt := range []struct {
+		after time.Duration
+		want  movement.Reason
+	}{{time.Minute, movement.Stale}, {10 * time.Minute, movement.Stale}, {10*time.Minute + time.Millisecond, 0}} {
+		now := start.Add(tt.after)
+		c := change(movement.NextSequence(served, now), s2, s3)
+		c.Time, c.KeyID = now, public(2).ID
+		if to, why := verdict(f.Received(now, sign(t, c, 2))); why != tt.want || (to == s3) != (tt.want == 0) {
+			t.Errorf("%v after: to %v, %v", tt.after, to, why)
+		}
+	}
+}
+
+func TestNextSequence(t *testing.T) {
+	now := uint64(start.UnixMilli())
+	for last, want := range map[uint64]uint64{
+		0: now, 7: now, now - 1: now, now: now + 1, now + 600_000: now + 600_001, now + 600_001: now, 1<<64 - 1: now,
+	} {
+		if got := movement.NextSequence(last, start); got != want {
+			t.Errorf("after %d: %d, want %d", last, got, want)
+		}
+	}
+	if got := movement.NextSequence(0, time.Unix(-1, 0)); got != 1 {
+		t.Errorf("before 1970: %d", got)
+	}
+}
+
+// Another port of a published address is published.
+func TestFollowerTakesAnyPortOfTheSet(t *testing.T) {
+	f := newFollower(t, movement.FollowerLimits{})
+	other := netip.AddrPortFrom(s2.Addr(), 22)
+	if to, why := verdict(f.Received(start, sign(t, change(1, s1, other), 1))); to != other {
+		t.Errorf("to %v, %v", to, why)
 	}
 }
 

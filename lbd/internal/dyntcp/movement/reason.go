@@ -12,7 +12,7 @@ const (
 	OtherService                        // the cookie is of a connection to another VIP
 	Stale                               // the move is not later than the one that is known: a replay, a copy, one overtaken
 	Expired                             // signed too long ago
-	Future                              // signed too far ahead
+	Future                              // signed too far ahead, or with a sequence that is
 	OutsideSet                          // the destination is none that the service publishes
 	UnknownKey                          // the service has no such key now, or nothing is known of the service
 	TooMany                             // signatures to be checked

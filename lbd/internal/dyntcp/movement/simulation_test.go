@@ -217,7 +217,7 @@ func (s *sim) give(c *simConnection, from, to int) {
 	}
 	s.announce(from, s.servers[from].Gone(s.now, c.flow))
 	c.owner, c.told = to, false
-	c.sequence++
+	c.sequence = movement.NextSequence(c.sequence, s.now)
 	c.announced[c.sequence] = place(to)
 	s.announce(to, s.servers[to].Took(s.now, wire.Change{
 		Tag: tag, Cookie: c.cookie, User: c.flow.User, VIP: c.flow.VIP, Old: place(from), New: place(to), Sequence: c.sequence,

@@ -305,22 +305,25 @@ func (l *Loop) forget(flows []kernel.Flow) {
 	}
 }
 
-// adopt says where a connection lives now, and has its user told of.
-func (l *Loop) adopt(fd int, flow kernel.Flow, s State) (netip.AddrPort, error) {
+// adopt says where a connection lives now, and has its user told of; it returns what is to be announced.
+func (l *Loop) adopt(fd int, flow kernel.Flow, s State) (wire.Change, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	here, ok := l.places[flow.VIP]
 	if l.server == nil || !ok {
-		return netip.AddrPort{}, fmt.Errorf("connection of %s can move, but not to here: its service is not dynamic at %v", flow, l.cfg.Address)
+		return wire.Change{}, fmt.Errorf("connection of %s can move, but not to here: its service is not dynamic at %v", flow, l.cfg.Address)
 	}
 	if here == s.Destination || here.Addr().Is4() != s.Destination.Addr().Is4() {
-		return netip.AddrPort{}, fmt.Errorf("connection of %s comes from %v, and would live at %v", flow, s.Destination, here)
+		return wire.Change{}, fmt.Errorf("connection of %s comes from %v, and would live at %v", flow, s.Destination, here)
 	}
-	err := l.server.Adopt(fd, kernel.Held{Tag: s.Tag, Cookie: s.Cookie, Sequence: s.Sequence + 1, Destination: here})
+	c := wire.Change{
+		Tag: s.Tag, Cookie: s.Cookie, User: flow.User, VIP: flow.VIP, Old: s.Destination, New: here, Sequence: movement.NextSequence(s.Sequence, time.Now()),
+	}
+	err := l.server.Adopt(fd, kernel.Held{Tag: c.Tag, Cookie: c.Cookie, Sequence: c.Sequence, Destination: here})
 	if err == nil && l.follows.remove(flow) {
 		l.forget([]kernel.Flow{flow})
 	}
-	return here, err
+	return c, err
 }
 
 // took announces a connection that lives here.

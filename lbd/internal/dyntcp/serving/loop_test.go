@@ -185,17 +185,17 @@ func TestProgramsAreKeptAtTheServices(t *testing.T) {
 func TestMoveIsAnnouncedUntilTheUserIsHeard(t *testing.T) {
 	inBubble(t, func(t *testing.T, one, two *bench) {
 		one.began(1, s1)
-		fd := one.move(1, two)
+		fd, sequence := one.move(1, two), uint64(time.Now().UnixMilli())
 		time.Sleep(100 * time.Millisecond)
 		synctest.Wait()
 		if len(two.sent()) < 3 || len(one.sent()) > 0 {
 			t.Fatalf("%d messages, the giver's %d", len(two.sent()), len(one.sent()))
 		}
 		c := two.sent()[0].Change
-		if c.Tag != 7 || c.Cookie != secret || c.User != flow.User || c.VIP != flow.VIP || c.Old != s1 || c.New != s2 || c.Sequence != 1 || !two.sent()[0].Verify(key.Public().(ed25519.PublicKey)) {
+		if c.Tag != 7 || c.Cookie != secret || c.User != flow.User || c.VIP != flow.VIP || c.Old != s1 || c.New != s2 || c.Sequence != sequence || !two.sent()[0].Verify(key.Public().(ed25519.PublicKey)) {
 			t.Errorf("%+v", c)
 		}
-		if h, err := two.kernel.Held(fd); err != nil || h.Sequence != 1 || h.Destination != s2 || h.Heard {
+		if h, err := two.kernel.Held(fd); err != nil || h.Sequence != sequence || h.Destination != s2 || h.Heard {
 			t.Errorf("%+v, %v", h, err)
 		}
 		two.kernel.Hear(fd, flow)
@@ -228,7 +228,7 @@ func TestGivenConnectionIsFollowedUntilItComesBack(t *testing.T) {
 		if one.kernel.Follows(flow) || !two.kernel.Follows(flow) {
 			t.Error("the flow is followed where it is, or not where it was")
 		}
-		if c := one.sent()[0].Change; c.Sequence != 2 || c.Old != s2 || c.New != s1 {
+		if c := one.sent()[0].Change; c.Sequence != two.sent()[0].Sequence+1 || c.Old != s2 || c.New != s1 {
 			t.Errorf("%+v", c)
 		}
 		time.Sleep(followFor + 2*sweepEvery)
@@ -308,6 +308,23 @@ func TestConnectionThatStays(t *testing.T) {
 		}
 		if len(two.sent()) <= n || two.kernel.Follows(flow) {
 			t.Errorf("%d messages, then %d; followed: %t", n, len(two.sent()), two.kernel.Follows(flow))
+		}
+	})
+}
+
+// A server that has turned, or whose clock is wrong, gives a connection with the highest sequence that there is: it can move on nevertheless.
+func TestHighestSequenceIsNotTheLast(t *testing.T) {
+	inBubble(t, func(t *testing.T, one, two *bench) {
+		state := State{Tag: 7, Cookie: secret, Sequence: 1<<64 - 1, Destination: s1}
+		r, err := two.loop.Sockets(two).Restore(append(state.Append(nil), "plain"...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Thaw(); err != nil {
+			t.Fatal(err)
+		}
+		if c := two.sent()[0].Change; c.Sequence != uint64(time.Now().UnixMilli()) {
+			t.Errorf("%+v", c)
 		}
 	})
 }

@@ -101,13 +101,11 @@ func (s Sockets) adopt(socket Socket, state State) (*restored, error) {
 	if err != nil {
 		return nil, err
 	}
-	here, err := s.loop.adopt(socket.FD(), flow, state)
+	change, err := s.loop.adopt(socket.FD(), flow, state)
 	if err != nil {
 		return nil, err
 	}
-	return &restored{Socket: socket, loop: s.loop, places: state.Places, change: wire.Change{
-		Tag: state.Tag, Cookie: state.Cookie, User: flow.User, VIP: flow.VIP, Old: state.Destination, New: here, Sequence: state.Sequence + 1,
-	}}, nil
+	return &restored{Socket: socket, loop: s.loop, places: state.Places, change: change}, nil
 }
 
 // restored is a connection that is being taken.

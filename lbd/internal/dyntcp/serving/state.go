@@ -73,9 +73,6 @@ func Decode(b []byte) (s State, rest []byte, ok bool, err error) {
 	s.Cookie = wire.Cookie(b[:wire.CookieSize])
 	s.Sequence = binary.BigEndian.Uint64(b[wire.CookieSize:])
 	b = b[wire.CookieSize+8:]
-	if s.Sequence+1 == 0 {
-		return State{}, nil, false, fmt.Errorf("%w: no move is left after the last one", ErrMalformed)
-	}
 	places := make([]netip.AddrPort, 1+n)
 	for i := range places {
 		if places[i], err = decodePlace(b); err != nil {

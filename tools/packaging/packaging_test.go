@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -188,6 +189,37 @@ func users(t *testing.T, dest string) {
 		user, _, _ := strings.Cut(rest, "\n")
 		if user == "" || !strings.Contains("\n"+string(passwd), "\n"+user+":") {
 			t.Errorf("%s: user %q is none of sysusers.conf", unit, user)
+		}
+	}
+}
+
+// TestDirectories: the status socket of a user's host, and the pins, are where nobody but their daemon and root gets to.
+func TestDirectories(t *testing.T) {
+	root := t.TempDir()
+	for from, to := range map[string]string{"sysusers.conf": "usr/lib/sysusers.d", "tmpfiles.conf": "usr/lib/tmpfiles.d", "": "etc"} {
+		if err := os.MkdirAll(filepath.Join(root, to), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if from != "" {
+			must(t, nil, "cp", "tools/packaging/"+from, filepath.Join(root, to, "manycast.conf"))
+		}
+	}
+	must(t, nil, "systemd-sysusers", "--root="+root)
+	must(t, nil, "systemd-tmpfiles", "--root="+root, "--create")
+	passwd, err := os.ReadFile(filepath.Join(root, "etc/passwd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dir, user := range map[string]string{
+		"run/manycast/client": "manycast-client", "sys/fs/bpf/manycast/client": "manycast-client", "sys/fs/bpf/manycast/agent": "manycast-agent",
+	} {
+		at, err := os.Stat(filepath.Join(root, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		owner := at.Sys().(*syscall.Stat_t).Uid
+		if at.Mode() != os.ModeDir|0o700 || !strings.Contains("\n"+string(passwd), fmt.Sprintf("\n%s:x:%d:", user, owner)) {
+			t.Errorf("%s: %v of user %d, want 0700 of %s", dir, at.Mode(), owner, user)
 		}
 	}
 }

@@ -26,18 +26,17 @@ import (
 
 var vip = netip.MustParseAddr("192.0.2.80")
 
-// bench is a bus and a dnsd, a server that gets keys, and a user's host that asks for them.
+// bench is a bus and a dnsd, servers that get keys, and a user's host that asks for them.
 type bench struct {
 	*cmdtest.Bus
 	t      *testing.T
 	dns    *testdns.DNS
-	inUse  chan uint32 // the key that the server signs with, when it is another one
 	source records.Source
 }
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	b := &bench{Bus: cmdtest.Start(t), t: t, dns: testdns.Start(t, "cast.example.", "192.in-addr.arpa.", "239.in-addr.arpa."), inUse: make(chan uint32, 16)}
+	b := &bench{Bus: cmdtest.Start(t), t: t, dns: testdns.Start(t, "cast.example.", "192.in-addr.arpa.", "239.in-addr.arpa.")}
 	var err error
 	b.source, err = records.Config{Servers: []string{b.dns.Address}, TSIGName: testdns.Reader, TSIGSecretFile: b.dns.ReaderSecret}.Open()
 	if err != nil {
@@ -46,22 +45,23 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
-// server runs what an agent has of keys, as member s1.
-func (b *bench) server() {
+// server runs what an agent has of keys, as a member.
+func (b *bench) server(name string) *server {
 	b.t.Helper()
+	s := &server{t: b.t, inUse: make(chan uint32, 16), dir: filepath.Join(b.t.TempDir(), "groups")}
 	member := filepath.Join(b.t.TempDir(), "member.key")
-	b.OK("key", "create", "member", "s1", "--out", member)
-	conn, err := bus.Connect(bus.Config{URLs: []string{b.URL()}, Credentials: b.Credentials(), Name: "s1", Log: slog.New(slog.DiscardHandler)})
+	b.OK("key", "create", "member", name, "--out", member)
+	conn, err := bus.Connect(bus.Config{URLs: []string{b.URL()}, Credentials: b.Credentials(), Name: name, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	b.t.Cleanup(conn.Close)
 	set := func(keys []keyfile.Group) {
 		if g, ok := keyfile.Pick(keys, vip, time.Now()); ok {
-			b.inUse <- g.Public().ID
+			s.inUse <- g.Public().ID
 		}
 	}
-	keys := groupkeys.New(filepath.Join(b.t.TempDir(), "groups"), member, conn.Bucket(bus.BucketConfig{Name: bus.BucketKeys}), set, slog.New(slog.DiscardHandler))
+	keys := groupkeys.New(s.dir, member, conn.Bucket(bus.BucketConfig{Name: bus.BucketKeys}), set, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- keys.Run(ctx) }()
@@ -71,20 +71,28 @@ func (b *bench) server() {
 			b.t.Error(err)
 		}
 	})
+	return s
+}
+
+// server is a member that gets keys.
+type server struct {
+	t     *testing.T
+	inUse chan uint32 // the key that it signs with, when it is another one
+	dir   string      // where its keys are
 }
 
 // signsWith waits until the server signs with a key.
-func (b *bench) signsWith(id string) {
-	b.t.Helper()
+func (s *server) signsWith(id string) {
+	s.t.Helper()
 	limit := time.After(20 * time.Second)
 	for {
 		select {
-		case got := <-b.inUse:
+		case got := <-s.inUse:
 			if fmt.Sprintf("%08x", got) == id {
 				return
 			}
 		case <-limit:
-			b.t.Fatalf("the server does not sign with %s", id)
+			s.t.Fatalf("the server does not sign with %s", id)
 		}
 	}
 }
@@ -118,6 +126,21 @@ func (v view) ids() (ids []string) {
 	return ids
 }
 
+// has says whether a key is in the server's directory.
+func (s *server) has(id string) bool {
+	s.t.Helper()
+	keys, err := os.ReadDir(s.dir)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, file := range keys {
+		if g, err := keyfile.ReadGroup(filepath.Join(s.dir, file.Name())); err == nil && fmt.Sprintf("%08x", g.Public().ID) == id {
+			return true
+		}
+	}
+	return false
+}
+
 func (b *bench) must(verb string, args ...string) view {
 	b.t.Helper()
 	out := b.OK(b.args(verb, args...)...)
@@ -135,13 +158,13 @@ func (b *bench) create(args ...string) view {
 
 func TestFromMakingToDeleting(t *testing.T) {
 	b := newBench(t)
-	b.server()
+	s1 := b.server("s1")
 	v := b.create("--destination", "10.2.0.0/24,10.3.0.4", "--member", "s1")
 	if len(v.Keys) != 1 || v.TTL != 30 || strings.Join(v.Destinations, " ") != "10.2.0.0/24 10.3.0.4/32" || strings.Join(v.Members, " ") != "s1" {
 		t.Fatalf("%+v", v)
 	}
 	first := v.Keys[0].ID
-	b.signsWith(first)
+	s1.signsWith(first)
 	if r := b.published(); fmt.Sprintf("%08x", r.Keys[0].ID) != first || len(r.Destinations) != 2 || r.Name != "shop.cast.example." {
 		t.Errorf("published %+v", r)
 	}
@@ -163,7 +186,7 @@ func TestFromMakingToDeleting(t *testing.T) {
 		t.Fatalf("rolled %+v", v)
 	}
 	second := v.Keys[1].ID
-	b.signsWith(second)
+	s1.signsWith(second)
 	b.Refused([]string{"newest"}, b.args("revoke", "shop.cast.example", second)...)
 	b.Refused([]string{"no key"}, b.args("revoke", "shop.cast.example", "00000001")...)
 	b.must("revoke", "shop.cast.example", first)
@@ -175,7 +198,7 @@ func TestFromMakingToDeleting(t *testing.T) {
 	if len(v.Keys) != 1 || v.Keys[0].ID == second || len(v.Destinations) != 1 {
 		t.Errorf("retired: %+v", v)
 	}
-	b.signsWith(v.Keys[0].ID)
+	s1.signsWith(v.Keys[0].ID)
 
 	b.pins(v.Keys[0].ID)
 	b.must("delete", "shop.cast.example")
@@ -185,6 +208,34 @@ func TestFromMakingToDeleting(t *testing.T) {
 	var list []struct{ Groups []string }
 	if err := json.Unmarshal([]byte(b.OK("key", "list", "--output", "json")), &list); err != nil || len(list) != 1 || len(list[0].Groups) != 0 {
 		t.Errorf("sealed keys left: %+v, %v", list, err)
+	}
+}
+
+// A server that has turned is put out: the next key is the others', and its own is none once that is revoked.
+func TestRollWithoutAMember(t *testing.T) {
+	b := newBench(t)
+	s1, turned := b.server("s1"), b.server("s2")
+	v := b.create("--destination", "10.2.0.0/24", "--member", "s1", "--member", "s2")
+	first := v.Keys[0].ID
+	s1.signsWith(first)
+	turned.signsWith(first)
+	v = b.must("roll", "shop.cast.example", "--member", "s1", "--wait", "1s")
+	if strings.Join(v.Members, " ") != "s1" {
+		t.Errorf("%+v", v)
+	}
+	second := v.Keys[1].ID
+	s1.signsWith(second)
+	if !turned.has(first) || turned.has(second) {
+		t.Errorf("s2 has the first key: %t, the next one: %t", turned.has(first), turned.has(second))
+	}
+	b.must("revoke", "shop.cast.example", first)
+	if r := b.published(); len(r.Keys) != 1 || fmt.Sprintf("%08x", r.Keys[0].ID) != second {
+		t.Errorf("published %+v", r.Keys)
+	}
+	select {
+	case id := <-turned.inUse:
+		t.Errorf("s2 signs with %08x", id)
+	default:
 	}
 }
 

@@ -49,7 +49,7 @@ func TestNetChangesAreJudged(t *testing.T) {
 				b[offset] ^= 1
 				return b
 			}
-			listener := p.bound(e.user.Addr())
+			listener, tap := p.bound(e.user.Addr()), p.tap(p.router, "users")
 			attacker := p.udp(e.s2.Addr(), e.user.Addr())
 			for _, tt := range []struct {
 				what    string
@@ -111,6 +111,9 @@ func TestNetChangesAreJudged(t *testing.T) {
 				t.Errorf("the port's socket has read %d bytes, %v", n, err)
 			}
 			p.echo(c)
+			if answers := tap.notTCP(e.user.Addr()); len(answers) != 0 {
+				t.Errorf("the user's host has answered: %v", answers)
+			}
 		})
 	}
 }

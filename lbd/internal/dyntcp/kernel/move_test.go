@@ -408,6 +408,8 @@ func TestNetPortIsUsedAgain(t *testing.T) {
 	server := p.server(p.s1)
 	l := p.listen(p.s1, e.vip.String())
 	cookies := make(map[wire.Cookie]bool)
+	attacker := p.udp(e.s2.Addr(), e.user.Addr())
+	var last []byte // signed for the connection before
 	for i, reset := range []bool{true, false, true} {
 		c := p.connectFrom(netip.AddrPortFrom(e.user.Addr(), 40001), e.vip, l)
 		p.echo(c)
@@ -416,6 +418,20 @@ func TestNetPortIsUsedAgain(t *testing.T) {
 			t.Errorf("connection %d: the user's host has %+v, the server %+v", i, is, h)
 		}
 		cookies[is.Cookie] = true
+		if last != nil {
+			before := clientCounters(t, client)
+			if _, err := attacker.Write(last); err != nil {
+				t.Fatal(err)
+			}
+			testnet.Eventually(t, 20*time.Second, func() bool {
+				n := clientCounters(t, client)
+				return n.ChangeTag+n.ChangeCookie > before.ChangeTag+before.ChangeCookie
+			}, "a message of the connection before is counted")
+			if now := clientCounters(t, client); now.ChangePassed != before.ChangePassed {
+				t.Errorf("counted %+v", now)
+			}
+		}
+		last = change(t, is, e.also, 9)
 		if err := client.SetDestination(c.flow(), is.Cookie, e.also, 1); err != nil {
 			t.Fatal(err)
 		}

@@ -97,7 +97,7 @@ func (b *bgp) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return b.work(ctx, func(ctx context.Context) error { return b.runPhases(ctx, b.plan(), b.compare) }, b.client())
+	return b.work(ctx, func(ctx context.Context) error { return b.runPhases(ctx, b.plan(), b.compare) }, b.client(nodeUsers))
 }
 
 // watchNeighbors hears what the kernels of the directors' neighbors say of their ways to the VIP, and has users ask all the time. The result ends both.

@@ -114,7 +114,7 @@ func (f *failures) run(ctx context.Context) (err error) {
 		return errors.Join(err, sniffed())
 	}
 	plan := f.plan()
-	err = f.work(ctx, func(ctx context.Context) error { return f.underWay(ctx, plan) }, f.client())
+	err = f.work(ctx, func(ctx context.Context) error { return f.underWay(ctx, plan) }, f.client(nodeUsers))
 	if err == nil {
 		err = f.aside(ctx, plan)
 	}

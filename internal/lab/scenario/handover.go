@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -38,16 +36,10 @@ func StrategyNames() (names []string) {
 
 // handover is one run of the scenario of that name.
 type handover struct {
-	stage
-	says string // of the strategy that is run
-	sent report.States
-
+	grouped
+	sent     report.States
 	closings closings
-	first    [groups]int // of each group of users: the server in h.servers that is to have it
 }
-
-// groups of users move apart: those whose addresses end in the same two bits.
-const groups = 4
 
 // idleEvery is how often something is asked on connections that do nothing else.
 const idleEvery = 4 * time.Second
@@ -61,7 +53,9 @@ func Handover(ctx context.Context, s *lab.Store, o Options) (*report.Report, err
 	if o.Strategy != AllStrategies && !slices.Contains(StrategyNames(), o.Strategy) {
 		return nil, fmt.Errorf("strategy %q: want %s or %s", o.Strategy, strings.Join(StrategyNames(), ", "), AllStrategies)
 	}
-	h := &handover{stage: stage{o: o, store: s, servers: []string{"s1", "s2", "s3"}}}
+	h := &handover{grouped: grouped{
+		stage: stage{o: o, store: s, servers: []string{"s1", "s2", "s3"}}, processes: []string{"app", "plain", "relay", "agent"},
+	}}
 	if err := h.prepare(ctx, "handover", o.Set); err != nil {
 		return nil, err
 	}
@@ -120,7 +114,7 @@ func (h *handover) under(ctx context.Context, strategy string) error {
 	h.tally.Periods = append(h.tally.Periods, report.Period{Strategy: strategy, Start: time.Now()})
 	h.mu.Unlock()
 	err := h.work(ctx, func(ctx context.Context) error { return h.runPhases(ctx, h.plan(strategy), h.nothing) },
-		h.client("--idle", idleEvery.String()), h.relayed(), h.streams(), h.flows())
+		h.client(nodeUsers, "--idle", idleEvery.String()), h.relayed(), h.streams(nodeUsers), h.flows())
 	end := time.Now()
 	if h.transfers() {
 		err = errors.Join(err, h.readStates(ctx, h.servers...))
@@ -136,48 +130,14 @@ func (h *handover) under(ctx context.Context, strategy string) error {
 func (h *handover) nothing(context.Context, string) error { return nil }
 
 // relayed is the program of users who get pages of a server behind a relay.
-func (h *handover) relayed() []string {
-	return []string{"manycast", "lab", "client", "--relayed", "--url", "http://" + net.JoinHostPort(h.vars["vip"], h.vars["relayed"]) + "/", "--user", h.userList()}
-}
-
-// streams is the program of users with streams.
-func (h *handover) streams() []string {
-	return []string{"manycast", "lab", "streams", "--to", net.JoinHostPort(h.vars["vip"], h.vars["streams"]),
-		"--user", h.userList(), "--server", strings.Join(h.servers, ",")}
+func (h *handover) relayed() program {
+	url := "http://" + net.JoinHostPort(h.vars["vip"], h.vars["relayed"]) + "/"
+	return program{nodeUsers, []string{"manycast", "lab", "client", "--relayed", "--url", url, "--user", h.userList(nodeUsers)}}
 }
 
 // flows is the program of users with flows of UDP.
-func (h *handover) flows() []string {
-	return []string{"manycast", "lab", "flows", "--to", net.JoinHostPort(h.vars["vip"], "80"), "--user", h.userList()}
-}
-
-// settle gives each group its first server.
-func (h *handover) settle(turn int) {
-	for g := range h.first {
-		h.first[g] = (g + turn) % len(h.servers)
-	}
-}
-
-// apply tells what the service is to be: the topology's, with the strategy and the groups.
-func (h *handover) apply(ctx context.Context) error {
-	base, err := os.ReadFile(filepath.Join(h.lab.Dir("ctl"), "services.yaml"))
-	if err != nil {
-		return err
-	}
-	text := strings.TrimSpace(string(base)) + "\nhandover: " + h.says + "\nprefixes:\n"
-	for g := range h.first {
-		text += fmt.Sprintf("  - {prefix: 0.0.0.%d/0.0.0.%d, servers: [%s]}\n", g, groups-1, strings.Join(h.turn(g), ", "))
-	}
-	file := filepath.Join(h.lab.Dir("ctl"), "moved.yaml")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		return err
-	}
-	return h.cli(ctx, "service", "apply", "-f", file)
-}
-
-// turn is the order in which servers are to have a group.
-func (h *handover) turn(group int) []string {
-	return slices.Concat(h.servers[h.first[group]:], h.servers[:h.first[group]])
+func (h *handover) flows() program {
+	return program{nodeUsers, []string{"manycast", "lab", "flows", "--to", net.JoinHostPort(h.vars["vip"], "80"), "--user", h.userList(nodeUsers)}}
 }
 
 // report judges everything, once it is over.

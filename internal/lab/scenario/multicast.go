@@ -90,7 +90,7 @@ func (m *multicast) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	err = m.work(ctx, m.phases, m.client())
+	err = m.work(ctx, m.phases, m.client(nodeUsers))
 	return errors.Join(err, sniffed(), m.count(context.WithoutCancel(ctx)))
 }
 

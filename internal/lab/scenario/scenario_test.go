@@ -143,7 +143,7 @@ func TestStrategyHasToExist(t *testing.T) {
 
 // Three turns have each group back where it was, at all servers in between.
 func TestGroupsGoRound(t *testing.T) {
-	h := &handover{stage: stage{servers: []string{"s1", "s2", "s3"}}}
+	h := &handover{grouped: grouped{stage: stage{servers: []string{"s1", "s2", "s3"}}}}
 	h.settle(1)
 	for g := range groups {
 		var seen []string

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -65,16 +66,42 @@ func (s *stage) down(ctx context.Context) error {
 	return err
 }
 
+// nodeUsers has the users of most scenarios.
+const nodeUsers = "users"
+
 // admitUsers takes as many of the topology's users as were asked for.
-func (s *stage) admitUsers() error {
-	addresses := s.lab.Topology().Node("users").Addresses["eth0"]
-	if s.o.Clients < 1 || s.o.Clients > len(addresses) {
-		return fmt.Errorf("clients %d: want 1 to %d", s.o.Clients, len(addresses))
+func (s *stage) admitUsers() error { return s.admit(nodeUsers, s.o.Clients) }
+
+// admit takes so many of a node's users.
+func (s *stage) admit(node string, n int) error {
+	addresses := s.lab.Topology().Node(node).Addresses["eth0"]
+	if n < 1 || n > len(addresses) {
+		return fmt.Errorf("clients at %s: %d: want 1 to %d", node, n, len(addresses))
 	}
-	for _, a := range addresses[:s.o.Clients] {
+	for _, a := range addresses[:n] {
 		s.users = append(s.users, a.Addr())
 	}
 	return nil
+}
+
+// usersOf are those admitted of a node.
+func (s *stage) usersOf(node string) (users []netip.Addr) {
+	for _, a := range s.lab.Topology().Node(node).Addresses["eth0"] {
+		if slices.Contains(s.users, a.Addr()) {
+			users = append(users, a.Addr())
+		}
+	}
+	return users
+}
+
+// home is the node of a user.
+func (s *stage) home(user netip.Addr) string {
+	for _, n := range s.lab.Topology().Nodes {
+		if slices.ContainsFunc(n.Addresses["eth0"], func(a netip.Prefix) bool { return a.Addr() == user }) {
+			return n.Name
+		}
+	}
+	return ""
 }
 
 // waitServed waits until every user is answered by its owner.
@@ -100,16 +127,22 @@ func (s *stage) watch(f *follower) (*helper, error) {
 	return startHelper(s.lab, "ctl", f.hear, "manycast", "lab", "watch", "--service", f.service)
 }
 
-// work lets the users work while what happens goes by: programs in their node that tell what they see.
-func (s *stage) work(ctx context.Context, happens func(context.Context) error, programs ...[]string) error {
+// program runs in a node and tells what its users see.
+type program struct {
+	node string
+	argv []string
+}
+
+// work lets the users work while what happens goes by.
+func (s *stage) work(ctx context.Context, happens func(context.Context) error, programs ...program) error {
 	if s.began.IsZero() {
 		s.began = time.Now()
 	}
 	var running []*helper
 	var err error
-	for _, argv := range programs {
+	for _, p := range programs {
 		var h *helper
-		if h, err = startHelper(s.lab, "users", s.see, argv...); err != nil {
+		if h, err = startHelper(s.lab, p.node, s.see, p.argv...); err != nil {
 			break
 		}
 		running = append(running, h)
@@ -123,14 +156,20 @@ func (s *stage) work(ctx context.Context, happens func(context.Context) error, p
 	return err
 }
 
-// client is the program of users who get pages, on new connections and on one that each keeps.
-func (s *stage) client(more ...string) []string {
-	return append([]string{"manycast", "lab", "client", "--url", "http://" + s.vars["vip"] + "/", "--user", s.userList()}, more...)
+// client is the program of a node's users who get pages, on new connections and on one that each keeps.
+func (s *stage) client(node string, more ...string) program {
+	return program{node, append([]string{"manycast", "lab", "client", "--url", "http://" + s.vars["vip"] + "/", "--user", s.userList(node)}, more...)}
 }
 
-func (s *stage) userList() string {
+// streams is the program of a node's users with streams.
+func (s *stage) streams(node string) program {
+	return program{node, []string{"manycast", "lab", "streams", "--to", net.JoinHostPort(s.vars["vip"], s.vars["streams"]),
+		"--user", s.userList(node), "--server", strings.Join(s.servers, ",")}}
+}
+
+func (s *stage) userList(node string) string {
 	var users []string
-	for _, u := range s.users {
+	for _, u := range s.usersOf(node) {
 		users = append(users, u.String())
 	}
 	return strings.Join(users, ",")
@@ -197,7 +236,7 @@ func (s *stage) tell(ctx context.Context, to any, args ...string) error {
 
 // get is one request of a user.
 func (s *stage) get(ctx context.Context, user netip.Addr) (server string, err error) {
-	ns, err := s.lab.Namespace("users")
+	ns, err := s.lab.Namespace(s.home(user))
 	if err != nil {
 		return "", err
 	}

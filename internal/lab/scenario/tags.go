@@ -95,7 +95,7 @@ func (t *tags) run(ctx context.Context) (err error) {
 	if _, err := t.count(ctx); err != nil {
 		return errors.Join(err, sniffed())
 	}
-	err = t.work(ctx, func(ctx context.Context) error { return t.runPhases(ctx, t.plan(), t.countPhase) }, t.client())
+	err = t.work(ctx, func(ctx context.Context) error { return t.runPhases(ctx, t.plan(), t.countPhase) }, t.client(nodeUsers))
 	err = errors.Join(err, t.checkForeign(context.WithoutCancel(ctx)))
 	for _, tap := range t.taps {
 		err = errors.Join(err, tap.Stop())

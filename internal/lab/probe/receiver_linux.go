@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/manycast/manycast/internal/netns"
@@ -24,17 +25,17 @@ type receiver struct {
 // receiveBuffer holds some seconds of a flow, whatever else the machine does.
 const receiveBuffer = 32 << 20
 
-// receive starts to read an interface's packets, from the IP header on: those that come in, or all.
-func receive(ns *netns.Namespace, ifname string, incoming bool, take func([]byte, time.Time, bool)) (*receiver, error) {
+// receive starts to read an interface's packets, from the IP header on: those that come in, or all, and those alone that a filter takes.
+func receive(ns *netns.Namespace, ifname string, incoming bool, take func([]byte, time.Time, bool), only ...bpf.Instruction) (*receiver, error) {
 	r := &receiver{take: take, done: make(chan struct{})}
-	if err := ns.Do(func() error { return r.open(ifname, incoming) }); err != nil {
+	if err := ns.Do(func() error { return r.open(ifname, incoming, only) }); err != nil {
 		return nil, fmt.Errorf("capture on %s: %w", ifname, err)
 	}
 	go r.run()
 	return r, nil
 }
 
-func (r *receiver) open(ifname string, incoming bool) error {
+func (r *receiver) open(ifname string, incoming bool, only []bpf.Instruction) error {
 	ifi, err := net.InterfaceByName(ifname)
 	if err != nil {
 		return err
@@ -52,12 +53,29 @@ func (r *receiver) open(ifname string, incoming bool) error {
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer),
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
 		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, ignore),
+		attach(fd, only),
 		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: unix.ETH_P_ALL << 8, Ifindex: ifi.Index}), // network order; ETH_P_IP would come behind tc
 	)
 	if err != nil {
 		r.file.Close()
 	}
 	return err
+}
+
+// attach has a socket take what a filter takes; none: all.
+func attach(fd int, filter []bpf.Instruction) error {
+	if len(filter) == 0 {
+		return nil
+	}
+	raw, err := bpf.Assemble(filter)
+	if err != nil {
+		return err
+	}
+	code := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		code[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]})
 }
 
 // run reads until the deadline that stop sets, and then what is still there.

@@ -22,6 +22,7 @@ type Report struct {
 	Tagged      *Tagged             `json:"tagged,omitempty"`
 	Handover    map[string]Handover `json:"handover,omitempty"` // by strategy
 	BGP         *BGP                `json:"bgp,omitempty"`
+	DynTCP      *DynTCP             `json:"dyntcp,omitempty"`
 	DetectMS    float64             `json:"detect_ms,omitempty"`  // scenario tags: from a killed server's last heartbeat to the last packet toward it
 	StarvedMS   float64             `json:"starved_ms,omitempty"` // the longest that the machine kept a daemon from running
 	Checks      []Check             `json:"checks"`

@@ -14,7 +14,7 @@ import (
 )
 
 // Names are the scenarios that there are.
-var Names = []string{"multicast", "failures", "tags", "handover", "bgp"}
+var Names = []string{"multicast", "failures", "tags", "handover", "bgp", "dyntcp"}
 
 // Options say how a scenario is run.
 type Options struct {

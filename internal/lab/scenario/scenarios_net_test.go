@@ -114,3 +114,14 @@ func TestNetHandover(t *testing.T) {
 		})
 	}
 }
+
+// Users with dynamic TCP and without, who go to and fro at random, and attackers, with the real daemons.
+func TestNetDynTCP(t *testing.T) {
+	store := newStore(t, "igmpd", "lbd", "dnsd")
+	o := Options{Clients: 16, Duration: 24 * time.Second, Name: fmt.Sprintf("d%d", os.Getpid()), Progress: NewProgress(t.Output(), false)}
+	r := rerun(t, func(ctx context.Context) (*report.Report, error) { return DynTCP(ctx, store, o) })
+	allHold(t, r)
+	if d := r.DynTCP; d == nil || d.Moves < 100 || d.Followed < 100 || d.Refused == 0 || d.Attacks == 0 {
+		t.Errorf("%+v", d)
+	}
+}

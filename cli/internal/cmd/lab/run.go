@@ -30,7 +30,7 @@ func newRun(t *tools) *cobra.Command {
 		Long: `Run a scenario: bring its lab up, let users work while the network changes under them, take it down, check and report.
 The exit status is 0 only if all checks hold.
 
-multicast, tags, handover and bgp take ` + scenario.MinDuration.String() + ` at least, so that a killed server can be found and every phase be seen; handover as much for each strategy. failures takes
+multicast, tags, handover, bgp and dyntcp take ` + scenario.MinDuration.String() + ` at least, so that a killed server can be found and every phase be seen; handover as much for each strategy. failures takes
 as long as it takes; --only and --few make it shorter.`,
 		Example: "  sudo manycast lab run multicast --duration 20s --clients 60 --report report.json\n" +
 			"  sudo manycast lab run failures --only server,link --report report.json\n" +
@@ -47,6 +47,7 @@ as long as it takes; --only and --few make it shorter.`,
 			o.Progress = scenario.NewProgress(t.Out, isTerminal(t.Out))
 			run := map[string]func(context.Context, *lab.Store, scenario.Options) (*report.Report, error){
 				"multicast": scenario.Multicast, "failures": scenario.Failures, "tags": scenario.Tags, "handover": scenario.Handover, "bgp": scenario.BGP,
+				"dyntcp": scenario.DynTCP,
 			}[args[0]]
 			r, err := run(ctx, s, o)
 			if r == nil {
@@ -56,7 +57,7 @@ as long as it takes; --only and --few make it shorter.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.DurationVar(&o.Duration, "duration", 20*time.Second, fmt.Sprintf("multicast, tags, handover, bgp: how long the users work, at least %v; handover: under each strategy", scenario.MinDuration))
+	flags.DurationVar(&o.Duration, "duration", 20*time.Second, fmt.Sprintf("multicast, tags, handover, bgp, dyntcp: how long the users work, at least %v; handover: under each strategy", scenario.MinDuration))
 	flags.IntVar(&o.Clients, "clients", 60, "users")
 	flags.StringSliceVar(&o.Only, "only", nil, "failures: kinds, of "+strings.Join(report.Kinds, ", ")+" (default: all)")
 	flags.BoolVar(&o.Few, "few", false, "failures: one of each kind")
@@ -118,6 +119,12 @@ func summary(w io.Writer, r *report.Report) {
 		x := r.Handover[name]
 		fmt.Fprintf(w, "  %-12s %d connections, %d moves, %d reset, %d broken, %d lost with their server; bytes: %d lost, %d doubled, %d reordered; blackout p50 %.2f ms, p99 %.2f ms, at most %.2f ms\n",
 			name, x.Connections, x.Moves, x.Reset, x.Broken, x.LostWithServer, x.BytesLost, x.BytesDoubled, x.BytesReordered, x.Blackout.P50, x.Blackout.P99, x.Blackout.Max)
+	}
+	if x := r.DynTCP; x != nil {
+		fmt.Fprintf(w, "  dynamic TCP  %d connections, %d moves, %d followed, %d broken, %d hijacked, %d lost with their server; bytes: %d lost, %d doubled, %d reordered; blackout p50 %.2f ms, p99 %.2f ms, at most %.2f ms\n",
+			x.Connections, x.Moves, x.Followed, x.Broken, x.Hijacked, x.LostWithServer, x.BytesLost, x.BytesDoubled, x.BytesReordered, x.Blackout.P50, x.Blackout.P99, x.Blackout.Max)
+		fmt.Fprintf(w, "  attackers    %d messages refused: %v\n", x.Refused, x.RefusedBy)
+		fmt.Fprintf(w, "  handshakes   p50 %.0f us plain, %.0f us with dynamic TCP\n", x.Handshake.Plain, x.Handshake.Extended)
 	}
 	for _, x := range r.Failures {
 		fmt.Fprintf(w, "  %-62s detected %6.1f ms, outage %6.1f ms, %d failed, %d lost, %d broken\n",

@@ -141,7 +141,10 @@ func (d *dyntcp) attack(ctx context.Context) error {
 	for i := range d.first {
 		d.next(i)
 	}
-	if err := d.move(ctx); err != nil {
+	if err := d.apply(ctx); err != nil {
+		return err
+	}
+	if err := d.settled(ctx); err != nil {
 		return err
 	}
 	if err := d.checkFollowed(ctx); err != nil {

@@ -44,26 +44,43 @@ var expectedDynTCP = map[string][]string{
 	phaseDynHandsOut: {"s2 joined"},
 }
 
-// wander has random groups of users go to random servers again and again, one time in four with the next time on its heels.
+// wander has random groups of users go to random servers again and again, one time in four with the next time on its heels. Where the machine keeps
+// a server from taking part, users stay for longer, or go to another one meanwhile: all that has to be so at the end alone.
 func (d *dyntcp) wander(ctx context.Context) error {
 	end := time.Now().Add(d.o.Duration*randomWeight/dynWeights - randomEvery)
 	for time.Now().Before(end) {
 		next := time.Now().Add(randomEvery)
-		if d.rand.IntN(4) == 0 {
+		before := d.web.epoch()
+		for again := d.rand.IntN(4) == 0; ; again = false {
 			d.scatter()
 			if err := d.apply(ctx); err != nil {
 				return err
 			}
+			if !again {
+				break
+			}
 		}
-		d.scatter()
-		if err := d.move(ctx); err != nil {
-			return err
+		if err := d.web.awaitEpoch(ctx, before); err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			d.o.Progress.Note("%v", err)
 		}
 		if err := d.watchUntil(ctx, next); err != nil {
 			return err
 		}
 	}
-	return nil
+	return d.settled(ctx)
+}
+
+// settled waits until all servers serve and each group is where it is to be, for as long as the machine may keep servers from it.
+func (d *dyntcp) settled(ctx context.Context) (err error) {
+	for range 3 {
+		if _, err = d.awaitGroups(ctx); err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	return err
 }
 
 // harassed has attackers be at work meanwhile.

@@ -151,7 +151,7 @@ func (b *bgp) plan() []phase {
 }
 
 // hold is how long a director may be silent for its neighbors, as the topology configures both.
-func (b *bgp) hold() (time.Duration, error) { return time.ParseDuration(b.vars["hold"]) }
+func (b *bgp) hold() (time.Duration, error) { return time.ParseDuration(b.vars["hold"] + "s") }
 
 // lost are the ways to the VIP that neighbors' kernels have lost in a time.
 func (b *bgp) lost(from, to time.Time) (all []probe.Lost) {

@@ -78,7 +78,7 @@ func openBGP(o *service.Options, base bgp.Desired) (*edge.Peering, []daemon.Task
 	if own == nil {
 		return p, append(tasks, daemon.Func("gobgpd", func(ctx context.Context) error { return leave(ctx, client, base, log) })), nil
 	}
-	own.Leave = client.Leave
+	own.Leave, own.Ask = client.Leave, client.Answers
 	return p, append(tasks, own), nil
 }
 

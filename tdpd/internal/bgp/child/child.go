@@ -2,6 +2,7 @@
 package child
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,12 @@ const startWithin = 10 * time.Second
 // stopWithin is how long it may take to end.
 const stopWithin = 3 * time.Second
 
+// How a process that hangs is known by: askEvery is the time between questions where Options do not say, missedMost how many in a row have no answer then.
+const (
+	askEvery   = 5 * time.Second
+	missedMost = 3
+)
+
 // Options say what the process is.
 type Options struct {
 	Exe string // "": this program
@@ -41,7 +48,11 @@ type Options struct {
 	// Dir is a directory of its own that a boot empties; in it are its socket, and a file that is there while neighbors may have what it told them.
 	Dir string
 	// Leave has it end all sessions with Cease, at a clean stop.
-	Leave  func(context.Context) error
+	Leave func(context.Context) error
+	// Ask has the process do something small, and fails where that is not done in time. One that misses three answers in a row hangs, and is replaced. nil: it is not asked.
+	Ask func(context.Context) error
+	// Every is the time between questions, 5 s where it is 0; each has twice that to be answered.
+	Every  time.Duration
 	Stderr io.Writer // an *os.File, or the process ends with this one
 	Log    *slog.Logger
 }
@@ -199,10 +210,54 @@ func (c *Child) accompany(ctx context.Context, p *process) error {
 	default:
 		close(c.ready)
 	}
+	hangs := c.watch(ctx, p.done)
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case hangs != nil:
+		return errors.Join(hangs, p.stop())
+	}
+	return p.err
+}
+
+// watch asks the process again and again, until it or ctx ends. An error says that it hangs: its sessions are dead or will be, and it does not end by itself.
+func (c *Child) watch(ctx context.Context, done <-chan struct{}) error {
+	var due <-chan time.Time
+	every := cmp.Or(c.Every, askEvery)
+	if c.Ask != nil {
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		due = tick.C
+	}
+	for missed := 0; ; {
+		select {
+		case <-done:
+			return nil
+		case <-ctx.Done():
+			return nil
+		case <-due:
+		}
+		err := c.ask(ctx, done, 2*every)
+		if err == nil {
+			missed = 0
+			continue
+		}
+		if missed++; missed == missedMost {
+			return fmt.Errorf("it hangs: %d questions in a row without an answer: %w", missed, err)
+		}
+	}
+}
+
+// ask asks once, and no longer than the process is there.
+func (c *Child) ask(ctx context.Context, done <-chan struct{}, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	answer := make(chan error, 1)
+	go func() { answer <- c.Ask(ctx) }()
 	select {
-	case <-p.done:
-		return p.err
-	case <-ctx.Done():
+	case err := <-answer:
+		return err
+	case <-done:
 		return nil
 	}
 }

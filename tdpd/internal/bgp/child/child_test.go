@@ -16,14 +16,16 @@ import (
 	"github.com/manycast/manycast/internal/testnet"
 )
 
-// TestMain: with "speak --socket PATH" the test binary is a process that listens there until SIGTERM; with "die" before, it ends at once.
+// TestMain: with "speak --socket PATH" the test binary is a process that listens there, and greets, until SIGTERM; with "die" before, it ends at once.
 func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) == 4 && os.Args[1] == "speak":
 		_ = os.Remove(os.Args[3])
-		if _, err := net.Listen("unix", os.Args[3]); err != nil {
+		l, err := net.Listen("unix", os.Args[3])
+		if err != nil {
 			os.Exit(1)
 		}
+		go greet(l)
 		ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 		defer stop()
 		<-ctx.Done()
@@ -32,6 +34,33 @@ func TestMain(m *testing.M) {
 	default:
 		os.Exit(m.Run())
 	}
+}
+
+// greet says a word to whoever comes.
+func greet(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_, _ = conn.Write([]byte{'!'})
+		conn.Close()
+	}
+}
+
+// greeted asks for that word.
+func greeted(ctx context.Context, socket string) error {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	end, _ := ctx.Deadline()
+	if err := conn.SetDeadline(end); err != nil {
+		return err
+	}
+	_, err = conn.Read(make([]byte, 1))
+	return err
 }
 
 // A run is a Child at work.

@@ -135,6 +135,12 @@ func each[T any](s interface{ Recv() (T, error) }, take func(T) bool) error {
 	}
 }
 
+// Answers asks the speaker's own loop for something small: an error says that it does not go round, or cannot be reached.
+func (c *Client) Answers(ctx context.Context) error {
+	_, err := c.api.GetBgp(ctx, &api.GetBgpRequest{})
+	return c.failed("ask whether the speaker works", err)
+}
+
 // Leave ends all sessions with Cease: this router goes for good. They come back unless the speaker's process ends then.
 func (c *Client) Leave(ctx context.Context) error {
 	if _, err := c.api.ShutdownPeer(ctx, &api.ShutdownPeerRequest{}); err != nil {

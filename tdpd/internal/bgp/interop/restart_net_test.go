@@ -43,7 +43,7 @@ func (r *rig) kill(s unix.Signal) {
 
 func TestNetRestart(t *testing.T) {
 	t.Parallel()
-	for name, signal := range map[string]unix.Signal{"killed": unix.SIGKILL, "planned": unix.SIGTERM} {
+	for name, signal := range map[string]unix.Signal{"killed": unix.SIGKILL, "planned": unix.SIGTERM, "hangs": unix.SIGSTOP} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			restart(t, signal)
@@ -51,9 +51,13 @@ func TestNetRestart(t *testing.T) {
 	}
 }
 
-// restart: the process ends, with neighbors of both families; another one takes its place, and FRR's kernel forwards without a gap.
+// restart: the process ends, by itself or as it hangs, with neighbors of both families; another one takes its place, and FRR's kernel forwards without a gap.
 func restart(t *testing.T, signal unix.Signal) {
-	r := newRig(t)
+	r := newNetwork(t)
+	if signal == unix.SIGSTOP {
+		r.every = 500 * time.Millisecond
+	}
+	r.startChild()
 	r.d.Unicast = []bgp.Path{{Prefix: vip4}, {Prefix: vip6}}
 	f := r.unicast(frrConfig{})
 	there := func() bool {

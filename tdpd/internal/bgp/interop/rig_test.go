@@ -43,6 +43,7 @@ type rig struct {
 	client *gobgp.Client
 	stop   func(keep bool) // ends the child as a daemon does
 	check  func(bgp.Learned) string
+	every  time.Duration // between the child's questions whether the speaker works; 0: as a daemon has it
 	d      bgp.Desired
 }
 
@@ -99,6 +100,7 @@ func (r *rig) startChild() {
 	r.child = child.New(child.Options{
 		Exe: ip, Args: []string{"netns", "exec", r.us.Name(), exe, "speaker"}, Dir: filepath.Join(r.t.TempDir(), "speaker"), Stderr: out, Log: log,
 		Leave: func(ctx context.Context) error { return r.client.Leave(ctx) },
+		Ask:   func(ctx context.Context) error { return r.client.Answers(ctx) }, Every: r.every,
 	})
 	r.client, err = gobgp.New(gobgp.Options{Target: r.child.Socket(), Restarted: r.child.Restarted, Hold: r.d.Restart.Time, Check: r.check, Log: log})
 	if err != nil {

@@ -18,13 +18,14 @@ type topic struct {
 	why  string
 }
 
-// mailbox has events that nobody has taken yet: of each topic the latest alone, in the place of the first.
+// mailbox has events that nobody has taken yet: of each topic the latest alone, in the place of the first. But nothing takes a place before that of an event of a
+// neighbor: what it told after it came back is no word of before.
 type mailbox struct {
 	mu      sync.Mutex
 	changed *sync.Cond
 	order   []letter
-	first   int // number of order[0]
-	of      map[topic]int
+	first   int           // number of order[0]
+	of      map[topic]int // numbers of letters that can be replaced
 	closed  bool
 }
 
@@ -56,7 +57,9 @@ func (m *mailbox) put(e bgp.Event, about topic) bool {
 		}
 		m.changed.Wait()
 	}
-	if about != (topic{}) {
+	if e.Neighbor != nil {
+		clear(m.of)
+	} else if about != (topic{}) {
 		m.of[about] = m.first + len(m.order)
 	}
 	m.order = append(m.order, letter{e, about})
@@ -87,7 +90,9 @@ func (m *mailbox) take() []bgp.Event {
 	out := make([]bgp.Event, n)
 	for i, l := range m.order[:n] {
 		out[i] = l.event
-		delete(m.of, l.about)
+		if at, has := m.of[l.about]; has && at == m.first+i { // not a later one of the same
+			delete(m.of, l.about)
+		}
 	}
 	m.order, m.first = m.order[n:], m.first+n
 	if len(m.order) == 0 {

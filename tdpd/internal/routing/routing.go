@@ -54,7 +54,8 @@ type Loop struct {
 	announcing *announcing.Announcing
 	rules      *flowspec.Change
 	users      []flowspec.Users
-	vips       []netip.Prefix
+	vips       []netip.Prefix          // of services
+	own        []netip.Prefix          // that nobody may tell, as follow has them
 	result     flowspec.Result         // without Reasons: it has to be compiled
 	said       map[flowspec.Reason]int // why users are without rules, as the log has it
 	follow     *bgppolicy.Follow
@@ -184,6 +185,10 @@ func (l *Loop) settle(now time.Time) {
 	if l.keeps && !now.Before(l.keepsUntil) {
 		l.keeps, l.changed = false, true
 	}
+	if own := slices.Concat(l.Base.VIPs, l.vips); !slices.Equal(own, l.own) {
+		l.own = own
+		l.follow.SetVIPs(own)
+	}
 	l.announcing.Tick(now)
 	if l.rules.Tick(now) {
 		l.changed = true
@@ -221,7 +226,6 @@ func (l *Loop) take(now time.Time) {
 	l.mutex.Unlock()
 	if vips := vipsOf(v.Services); !slices.Equal(vips, l.vips) {
 		l.vips, l.changed = vips, true
-		l.follow.SetVIPs(vips)
 	}
 	l.announcing.Services(now, l.announced(v.Services))
 	l.announcing.SetHosts(now, v.Hosts)

@@ -319,6 +319,27 @@ func TestWhatIsLearnedWaitsForWhoeverReadsIt(t *testing.T) {
 	})
 }
 
+// TestNobodyTellsWhatTheConfigurationHas: of what the configuration keeps for this router, and what lies inside, nothing is taken, though no service has it, and the
+// speaker's own policies have not seen the path; what was taken before goes.
+func TestNobodyTellsWhatTheConfigurationHas(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.speaker.events <- []bgp.Event{learned("10.2.1.0/24")}
+		if c := <-r.loop.Learned(); len(c.Added) != 1 {
+			r.Errorf("changes %+v", c)
+		}
+		if err := r.loop.Change(r.Context(), func(d *bgp.Desired) { d.VIPs = []netip.Prefix{netip.MustParsePrefix("10.2.0.0/16")} }); err != nil {
+			r.Fatal(err)
+		}
+		if c := <-r.loop.Learned(); len(c.Gone) != 1 {
+			r.Errorf("changes %+v", c)
+		}
+		r.speaker.events <- []bgp.Event{learned("10.2.1.0/24"), learned("10.2.0.0/16"), learned("10.0.0.0/14")}
+		if c := <-r.loop.Learned(); len(c.Added) != 1 || c.Added[0].Prefix != netip.MustParsePrefix("10.0.0.0/14") {
+			r.Errorf("changes %+v", c)
+		}
+	})
+}
+
 // TestGoesOn: a tdpd that starts beside a speaker that an earlier one has left lets be what that one announced, until it has heard of all or time is over, and
 // does not come in anew.
 func TestGoesOn(t *testing.T) {

@@ -41,6 +41,7 @@ const (
 func (c *Client) Apply(ctx context.Context, d bgp.Desired) error {
 	c.applying.Lock()
 	defer c.applying.Unlock()
+	c.neighbors.set(d.Neighbors)
 	if err := known(d); err != nil {
 		return err
 	}

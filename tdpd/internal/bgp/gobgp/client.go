@@ -60,6 +60,7 @@ type Client struct {
 	applying   sync.Mutex
 	has        has
 	inherited  map[pathKey]bool // what the speaker had when it was met, and nobody has wanted since; nil: it was not met
+	neighbors  *ownNeighbors
 }
 
 var _ bgp.Speaker = (*Client)(nil)
@@ -69,7 +70,7 @@ func New(o Options) (*Client, error) {
 	if o.Most == 0 {
 		o.Most = DefaultMost
 	}
-	c := &Client{Options: o}
+	c := &Client{Options: o, neighbors: newOwnNeighbors()}
 	network := "tcp"
 	if strings.HasPrefix(o.Target, "/") {
 		network = "unix"
@@ -94,6 +95,29 @@ func New(o Options) (*Client, error) {
 	}
 	c.conn, c.api = conn, api.NewGobgpApiClient(conn)
 	return c, nil
+}
+
+// ownNeighbors are those that were wanted last. In a speaker that is somebody else's there may be others.
+type ownNeighbors struct {
+	known chan struct{} // closed when they are
+	once  sync.Once
+	all   atomic.Pointer[map[netip.Addr]bool]
+}
+
+func newOwnNeighbors() *ownNeighbors { return &ownNeighbors{known: make(chan struct{})} }
+
+func (o *ownNeighbors) set(wanted []bgp.Neighbor) {
+	all := map[netip.Addr]bool{}
+	for _, n := range wanted {
+		all[n.Address] = true
+	}
+	o.all.Store(&all)
+	o.once.Do(func() { close(o.known) })
+}
+
+func (o *ownNeighbors) has(a netip.Addr) bool {
+	all := o.all.Load()
+	return all != nil && (*all)[a]
 }
 
 // Close ends what goes on.

@@ -49,7 +49,8 @@ func compileImport(d bgp.Desired) compiled {
 	return c.named()
 }
 
-// compileExport is what goes out: paths of ours, as policies want them, and none of others.
+// compileExport is what goes out: paths of ours, as policies want them, and none of others. Neighbors that are somebody else's hear of ours, too, as policies of theirs
+// want it, but for our marks: those are for nobody.
 func compileExport(d bgp.Desired) compiled {
 	if len(d.Neighbors) == 0 {
 		return compiled{}
@@ -64,7 +65,7 @@ func compileExport(d bgp.Desired) compiled {
 	if len(others) > 0 {
 		c.prepend(c.neighbors(others))
 	}
-	c.add(&api.Conditions{NeighborSet: c.everybody}, &api.Actions{LargeCommunity: &api.CommunityAction{
+	c.add(&api.Conditions{}, &api.Actions{LargeCommunity: &api.CommunityAction{
 		Type: api.CommunityAction_REMOVE, Communities: []string{fmt.Sprintf(`^%d:%d:\d+$`, d.AS, ours)},
 	}})
 	local := &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL}

@@ -90,6 +90,13 @@ var errEnded = errors.New("the speaker has ended the watch")
 func (w *watcher) once(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if w.client.Foreign { // nothing is taken before it is known whose neighbors there are
+		select {
+		case <-w.client.neighbors.known:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	type filter = api.WatchEventRequest_Table_Filter
 	stream, err := w.client.api.WatchEvent(ctx, &api.WatchEventRequest{
 		Peer: &api.WatchEventRequest_Peer{},
@@ -194,12 +201,13 @@ func (w *watcher) endOfRIB(p *api.Path) {
 // path takes the best path to something, or its end.
 func (w *watcher) path(p *api.Path) {
 	t, err := decode(p)
-	if err != nil {
+	key := pathKey{t.family, t.prefix, t.match}
+	isOthers := w.client.Foreign && t.from.IsValid() && !w.client.neighbors.has(t.from) // no policy of ours has seen it
+	if err != nil && !isOthers {
 		w.refused(t, err.Error())
 		return
 	}
-	key := pathKey{t.family, t.prefix, t.match}
-	if t.withdrawn || !t.from.IsValid() { // with one of ours there is none of a neighbor that is the best
+	if t.withdrawn || !t.from.IsValid() || isOthers { // with one of ours there is none of a neighbor that is the best
 		w.lost(key)
 		return
 	}

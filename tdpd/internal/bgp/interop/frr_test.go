@@ -156,6 +156,9 @@ type route struct {
 	Community struct {
 		String string `json:"string"`
 	} `json:"community"`
+	LargeCommunity struct {
+		String string `json:"string"`
+	} `json:"largeCommunity"`
 	LocalPref *uint32 `json:"locPrf"`
 	Label     uint32  `json:"remoteLabel"`
 	NextHops  []struct {

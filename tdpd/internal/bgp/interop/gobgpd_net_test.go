@@ -29,7 +29,7 @@ func (r *rig) gobgpd(node *testnet.Node, config string) (*testnet.Process, strin
 }
 
 // TestNetForeign: a gobgpd that somebody else has set up, with a neighbor, a path and policies of its own. We come, and go, and it has what it had; and what is ours comes back
-// when it was started anew.
+// when it was started anew. What its own neighbor tells is not for us; it hears our VIPs, without marks that are between that gobgpd and us.
 func TestNetForeign(t *testing.T) {
 	t.Parallel()
 	const config = `
@@ -64,6 +64,7 @@ route-disposition = "accept-route"
 	defer r.client.Close()
 	f := r.frr(frrConfig{v6: []string{}, global: " no bgp network import-check\n", families: family("ipv4 unicast", us4, "network 198.51.100.0/24", "network 192.0.2.80/32") +
 		family("ipv6 unicast", us6, "network 2001:db8:99::/48") + family("ipv4 flowspec", us4)})
+	theirPrefix := netip.MustParsePrefix("2001:db8:99::/48")
 	seen := r.watch()
 	theirs := func(when string) {
 		t.Helper()
@@ -75,14 +76,14 @@ route-disposition = "accept-route"
 				}
 				return true
 			})
-			return r.state(frr6).State == bgp.Established && strings.Join(routes, " ") == "2001:db8:99::/48"
+			return r.state(frr6).State == bgp.Established && strings.Join(routes, " ") == theirPrefix.String()
 		}, "their neighbor ", when)
 	}
 	theirs("at first")
 	n := r.neighbor(bgp.IPv4Unicast, bgp.IPv4FlowSpec)
 	n.Import = everything.Name
 	r.d.Neighbors, r.d.Policies = []bgp.Neighbor{n}, []bgp.Policy{everything}
-	r.d.Unicast = []bgp.Path{{Prefix: vip4, Attributes: bgp.Attributes{Prepend: 1}}}
+	r.d.Unicast = []bgp.Path{{Prefix: vip4, Attributes: bgp.Attributes{Prepend: 1}}, {Prefix: vip6, Attributes: bgp.Attributes{Prepend: 1}}}
 	r.d.Rules = []bgp.FlowRule{{FlowMatch: bgp.FlowMatch{Destination: vip4, Source: netip.MustParsePrefix("203.0.113.0/24")}, FlowAction: bgp.FlowAction{RedirectIP: us4}}}
 	ours := func(when string) {
 		t.Helper()
@@ -100,10 +101,17 @@ route-disposition = "accept-route"
 		if seen.unicast(vip4) != nil {
 			t.Error("FRR's word about our VIP was taken")
 		}
+		r.eventually(func() bool { return len(f.routes("ipv6 unicast", vip6)) == 1 }, "our VIP at their neighbor ", when)
+		if p := f.routes("ipv6 unicast", vip6)[0]; p.LargeCommunity.String != "" || p.AsPath.String != "4200000001" {
+			t.Errorf("their neighbor has our VIP with large communities %q, AS path %q", p.LargeCommunity.String, p.AsPath.String)
+		}
+		theirs(when)
+		if seen.unicast(theirPrefix) != nil {
+			t.Errorf("what their neighbor tells was taken, %s", when)
+		}
 	}
 	r.apply()
 	ours("at first")
-	theirs("beside ours")
 
 	// Another process of ours finds what is ours, and changes nothing.
 	up := r.state(frr4).Since
@@ -134,7 +142,6 @@ route-disposition = "accept-route"
 		return r.client.Apply(ctx, r.d) == nil
 	}, "gobgpd, started anew")
 	ours("again")
-	theirs("again")
 
 	r.d.Neighbors, r.d.Policies, r.d.Unicast, r.d.Rules = nil, nil, nil, nil
 	r.apply()

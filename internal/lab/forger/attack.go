@@ -3,6 +3,7 @@ package forger
 import (
 	"crypto/ed25519"
 	"fmt"
+	"math"
 	"net/netip"
 	"time"
 )
@@ -19,6 +20,7 @@ const (
 	Outside      Kind = "outside"       // to an address that is not published
 	Past         Kind = "past"          // signed an hour ago
 	Future       Kind = "future"        // signed an hour ahead
+	LastWord     Kind = "last word"     // a move after which there would be no other
 	OtherService Kind = "other service" // about the connection to another VIP
 	Flood        Kind = "flood"         // as wrong key, many of one connection at once
 
@@ -31,7 +33,7 @@ const (
 // Reasons are those for which a user's host has to refuse each kind; of a flood it may be any of them.
 var Reasons = map[Kind][]string{
 	Replay: {"stale"}, WrongKey: {"bad_signature"}, OwnKey: {"unknown_key"}, Redirected: {"bad_signature"}, Outside: {"outside_set"},
-	Past: {"expired"}, Future: {"future"}, OtherService: {"unknown_connection"}, Flood: {"bad_signature", "too_many", "lost"},
+	Past: {"expired"}, Future: {"future"}, LastWord: {"future"}, OtherService: {"unknown_connection"}, Flood: {"bad_signature", "too_many", "lost"},
 	Malformed: {"malformed"}, Unknown: {"unknown_connection"}, WrongTag: {"wrong_tag"}, WrongCookie: {"wrong_cookie"},
 }
 
@@ -39,12 +41,12 @@ var Reasons = map[Kind][]string{
 const SourcePort = 1
 
 // OnPath are the kinds of who is on the path, but for the flood.
-var OnPath = []Kind{Replay, WrongKey, OwnKey, Redirected, Outside, Past, Future, OtherService}
+var OnPath = []Kind{Replay, WrongKey, OwnKey, Redirected, Outside, Past, Future, LastWord, OtherService}
 
 // OffPath are the kinds of who is not.
 var OffPath = []Kind{Malformed, Unknown, WrongTag, WrongCookie}
 
-// beyond is how far a forged sequence is above the true one.
+// beyond is how far a forged sequence, which is a time in milliseconds, is above the true one.
 const beyond = 1000
 
 // Forge makes a message of a kind out of a true one. Published is an address that is another server's, evil one that is not published.
@@ -65,6 +67,8 @@ func Forge(kind Kind, seen Message, key ed25519.PrivateKey, published, evil neti
 		m, err = m.At(now.Add(-time.Hour)).Signed(key, false)
 	case Future:
 		m, err = m.At(now.Add(time.Hour)).Signed(key, false)
+	case LastWord:
+		m, err = m.Later(math.MaxUint64-m.Sequence()).Signed(key, false)
 	case OtherService:
 		m, err = m.About(netip.AddrPortFrom(m.VIP().Addr().Next(), m.VIP().Port())).Signed(key, false)
 	default:

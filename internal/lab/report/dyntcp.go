@@ -34,6 +34,7 @@ type Carried struct {
 	BytesReordered uint64 `json:"bytes_reordered"`
 	BytesGarbled   uint64 `json:"bytes_garbled"`
 	Blackout       Spread `json:"blackout_ms"` // as in Handover
+	Switch         Spread `json:"switch_ms"`
 	Quiet          Spread `json:"quiet_ms"`
 }
 
@@ -71,7 +72,7 @@ func (t *Tally) Carried(of func(netip.Addr) bool) (c Carried, broken []traffic.E
 	return Carried{
 		Connections: h.Connections, Moves: h.Moves, Switched: h.Switched, Broken: h.Broken, LostWithServer: h.LostWithServer,
 		StreamsEnded: h.StreamsEnded, BytesReceived: h.BytesReceived, BytesLost: h.BytesLost, BytesDoubled: h.BytesDoubled,
-		BytesReordered: h.BytesReordered, BytesGarbled: h.BytesGarbled, Blackout: h.Blackout, Quiet: h.Quiet,
+		BytesReordered: h.BytesReordered, BytesGarbled: h.BytesGarbled, Blackout: h.Blackout, Switch: h.Switch, Quiet: h.Quiet,
 	}, all[strategy]
 }
 

@@ -25,11 +25,11 @@ const (
 
 // How much attackers send while nobody moves.
 const (
-	attacksEach  = 48 // of each kind
-	attackEvery  = 5 * time.Millisecond
-	floodOnPath  = 3000  // messages of one connection
-	floodOffPath = 20000 // guesses
-	segmentsEach = 64    // forged segments of each kind, of each connection
+	attacksEach  = 48                    // of each kind
+	attackEvery  = 25 * time.Millisecond // about one connection: faster ones are a flood
+	floodOnPath  = 3000                  // messages of one connection
+	floodOffPath = 20000                 // guesses
+	segmentsEach = 64                    // forged segments of each kind, of each connection
 )
 
 // harassEvery is the time between two messages of attackers while users move.
@@ -189,7 +189,7 @@ func (d *dyntcp) attackInTurns(ctx context.Context, seen, all []target) error {
 				return err
 			}
 			d.attackers.wants(kind, 1)
-			time.Sleep(attackEvery)
+			time.Sleep(attackEvery / time.Duration(len(seen)))
 		}
 		for _, kind := range forger.OffPath {
 			if err := d.guess(kind, all[i%len(all)]); err != nil {
@@ -323,12 +323,18 @@ func (d *dyntcp) harassing(ctx context.Context) error {
 	}
 }
 
-// annoy sends a message of any kind about any of the connections.
+// annoy sends a message of any kind about any of the connections, and what would tell its servers, if they took it for the user's, that it has followed.
 func (d *dyntcp) annoy(all []target) error {
 	if len(all) == 0 {
 		return nil
 	}
 	t := all[rand.IntN(len(all))]
+	for _, at := range d.places {
+		s := forger.Segment{From: t.User, To: at, Sequence: rand.Uint32(), Ack: rand.Uint32(), Flags: forger.ACK}
+		if err := d.attackers.off.TCP(s); err != nil {
+			return err
+		}
+	}
 	d.attackers.harass++
 	if (t.seen == forger.Message{}) || rand.IntN(2) == 0 {
 		return d.guess(forger.OffPath[rand.IntN(len(forger.OffPath))], t)

@@ -120,9 +120,6 @@ func wentAsTold(path []netip.Addr, c clientstatus.Connection, moves []forger.Mes
 		return fmt.Sprintf("packets went to %v", path)
 	}
 	told := []netip.Addr{c.VIP.Addr(), path[1]}
-	if len(moves) > 0 && moves[0].Sequence() == 1 {
-		told[1] = moves[0].Origin().Addr()
-	}
 	for _, m := range moves {
 		told = append(told, m.Destination().Addr())
 	}

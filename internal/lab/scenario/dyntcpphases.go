@@ -32,7 +32,7 @@ func (d *dyntcp) plan() []phase {
 		{name: phaseHandshakes, act: d.shakeHands},
 		{name: phaseAttackers, act: d.attack},
 		{name: phaseDynEmptied, weight: 2, act: d.harassed(d.empty)},
-		{name: phaseDynHandsOut, weight: 2, act: func(ctx context.Context) error { return d.killHandingOver(ctx, true) }},
+		{name: phaseDynHandsOut, weight: 2, act: d.killGiver},
 	}
 }
 
@@ -71,6 +71,18 @@ func (d *dyntcp) wander(ctx context.Context) error {
 		}
 	}
 	return d.settled(ctx)
+}
+
+// killGiver kills a server while it hands over. Wherever users were last, it has some of them.
+func (d *dyntcp) killGiver(ctx context.Context) error {
+	d.settle(0)
+	if err := d.apply(ctx); err != nil {
+		return err
+	}
+	if err := d.settled(ctx); err != nil {
+		return err
+	}
+	return d.killHandingOver(ctx, true)
 }
 
 // settled waits until all servers serve and each group is where it is to be, for as long as the machine may keep servers from it.

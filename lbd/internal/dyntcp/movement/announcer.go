@@ -13,9 +13,12 @@ import (
 type AnnouncerLimits struct {
 	First    time.Duration // from the first message to the second, then twice as long each time; default 5 ms
 	Most     time.Duration // between two messages; default 500 ms
-	GiveUp   time.Duration // from the first message; default 10 s
+	GiveUp   time.Duration // from the first message of a row to its end; default 10 s
+	Slow     time.Duration // from there to the next message, then twice as long each time; default 30 s
+	SlowMost time.Duration // between two of these; default 4 min
+	SlowRate int           // of these of all connections, a second; default 100
 	Lifetime time.Duration // of a packet in the network; default 1 s
-	Again    time.Duration // from the first message of a row that was given up to the next one, of a user who is elsewhere; default 30 s
+	Again    time.Duration // from the first message of a row that is over to the next one, of a user who is elsewhere; default 30 s
 }
 
 // maxPlaces is how many places of a user are told apart; where there are more it may be anywhere.
@@ -30,8 +33,13 @@ func (l AnnouncerLimits) withDefaults() AnnouncerLimits {
 	span(&l.First, 5*time.Millisecond)
 	span(&l.Most, 500*time.Millisecond)
 	span(&l.GiveUp, 10*time.Second)
+	span(&l.Slow, 30*time.Second)
+	span(&l.SlowMost, 4*time.Minute)
 	span(&l.Lifetime, time.Second)
 	span(&l.Again, 30*time.Second)
+	if l.SlowRate <= 0 {
+		l.SlowRate = 100
+	}
 	return l
 }
 
@@ -41,7 +49,7 @@ type Outcome string
 // Outcomes.
 const (
 	Arrived    Outcome = "arrived"    // the user is heard at the new destination
-	GivenUp    Outcome = "given up"   // it was not; it may have nothing to say
+	GivenUp    Outcome = "given up"   // it was not, by the end of a row; it may have nothing to say, or sleep, and is told on slowly
 	Superseded Outcome = "superseded" // by a later move to this server
 	Ended      Outcome = "ended"      // with the connection, or with its next move
 )
@@ -52,6 +60,7 @@ type Announcer struct {
 	sign     Signer
 	moves    map[Flow]*move
 	timers   due.Queue[*move]
+	turn     time.Time // when the next slow message may be sent
 	actions  []Action
 	counters AnnouncerCounters
 }
@@ -79,13 +88,14 @@ type move struct {
 	row       time.Time // when the first message of this row was due
 	sent      int
 	wait      time.Duration // to the next one
-	silent    bool          // given up
+	slow      bool          // the row is over
+	waits     bool          // for its turn, then
 	arrived   bool
 	heard     time.Time // the proof of it
 	listened  bool      // since segments prove something
 	reported  bool
 	held      bool
-	due.Place // the next message, or giving up
+	due.Place // the next message, or the end of the row
 }
 
 // NewAnnouncer returns an Announcer of no moves.
@@ -113,7 +123,7 @@ func (a *Announcer) Took(now time.Time, c wire.Change, places []netip.AddrPort) 
 
 // begin sends the first message of a row. Each row is signed anew: its time may be long after the one before, and so may the key.
 func (a *Announcer) begin(now time.Time, m *move) {
-	m.silent, m.row, m.raw, m.wait = false, now, nil, a.limits.First
+	m.slow, m.waits, m.row, m.raw, m.wait = false, false, now, nil, a.limits.First
 	a.send(now, m)
 }
 
@@ -150,7 +160,7 @@ func (a *Announcer) Heard(now time.Time, flow Flow, at netip.AddrPort) []Action 
 			a.timers.Remove(m)
 			a.report(now, m, Arrived)
 		}
-	case m.silent && now.Sub(m.row) >= a.limits.Again:
+	case m.slow && now.Sub(m.row) >= a.limits.Again:
 		a.begin(now, m)
 	}
 	return a.take()
@@ -183,7 +193,12 @@ func (a *Announcer) Held(flow Flow) {
 func (a *Announcer) Released(now time.Time, flow Flow) []Action {
 	if m := a.moves[flow]; m != nil && m.held {
 		m.held = false
-		if !m.arrived && !m.silent {
+		switch {
+		case m.arrived:
+		case m.slow:
+			m.waits = false
+			a.timers.Set(m, now.Add(m.wait))
+		default:
 			a.send(now, m)
 		}
 	}
@@ -222,17 +237,38 @@ func (a *Announcer) Places(now time.Time, flow Flow) ([]netip.AddrPort, bool) {
 // Tick does what is due.
 func (a *Announcer) Tick(now time.Time) []Action {
 	for m, ok := a.timers.First(now); ok; m, ok = a.timers.First(now) {
-		if now.Sub(m.row) >= a.limits.GiveUp {
-			m.silent = true
-			a.timers.Remove(m)
+		switch {
+		case m.slow:
+			a.remind(now, m)
+		case now.Sub(m.row) >= a.limits.GiveUp:
+			m.slow, m.wait = true, a.limits.Slow
+			a.timers.Set(m, now.Add(m.wait))
 			a.report(now, m, GivenUp)
-			continue
+		default:
+			m.wait = min(2*m.wait, a.limits.Most)
+			a.listen(now, m)
+			a.send(now, m)
 		}
-		m.wait = min(2*m.wait, a.limits.Most)
-		a.listen(now, m)
-		a.send(now, m)
 	}
 	return a.take()
+}
+
+// remind sends a message after the row, when it is its turn. Each is signed anew: its time is long after the one before.
+func (a *Announcer) remind(now time.Time, m *move) {
+	if !m.waits {
+		at := a.turn
+		if at.Before(now) {
+			at = now
+		}
+		a.turn = at.Add(time.Second / time.Duration(a.limits.SlowRate))
+		if at.After(now) {
+			m.waits = true
+			a.timers.Set(m, at)
+			return
+		}
+	}
+	m.waits, m.raw, m.wait = false, nil, min(2*m.wait, a.limits.SlowMost)
+	a.send(now, m)
 }
 
 // Next is when Tick has something to do; zero: never.

@@ -71,12 +71,18 @@ func TestAnnouncerRepeatsAndGivesUp(t *testing.T) {
 	if want := change(1, s1, s2); err != nil || s.Change != want || !s.Verify(public(1).Public) {
 		t.Fatalf("sent %+v (%v), want %+v", s.Change, err, want)
 	}
-	at, out := drain(a, start.Add(time.Hour))
+	at, out := drain(a, start.Add(25*time.Minute))
 	var want []time.Duration
-	for d, wait := 5*time.Millisecond, 5*time.Millisecond; d < 10*time.Second; {
+	d := 5 * time.Millisecond
+	for wait := d; d < 10*time.Second; {
 		want = append(want, d)
 		wait = min(2*wait, 500*time.Millisecond)
 		d += wait
+	}
+	for wait := 30 * time.Second; d+wait <= 25*time.Minute; { // its host may sleep
+		d += wait
+		want = append(want, d)
+		wait = min(2*wait, 4*time.Minute)
 	}
 	if diff := cmp.Diff(want, at); diff != "" {
 		t.Errorf("messages (-want +got):\n%s", diff)
@@ -86,6 +92,73 @@ func TestAnnouncerRepeatsAndGivesUp(t *testing.T) {
 	}
 	if out := outcomes(a.Gone(start.Add(time.Hour), flow)); len(out) != 0 || a.Moves() != 0 {
 		t.Errorf("a second outcome: %v; %d moves", out, a.Moves())
+	}
+}
+
+// A user's host that slept while its connection moved, and wakes an hour later, is told though neither side has anything to say.
+func TestAnnouncerTellsWhoHasSlept(t *testing.T) {
+	a := newAnnouncer()
+	a.Took(start, change(1, s1, s2), []netip.AddrPort{s1})
+	awake := start.Add(time.Hour)
+	drain(a, awake)
+	next := a.Next()
+	if next.IsZero() || next.Sub(awake) > 4*time.Minute {
+		t.Fatalf("it wakes at %v, and is told at %v", awake, next)
+	}
+	actions := a.Tick(next)
+	if sent(actions) != 1 {
+		t.Fatalf("%v", actions)
+	}
+	if s, err := wire.Decode(actions[0].(movement.Send).Raw); err != nil || !s.Time.Equal(next) || s.Sequence != 1 {
+		t.Errorf("signed at %v, told at %v: %v", s.Time, next, err)
+	}
+	if out := outcomes(a.Heard(next.Add(time.Millisecond), flow, s2)); !slices.Equal(out, []movement.Outcome{movement.Arrived}) || !a.Next().IsZero() {
+		t.Errorf("outcome %v, next at %v", out, a.Next())
+	}
+	if c := a.Counters(); c.GivenUp != 1 || c.Arrived != 1 {
+		t.Errorf("%+v", c)
+	}
+}
+
+// However many users never follow, to tell them on is a bounded number of messages a second, each its part.
+func TestAnnouncerTellsSlowlyAtARate(t *testing.T) {
+	const n = 5000
+	a := movement.NewAnnouncer(movement.AnnouncerLimits{}, func(c wire.Change) (wire.Signed, error) { return wire.Signed{Change: c, Raw: []byte{1}}, nil })
+	for i := range n {
+		c := change(1, s1, s2)
+		c.User = netip.AddrPortFrom(c.User.Addr(), uint16(1024+i))
+		a.Took(start, c, []netip.AddrPort{s1})
+	}
+	drain(a, start.Add(20*time.Second))
+	at, told, second := a.Next(), map[movement.Flow]int{}, map[int]int{}
+	for until := at.Add(4 * time.Minute); !at.IsZero() && !at.After(until); at = a.Next() {
+		for _, action := range a.Tick(at) {
+			if s, is := action.(movement.Send); is {
+				told[s.Flow]++
+				second[int(at.Sub(start)/time.Second)]++
+			}
+		}
+	}
+	for s, sent := range second {
+		if sent > 101 { // the second may begin between two
+			t.Errorf("%d in second %d", sent, s)
+		}
+	}
+	if len(told) != n {
+		t.Errorf("%d of %d were told", len(told), n)
+	}
+}
+
+func TestAnnouncerOfSlowMoveIsSilentWhileHeld(t *testing.T) {
+	a := newAnnouncer()
+	a.Took(start, change(1, s1, s2), []netip.AddrPort{s1})
+	drain(a, start.Add(time.Minute))
+	a.Held(flow)
+	if !a.Next().IsZero() {
+		t.Error("something is due while the connection is given away")
+	}
+	if later := start.Add(2 * time.Minute); sent(a.Released(later, flow)) != 0 || !a.Next().After(later) || sent(a.Tick(a.Next())) != 1 {
+		t.Error("it stays, and is told at once, or not at all")
 	}
 }
 
@@ -203,9 +276,9 @@ func TestAnnouncerBeginsAnewWhenTheUserSpeaks(t *testing.T) {
 	})
 	a.Took(start, change(1, s1, s2), []netip.AddrPort{s1})
 	drain(a, start.Add(time.Minute))
-	later := start.Add(time.Hour)
+	later, before := start.Add(time.Hour), signed
 	actions := a.Heard(later, flow, s1)
-	if sent(actions) != 1 || signed != 2 {
+	if sent(actions) != 1 || signed != before+1 {
 		t.Fatalf("%v, signed %d times", actions, signed)
 	}
 	if s, err := wire.Decode(actions[0].(movement.Send).Raw); err != nil || !s.Time.Equal(later) {

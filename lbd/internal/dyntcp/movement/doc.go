@@ -22,16 +22,17 @@
 // one of these it does when it was sent after all that was said before had left the network: 2 x Limits.Lifetime after the move began.
 // Until then the announcer goes on, and then wants one more (Listen). Places travel with the connection, too.
 //
-// An announcer that has given up keeps the move: a segment that others have to send on, because the user is still where it was,
-// begins it anew. So does one that comes when the move has arrived: what was heard was forged, or the user was led back by a message
+// A user's host may sleep, and hear nothing: an announcer whose row of messages is over goes on slowly, for as long as the connection
+// lives. A segment that others have to send on, because the user is still where it was, begins a row anew. So does one that comes when the move has arrived: what was heard was forged, or the user was led back by a message
 // that somebody has held.
 //
 //	announcing  took       announcing  Send; a later move takes the place of an earlier one, which is superseded
 //	announcing  due        announcing  Send; Listen, once, when segments prove something
 //	announcing  heard      arrived     Report, if it proves it
-//	announcing  given up   silent      Report
-//	silent      heard      arrived     Report, if it proves it
-//	silent      elsewhere  announcing  Send, if it has been silent for a while: its user may never follow
+//	announcing  given up   slow        Report
+//	slow        due        slow        Send, at the rate that all have together
+//	slow        heard      arrived     Report, if it proves it
+//	slow        elsewhere  announcing  Send, if the row began a while ago: its user may never follow
 //	arrived     elsewhere  announcing  Send, if nothing that was sent before the proof can be on its way
 //	any         held       held        says nothing: the connection is being given away
 //	held        released   as before   it was not given away

@@ -24,7 +24,7 @@ func newDynamic(cfg config.Agent, link agent.Link, plane dataplane.AgentPlane, k
 		return nil, fmt.Errorf("socket for changes of destination: %w", err)
 	}
 	return serving.New(serving.Config{
-		Address: link.Address, Keep: keep, Sign: keys.Sign, FlowOf: serving.FlowOf, Knows: plane.Knows, Log: b.log,
+		Address: link.Address, Keep: keep, Sign: keys.Sign, FlowOf: serving.FlowOf, Knows: plane.Knows, Connected: dataplane.ConnectedUsers, Log: b.log,
 		Open: func() (kernel.Server, error) {
 			return kernel.OpenServer(kernel.Config{Interfaces: []string{cfg.Interface}, Bpffs: filepath.Join(cfg.BPFFS, "dyntcp"), Log: b.log})
 		},

@@ -82,6 +82,7 @@ func startServing(t *testing.T, s *rigServer, address netip.Addr, bpffs string) 
 	})
 	loop := serving.New(serving.Config{
 		Address: address, FlowOf: serving.FlowOf, Knows: func(f kernel.Flow) (bool, error) { return gatesIn{s.plane, s}.Knows(f) }, Log: slog.New(slog.DiscardHandler),
+		Connected: func(context.Context, []netip.Addr, []service.Port) ([]netip.AddrPort, error) { return nil, nil }, // nobody was here before
 		Open: func() (server kernel.Server, err error) {
 			err = s.node.Do(func() error {
 				server, err = kernel.OpenServer(kernel.Config{Interfaces: []string{"eth0"}, Bpffs: bpffs})

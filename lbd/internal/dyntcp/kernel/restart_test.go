@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -109,6 +110,41 @@ func TestNetKillAndTakeOver(t *testing.T) {
 	}
 	wire := p.tap(p.router, "users")
 	isPlain(t, p, nil, p.connect(e.vip, l), e.vip, wire)
+}
+
+// What is known of a connection is found by its flow, without its descriptor, by the next process as well.
+func TestNetConnectionIsFound(t *testing.T) {
+	for name, e := range families {
+		t.Run(name, func(t *testing.T) {
+			p := newPath(t)
+			p.client()
+			server := p.server(p.s1)
+			c := p.connect(e.vip, p.listen(p.s1, e.vip.String()))
+			want := p.held(server, c)
+			want.Sequence, want.Destination, want.Heard = 5, e.also, false
+			p.withSocket(c.server, func(fd int) error { return server.Adopt(fd, want) })
+			is := func(what string) {
+				t.Helper()
+				p.in(p.s1, func() error {
+					if h, err := server.Find(c.flow()); err != nil || h != want {
+						t.Errorf("%s: %+v, %v, want %+v", what, h, err, want)
+					}
+					for _, user := range []netip.AddrPort{netip.AddrPortFrom(e.user.Addr(), 1), e.s2} { // the VIP's listener is there for all
+						if h, err := server.Find(Flow{User: user, VIP: e.vip}); !errors.Is(err, ErrGone) {
+							t.Errorf("%s: %s has %+v, %v", what, user, h, err)
+						}
+					}
+					return nil
+				})
+			}
+			is("at first")
+			if err := server.Close(true); err != nil {
+				t.Fatal(err)
+			}
+			server = p.server(p.s1)
+			is("to the next process")
+		})
+	}
 }
 
 // attached counts the programs of an interface.

@@ -47,6 +47,9 @@ type Server interface {
 	Set(services []ServerService) error
 	// Held returns what is known of a socket's connection; ErrGone: it cannot move.
 	Held(socket int) (Held, error)
+	// Find returns what is known of the connection of a flow, whoever has its descriptor; ErrGone: there is none that can move. The caller's thread is
+	// in the server's network namespace.
+	Find(flow Flow) (Held, error)
 	// Adopt says what is known of a connection that was made elsewhere: it is served here like one that was made here. Heard ends its Heard,
 	// false has the next segment at its destination told.
 	Adopt(socket int, h Held) error

@@ -87,6 +87,7 @@ const (
 	serverMapServices           = "services"
 	serverProgServerConnections = "server_connections"
 	serverProgServerEgress      = "server_egress"
+	serverProgServerFind        = "server_find"
 	serverProgServerIngress     = "server_ingress"
 	serverVarNetns              = "netns"
 )
@@ -135,6 +136,7 @@ type serverSpecs struct {
 type serverProgramSpecs struct {
 	ServerConnections *ebpf.ProgramSpec `ebpf:"server_connections"`
 	ServerEgress      *ebpf.ProgramSpec `ebpf:"server_egress"`
+	ServerFind        *ebpf.ProgramSpec `ebpf:"server_find"`
 	ServerIngress     *ebpf.ProgramSpec `ebpf:"server_ingress"`
 }
 
@@ -221,6 +223,7 @@ type serverVariables struct {
 type serverPrograms struct {
 	ServerConnections *ebpf.Program `ebpf:"server_connections"`
 	ServerEgress      *ebpf.Program `ebpf:"server_egress"`
+	ServerFind        *ebpf.Program `ebpf:"server_find"`
 	ServerIngress     *ebpf.Program `ebpf:"server_ingress"`
 }
 
@@ -228,6 +231,7 @@ func (p *serverPrograms) Close() error {
 	return _ServerClose(
 		p.ServerConnections,
 		p.ServerEgress,
+		p.ServerFind,
 		p.ServerIngress,
 	)
 }

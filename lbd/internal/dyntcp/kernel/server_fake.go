@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"fmt"
+	"maps"
 	"sync"
 )
 
@@ -11,6 +12,7 @@ type FakeServer struct {
 	services []ServerService
 	held     map[int]Held
 	follows  map[Flow]bool
+	bound    map[Flow]int // sockets
 	heard    chan Heard
 	counters ServerCounters
 	closed   bool
@@ -18,7 +20,7 @@ type FakeServer struct {
 
 // NewFakeServer returns one without services.
 func NewFakeServer() *FakeServer {
-	return &FakeServer{held: make(map[int]Held), follows: make(map[Flow]bool), heard: make(chan Heard, heardWaiting)}
+	return &FakeServer{held: make(map[int]Held), follows: make(map[Flow]bool), bound: make(map[Flow]int), heard: make(chan Heard, heardWaiting)}
 }
 
 // Hear is a segment of a socket's user at its destination.
@@ -55,6 +57,25 @@ func (f *FakeServer) Miss(socket int, flow Flow) {
 	default:
 		f.counters.HeardLost++
 	}
+}
+
+// Next is what the next process finds, when this one is killed, or keeps all.
+func (f *FakeServer) Next() *FakeServer {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	next := NewFakeServer()
+	next.services, next.counters = f.services, f.counters
+	maps.Copy(next.held, f.held)
+	maps.Copy(next.follows, f.follows)
+	maps.Copy(next.bound, f.bound)
+	return next
+}
+
+// Bind says whose socket is a flow's.
+func (f *FakeServer) Bind(socket int, flow Flow) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.bound[flow] = socket
 }
 
 // End ends a socket.
@@ -101,6 +122,17 @@ func (f *FakeServer) Held(socket int) (Held, error) {
 		return Held{}, fmt.Errorf("socket %d: %w", socket, ErrGone)
 	}
 	return h, nil
+}
+
+// Find is what Held returns of the socket that was bound.
+func (f *FakeServer) Find(flow Flow) (Held, error) {
+	f.mu.Lock()
+	socket, ok := f.bound[flow]
+	f.mu.Unlock()
+	if !ok {
+		return Held{}, fmt.Errorf("%s: %w", flow, ErrGone)
+	}
+	return f.Held(socket)
 }
 
 // Adopt keeps it.

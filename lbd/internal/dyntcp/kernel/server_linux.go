@@ -141,9 +141,37 @@ func (s *server) Held(socket int) (Held, error) {
 	if err != nil {
 		return Held{}, fmt.Errorf("server: what is known of a connection: %w", err)
 	}
+	return v.held(), nil
+}
+
+func (v heldMapValue) held() Held {
 	return Held{
 		Tag: binary.BigEndian.Uint16(v.Tag[:]), Cookie: v.Cookie, Sequence: v.Sequence, Destination: v.Destination.addrPort(), Heard: v.Heard != 0,
-	}, nil
+	}
+}
+
+// Find runs the program that finds the connection's socket.
+func (s *server) Find(flow Flow) (Held, error) {
+	var v heldMapValue
+	packet, err := binary.Append(nil, binary.NativeEndian, newFlowMapKey(flow))
+	if err == nil {
+		packet, err = binary.Append(packet, binary.NativeEndian, v)
+	}
+	if err != nil {
+		return Held{}, fmt.Errorf("server: find %s: %w", flow, err)
+	}
+	run := ebpf.RunOptions{Data: packet, DataOut: make([]byte, len(packet)+64)}
+	found, err := s.objects.ServerFind.Run(&run)
+	if err == nil && found == 0 {
+		err = ErrGone
+	}
+	if err == nil {
+		_, err = binary.Decode(run.DataOut[flowSize:], binary.NativeEndian, &v)
+	}
+	if err != nil {
+		return Held{}, fmt.Errorf("server: find %s: %w", flow, err)
+	}
+	return v.held(), nil
 }
 
 // Adopt writes it.

@@ -31,9 +31,11 @@ type Config struct {
 	// FlowOf is the function of that name.
 	FlowOf func(fd int) (kernel.Flow, error)
 	// Knows reports whether the kernel's socket table has a connection: dataplane.Forwarder's.
-	Knows  func(kernel.Flow) (bool, error)
-	Limits movement.AnnouncerLimits
-	Log    *slog.Logger
+	Knows func(kernel.Flow) (bool, error)
+	// Connected are the users of the TCP connections to addresses and ports: dataplane.ConnectedUsers.
+	Connected func(ctx context.Context, vips []netip.Addr, ports []service.Port) ([]netip.AddrPort, error)
+	Limits    movement.AnnouncerLimits
+	Log       *slog.Logger
 }
 
 // Times and sizes.
@@ -91,7 +93,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return l.close(l.cfg.Keep || daemon.Keeps(ctx))
 		case all := <-l.told:
-			heard = l.set(l.services(all))
+			heard = l.set(ctx, l.services(all))
 		case h, ok := <-heard:
 			if !ok {
 				heard = nil
@@ -147,7 +149,7 @@ func (l *Loop) services(all []service.Service) (out []kernel.ServerService) {
 }
 
 // set has the programs do what the services say. What cannot be is told: connections are plain then.
-func (l *Loop) set(services []kernel.ServerService) <-chan kernel.Heard {
+func (l *Loop) set(ctx context.Context, services []kernel.ServerService) <-chan kernel.Heard {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.server == nil && len(services) > 0 {
@@ -168,9 +170,39 @@ func (l *Loop) set(services []kernel.ServerService) <-chan kernel.Heard {
 		return l.server.Heard()
 	}
 	if !l.fails(l.server.Set(services)) {
+		began := l.places == nil
 		l.places = places
+		if began {
+			l.resume(ctx)
+		}
 	}
 	return l.server.Heard()
+}
+
+// resume announces connections whose users a former process has not heard here. Where they may be, nobody knows any more.
+func (l *Loop) resume(ctx context.Context) {
+	for vip := range l.places {
+		users, err := l.cfg.Connected(ctx, []netip.Addr{vip.Addr()}, []service.Port{{Proto: "tcp", Number: vip.Port()}})
+		if err != nil {
+			l.cfg.Log.Warn("users of connections that were here before are told of a move only when they are heard elsewhere", "vip", vip, "err", err)
+			continue
+		}
+		for _, user := range users {
+			flow := kernel.Flow{User: user, VIP: vip}
+			h, err := l.server.Find(flow)
+			if err == nil && h.Sequence != 0 && !h.Heard {
+				l.carryOut(l.again(time.Now(), flow, h))
+			}
+		}
+	}
+}
+
+// again announces a connection of which the announcer knows nothing. Its sequence stays: who has followed it is where the connection is. Where it was
+// before is not known any more; it began at the VIP.
+func (l *Loop) again(now time.Time, flow kernel.Flow, h kernel.Held) []movement.Action {
+	c := wire.Change{Tag: h.Tag, Cookie: h.Cookie, User: flow.User, VIP: flow.VIP, Old: flow.VIP, New: h.Destination, Sequence: h.Sequence}
+	l.moves[flow] = c
+	return l.announcer.Took(now, c, nil)
 }
 
 // fails tells an error that stays once.
@@ -213,10 +245,15 @@ func (l *Loop) carryOut(actions []movement.Action) {
 	}
 }
 
-// heard: an earlier move's segment says nothing of this one.
+// heard: an earlier move's segment says nothing of this one. Who is elsewhere, and of whose move nothing is known, was told by a former process alone.
 func (l *Loop) heard(h kernel.Heard) {
 	l.act(func(now time.Time) []movement.Action {
 		m, ok := l.moves[h.Flow]
+		if !ok && h.Elsewhere {
+			if held, err := l.server.Find(h.Flow); err == nil && held.Sequence == h.Sequence {
+				return l.again(now, h.Flow, held)
+			}
+		}
 		if !ok || m.Sequence != h.Sequence {
 			return nil
 		}

@@ -86,7 +86,11 @@ func (b *bench) Restore(state []byte) (Socket, error) {
 
 // newBench runs one at an address; it ends with the test.
 func newBench(t *testing.T, address netip.Addr) *bench {
-	b := &bench{t: t, kernel: kernel.NewFakeServer()}
+	return benchOf(t, address, kernel.NewFakeServer())
+}
+
+func benchOf(t *testing.T, address netip.Addr, k *kernel.FakeServer) *bench {
+	b := &bench{t: t, kernel: k}
 	b.loop = New(Config{
 		Address: address, Log: slog.New(slog.DiscardHandler),
 		Open: func() (kernel.Server, error) {
@@ -106,6 +110,12 @@ func newBench(t *testing.T, address netip.Addr) *bench {
 		},
 		FlowOf: func(int) (kernel.Flow, error) { return flow, nil },
 		Knows:  func(kernel.Flow) (bool, error) { return !b.ended.Load(), nil },
+		Connected: func(_ context.Context, vips []netip.Addr, ports []service.Port) ([]netip.AddrPort, error) {
+			if !slices.Equal(vips, []netip.Addr{flow.VIP.Addr()}) || len(ports) != 1 || ports[0].Number != flow.VIP.Port() {
+				return nil, nil
+			}
+			return []netip.AddrPort{at("10.1.0.8:40001"), flow.User}, nil
+		},
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -139,6 +149,7 @@ func (b *bench) move(fd int, other *bench) int {
 		b.t.Fatal(err)
 	}
 	b.kernel.End(fd)
+	other.kernel.Bind(taker.FD(), flow)
 	return taker.FD()
 }
 
@@ -285,6 +296,51 @@ func TestUserWhoIsElsewhereIsToldAgain(t *testing.T) {
 		synctest.Wait()
 		if c := two.loop.Counters(); c.Moves != 1 || c.Arrived != 2 || c.GivenUp != 1 {
 			t.Errorf("%+v", c)
+		}
+	})
+}
+
+// The taker's agent is killed before the user has followed: the next one tells it as soon as it begins, and who sends nothing is told all the same.
+func TestNextProcessTellsWhoHasNotFollowed(t *testing.T) {
+	inBubble(t, func(t *testing.T, one, two *bench) {
+		one.began(1, s1)
+		fd := one.move(1, two)
+		next := benchOf(t, s2.Addr(), two.kernel.Next())
+		next.set(web)
+		if n := len(next.sent()); n != 1 {
+			t.Fatalf("%d messages", n)
+		}
+		c, was := next.sent()[0].Change, two.sent()[0].Change
+		if c.Sequence != was.Sequence || c.Cookie != was.Cookie || c.Tag != was.Tag || c.User != flow.User || c.VIP != flow.VIP || c.New != s2 {
+			t.Errorf("%+v, before it %+v", c, was)
+		}
+		time.Sleep(2 * time.Second) // until then it may have been here before
+		next.kernel.Hear(fd, flow)
+		synctest.Wait()
+		if c := next.loop.Counters(); c.Arrived != 1 || c.Here != 1 {
+			t.Errorf("%+v", c)
+		}
+	})
+}
+
+// A user who was heard when the agent was killed, and is heard elsewhere later, is told by the next one.
+func TestNextProcessTellsWhoIsElsewhere(t *testing.T) {
+	inBubble(t, func(t *testing.T, one, two *bench) {
+		one.began(1, s1)
+		fd := one.move(1, two)
+		two.kernel.Hear(fd, flow)
+		synctest.Wait()
+		next := benchOf(t, s2.Addr(), two.kernel.Next())
+		next.set(web)
+		next.kernel.Hear(fd, flow)
+		synctest.Wait()
+		if n := len(next.sent()); n != 0 {
+			t.Fatalf("%d messages to who is here", n)
+		}
+		next.kernel.Miss(fd, flow)
+		synctest.Wait()
+		if n := len(next.sent()); n != 1 || next.sent()[0].New != s2 || next.sent()[0].Sequence != two.sent()[0].Sequence {
+			t.Errorf("%d messages", n)
 		}
 	})
 }

@@ -45,7 +45,7 @@ func (o *wish) followHost(ctx context.Context, w routers.Way, router string, a *
 	return err
 }
 
-// eachHost calls with the routers on servers' own hosts, where there are any that announce by BGP.
+// eachHost calls with the routers on servers' own hosts, where there are any that announce by BGP. It is an error, too, where that is not known.
 func (o *wish) eachHost(ctx context.Context, servers []pool.Server, do func(w routers.Way, router string, a *tdpdv1.Announced, address string) error) error {
 	w, err := routers.Open(ctx, o.factory, "")
 	if err != nil {
@@ -58,13 +58,10 @@ func (o *wish) eachHost(ctx context.Context, servers []pool.Server, do func(w ro
 			addresses = append(addresses, m.Address)
 		}
 	}
-	var errs []error
-	for _, address := range addresses {
-		router, a, err := routers.HostOf(ctx, w, address)
-		if err == nil && router != "" {
-			err = do(w, router, a, address)
-		}
-		errs = append(errs, err)
+	hosts, err := routers.HostsOf(ctx, w, addresses)
+	errs := []error{err}
+	for _, h := range hosts {
+		errs = append(errs, do(w, h.Router, h.Announced, h.Server))
 	}
 	return errors.Join(errs...)
 }

@@ -103,7 +103,7 @@ func TestFollow(t *testing.T) {
 		return a, time.Since(begun), err
 	}
 	synctest.Test(t, func(t *testing.T) {
-		if a, took, err := follow(t, patience - time.Second); err != nil || a.GetPhase() != "out" {
+		if a, took, err := follow(t, patience-time.Second); err != nil || a.GetPhase() != "out" {
 			t.Errorf("%v, %v after %v", a, err, took)
 		}
 		_, took, err := follow(t, time.Hour)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,31 +46,32 @@ type asked struct {
 	answer *tdpdv1.BGPAnswer
 }
 
-// each asks all routers that are meant. Those that do not speak BGP are left out, unless one was named, or none is left.
+// each asks all routers that are meant. Those that do not speak BGP, or not with the neighbor that is named, are left out, unless one was named, or none is left. The error names those that have not
+// answered: what the others have is there all the same.
 func (o *options) each(ctx context.Context, r *tdpdv1.BGPRequest) ([]asked, error) {
 	w, err := routers.Open(ctx, o.factory, o.socket)
 	if err != nil {
 		return nil, err
 	}
 	defer w.Close()
-	all, err := routers.Statuses(ctx, w, o.router)
-	if err != nil {
-		return nil, err
-	}
+	all, failed := routers.Statuses(ctx, w, o.router)
 	var out []asked
-	var failed error
+	var without error
 	for _, a := range all {
 		answer, err := o.one(ctx, w, a.GetRouter(), r)
-		if err != nil {
+		switch {
+		case err == nil:
+			out = append(out, asked{a.GetRouter(), answer})
+		case routers.NoBGP(err), strings.Contains(err.Error(), "doesn't exist"):
+			without = errors.Join(without, fmt.Errorf("router %s: %w", a.GetRouter(), err))
+		default:
 			failed = errors.Join(failed, fmt.Errorf("router %s: %w", a.GetRouter(), err))
-			continue
 		}
-		out = append(out, asked{a.GetRouter(), answer})
 	}
 	if len(out) == 0 {
-		return nil, failed
+		failed = errors.Join(failed, without)
 	}
-	return out, nil
+	return out, failed
 }
 
 func (o *options) one(ctx context.Context, w routers.Way, router string, r *tdpdv1.BGPRequest) (*tdpdv1.BGPAnswer, error) {
@@ -125,10 +127,7 @@ func (o *options) complete(cmd *cobra.Command, r *tdpdv1.BGPRequest, words func(
 	quick, factory := *o, *o.factory
 	factory.Timeout, factory.Err = min(factory.Timeout, completionTimeout), io.Discard
 	quick.factory = &factory
-	all, err := quick.each(cmd.Context(), r)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
+	all, _ := quick.each(cmd.Context(), r)
 	var out []string
 	for _, a := range all {
 		out = append(out, words(a)...)

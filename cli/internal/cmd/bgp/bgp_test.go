@@ -3,9 +3,11 @@ package bgp_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,7 +22,10 @@ import (
 func number(n uint32) *uint32 { return &n }
 
 // world is r1 and r2, which speak BGP, and r3, which does not.
-type world struct{ changed []string }
+type world struct {
+	changed []string
+	stuck   atomic.Pointer[string] // a router that answers nothing about BGP; nil: none
+}
 
 func neighbors(router string) *tdpdv1.BGPNeighbors {
 	st := &tdpdv1.BGPNeighbors{As: 4_200_000_001, RouterId: "1.1.1.1", Speaker: "own", Neighbors: []*tdpdv1.BGPNeighbor{{
@@ -55,7 +60,7 @@ func routes(router string, r *tdpdv1.BGPRoutesRequest) (*tdpdv1.BGPRoutes, error
 		},
 	}[r.GetFamily()]
 	if r.GetNeighbor() != "" && r.GetNeighbor() != "10.0.1.2" {
-		return nil, errors.New("there is no such neighbor")
+		return nil, fmt.Errorf("what 10.0.0.9 has told: neighbor that has %s doesn't exist", r.GetNeighbor()) // as GoBGP says it
 	}
 	return &tdpdv1.BGPRoutes{Paths: out, More: r.GetFamily() == "ipv4-unicast" && r.GetPrefix() == ""}, nil
 }
@@ -63,6 +68,9 @@ func routes(router string, r *tdpdv1.BGPRoutesRequest) (*tdpdv1.BGPRoutes, error
 // answer answers as that router.
 func (w *world) answer(router string, r *tdpdv1.Request) (*tdpdv1.Answer, error) {
 	out := &tdpdv1.BGPAnswer{}
+	if stuck := w.stuck.Load(); r.GetBgp() != nil && stuck != nil && router == *stuck {
+		return nil, errors.New("the speaker does not answer")
+	}
 	switch about := r.GetBgp().GetAbout().(type) {
 	case nil:
 		return &tdpdv1.Answer{Router: router, About: &tdpdv1.Answer_Status{Status: &tdpdv1.Status{}}}, nil
@@ -141,6 +149,29 @@ func TestVerbs(t *testing.T) {
 	}
 }
 
+// TestPartial: what routers have is shown though another one fails, which is said and is an error; not to speak BGP is none.
+func TestPartial(t *testing.T) {
+	t.Parallel()
+	w, b := serve(t)
+	stuck := "r2"
+	w.stuck.Store(&stuck)
+	for _, args := range []string{"bgp neighbors", "bgp routes", "bgp labels", "bgp flowspec"} {
+		r := b.Run(strings.Fields(args)...)
+		if r.Error == nil || !strings.Contains(r.Error.Error(), "router r2: ") || !strings.Contains(r.Error.Error(), "the speaker does not answer") || strings.Contains(r.Error.Error(), "r3") {
+			t.Errorf("%s: %v", args, r.Error)
+		}
+		if !strings.Contains(r.Out, "r1 ") {
+			t.Errorf("%s: nothing of r1:\n%s", args, r.Out)
+		}
+	}
+	if out := b.OK("bgp", "neighbors", "--router", "r1"); !strings.Contains(out, "10.0.1.2") {
+		t.Errorf("r1 alone:\n%s", out)
+	}
+	if out := b.Complete("bgp", "routes", "--neighbor", ""); !strings.Contains(out, "10.0.1.2") {
+		t.Errorf("completion:\n%s", out)
+	}
+}
+
 // TestChanges: what is said is what the router is asked for, and no router but the one that is named.
 func TestChanges(t *testing.T) {
 	t.Parallel()
@@ -165,7 +196,7 @@ func TestChanges(t *testing.T) {
 	b.Refused([]string{"does not speak BGP"}, "bgp", "neighbors", "--router", "r3")
 	b.Refused([]string{"r9 is not on the bus"}, "bgp", "clear", "10.0.1.2", "--router", "r9")
 	b.Refused([]string{"no prefix"}, "bgp", "routes", "everything")
-	b.Refused([]string{"no such neighbor"}, "bgp", "routes", "--router", "r1", "--neighbor", "10.0.0.9")
+	b.Refused([]string{"doesn't exist"}, "bgp", "routes", "--router", "r1", "--neighbor", "10.0.0.9")
 	b.Refused([]string{"status socket"}, "bgp", "routes", "--socket", "/nowhere/status.sock")
 	if len(w.changed) != 0 {
 		t.Errorf("%q", w.changed)

@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -42,9 +43,9 @@ func newNeighbors(o *options) *cobra.Command {
 		Short:   "Show routers' BGP sessions",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			all, err := o.each(cmd.Context(), askNeighbors())
-			if err != nil {
-				return err
+			all, failed := o.each(cmd.Context(), askNeighbors())
+			if len(all) == 0 {
+				return failed
 			}
 			rows := []neighborRow{}
 			for _, a := range all {
@@ -56,7 +57,7 @@ func newNeighbors(o *options) *cobra.Command {
 					fmt.Fprintf(o.factory.Err, "router %s: its speaker has ended %d times by itself: its log says why\n", a.router, n)
 				}
 			}
-			return o.factory.Print(rows, neighborTable(rows))
+			return errors.Join(o.factory.Print(rows, neighborTable(rows)), failed)
 		},
 	}
 }

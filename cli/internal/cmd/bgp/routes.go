@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -113,13 +114,15 @@ func (o *options) show(ctx context.Context, families, args []string, s shown, ta
 			families = []string{strings.Replace(families[0], "ipv4", "ipv6", 1)}
 		}
 	}
-	rows := []routeRow{}
+	rows, answers := []routeRow{}, 0
+	var failed error
 	for _, f := range families {
 		all, err := o.each(ctx, &tdpdv1.BGPRequest{About: &tdpdv1.BGPRequest_Routes{Routes: &tdpdv1.BGPRoutesRequest{
 			Family: f, Prefix: prefix, Neighbor: s.neighbor, Told: s.told,
 		}}})
+		answers += len(all)
 		if err != nil {
-			return err
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", f, err))
 		}
 		for _, a := range all {
 			for _, p := range a.answer.GetRoutes().GetPaths() {
@@ -130,7 +133,10 @@ func (o *options) show(ctx context.Context, families, args []string, s shown, ta
 			}
 		}
 	}
-	return o.factory.Print(rows, table(rows))
+	if answers == 0 {
+		return failed
+	}
+	return errors.Join(o.factory.Print(rows, table(rows)), failed)
 }
 
 func routeOf(router string, p *tdpdv1.BGPPath) routeRow {

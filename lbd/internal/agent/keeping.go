@@ -40,6 +40,7 @@ type class struct {
 	chain uint32 // of the trail
 	owner string // who serves them; empty: not known
 	away  string // in whose stead, or who was in theirs, if that may hold connections; empty: nobody
+	takes bool   // this server is about to have them, or stands by for their owner
 }
 
 // chains are who may have connections of whose users, and whose these are now. Where routers alone decide who comes here, what is for
@@ -87,14 +88,18 @@ func (c *Core) chainsOf(s service.Service, a, known alloc.Allocation, owner, awa
 		if a.Trail.Of != nil {
 			k.chain = a.Trail.Of[cell]
 		}
+		k.takes = k.owner != c.name && (a.OwnerOf(cell) == c.name || a.StandbyOf(cell) == c.name)
 		classes[cell] = k
-		comes := s.Mode == service.Tags || a.OwnerOf(cell) == c.name || a.StandbyOf(cell) == c.name
+		comes := s.Mode == service.Tags || pinsUsers(s) || k.takes
 		if k.chain > 0 || k.away != "" || comes && k.owner != c.name { // with a chain: who had them in a trail before this one may yet be sent to
 			seen[k] = true
 		}
 	}
 	var out []dataplane.Chain
 	for _, k := range slices.SortedFunc(maps.Keys(seen), func(x, y class) int {
+		if x.takes != y.takes {
+			return map[bool]int{true: 1, false: -1}[x.takes]
+		}
 		return cmp.Or(cmp.Compare(x.owner, y.owner), cmp.Compare(x.away, y.away), cmp.Compare(x.chain, y.chain))
 	}) {
 		users := a.Select(func(cell int) bool { return classes[cell] == k })
@@ -104,7 +109,7 @@ func (c *Core) chainsOf(s service.Service, a, known alloc.Allocation, owner, awa
 }
 
 func (c *Core) chain(name string, a, known alloc.Allocation, k class, users portion.Union) dataplane.Chain {
-	out := dataplane.Chain{Users: users}
+	out := dataplane.Chain{Users: users, Takes: k.takes}
 	if k.owner != "" && k.owner != c.name && !c.isSilent(k.owner) {
 		out.Owner = known.Address(k.owner)
 	}

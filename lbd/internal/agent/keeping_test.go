@@ -129,6 +129,33 @@ func TestUsersOfTheDeadAreTheirStandbys(t *testing.T) {
 	}
 }
 
+// TestWhoTakesWhatOthersSend: a peer that is behind, or ahead, sends what opens connections here. It is served by who is about to have the users, or
+// stands by for them; who has lost them knows the owner, whether anybody had them before or not.
+func TestWhoTakesWhatOthersSend(t *testing.T) {
+	for _, mode := range []string{service.Multicast, service.Tags} {
+		c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
+		c.SetServices(start, []service.Service{pinning(mode)})
+		a := []alloc.Allocation{withStandbys(allocation(1, s2, s1), s1, s3), withStandbys(allocation(2, s1, s1), s3, s2), withStandbys(allocation(3, s1, s2), s3, s1)}
+		c.Committed(start, "web", a[0])
+		c.Committed(start, "web", a[1])
+		in := c.apply().Accept[0]
+		if lost := chainOf(t, in, even); lost.Owner != a[1].Addresses[s1] || lost.Takes {
+			t.Errorf("%s: users who are lost: %+v, want them to be s1's", mode, lost)
+		}
+		if stands := chainOf(t, in, odd); stands.Owner != a[1].Addresses[s1] || !stands.Takes {
+			t.Errorf("%s: users it stands by for: %+v, want them to be s1's, and taken", mode, stands)
+		}
+		ahead := c.Announced(start, "web", a[2], a[1])[0].(Prepare).Accept[0]
+		if won := chainOf(t, ahead, odd); won.Owner != a[1].Addresses[s1] || !won.Takes {
+			t.Errorf("%s: users to be: %+v, want them to be s1's yet, and taken", mode, won)
+		}
+		c.Committed(start, "web", a[2])
+		if own := chainOf(t, c.apply().Accept[0], odd); own.Owner.IsValid() || own.Takes {
+			t.Errorf("%s: its users: %+v", mode, own)
+		}
+	}
+}
+
 // TestWinnerSendsWhatComesAheadToWhoHasThem: a pin of its own brings users' packets straight here.
 func TestWinnerSendsWhatComesAheadToWhoHasThem(t *testing.T) {
 	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)

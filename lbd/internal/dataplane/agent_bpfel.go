@@ -48,6 +48,10 @@ type agentArrival struct {
 	Kind       uint64
 	Opens      uint64
 	L4         uint64
+	IsPart     uint64
+	Id         uint64
+	First      agentFragment
+	Sent       agentFragmentSent
 	User       uint64
 	Chains     uint64
 	IsMine     uint64
@@ -59,7 +63,7 @@ type agentArrival struct {
 
 type agentChain struct {
 	_     structs.HostLayout
-	Ask   uint32
+	Flags uint32
 	Owner uint32
 	Hops  [8]struct {
 		_       structs.HostLayout
@@ -84,12 +88,17 @@ type agentForwarding struct {
 }
 
 type agentFragment struct {
+	_       structs.HostLayout
+	User    [2]uint64
+	Vip     [2]uint64
+	IdEpoch uint64
+}
+
+type agentFragmentSent struct {
 	_     structs.HostLayout
-	Src   uint32
-	Dst   uint32
-	Id    uint16
-	Proto uint16
-	Pad   uint32
+	To    uint32
+	Epoch uint32
+	At    uint64
 }
 
 type agentGate struct {

@@ -12,9 +12,14 @@ import (
 
 // chainMapValue is struct chain of bpf/forward.h.
 type chainMapValue struct {
-	Ask, Owner uint32
-	Hops       [MaxHops]hopMapValue
+	Flags, Owner uint32
+	Hops         [MaxHops]hopMapValue
 }
+
+const (
+	chainAsk = 1 << iota
+	chainTakes
+)
 
 type hopMapValue struct{ Address, Until uint32 }
 
@@ -29,7 +34,10 @@ const (
 func newChainMapValue(c Chain) chainMapValue {
 	var v chainMapValue
 	if c.Ask {
-		v.Ask = 1
+		v.Flags |= chainAsk
+	}
+	if c.Takes {
+		v.Flags |= chainTakes
 	}
 	if c.Owner.IsValid() {
 		v.Owner = hostOrder(c.Owner)

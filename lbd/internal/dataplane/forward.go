@@ -15,6 +15,7 @@ type Chain struct {
 	Hops  []Hop      // the latest first, without this server, but with the owner where it had them before; at most MaxHops
 	Ask   bool       // others may have had them, too, who are not known: packets of TCP that nobody knows come out of Strays (claim 10)
 	Owner netip.Addr // IPv4: whose users they are now, where they are not this server's; zero: this server's, or not known
+	Takes bool       // what another server takes for this one's is: it is about to have them, or stands by. Else it is sent on to the owner
 }
 
 // Hop is a former owner.

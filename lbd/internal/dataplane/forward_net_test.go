@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/manycast/manycast/internal/testnet"
 )
 
@@ -253,23 +255,127 @@ func TestNetForwardSuperPackets(t *testing.T) {
 	}
 }
 
-// Fragments of a datagram follow their first one.
+// Fragments of a datagram follow their first one, to a former owner and back from there.
 func TestNetForwardFragments(t *testing.T) {
-	s := newSite(t, "a", "b")
-	s.start("a")
-	conn := s.dialUDP(testVIP)
-	s.question(conn)
-	s.move("b")
-	long := strings.Repeat("0123456789", 1000)
-	if _, err := io.WriteString(conn, long); err != nil {
-		t.Fatal(err)
+	for name, vip := range bothVIPs {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, "a", "b")
+			s.start("a")
+			old := s.dialUDP(vip)
+			s.question(old)
+			s.move("b")
+			long := strings.Repeat("0123456789", 1000)
+			for conn, want := range map[net.Conn]string{old: "a", s.dialUDP(vip): "b"} {
+				conn.SetDeadline(time.Now().Add(5 * time.Second))
+				if _, err := io.WriteString(conn, long); err != nil {
+					t.Fatal(err)
+				}
+				b := make([]byte, 20000)
+				if n, err := conn.Read(b); err != nil || string(b[:n]) != want+" "+long {
+					t.Errorf("%s: answer of %d bytes, error %v", want, n, err)
+				}
+			}
+			if c := s.counters("b"); c.FragmentsFollowed == 0 || c.HopsSpent > 0 {
+				t.Errorf("b counted %+v", c)
+			}
+		})
 	}
-	b := make([]byte, 20000)
-	if n, err := conn.Read(b); err != nil || string(b[:n]) != "a "+long {
-		t.Errorf("answer of %d bytes, error %v", n, err)
+}
+
+// A later fragment follows the first one of its own datagram, not of an earlier one with the same id: that of a flow which is here replaces it, and
+// what comes long after its first follows nothing.
+func TestNetForwardFragmentsOfTheirOwn(t *testing.T) {
+	for name, vip := range bothVIPs {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, "a", "b")
+			s.start("a")
+			old := s.dialUDP(vip)
+			s.question(old)
+			s.move("b")
+			fresh := s.dialUDP(vip)
+			s.question(fresh)
+			followed := func() uint64 { return s.counters("b").FragmentsFollowed }
+			from := s.rawFragments(vip)
+			from.first(old, 7)
+			from.later(7)
+			testnet.Eventually(t, 3*time.Second, func() bool { return followed() == 1 }, "the later fragment follows")
+			from.first(fresh, 7)
+			from.later(7)
+			from.first(old, 8)
+			from.later(8)
+			testnet.Eventually(t, 3*time.Second, func() bool { return followed() >= 2 }, "that of the last one follows")
+			if n := followed(); n != 2 {
+				t.Errorf("%d follow: one that is behind the first of a flow which is here, too", n-1)
+			}
+			from.first(old, 9)
+			time.Sleep(2100 * time.Millisecond) // FRAGMENT_AGE of bpf/forward.h, by the kernel's clock
+			from.later(9)
+			from.first(old, 10)
+			from.later(10)
+			testnet.Eventually(t, 3*time.Second, func() bool { return followed() >= 3 }, "that of a new one follows")
+			if n := followed(); n != 3 {
+				t.Errorf("%d follow: one long after its first, too", n-2)
+			}
+		})
 	}
-	if c := s.counters("b"); c.FragmentsFollowed == 0 {
-		t.Errorf("b counted %+v", c)
+}
+
+// rawFragments sends fragments as the users' host would, with ids that the test chooses.
+type rawFragments struct {
+	s      *site
+	vip    netip.Addr
+	socket int
+}
+
+func (s *site) rawFragments(vip string) rawFragments {
+	s.t.Helper()
+	f := rawFragments{s: s, vip: addr(vip)}
+	family := unix.AF_INET
+	if f.vip.Is6() {
+		family = unix.AF_INET6
+	}
+	err := s.users.Do(func() (err error) {
+		f.socket, err = unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW) // with a header of our own
+		return err
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { unix.Close(f.socket) })
+	return f
+}
+
+// first sends the first 8 bytes behind the header of a datagram of a flow.
+func (f rawFragments) first(conn net.Conn, id byte) {
+	f.s.t.Helper()
+	f.send(id, 0, true, udpDatagram(conn.LocalAddr().(*net.UDPAddr).AddrPort().Port(), 53, "12345678"))
+}
+
+func (f rawFragments) later(id byte) {
+	f.s.t.Helper()
+	f.send(id, 2, false, []byte("abcdefgh"))
+}
+
+func (f rawFragments) send(id byte, offset uint16, more bool, payload []byte) {
+	f.s.t.Helper()
+	var b []byte
+	var to unix.Sockaddr
+	if f.vip.Is4() {
+		b = packet{src: siteUser, dst: f.vip.String(), proto: protoUDP, id: uint16(id), offset: offset, more: more, payload: payload}.frame()[14:]
+		to = &unix.SockaddrInet4{Addr: f.vip.As4()}
+	} else {
+		b = []byte{0x60, 0, 0, 0, 0, byte(8 + len(payload)), unix.IPPROTO_FRAGMENT, 64}
+		b = append(append(b, addr(siteUser6).AsSlice()...), f.vip.AsSlice()...)
+		flags := offset << 3
+		if more {
+			flags |= 1
+		}
+		b = append(b, unix.IPPROTO_UDP, 0, byte(flags>>8), byte(flags), 0, 0, 0, id)
+		b = append(b, payload...)
+		to = &unix.SockaddrInet6{Addr: f.vip.As16()}
+	}
+	if err := unix.Sendto(f.socket, b, 0, to); err != nil {
+		f.s.t.Fatal(err)
 	}
 }
 

@@ -252,6 +252,40 @@ func TestNetForwardPinnedUser(t *testing.T) {
 	}
 }
 
+// A former owner that is behind, as one that was cut off, sends what is new to a server that has lost the users since: the owner gets it all the same.
+func TestNetForwardPastFormerOwners(t *testing.T) {
+	for name, vip := range bothVIPs {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, "a", "b", "c")
+			s.start("a")
+			s.move("b")
+			behind := s.service("a")
+			s.move("c")
+			s.in("a", func() error { return s.planes["a"].Set([]AgentService{behind}) })
+			s.lead("a")
+			fresh := s.numbers(vip, 20, time.Millisecond)
+			if fresh.link.server != "c" {
+				t.Errorf("a new connection is at %s, want the owner", fresh.link.server)
+			}
+			fresh.more(t, 200)
+			s.set("a")
+			fresh.more(t, 200)
+			fresh.finish(t)
+			if c := s.counters("b"); c.ForwardReturned == 0 || c.HopsSpent > 0 {
+				t.Errorf("b counted %+v", c)
+			}
+
+			next := s.service("b") // about to have the users, or standing by for them
+			next.Chains[0].Takes = true
+			s.in("a", func() error { return s.planes["a"].Set([]AgentService{behind}) })
+			s.in("b", func() error { return s.planes["b"].Set([]AgentService{next}) })
+			if at := s.dial(vip).server; at != "b" {
+				t.Errorf("a new connection is at %s, want who takes them", at)
+			}
+		})
+	}
+}
+
 // A server that does not know yet that a user is its own resets nothing that another one sends it.
 func TestNetForwardWaitsForTheOwner(t *testing.T) {
 	s := newSite(t, "a", "b")

@@ -350,10 +350,10 @@ static __noinline int ingress6(struct __sk_buff *skb, __u32 mark)
 	s = bpf_map_lookup_elem(&groups6, vip);
 	if (!s)
 		return unknown(mark);
-	if (!find_flow6(skb, a))
+	if (!find_flow6(skb))
 		return NEXT;
 	key = port_key(s->vip, a->flow.ports_proto >> 16, flow_proto(&a->flow));
-	if (!bpf_map_lookup_elem(&services, &key))
+	if (a->kind != LATER_FRAGMENT && !bpf_map_lookup_elem(&services, &key))
 		return NEXT;
 	arrive(a, mark);
 	a->user = steer_standin(bpf_be64_to_cpu(a->flow.user[0]));
@@ -376,7 +376,7 @@ static __noinline int let_in(struct __sk_buff *skb, __u32 mark)
 		return NEXT;
 	if (load_ipv4(skb, &ip))
 		find_flow4(skb, &ip, ip.daddr, a);
-	else if (!find_flow6(skb, a))
+	else if (!find_flow6(skb))
 		return NEXT;
 	if (a->kind != TCP)
 		return NEXT;

@@ -10,6 +10,8 @@
 
 #define STATE_LISTEN 10 /* include/net/tcp_states.h */
 #define ICMPV6_ERRORS 128 /* below (RFC 4443 section 2.1) */
+#define IP6_OFFSET 0xfff8 /* of this fragment, in bytes (RFC 8200 section 4.5) */
+#define IP6_MORE 1	  /* more fragments follow */
 
 /* flowMapKey in Go: addresses of IPv4 are mapped to IPv6 (RFC 4291 section 2.5.5.2). By words: words.h. */
 struct flow {
@@ -32,6 +34,20 @@ static __always_inline __u64 flow_ports(__be16 user, __be16 vip, __u8 proto)
 
 enum kind { OTHER, TCP, UDP, ICMP_ERROR, LATER_FRAGMENT };
 
+/* First fragments of datagrams that were sent on. One may come twice, from a router and back from a server that it was sent to: the epoch tells
+ * which of them a later fragment is behind. */
+struct fragment {
+	__u64 user[2];
+	__u64 vip[2];
+	__u64 id_epoch; /* of IPv4 with the protocol; the epoch it came with */
+};
+
+struct fragment_sent {
+	__u32 to; /* host order */
+	__u32 epoch;
+	__u64 at; /* nanoseconds since boot */
+};
+
 /* A packet, and how it has come. Each CPU has one, in a map: what is read from there the verifier knows nothing of, and so need not follow
  * each value on each way. That of Linux 6.1 would follow them for ever. */
 struct arrival {
@@ -39,6 +55,10 @@ struct arrival {
 	__u64 kind;
 	__u64 opens;	   /* first segment of a connection */
 	__u64 l4;	   /* offset of its header */
+	__u64 is_part;	   /* of a datagram in fragments */
+	__u64 id;	   /* of that datagram, of IPv4 with the protocol */
+	struct fragment first; /* what is known of it goes by this, */
+	struct fragment_sent sent; /* and is this */
 	__u64 user;	   /* host order, of IPv6 the stand-in */
 	__u64 chains;	   /* the service's */
 	__u64 is_mine;	   /* the user is this server's */

@@ -57,9 +57,12 @@ struct hop {
 	__u32 until;   /* epoch: not FINAL, PASSED or STRAIGHT; odd: the same as the even one above, but after this server */
 };
 
+#define CHAIN_ASK 1
+#define CHAIN_TAKES 2
+
 /* Users of a service share chains: plans of steer.h have their numbers, under struct service's chains. */
 struct chain {
-	__u32 ask;
+	__u32 flags; /* CHAIN_... */
 	__u32 owner; /* host order; 0: this server, or not known */
 	struct hop hops[MAX_HOPS]; /* the latest first; all 0: no hop */
 };
@@ -109,20 +112,14 @@ struct {
 	__type(value, __u64);
 } seen SEC(".maps");
 
-/* Where the first fragments of datagrams were sent. */
-struct fragment {
-	__be32 src;
-	__be32 dst;
-	__be16 id;
-	__be16 proto;
-	__u32 pad;
-};
+/* Fragments of a datagram come one behind the other; behind 65,535 others its id is another one's. */
+#define FRAGMENT_AGE 2000000000 /* nanoseconds */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1024);
 	__type(key, struct fragment);
-	__type(value, __u64); /* server, epoch */
+	__type(value, struct fragment_sent);
 } fragments SEC(".maps");
 
 #define STRAY_MAX 2048		/* bytes of a frame; what is longer comes without */
@@ -213,6 +210,13 @@ static __always_inline enum decision to_server(struct arrival *a, __u32 server, 
 	return what;
 }
 
+/* is_late reports whether a server took it for this one's, and this is the first that gets it so: two that say so of each other send it to and fro
+ * once. It is one condition, for the verifier's sake. */
+static __always_inline bool is_late(const struct arrival *a, const struct chain *c)
+{
+	return !((a->epoch ^ STRAIGHT) | (a->hops ^ HOPS) | a->is_mine | (c->flags & CHAIN_TAKES));
+}
+
 /* by_chain says what becomes of a packet that is of nobody here. */
 static __always_inline enum decision by_chain(struct arrival *a)
 {
@@ -225,9 +229,8 @@ static __always_inline enum decision by_chain(struct arrival *a)
 	c = chain_of(a->chains, a->user);
 	if (!c)
 		return END;
-	/* Here by a path of the user's own (Fig 16), from a router that is behind, or where this server stands by: the owner knows more. What
-	 * opens a connection is whoever's it comes to. */
-	if (a->is_straight && c->owner)
+	/* Here by a path of the user's own (Fig 16), from a router or a server that is behind, or where this server stands by: the owner knows more. */
+	if (c->owner && (a->is_straight || is_late(a, c)))
 		return to_server(a, c->owner, STRAIGHT, FORWARD);
 	if (a->opens)
 		return DELIVER;
@@ -237,7 +240,7 @@ static __always_inline enum decision by_chain(struct arrival *a)
 		if (hop && is_before(hop >> 32, a->epoch))
 			return to_server(a, hop, ((hop >> 32) + 1) & ~1U, FORWARD);
 	}
-	if (a->kind == TCP && c->ask)
+	if (a->kind == TCP && c->flags & CHAIN_ASK)
 		return STRAY;
 	if (a->kind == UDP && !a->is_straight && c->owner) /* also where this server stands by */
 		return to_server(a, c->owner, FINAL, RETURN);
@@ -272,7 +275,7 @@ static __always_inline enum decision decide(struct __sk_buff *skb, struct arriva
 		return DELIVER;
 	if (kind == GATE_LEAD && !a->opens && a->epoch != FINAL && a->epoch != PASSED)
 		return to_server(a, to, FINAL, FORWARD);
-	if (a->opens && (a->is_mine || !a->is_straight))
+	if (a->opens && (a->is_mine || a->epoch == FINAL || a->epoch == PASSED))
 		return DELIVER;
 	return by_chain(a);
 }

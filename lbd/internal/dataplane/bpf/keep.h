@@ -42,7 +42,10 @@ static __noinline void find_flow4(struct __sk_buff *skb, const struct iphdr *ip,
 	a->kind = OTHER;
 	a->flow.user[0] = a->flow.vip[0] = 0;
 	a->l4 = l4_offset(ip);
+	a->is_part = is_fragment(ip);
+	a->id = HALF(ip->id, ip->protocol);
 	if (is_later_fragment(ip)) {
+		set_flow4(a, ip->saddr, vip, 0, 0, ip->protocol);
 		a->kind = LATER_FRAGMENT;
 	} else if (ip->protocol != IPPROTO_ICMP) { /* judge lets through only these */
 		if (!load_ports(skb, a->l4, &ports))
@@ -56,25 +59,42 @@ static __noinline void find_flow4(struct __sk_buff *skb, const struct iphdr *ip,
 	}
 }
 
-/* find_flow6 does so of a packet to a VIP of IPv6; false: it has none, as all that has extension headers. */
-static __noinline bool find_flow6(struct __sk_buff *skb, struct arrival *a)
+/* find_flow6 does so of a packet to a VIP of IPv6, for this arrival; false: it has none, as all that has extension headers but one of a fragment.
+ * It is global, as owner_in is. */
+__noinline int find_flow6(struct __sk_buff *skb)
 {
+	struct arrival *a = this_arrival();
 	ALONE struct ports ports;
 	ALONE __u8 type;
 	__u64 ip[5]; /* struct ipv6hdr */
-	__u32 at = ETH_HLEN + sizeof(ip);
+	__u32 at;
 
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, ip, sizeof(ip)))
+	if (!a || bpf_skb_load_bytes(skb, ETH_HLEN, ip, sizeof(ip)))
 		return false;
-	a->l4 = at;
+	a->l4 = ETH_HLEN + sizeof(ip);
 	a->kind = OTHER;
+	a->is_part = false;
 	__u8 proto = ip[0] >> 48;
-	if (proto == IPPROTO_TCP || proto == IPPROTO_UDP) {
-		a->kind = proto == IPPROTO_TCP ? TCP : UDP;
+	if (proto == IPPROTO_FRAGMENT) {
+		__u64 header; /* RFC 8200 section 4.5: next header, reserved, offset and whether more follow, id */
+		if (bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(ip), &header, sizeof(header)))
+			return false;
+		proto = header;
+		a->is_part = header >> 16 & bpf_htons(IP6_OFFSET | IP6_MORE);
+		a->id = header >> 32;
+		a->l4 += sizeof(header);
+		if (header >> 16 & bpf_htons(IP6_OFFSET))
+			a->kind = LATER_FRAGMENT;
+	}
+	at = *(volatile __u64 *)&a->l4; /* one way for both: chain_of */
+	if (a->kind == LATER_FRAGMENT || proto == IPPROTO_TCP || proto == IPPROTO_UDP) {
 		a->flow.user[0] = ip[1];
 		a->flow.user[1] = ip[2];
 		a->flow.vip[0] = ip[3];
 		a->flow.vip[1] = ip[4];
+		if (a->kind == LATER_FRAGMENT)
+			return true;
+		a->kind = proto == IPPROTO_TCP ? TCP : UDP;
 		if (!load_ports(skb, at, &ports))
 			return false;
 		a->flow.ports_proto = flow_ports(ports.src, ports.dst, proto);
@@ -145,7 +165,7 @@ static __always_inline int send_on(struct __sk_buff *skb, const struct arrival *
 		COUNT(passed, 1);
 	else if (decision == REDIRECT)
 		COUNT(redirected, 1);
-	else if (decision == RETURN)
+	else if (decision == RETURN || (a->epoch == STRAIGHT && !a->is_straight))
 		COUNT(forward_returned, 1);
 	else if (a->is_straight)
 		COUNT(forwarded_out, 1);
@@ -165,6 +185,49 @@ static __always_inline int deliver(struct arrival *a, bool is_end)
 	return NEXT;
 }
 
+/* name_part says by what the way of a fragment's datagram is known. */
+static __always_inline void name_part(struct arrival *a)
+{
+	a->first.user[0] = a->flow.user[0];
+	a->first.user[1] = a->flow.user[1];
+	a->first.vip[0] = a->flow.vip[0];
+	a->first.vip[1] = a->flow.vip[1];
+	a->first.id_epoch = WORD(a->id, a->epoch);
+}
+
+/* note_part notes of this arrival, if it is a first fragment, where it was sent, or that it was not: what is noted may be an earlier datagram's. */
+__noinline int note_part(void)
+{
+	struct arrival *a = this_arrival();
+
+	if (!a || !a->is_part)
+		return 0;
+	if (!a->to)
+		return bpf_map_delete_elem(&fragments, &a->first);
+	a->sent.to = a->to;
+	a->sent.epoch = a->epoch;
+	a->sent.at = bpf_ktime_get_boot_ns();
+	return bpf_map_update_elem(&fragments, &a->first, &a->sent, BPF_ANY);
+}
+
+/* follow sends this arrival, a later fragment, where the first one went: it has no ports. */
+__noinline int follow(struct __sk_buff *skb)
+{
+	struct forwarding *f = forwarding_now();
+	struct arrival *a = this_arrival();
+	struct fragment_sent *sent;
+
+	if (!a || !f)
+		return NEXT;
+	sent = bpf_map_lookup_elem(&fragments, &a->first);
+	if (!sent || bpf_ktime_get_boot_ns() - sent->at > FRAGMENT_AGE)
+		return NEXT;
+	a->to = sent->to;
+	a->epoch = sent->epoch;
+	COUNT(fragments_followed, 1);
+	return send_on(skb, a, f, FORWARD);
+}
+
 /* keep does with a packet what is decided; NEXT: it goes up here. */
 static __noinline int keep(struct __sk_buff *skb, struct arrival *a)
 {
@@ -174,7 +237,13 @@ static __noinline int keep(struct __sk_buff *skb, struct arrival *a)
 	a->to = 0;
 	if (!f || !f->device)
 		return NEXT;
+	if (a->is_part) {
+		name_part(a);
+		if (a->kind == LATER_FRAGMENT)
+			return follow(skb);
+	}
 	decision = decide(skb, a, f);
+	note_part();
 	if (decision == DELIVER || decision == END)
 		return deliver(a, decision == END);
 	if (decision == HOLD)
@@ -188,32 +257,13 @@ static __noinline int keep(struct __sk_buff *skb, struct arrival *a)
 	return send_on(skb, a, f, decision);
 }
 
-/* keep4 is keep of IPv4. Later fragments follow their first: they have no ports. */
+/* keep4 is keep of IPv4. */
 static __noinline int keep4(struct __sk_buff *skb, const struct iphdr *ip, __be32 vip, struct arrival *a)
 {
-	__u64 key[] = { WORD(ip->saddr, ip->daddr), HALF(ip->id, ip->protocol) }; /* struct fragment */
-	struct forwarding *f;
-	__u64 *sent, to;
-	int verdict;
-
 	find_flow4(skb, ip, vip, a);
 	if (a->kind == OTHER)
 		return NEXT;
-	if (a->kind != LATER_FRAGMENT) {
-		verdict = keep(skb, a);
-		to = WORD(a->to, a->epoch);
-		if (a->to && is_fragment(ip))
-			bpf_map_update_elem(&fragments, &key, &to, BPF_ANY);
-		return verdict;
-	}
-	sent = bpf_map_lookup_elem(&fragments, &key);
-	f = forwarding_now();
-	if (!sent || !f || !f->device)
-		return NEXT;
-	a->to = (__u32)*sent;
-	a->epoch = *sent >> 32;
-	COUNT(fragments_followed, 1);
-	return send_on(skb, a, f, FORWARD);
+	return keep(skb, a);
 }
 
 #endif

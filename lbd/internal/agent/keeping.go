@@ -110,7 +110,8 @@ func (c *Core) chainsOf(s service.Service, a, known alloc.Allocation, owner, awa
 
 func (c *Core) chain(name string, a, known alloc.Allocation, k class, users portion.Union) dataplane.Chain {
 	out := dataplane.Chain{Users: users, Takes: k.takes}
-	if k.owner != "" && k.owner != c.name && !c.isSilent(k.owner) {
+	staysHere := c.isSilent(k.owner) || c.isDoubted(k.owner) && c.mayServe(a, k)
+	if k.owner != "" && k.owner != c.name && !staysHere {
 		out.Owner = known.Address(k.owner)
 	}
 	if address := known.Address(k.away); k.away != "" && address.IsValid() {
@@ -293,6 +294,15 @@ func (c *Core) kept(s service.Service) (count func(now time.Time, connected iter
 // isSilent reports whether a server is, as far as is heard.
 func (c *Core) isSilent(server string) bool {
 	return c.hearing != nil && c.hearing.gone[server] && c.hearing.members[server].health == control.Silent
+}
+
+// isDoubted reports whether a server may be dead, which is not known yet.
+func (c *Core) isDoubted(server string) bool { return c.hearing != nil && c.hearing.doubted[server] }
+
+// mayServe reports whether what is new of a class' users may stay here while their owner is doubted, which is lost where that is dead: its standby
+// would serve it, and what a former owner serves is found, for it is in the trail.
+func (c *Core) mayServe(a alloc.Allocation, k class) bool {
+	return k.takes || k.chain > 0 && a.Trail.Chains[k.chain-1].Has(c.name)
 }
 
 // over are the hops of all trails that are over.

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/epoch"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/lbd/internal/announce"
@@ -69,6 +70,52 @@ func TestLoserPinsItsUsers(t *testing.T) {
 	c.Committed(start, "web", followed(a[2], back)[1])
 	if p := c.serving()[0].pinned(connected); !slices.Equal(p.Users, want) {
 		t.Errorf("some are back: pins %+v, want %v", p, want)
+	}
+}
+
+// Who hears nothing of an owner does not know yet whether that is dead, where it heard nobody itself a moment ago. What is new of users whom it pins, or
+// stands by for, it serves meanwhile: sent to the dead it would be lost.
+func TestNothingNewGoesToWhoIsNotHeard(t *testing.T) {
+	for _, mode := range []string{service.Multicast, service.Tags} {
+		c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)
+		c.Channel(silence, true)
+		c.SetServices(start, []service.Service{pinning(mode)})
+		c.SetHealthy(start, true)
+		say := func(now time.Time, h control.Health, names ...string) (applies bool) {
+			for _, name := range names {
+				applies = slices.ContainsFunc(turns(c, now, name, h, ""), func(a Action) bool { _, is := a.(Apply); return is }) || applies
+			}
+			return applies
+		}
+		say(start, control.Available, "s1", "s3", "r1")
+		a := followed(allocation(1, s2, s1), withStandbys(allocation(2, s1, s1), s3, s2))
+		c.Committed(start, "web", a[0])
+		c.Committed(start, "web", a[1])
+		owners := func(when string, want netip.Addr) {
+			t.Helper()
+			for what, user := range map[string]netip.Addr{"who are pinned": even, "it stands by for": odd} {
+				if got := chainOf(t, c.apply().Accept[0], user).Owner; got != want {
+					t.Errorf("%s, %s: users %s are %v's, want %v's", mode, when, what, got, want)
+				}
+			}
+		}
+		owners("all is well", a[1].Addresses[s1])
+		cut := start.Add(time.Second)
+		say(cut, control.Silent, "s1", "s3", "r1")
+		owners("it is cut off", a[1].Addresses[s1])
+		again := cut.Add(time.Second)
+		if !say(again, control.Available, "r1", "s3") {
+			t.Errorf("%s: others are heard again, and nothing is applied", mode)
+		}
+		owners("s1 is not heard again", netip.Addr{})
+		if !say(again.Add(recovery/2), control.Available, "s1") {
+			t.Errorf("%s: s1 is heard again, and nothing is applied", mode)
+		}
+		owners("s1 is heard again", a[1].Addresses[s1])
+		say(again.Add(time.Hour), control.Silent, "s1")
+		if got := chainOf(t, c.apply().Accept[0], even).Owner; got != a[1].Addresses[s3] {
+			t.Errorf("%s: s1 is dead: users are %v's, want its standby's", mode, got)
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ type hearing struct {
 	deaf    bool            // nobody is heard
 	again   time.Time       // somebody is heard again
 	gone    map[string]bool // who does not serve its users, as far as is heard
+	doubted map[string]bool // who may be dead: it is not heard, and that does not count yet
 	claims  map[ward]claim  // takeovers that were begun
 	over    map[over]bool   // former owners who hold nothing any more
 	stood   map[ward]bool   // standbys, by service, that hold something
@@ -103,10 +104,13 @@ func (h *hearing) listen(now time.Time) {
 
 // reckon finds out who has gone and who is back, and does what follows.
 func (c *Core) reckon(now time.Time) []Action {
-	before := c.hearing.gone
-	c.hearing.gone = c.hearing.goneNow(now)
+	before, doubted := c.hearing.gone, c.hearing.doubted
+	c.hearing.gone, c.hearing.doubted = c.hearing.goneNow(now), c.hearing.doubtedNow(now)
 	if maps.Equal(before, c.hearing.gone) {
-		return c.settleIn(now)
+		if maps.Equal(doubted, c.hearing.doubted) {
+			return c.settleIn(now)
+		}
+		return append([]Action{c.apply()}, c.settleIn(now)...)
 	}
 	kept := c.release(now, before)
 	c.claim(now)
@@ -128,6 +132,17 @@ func (h *hearing) goneNow(now time.Time) map[string]bool {
 		}
 	}
 	return gone
+}
+
+// doubtedNow are the members that are not heard yet where others are heard again.
+func (h *hearing) doubtedNow(now time.Time) map[string]bool {
+	doubted := map[string]bool{}
+	for name, m := range h.members {
+		if m.health == control.Silent && !h.deaf && h.isRecovering(now, m) {
+			doubted[name] = true
+		}
+	}
+	return doubted
 }
 
 // isRecovering reports whether a member fell silent when all did, and may be heard again soon as others are.

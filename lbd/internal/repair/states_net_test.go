@@ -222,11 +222,11 @@ func fill(t *testing.T, c *net.TCPConn, least int) (n int) {
 		c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
 		m, err := c.Write(numbered(uint64(n), longest))
 		n += m
-		isFull := errors.Is(err, os.ErrDeadlineExceeded)
-		if isFull && n >= least {
+		late := errors.Is(err, os.ErrDeadlineExceeded)
+		if late && m == 0 && n >= least { // a machine that is slow makes some way
 			return n
 		}
-		if err != nil && !isFull {
+		if err != nil && !late {
 			t.Fatal(err)
 		}
 	}

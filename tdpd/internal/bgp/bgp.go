@@ -5,6 +5,7 @@ package bgp
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 )
 
@@ -33,6 +34,7 @@ type Desired struct {
 type Speaker interface {
 	// Apply makes the speaker have just this. What it has already is left alone: a session goes on where its neighbor is as it was. An
 	// error says what could not be had; the rest is there. Applied again, after an error or to a speaker that was restarted, it does what is missing.
+	// ErrWaits: the rest comes with time, and another Apply before long.
 	Apply(ctx context.Context, d Desired) error
 	// Watch tells events until ctx is done, in batches of at most EventsMost. Who reads slowly hears the latest word about each prefix, and
 	// holds up nobody.
@@ -44,6 +46,9 @@ type Speaker interface {
 	// Clear ends the session with a neighbor, which may come back at once; softly, both sides tell all again and the session goes on (RFC 2918).
 	Clear(ctx context.Context, neighbor netip.Addr, soft bool) error
 }
+
+// ErrWaits: a speaker that has restarted takes its neighbors one after the other, and some have not had their turn. All else that was wanted is there.
+var ErrWaits = errors.New("neighbors have their turn one after the other, since the speaker has restarted")
 
 // EventsMost is how many events come at a time.
 const EventsMost = 1024

@@ -2,6 +2,7 @@ package routing
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -9,8 +10,11 @@ import (
 	"github.com/manycast/manycast/tdpd/internal/bgp"
 )
 
-// applyAgain is when what failed is tried again.
-const applyAgain = time.Second
+// When what failed is tried again, and what waits for neighbors' turns goes on.
+const (
+	applyAgain = time.Second
+	waitsAgain = 100 * time.Millisecond
+)
 
 // missEvery is how often it is looked whether the speaker is still the one that it was.
 const missEvery = 250 * time.Millisecond
@@ -90,15 +94,20 @@ func (a *applier) hasNeighbors(ctx context.Context, d bgp.Desired) bool {
 // apply brings an order to the speaker and its neighbors; it returns the one to go on with.
 func (a *applier) apply(ctx context.Context, o order) (order, bool) {
 	err := a.speaker.Apply(ctx, o.desired)
+	again := applyAgain
+	waits := errors.Is(err, bgp.ErrWaits)
+	if waits {
+		err, again = nil, waitsAgain
+	}
 	if ctx.Err() != nil || !a.say(ctx, result{version: o.version, paths: o.paths, err: err}) {
 		return o, false
 	}
-	if err != nil {
+	if err != nil || waits {
 		select {
 		case <-ctx.Done():
 			return o, false
 		case o = <-a.wanted:
-		case <-time.After(applyAgain):
+		case <-time.After(again):
 		}
 		return o, true
 	}

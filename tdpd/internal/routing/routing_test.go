@@ -43,11 +43,11 @@ type speaker struct {
 func (s *speaker) Apply(_ context.Context, d bgp.Desired) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	if s.fails != nil {
+	if s.fails != nil && !errors.Is(s.fails, bgp.ErrWaits) {
 		return s.fails
 	}
 	s.applied, s.updates, s.anew = append(s.applied, d), s.updates+1, false
-	return nil
+	return s.fails
 }
 
 func (s *speaker) Watch(context.Context) (<-chan []bgp.Event, error) { return s.events, nil }
@@ -316,6 +316,35 @@ func TestWhatIsLearnedWaitsForWhoeverReadsIt(t *testing.T) {
 		if err != nil || s.Counts[bgppolicy.OwnVIP] != 1000 || s.Refused["no family"] != 1000 || s.Announcing.Phase != announcing.In {
 			r.Errorf("%+v, %v", s, err)
 		}
+	})
+}
+
+// TestNeighborsInTurn: while neighbors wait for their turn, what is wanted goes to the speaker at once, and who waits for that is answered; that neighbors have been
+// told is not said before all have had theirs.
+func TestNeighborsInTurn(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.speaker.set(func() { r.speaker.fails = fmt.Errorf("apply: %w", bgp.ErrWaits) })
+		r.loop.Say(view(announcing.Reached, nil))
+		r.want("198.51.100.1/32+ 10.0.0.11/32@1011")
+		begun := time.Now()
+		if err := r.loop.Change(r.Context(), func(d *bgp.Desired) { d.Unicast = []bgp.Path{{Prefix: netip.PrefixFrom(s2, 32)}} }); err != nil {
+			r.Error(err)
+		}
+		r.want("10.0.0.12/32 198.51.100.1/32+ 10.0.0.11/32@1011")
+		if took := time.Since(begun); took > 0 {
+			r.Errorf("a change took %v", took)
+		}
+		r.pass(5 * time.Second)
+		r.want("10.0.0.12/32 198.51.100.1/32+ 10.0.0.11/32@1011") // nobody has been told, and so settles
+		r.speaker.mutex.Lock()
+		calls := len(r.speaker.applied)
+		r.speaker.fails = nil
+		r.speaker.mutex.Unlock()
+		if calls < 50 || calls > 55 {
+			r.Errorf("applied %d times in 5 s", calls)
+		}
+		r.pass(2 * time.Second)
+		r.want("10.0.0.12/32 198.51.100.1/32 10.0.0.11/32@1011")
 	})
 }
 

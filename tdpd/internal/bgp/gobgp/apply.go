@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
-	"time"
 
 	api "github.com/osrg/gobgp/v3/api"
 
@@ -19,6 +18,7 @@ import (
 type has struct {
 	generation uint64
 	restarted  bool // neighbors are added as by one that has restarted, until all are there
+	turns      turns
 	neighbors  map[netip.Addr]neighborAs
 	paths      map[pathKey]*api.Path
 }
@@ -29,13 +29,6 @@ type neighborAs struct {
 	restart bgp.Restart
 	as      uint32 // ours
 }
-
-// How long a restarted speaker waits for each neighbor, and for all of them: see restart.
-const (
-	restartOne  = 5 * time.Second
-	restartAll  = 15 * time.Second
-	restartPoll = 100 * time.Millisecond
-)
 
 // Apply implements bgp.Speaker. Paths are there before neighbors are, so that who is told all at first misses none; what goes, goes in the order of the reverse.
 func (c *Client) Apply(ctx context.Context, d bgp.Desired) error {
@@ -177,18 +170,24 @@ func (c *Client) applyNeighbors(ctx context.Context, d bgp.Desired) error {
 			errs = append(errs, c.changeNeighbor(ctx, n))
 		}
 	}
+	over := true
 	if c.has.restarted && d.Restart.Time > 0 {
-		errs = append(errs, c.restart(ctx, missing))
+		var err error
+		over, err = c.restart(ctx, missing)
+		errs = append(errs, err)
 	} else {
 		for _, n := range missing {
 			errs = append(errs, c.addNeighbor(ctx, n, false))
 		}
 	}
-	err := errors.Join(errs...)
-	if err == nil {
-		c.has.restarted = false
+	switch err := errors.Join(errs...); {
+	case err != nil:
+		return err
+	case !over:
+		return bgp.ErrWaits
 	}
-	return err
+	c.has.restarted, c.has.turns = false, turns{}
+	return nil
 }
 
 func (c *Client) changeNeighbor(ctx context.Context, n neighborAs) error {
@@ -209,66 +208,4 @@ func (c *Client) addNeighbor(ctx context.Context, n neighborAs, restarted bool) 
 	}
 	c.has.neighbors[n.Address] = n
 	return nil
-}
-
-// restart adds the neighbors of a speaker that has restarted, one after the other. The library forgets that it restarts, for all that it has, when one of them has
-// told all: who connects after that would hear that nothing was kept, and throw away what it has of ours. One that does not come is taken away again, and comes
-// last, as a new one: its turn ends after restartOne, and all turns after restartAll.
-func (c *Client) restart(ctx context.Context, missing []neighborAs) error {
-	var errs []error
-	var late []neighborAs
-	end := time.Now().Add(restartAll)
-	for i, n := range missing {
-		if err := c.addNeighbor(ctx, n, true); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if i == len(missing)-1 && len(late) == 0 {
-			break // nobody comes after it
-		}
-		if c.awaitRestarted(ctx, n.Address, min(restartOne, time.Until(end))) {
-			continue
-		}
-		if _, err := c.api.DeletePeer(ctx, &api.DeletePeerRequest{Address: n.Address.String()}); err != nil {
-			errs = append(errs, c.failed(fmt.Sprintf("put neighbor %v last", n.Address), err))
-			continue
-		}
-		delete(c.has.neighbors, n.Address)
-		late = append(late, n)
-	}
-	for _, n := range late {
-		errs = append(errs, c.addNeighbor(ctx, n, true))
-	}
-	return errors.Join(errs...)
-}
-
-// awaitRestarted waits until a neighbor's restart is over: it has told all, or was waited for long enough.
-func (c *Client) awaitRestarted(ctx context.Context, a netip.Addr, long time.Duration) bool {
-	ctx, cancel := context.WithTimeout(ctx, max(long, 0))
-	defer cancel()
-	tick := time.NewTicker(restartPoll)
-	defer tick.Stop()
-	for {
-		if over, err := c.restartOver(ctx, a); err == nil && over {
-			return true
-		}
-		select {
-		case <-ctx.Done():
-			return false
-		case <-tick.C:
-		}
-	}
-}
-
-func (c *Client) restartOver(ctx context.Context, a netip.Addr) (over bool, err error) {
-	stream, err := c.api.ListPeer(ctx, &api.ListPeerRequest{Address: a.String()})
-	if err != nil {
-		return false, err
-	}
-	err = each(stream, func(r *api.ListPeerResponse) bool {
-		p := r.GetPeer()
-		over = p.GetState().GetSessionState() == api.PeerState_ESTABLISHED && !p.GetGracefulRestart().GetLocalRestarting()
-		return true
-	})
-	return over, err
 }

@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -88,6 +89,58 @@ func restart(t *testing.T, signal unix.Signal) {
 	r.d.Unicast = r.d.Unicast[1:]
 	r.apply()
 	r.eventually(func() bool { return len(f.routes("ipv4 unicast", vip4)) == 0 && w.withdrawn(vip4.Addr().String()) == 1 }, "withdrawn")
+}
+
+// TestNetRestartWithOneAway: while a speaker that has restarted waits for a neighbor that does not come, what is withdrawn goes from the speaker at once. Those whose
+// turn is later miss nothing else.
+func TestNetRestartWithOneAway(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.d.Unicast = []bgp.Path{{Prefix: vip4}, {Prefix: vip6}}
+	f := r.unicast(frrConfig{})
+	away := r.neighbor(bgp.IPv4Unicast)
+	away.Address = netip.MustParseAddr("10.0.1.9")
+	r.d.Neighbors = append([]bgp.Neighbor{away}, r.d.Neighbors...)
+	r.apply()
+	w := r.watchRoutes()
+	r.eventually(func() bool {
+		out4, _ := r.peer.Run("ip", "route", "show", vip4.String())
+		out6, _ := r.peer.Run("ip", "-6", "route", "show", vip6.String())
+		return out4 != "" && out6 != ""
+	}, "VIPs in the kernel")
+	old := r.child.PID()
+	if err := unix.Kill(old, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually(func() bool { pid := r.child.PID(); return pid != 0 && pid != old }, "another process")
+	r.eventually(func() bool {
+		err := r.client.Apply(t.Context(), r.d)
+		if err == nil {
+			t.Fatal("all neighbors have had their turn, in one call")
+		}
+		return errors.Is(err, bgp.ErrWaits)
+	}, "another process that has all but neighbors")
+	r.d.Unicast = r.d.Unicast[1:]
+	if err := r.client.Apply(t.Context(), r.d); !errors.Is(err, bgp.ErrWaits) {
+		t.Errorf("withdrawn: %v", err)
+	}
+	err := r.client.Routes(t.Context(), bgp.Query{Family: bgp.IPv4Unicast}, func(one bgp.Route) bool {
+		t.Errorf("the speaker still has %v", one.Unicast.Prefix)
+		return true
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	r.apply()
+	r.established(frr4)
+	r.established(frr6)
+	r.eventually(func() bool {
+		b := f.routes("ipv6 unicast", vip6)
+		return len(f.routes("ipv4 unicast", vip4)) == 0 && len(b) == 1 && !b[0].Stale
+	}, "FRR has what there is, and no more")
+	if n := w.withdrawn(vip6.Addr().String()); n != 0 {
+		t.Errorf("withdrawn %d times:\n%s", n, w.p.Output())
+	}
 }
 
 // TestNetLeave: at a clean stop neighbors hear a Cease, and nobody waits for this router.

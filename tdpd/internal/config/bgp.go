@@ -110,7 +110,8 @@ func (n BGPNeighbor) withDefaults() BGPNeighbor {
 func (c Config) Desired() (bgp.Desired, error) {
 	b := c.BGP
 	d := bgp.Desired{
-		AS: b.AS, RouterID: b.RouterID, Listen: b.Listen, Port: uint16(b.Port), VIPs: b.VIPs, Martians: bgppolicy.Martians(b.Lab),
+		AS: b.AS, RouterID: b.RouterID, Listen: b.Listen, Port: uint16(b.Port), Martians: bgppolicy.Martians(b.Lab),
+		VIPs:    append(slices.Clip(b.VIPs), b.Announce.Covers...),
 		Restart: bgp.Restart{Time: b.Restart, LongLived: b.LongLived, Deferral: b.Deferral},
 	}
 	if !d.RouterID.IsValid() {

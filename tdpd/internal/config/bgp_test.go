@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +74,19 @@ func TestReferenceBGP(t *testing.T) {
 	}
 	if got := c.BGP.BFD(); !reflect.DeepEqual(got, watched) {
 		t.Errorf("defaults: %+v", got)
+	}
+}
+
+// TestOwnPrefixes: nobody may tell what the file names as VIPs, or covers them.
+func TestOwnPrefixes(t *testing.T) {
+	c, err := load(t, least+"[bgp]\nas = 65000\nvips = [\"192.0.2.80/32\"]\n[bgp.announce]\nvips = [\"198.51.100.0/26\"]\ncovers = [\"198.51.100.0/24\", \"2001:db8:80::/48\"]\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := c.Desired()
+	want := []netip.Prefix{netip.MustParsePrefix("192.0.2.80/32"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8:80::/48")}
+	if err != nil || !slices.Equal(d.VIPs, want) {
+		t.Errorf("%v, %v, want %v", d.VIPs, err, want)
 	}
 }
 

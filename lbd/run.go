@@ -182,7 +182,7 @@ func agentTasks(ctx context.Context, cfg config.Agent, keep bool, link agent.Lin
 	if err != nil {
 		return nil, err
 	}
-	c.Mover = h
+	c.Mover, c.Leaves = h, dynamic.Leaves
 	if ch != nil {
 		c.Channel, c.Pause = ch, ch.Pause
 	}

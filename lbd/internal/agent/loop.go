@@ -61,8 +61,9 @@ type Config struct {
 	Plane     dataplane.AgentPlane
 	Joiner    Joiner
 	Close     Closer
-	Connected Connected // nil: users are not pinned before they go
-	Mover     Mover     // nil: connections do not move
+	Connected Connected   // nil: users are not pinned before they go
+	Mover     Mover       // nil: connections do not move
+	Leaves    func() bool // packets of connections that have left come here still, to be sent on; nil: never
 	Health    Health
 	Measure   Measure                     // nil: loads are not known
 	HasKey    func(group netip.Addr) bool // joins could be signed; nil: they need not be
@@ -76,6 +77,8 @@ type Config struct {
 const (
 	retryAfter = time.Second     // what could not be applied is tried again
 	leaveWait  = time.Second     // a clean stop waits that long for others to take over
+	lingerMost = 5 * time.Second // and that long, besides, for users of connections that have left to follow them
+	lingerLook = 50 * time.Millisecond
 	askWait    = time.Second     // a start waits that long for the bus before it takes up the last run's allocations
 	closeLimit = 5 * time.Second // one round of closing connections
 )
@@ -155,6 +158,9 @@ func (l *Loop) Run(ctx context.Context) error {
 	go func() { joinerEnded <- l.cfg.Joiner.Run(joining) }()
 
 	err := l.serve(ctx, joinerEnded)
+	if err == nil && !l.keeps(ctx) {
+		l.linger()
+	}
 	l.leaveChannel(ctx)
 
 	keep := l.keeps(ctx)
@@ -169,6 +175,16 @@ func (l *Loop) Run(ctx context.Context) error {
 		err = fmt.Errorf("remove the data plane: %w", closeErr)
 	}
 	return err
+}
+
+// linger goes on sending on what users send here who have not followed their connections yet: programs alone do that.
+func (l *Loop) linger() {
+	if l.cfg.Leaves == nil {
+		return
+	}
+	for end := time.Now().Add(lingerMost); l.cfg.Leaves() && time.Now().Before(end); {
+		time.Sleep(lingerLook)
+	}
 }
 
 // inputs are what a Loop listens to; a nil channel never speaks.

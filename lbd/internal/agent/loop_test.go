@@ -135,3 +135,55 @@ func TestNameOfAnotherServer(t *testing.T) {
 		})
 	}
 }
+
+// closingPlane is one that says when it is closed.
+type closingPlane struct {
+	*dataplane.FakeAgent
+	at chan time.Time
+}
+
+func (c closingPlane) Close(keep bool) error {
+	c.at <- time.Now()
+	return c.FakeAgent.Close(keep)
+}
+
+// TestLoopStaysWhileUsersFollow: at a clean stop the data plane is there until users of connections that have left have followed them, and not for
+// ever; one that is kept has not to wait.
+func TestLoopStaysWhileUsersFollow(t *testing.T) {
+	for name, test := range map[string]struct {
+		leaves, want time.Duration
+		keep         bool
+	}{
+		"nobody":            {0, 0, false},
+		"some":              {2 * time.Second, 2 * time.Second, false},
+		"who never follows": {time.Hour, lingerMost, false},
+		"kept":              {time.Hour, 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, stop := context.WithCancel(t.Context())
+				services := make(chan []service.Service, 1)
+				services <- nil
+				plane := closingPlane{dataplane.NewFakeAgent(), make(chan time.Time, 1)}
+				until := time.Now().Add(time.Minute).Add(test.leaves)
+				l := NewLoop(Config{
+					Name: "s1", StateDir: t.TempDir(), Services: services, Keep: test.keep, Plane: plane, Joiner: brokenJoiner{make(chan error)},
+					Leaves: func() bool { return time.Now().Before(until) },
+					Health: func(ctx context.Context, report func(bool, error)) { report(true, nil); <-ctx.Done() },
+					Log:    slog.New(slog.DiscardHandler),
+				})
+				ended := make(chan error, 1)
+				go func() { ended <- l.Run(ctx) }()
+				time.Sleep(time.Minute)
+				stopped := time.Now()
+				stop()
+				if err := <-ended; err != nil {
+					t.Fatal(err)
+				}
+				if stayed := (<-plane.at).Sub(stopped); stayed < test.want || stayed > test.want+lingerLook {
+					t.Errorf("the plane stayed for %v, want %v", stayed, test.want)
+				}
+			})
+		})
+	}
+}

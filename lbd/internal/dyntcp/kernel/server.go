@@ -54,8 +54,10 @@ type Server interface {
 	// false has the next segment at its destination told.
 	Adopt(socket int, h Held) error
 	// Follow has segments of flows that come to this server's destination go to the VIP although no socket has them: their connections were here, and
-	// a data plane that is asked next knows where they are. It ends with the process, as the data plane's gates do.
+	// a data plane that is asked next knows where they are. It goes on over a restart, as what the data plane knows of its users' owners does.
 	Follow(flows []Flow) error
+	// Followed are those flows, also of former processes.
+	Followed() ([]Flow, error)
 	// Forget ends that.
 	Forget(flows []Flow) error
 	// Heard are users that have come. Those that are not read in time are lost, and counted. The channel ends with the server.

@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 )
 
@@ -56,6 +57,15 @@ func (f *FakeServer) Miss(socket int, flow Flow) {
 	case f.heard <- Heard{Flow: flow, Tag: h.Tag, Cookie: h.Cookie, Sequence: h.Sequence, Elsewhere: true}:
 	default:
 		f.counters.HeardLost++
+	}
+}
+
+// Send is a segment of a flow's user to where its connection was.
+func (f *FakeServer) Send(flow Flow) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.follows[flow] {
+		f.counters.Followed++
 	}
 }
 
@@ -154,6 +164,13 @@ func (f *FakeServer) Follow(flows []Flow) error {
 		f.follows[flow] = true
 	}
 	return nil
+}
+
+// Followed are those of Follow.
+func (f *FakeServer) Followed() ([]Flow, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Keys(f.follows)), nil
 }
 
 // Forget takes them back.

@@ -68,10 +68,6 @@ func openServer(c Config) (_ *server, err error) {
 	if err := loadPinned(s.spec, c.Bpffs, &s.objects, s.log); err != nil {
 		return nil, err
 	}
-	// Nobody knows any more where connections are that a former process has sent away.
-	if err := bpfnet.SyncMap(s.objects.Follows, map[flowMapKey]uint32{}); err != nil {
-		return nil, errors.Join(err, s.objects.Close())
-	}
 	err = s.hooks.attach(c, programs{s.objects.ServerConnections, s.objects.ServerIngress, s.objects.ServerEgress},
 		bpfnet.Options{Name: "manycast-dyntcp", First: true})
 	if err == nil {
@@ -198,6 +194,20 @@ func (s *server) Follow(flows []Flow) error {
 		}
 	}
 	return nil
+}
+
+// Followed reads flows.
+func (s *server) Followed() (flows []Flow, err error) {
+	var key flowMapKey
+	var value uint32
+	entries := s.objects.Follows.Iterate()
+	for entries.Next(&key, &value) {
+		flows = append(flows, key.flow())
+	}
+	if err := entries.Err(); err != nil {
+		return nil, fmt.Errorf("server: flows that are followed: %w", err)
+	}
+	return flows, nil
 }
 
 // Forget deletes flows.

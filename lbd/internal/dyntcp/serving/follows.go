@@ -33,6 +33,16 @@ func (f *follows) remove(flow kernel.Flow) bool {
 	return was
 }
 
+// latest is when the last one of them left; zero: none is left.
+func (f *follows) latest() time.Time {
+	for i := len(f.order) - 1; i >= 0; i-- {
+		if l := f.order[i]; f.since[l.flow].Equal(l.at) {
+			return l.at
+		}
+	}
+	return time.Time{}
+}
+
 // over returns those that left long ago.
 func (f *follows) over(now time.Time) []kernel.Flow {
 	return f.drop(func(l left) bool { return now.Sub(l.at) >= followFor })

@@ -43,6 +43,8 @@ const (
 	sweepEvery = 5 * time.Second // how often it is asked which connections are over
 	followFor  = time.Hour       // how long a user may go on sending to where its connection was
 	followsMax = 1 << 16         // of these; then the oldest are left alone
+	freshFor   = 2 * time.Second // how long a clean stop waits for the user of a connection that has left to follow it
+	quietFor   = time.Second     // how long nobody has sent to where its connection was when a clean stop goes on
 )
 
 // Loop owns the programs and the announcer; a daemon's task.
@@ -58,6 +60,7 @@ type Loop struct {
 	announcer *movement.Announcer
 	moves     map[kernel.Flow]wire.Change // the last ones, of connections that are here
 	follows   follows
+	late      lateness
 	unsent    uint64
 	failed    string // the last error of the programs
 }
@@ -173,10 +176,47 @@ func (l *Loop) set(ctx context.Context, services []kernel.ServerService) <-chan 
 		began := l.places == nil
 		l.places = places
 		if began {
+			l.keepFollows(time.Now())
 			l.resume(ctx)
 		}
 	}
 	return l.server.Heard()
+}
+
+// keepFollows goes on with flows that left in a former process's time: since when, nobody knows. Those that are here again are no more.
+func (l *Loop) keepFollows(now time.Time) {
+	flows, err := l.server.Followed()
+	if err != nil {
+		l.cfg.Log.Warn("flows that have left", "err", err)
+	}
+	for _, flow := range flows {
+		if known, err := l.cfg.Knows(flow); err == nil && known {
+			l.forget([]kernel.Flow{flow})
+			continue
+		}
+		l.forget(l.follows.add(now, flow))
+	}
+}
+
+// lateness is when a user was last seen to send to where its connection was.
+type lateness struct {
+	followed uint64 // kernel.ServerCounters.Followed then
+	at       time.Time
+}
+
+// Leaves reports whether users of connections that have left may be about to follow, or send here still: to stop now would reset them. A user who
+// has nothing to say is not waited for beyond the time in which an announcement is heard. Any goroutine may call it, again and again.
+func (l *Loop) Leaves() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.server == nil || len(l.follows.since) == 0 {
+		return false
+	}
+	now := time.Now()
+	if c, err := l.server.Counters(); err == nil && (l.late.at.IsZero() || c.Followed != l.late.followed) {
+		l.late = lateness{c.Followed, now}
+	}
+	return now.Sub(l.late.at) < quietFor || now.Sub(l.follows.latest()) < freshFor
 }
 
 // resume announces connections whose users a former process has not heard here. Where they may be, nobody knows any more.

@@ -250,6 +250,78 @@ func TestGivenConnectionIsFollowedUntilItComesBack(t *testing.T) {
 	})
 }
 
+// What the giver's users still send goes on over a restart, for as long as before, and ends where the connection is here again.
+func TestFollowingGoesOnOverARestart(t *testing.T) {
+	inBubble(t, func(t *testing.T, one, two *bench) {
+		one.began(1, s1)
+		one.move(1, two)
+		one.ended.Store(true)
+		next := benchOf(t, s1.Addr(), one.kernel.Next())
+		next.ended.Store(true)
+		next.set(web)
+		if !next.kernel.Follows(flow) {
+			t.Fatal("forgotten")
+		}
+		time.Sleep(followFor + 2*sweepEvery)
+		synctest.Wait()
+		if next.kernel.Follows(flow) {
+			t.Error("followed for ever")
+		}
+		back := benchOf(t, s1.Addr(), one.kernel.Next())
+		back.set(web)
+		if back.kernel.Follows(flow) {
+			t.Error("the flow is followed where it is")
+		}
+	})
+}
+
+// A clean stop waits for users who have not followed, and for nothing else.
+func TestLeavesUntilUsersHaveFollowed(t *testing.T) {
+	inBubble(t, func(t *testing.T, one, two *bench) {
+		one.began(1, s1)
+		if one.loop.Leaves() || two.loop.Leaves() {
+			t.Fatal("nothing has left")
+		}
+		one.move(1, two)
+		for range 50 { // the user sends here, and goes on doing so
+			one.kernel.Send(flow)
+			if !one.loop.Leaves() {
+				t.Fatal("it would reset the user")
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		for range 8 {
+			time.Sleep(100 * time.Millisecond)
+			if !one.loop.Leaves() {
+				t.Fatal("heard just now")
+			}
+		}
+		time.Sleep(200 * time.Millisecond)
+		if one.loop.Leaves() || two.loop.Leaves() {
+			t.Error("waits for who has followed")
+		}
+	})
+}
+
+// One who is silent has the time in which it would be told.
+func TestLeavesWhileAMoveIsFresh(t *testing.T) {
+	inBubble(t, func(t *testing.T, one, two *bench) {
+		one.began(1, s1)
+		one.move(1, two)
+		if one.loop.Leaves(); !one.loop.Leaves() {
+			t.Error("at once")
+		}
+		time.Sleep(freshFor - time.Millisecond)
+		if !one.loop.Leaves() {
+			t.Error("too soon")
+		}
+		time.Sleep(time.Millisecond)
+		if one.loop.Leaves() {
+			t.Error("for ever")
+		}
+	})
+}
+
 // A user who may have been at the taker before proves nothing by a segment there: it is told on.
 func TestPlacesTravel(t *testing.T) {
 	inBubble(t, func(t *testing.T, one, two *bench) {

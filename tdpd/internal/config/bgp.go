@@ -77,10 +77,11 @@ type BGPRule struct {
 // Enabled says whether this router speaks BGP.
 func (b BGP) Enabled() bool { return b.AS != 0 }
 
-// Where a neighbor's times are not said.
+// Where a neighbor does not say.
 const (
 	bgpHold         = 9 * time.Second
 	bgpConnectRetry = 5 * time.Second
+	bgpMaxPrefixes  = 2_000_000 // a full table of either family, nearly twice; paths that policy refuses take the speaker's memory, too
 )
 
 // passwordMax is how long a TCP MD5 key may be, in bytes.
@@ -99,6 +100,9 @@ func (n BGPNeighbor) withDefaults() BGPNeighbor {
 	}
 	if n.ConnectRetry == 0 {
 		n.ConnectRetry = bgpConnectRetry
+	}
+	if n.MaxPrefixes == 0 {
+		n.MaxPrefixes = bgpMaxPrefixes
 	}
 	if len(n.Families) == 0 {
 		n.Families = []bgp.Family{bgp.UnicastOf(netip.PrefixFrom(n.Address, 0))}

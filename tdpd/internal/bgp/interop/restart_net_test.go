@@ -2,7 +2,9 @@ package interop
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +37,9 @@ func (w watched) withdrawn(addr string) int { return strings.Count(w.p.Output(),
 func (r *rig) kill(s unix.Signal) {
 	r.t.Helper()
 	old := r.child.PID()
+	if score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", old)); err != nil || strings.TrimSpace(string(score)) != "500" {
+		r.t.Errorf("oom_score_adj %q, %v: memory that is short takes others first", score, err)
+	}
 	if err := unix.Kill(old, s); err != nil {
 		r.t.Fatal(err)
 	}

@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	gobgp "github.com/osrg/gobgp/v3/pkg/server"
 	"golang.org/x/sys/unix"
@@ -18,8 +20,27 @@ import (
 	"github.com/manycast/manycast/internal/daemon"
 )
 
+// oomScoreAdj is where the kernel hears how much rather than others this process is to be killed for memory: 0 to 1000.
+const oomScoreAdj = "/proc/self/oom_score_adj"
+
+// rather is how much that is at least: neighbors decide how much memory it needs, and nothing is lost with it that does not come back.
+const rather = 500
+
 // messageMax is the largest message of the API, in bytes.
 const messageMax = 64 << 20
+
+// offer has the kernel kill this process rather than others, where it is not to go sooner already.
+func offer(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	now, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || now >= rather {
+		return err
+	}
+	return os.WriteFile(path, []byte(strconv.Itoa(rather)), 0)
+}
 
 // Run serves the API at a socket (0600) in a directory of its own until ctx is done. Then it returns without a word to neighbors: a process
 // that ends so leaves them with a graceful restart (RFC 4724). Who wants to leave for good calls the API's StopBgp before, which sends Cease.
@@ -32,6 +53,9 @@ func Run(ctx context.Context, socket string, log *slog.Logger) error {
 	defer lock.Close()
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the socket of a speaker before: %w", err)
+	}
+	if err := offer(oomScoreAdj); err != nil {
+		log.Warn("where memory is short the kernel may kill what forwards before this process", "err", err)
 	}
 	unix.Umask(0o177)
 	s := gobgp.NewBgpServer(

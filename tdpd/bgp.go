@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/tdpd/internal/bgp"
+	"github.com/manycast/manycast/tdpd/internal/bgp/beside"
 	"github.com/manycast/manycast/tdpd/internal/bgp/bfd"
 	"github.com/manycast/manycast/tdpd/internal/bgp/bfd/bfdd"
 	"github.com/manycast/manycast/tdpd/internal/bgp/child"
@@ -24,7 +26,7 @@ import (
 )
 
 // openBGP opens the speaker and the loop beside it, which do nothing before their tasks run, and has the service speak with the loop; nil: this router does not speak BGP. A
-// speaker of a configuration before is ended, without a word to its neighbors.
+// speaker of a configuration before is ended, without a word to its neighbors; a gobgpd or a bfdd of one before has to forget us.
 func openBGP(o *service.Options, base bgp.Desired) (*edge.Peering, []daemon.Task, error) {
 	cfg, log := o.Config, o.Log
 	dir := filepath.Join(cfg.RuntimeDir, "speaker")
@@ -32,6 +34,9 @@ func openBGP(o *service.Options, base bgp.Desired) (*edge.Peering, []daemon.Task
 		if err := child.Remove(dir); err != nil {
 			return nil, nil, err
 		}
+	}
+	if err := beside.Settle(context.Background(), filepath.Join(cfg.StateDir, "beside"), daemonsBeside(cfg.BGP), forget(log), log); err != nil {
+		return nil, nil, err
 	}
 	if !cfg.BGP.Enabled() {
 		return nil, nil, nil
@@ -80,6 +85,31 @@ func openBGP(o *service.Options, base bgp.Desired) (*edge.Peering, []daemon.Task
 	}
 	own.Leave, own.Ask = client.Leave, client.Answers
 	return p, append(tasks, own), nil
+}
+
+// daemonsBeside are those of others that a configuration tells something.
+func daemonsBeside(cfg config.BGP) (all []beside.Place) {
+	if cfg.Enabled() && cfg.API != "" {
+		all = append(all, beside.Place{Kind: beside.Gobgpd, At: cfg.API})
+	}
+	if cfg.Enabled() && len(cfg.BFD()) > 0 {
+		all = append(all, beside.Place{Kind: beside.BFDD, At: cfg.BFDD})
+	}
+	return all
+}
+
+// forget has one of them forget what it was told by a configuration before.
+func forget(log *slog.Logger) func(context.Context, beside.Place) error {
+	return func(ctx context.Context, p beside.Place) error {
+		if p.Kind == beside.BFDD {
+			return bfdd.New(p.At).Apply(ctx, nil)
+		}
+		client, err := gobgp.New(gobgp.Options{Target: p.At, Foreign: true, Log: log})
+		if err != nil {
+			return err
+		}
+		return errors.Join(client.Forget(ctx), client.Close())
+	}
 }
 
 // openBFD has FRR's bfdd watch neighbors; nil: none is to be watched.

@@ -165,6 +165,23 @@ func (c *Client) Answers(ctx context.Context) error {
 	return c.failed("ask whether the speaker works", err)
 }
 
+// Forget takes away all that is ours, whatever AS the speaker has. One that was not started has nothing.
+func (c *Client) Forget(ctx context.Context) error {
+	answer, err := c.api.GetBgp(ctx, &api.GetBgpRequest{})
+	if err != nil {
+		return c.failed("ask the speaker for its AS", err)
+	}
+	g := answer.GetGlobal()
+	if g.GetAsn() == 0 {
+		return nil
+	}
+	id, err := netip.ParseAddr(g.GetRouterId())
+	if err != nil {
+		return fmt.Errorf("router id of the speaker at %s: %w", c.Target, err)
+	}
+	return c.Apply(ctx, bgp.Desired{AS: g.GetAsn(), RouterID: id})
+}
+
 // Leave ends all sessions with Cease: this router goes for good. They come back unless the speaker's process ends then.
 func (c *Client) Leave(ctx context.Context) error {
 	if _, err := c.api.ShutdownPeer(ctx, &api.ShutdownPeerRequest{}); err != nil {

@@ -143,8 +143,15 @@ route-disposition = "accept-route"
 	}, "gobgpd, started anew")
 	ours("again")
 
-	r.d.Neighbors, r.d.Policies, r.d.Unicast, r.d.Rules = nil, nil, nil, nil
-	r.apply()
+	// A configuration that has another one later knows nothing of its AS; and one that is not wanted has to forget us all the same.
+	last, err := gobgp.New(gobgp.Options{Target: socket, Foreign: true, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer last.Close()
+	if err := last.Forget(t.Context()); err != nil {
+		t.Error(err)
+	}
 	r.eventually(func() bool {
 		s := r.state(frr4)
 		return !s.Address.IsValid()

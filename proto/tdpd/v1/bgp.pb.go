@@ -32,6 +32,7 @@ type BGPRequest struct {
 	//	*BGPRequest_Announce
 	//	*BGPRequest_Withdraw
 	//	*BGPRequest_Clear
+	//	*BGPRequest_Left
 	About         isBGPRequest_About `protobuf_oneof:"about"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -119,6 +120,15 @@ func (x *BGPRequest) GetClear() *BGPClearRequest {
 	return nil
 }
 
+func (x *BGPRequest) GetLeft() *BGPLeftRequest {
+	if x != nil {
+		if x, ok := x.About.(*BGPRequest_Left); ok {
+			return x.Left
+		}
+	}
+	return nil
+}
+
 type isBGPRequest_About interface {
 	isBGPRequest_About()
 }
@@ -143,6 +153,10 @@ type BGPRequest_Clear struct {
 	Clear *BGPClearRequest `protobuf:"bytes,5,opt,name=clear,proto3,oneof"` // the same
 }
 
+type BGPRequest_Left struct {
+	Left *BGPLeftRequest `protobuf:"bytes,6,opt,name=left,proto3,oneof"`
+}
+
 func (*BGPRequest_Neighbors) isBGPRequest_About() {}
 
 func (*BGPRequest_Routes) isBGPRequest_About() {}
@@ -153,6 +167,8 @@ func (*BGPRequest_Withdraw) isBGPRequest_About() {}
 
 func (*BGPRequest_Clear) isBGPRequest_About() {}
 
+func (*BGPRequest_Left) isBGPRequest_About() {}
+
 type BGPAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to About:
@@ -160,6 +176,7 @@ type BGPAnswer struct {
 	//	*BGPAnswer_Neighbors
 	//	*BGPAnswer_Routes
 	//	*BGPAnswer_Done
+	//	*BGPAnswer_Left
 	About         isBGPAnswer_About `protobuf_oneof:"about"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -229,6 +246,15 @@ func (x *BGPAnswer) GetDone() *BGPDone {
 	return nil
 }
 
+func (x *BGPAnswer) GetLeft() *BGPLeft {
+	if x != nil {
+		if x, ok := x.About.(*BGPAnswer_Left); ok {
+			return x.Left
+		}
+	}
+	return nil
+}
+
 type isBGPAnswer_About interface {
 	isBGPAnswer_About()
 }
@@ -245,11 +271,17 @@ type BGPAnswer_Done struct {
 	Done *BGPDone `protobuf:"bytes,3,opt,name=done,proto3,oneof"`
 }
 
+type BGPAnswer_Left struct {
+	Left *BGPLeft `protobuf:"bytes,4,opt,name=left,proto3,oneof"`
+}
+
 func (*BGPAnswer_Neighbors) isBGPAnswer_About() {}
 
 func (*BGPAnswer_Routes) isBGPAnswer_About() {}
 
 func (*BGPAnswer_Done) isBGPAnswer_About() {}
+
+func (*BGPAnswer_Left) isBGPAnswer_About() {}
 
 type BGPNeighborsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -857,6 +889,165 @@ func (x *BGPPath) GetRule() *BGPRule {
 	return nil
 }
 
+// BGPLeftRequest asks whose users FlowSpec rules do not redirect.
+type BGPLeftRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BGPLeftRequest) Reset() {
+	*x = BGPLeftRequest{}
+	mi := &file_proto_tdpd_v1_bgp_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BGPLeftRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BGPLeftRequest) ProtoMessage() {}
+
+func (x *BGPLeftRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_tdpd_v1_bgp_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BGPLeftRequest.ProtoReflect.Descriptor instead.
+func (*BGPLeftRequest) Descriptor() ([]byte, []int) {
+	return file_proto_tdpd_v1_bgp_proto_rawDescGZIP(), []int{9}
+}
+
+// BGPLeft is who goes by the director though a server takes them.
+type BGPLeft struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Portions      []*BGPLeftPortion      `protobuf:"bytes,1,rep,name=portions,proto3" json:"portions,omitempty"`                                                                          // by service, 1000 at most
+	Reasons       map[string]uint64      `protobuf:"bytes,2,rep,name=reasons,proto3" json:"reasons,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // all portions, by reason
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BGPLeft) Reset() {
+	*x = BGPLeft{}
+	mi := &file_proto_tdpd_v1_bgp_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BGPLeft) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BGPLeft) ProtoMessage() {}
+
+func (x *BGPLeft) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_tdpd_v1_bgp_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BGPLeft.ProtoReflect.Descriptor instead.
+func (*BGPLeft) Descriptor() ([]byte, []int) {
+	return file_proto_tdpd_v1_bgp_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *BGPLeft) GetPortions() []*BGPLeftPortion {
+	if x != nil {
+		return x.Portions
+	}
+	return nil
+}
+
+func (x *BGPLeft) GetReasons() map[string]uint64 {
+	if x != nil {
+		return x.Reasons
+	}
+	return nil
+}
+
+// BGPLeftPortion is a portion of a service's users, of whom all or some have no rule.
+type BGPLeftPortion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Portion       string                 `protobuf:"bytes,2,opt,name=portion,proto3" json:"portion,omitempty"` // 10.0.0.0/8, or 10.0.0.1/255.0.0.255 where the mask is no prefix
+	Server        string                 `protobuf:"bytes,3,opt,name=server,proto3" json:"server,omitempty"`   // empty: of several
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`   // not_prefix | hashed | by_port | no_address | over_limit
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BGPLeftPortion) Reset() {
+	*x = BGPLeftPortion{}
+	mi := &file_proto_tdpd_v1_bgp_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BGPLeftPortion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BGPLeftPortion) ProtoMessage() {}
+
+func (x *BGPLeftPortion) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_tdpd_v1_bgp_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BGPLeftPortion.ProtoReflect.Descriptor instead.
+func (*BGPLeftPortion) Descriptor() ([]byte, []int) {
+	return file_proto_tdpd_v1_bgp_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *BGPLeftPortion) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *BGPLeftPortion) GetPortion() string {
+	if x != nil {
+		return x.Portion
+	}
+	return ""
+}
+
+func (x *BGPLeftPortion) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *BGPLeftPortion) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // BGPRule is what a FlowSpec rule (RFC 8955) says beside its destination.
 type BGPRule struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -871,7 +1062,7 @@ type BGPRule struct {
 
 func (x *BGPRule) Reset() {
 	*x = BGPRule{}
-	mi := &file_proto_tdpd_v1_bgp_proto_msgTypes[9]
+	mi := &file_proto_tdpd_v1_bgp_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +1074,7 @@ func (x *BGPRule) String() string {
 func (*BGPRule) ProtoMessage() {}
 
 func (x *BGPRule) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_bgp_proto_msgTypes[9]
+	mi := &file_proto_tdpd_v1_bgp_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +1087,7 @@ func (x *BGPRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BGPRule.ProtoReflect.Descriptor instead.
 func (*BGPRule) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_bgp_proto_rawDescGZIP(), []int{9}
+	return file_proto_tdpd_v1_bgp_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *BGPRule) GetSource() string {
@@ -944,7 +1135,7 @@ type BGPClearRequest struct {
 
 func (x *BGPClearRequest) Reset() {
 	*x = BGPClearRequest{}
-	mi := &file_proto_tdpd_v1_bgp_proto_msgTypes[10]
+	mi := &file_proto_tdpd_v1_bgp_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1147,7 @@ func (x *BGPClearRequest) String() string {
 func (*BGPClearRequest) ProtoMessage() {}
 
 func (x *BGPClearRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_bgp_proto_msgTypes[10]
+	mi := &file_proto_tdpd_v1_bgp_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1160,7 @@ func (x *BGPClearRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BGPClearRequest.ProtoReflect.Descriptor instead.
 func (*BGPClearRequest) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_bgp_proto_rawDescGZIP(), []int{10}
+	return file_proto_tdpd_v1_bgp_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *BGPClearRequest) GetNeighbor() string {
@@ -995,7 +1186,7 @@ type BGPDone struct {
 
 func (x *BGPDone) Reset() {
 	*x = BGPDone{}
-	mi := &file_proto_tdpd_v1_bgp_proto_msgTypes[11]
+	mi := &file_proto_tdpd_v1_bgp_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1198,7 @@ func (x *BGPDone) String() string {
 func (*BGPDone) ProtoMessage() {}
 
 func (x *BGPDone) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_bgp_proto_msgTypes[11]
+	mi := &file_proto_tdpd_v1_bgp_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1211,7 @@ func (x *BGPDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BGPDone.ProtoReflect.Descriptor instead.
 func (*BGPDone) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_bgp_proto_rawDescGZIP(), []int{11}
+	return file_proto_tdpd_v1_bgp_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *BGPDone) GetWhat() string {
@@ -1034,19 +1225,21 @@ var File_proto_tdpd_v1_bgp_proto protoreflect.FileDescriptor
 
 const file_proto_tdpd_v1_bgp_proto_rawDesc = "" +
 	"\n" +
-	"\x17proto/tdpd/v1/bgp.proto\x12\x10manycast.tdpd.v1\"\xc7\x02\n" +
+	"\x17proto/tdpd/v1/bgp.proto\x12\x10manycast.tdpd.v1\"\xff\x02\n" +
 	"\n" +
 	"BGPRequest\x12E\n" +
 	"\tneighbors\x18\x01 \x01(\v2%.manycast.tdpd.v1.BGPNeighborsRequestH\x00R\tneighbors\x12<\n" +
 	"\x06routes\x18\x02 \x01(\v2\".manycast.tdpd.v1.BGPRoutesRequestH\x00R\x06routes\x127\n" +
 	"\bannounce\x18\x03 \x01(\v2\x19.manycast.tdpd.v1.BGPPathH\x00R\bannounce\x127\n" +
 	"\bwithdraw\x18\x04 \x01(\v2\x19.manycast.tdpd.v1.BGPPathH\x00R\bwithdraw\x129\n" +
-	"\x05clear\x18\x05 \x01(\v2!.manycast.tdpd.v1.BGPClearRequestH\x00R\x05clearB\a\n" +
-	"\x05about\"\xbc\x01\n" +
+	"\x05clear\x18\x05 \x01(\v2!.manycast.tdpd.v1.BGPClearRequestH\x00R\x05clear\x126\n" +
+	"\x04left\x18\x06 \x01(\v2 .manycast.tdpd.v1.BGPLeftRequestH\x00R\x04leftB\a\n" +
+	"\x05about\"\xed\x01\n" +
 	"\tBGPAnswer\x12>\n" +
 	"\tneighbors\x18\x01 \x01(\v2\x1e.manycast.tdpd.v1.BGPNeighborsH\x00R\tneighbors\x125\n" +
 	"\x06routes\x18\x02 \x01(\v2\x1b.manycast.tdpd.v1.BGPRoutesH\x00R\x06routes\x12/\n" +
-	"\x04done\x18\x03 \x01(\v2\x19.manycast.tdpd.v1.BGPDoneH\x00R\x04doneB\a\n" +
+	"\x04done\x18\x03 \x01(\v2\x19.manycast.tdpd.v1.BGPDoneH\x00R\x04done\x12/\n" +
+	"\x04left\x18\x04 \x01(\v2\x19.manycast.tdpd.v1.BGPLeftH\x00R\x04leftB\a\n" +
 	"\x05about\"\x15\n" +
 	"\x13BGPNeighborsRequest\"\xda\x02\n" +
 	"\fBGPNeighbors\x12\x0e\n" +
@@ -1109,7 +1302,19 @@ const file_proto_tdpd_v1_bgp_proto_rawDesc = "" +
 	"\aprepend\x18\r \x01(\rR\aprepend\x12-\n" +
 	"\x04rule\x18\x0e \x01(\v2\x19.manycast.tdpd.v1.BGPRuleR\x04ruleB\x06\n" +
 	"\x04_medB\r\n" +
-	"\v_local_pref\"\x95\x01\n" +
+	"\v_local_pref\"\x10\n" +
+	"\x0eBGPLeftRequest\"\xc5\x01\n" +
+	"\aBGPLeft\x12<\n" +
+	"\bportions\x18\x01 \x03(\v2 .manycast.tdpd.v1.BGPLeftPortionR\bportions\x12@\n" +
+	"\areasons\x18\x02 \x03(\v2&.manycast.tdpd.v1.BGPLeft.ReasonsEntryR\areasons\x1a:\n" +
+	"\fReasonsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"t\n" +
+	"\x0eBGPLeftPortion\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
+	"\aportion\x18\x02 \x01(\tR\aportion\x12\x16\n" +
+	"\x06server\x18\x03 \x01(\tR\x06server\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\x95\x01\n" +
 	"\aBGPRule\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x12\x12\n" +
@@ -1135,7 +1340,7 @@ func file_proto_tdpd_v1_bgp_proto_rawDescGZIP() []byte {
 	return file_proto_tdpd_v1_bgp_proto_rawDescData
 }
 
-var file_proto_tdpd_v1_bgp_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_proto_tdpd_v1_bgp_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_proto_tdpd_v1_bgp_proto_goTypes = []any{
 	(*BGPRequest)(nil),          // 0: manycast.tdpd.v1.BGPRequest
 	(*BGPAnswer)(nil),           // 1: manycast.tdpd.v1.BGPAnswer
@@ -1146,30 +1351,38 @@ var file_proto_tdpd_v1_bgp_proto_goTypes = []any{
 	(*BGPRoutesRequest)(nil),    // 6: manycast.tdpd.v1.BGPRoutesRequest
 	(*BGPRoutes)(nil),           // 7: manycast.tdpd.v1.BGPRoutes
 	(*BGPPath)(nil),             // 8: manycast.tdpd.v1.BGPPath
-	(*BGPRule)(nil),             // 9: manycast.tdpd.v1.BGPRule
-	(*BGPClearRequest)(nil),     // 10: manycast.tdpd.v1.BGPClearRequest
-	(*BGPDone)(nil),             // 11: manycast.tdpd.v1.BGPDone
-	nil,                         // 12: manycast.tdpd.v1.BGPNeighbors.RefusedEntry
+	(*BGPLeftRequest)(nil),      // 9: manycast.tdpd.v1.BGPLeftRequest
+	(*BGPLeft)(nil),             // 10: manycast.tdpd.v1.BGPLeft
+	(*BGPLeftPortion)(nil),      // 11: manycast.tdpd.v1.BGPLeftPortion
+	(*BGPRule)(nil),             // 12: manycast.tdpd.v1.BGPRule
+	(*BGPClearRequest)(nil),     // 13: manycast.tdpd.v1.BGPClearRequest
+	(*BGPDone)(nil),             // 14: manycast.tdpd.v1.BGPDone
+	nil,                         // 15: manycast.tdpd.v1.BGPNeighbors.RefusedEntry
+	nil,                         // 16: manycast.tdpd.v1.BGPLeft.ReasonsEntry
 }
 var file_proto_tdpd_v1_bgp_proto_depIdxs = []int32{
 	2,  // 0: manycast.tdpd.v1.BGPRequest.neighbors:type_name -> manycast.tdpd.v1.BGPNeighborsRequest
 	6,  // 1: manycast.tdpd.v1.BGPRequest.routes:type_name -> manycast.tdpd.v1.BGPRoutesRequest
 	8,  // 2: manycast.tdpd.v1.BGPRequest.announce:type_name -> manycast.tdpd.v1.BGPPath
 	8,  // 3: manycast.tdpd.v1.BGPRequest.withdraw:type_name -> manycast.tdpd.v1.BGPPath
-	10, // 4: manycast.tdpd.v1.BGPRequest.clear:type_name -> manycast.tdpd.v1.BGPClearRequest
-	3,  // 5: manycast.tdpd.v1.BGPAnswer.neighbors:type_name -> manycast.tdpd.v1.BGPNeighbors
-	7,  // 6: manycast.tdpd.v1.BGPAnswer.routes:type_name -> manycast.tdpd.v1.BGPRoutes
-	11, // 7: manycast.tdpd.v1.BGPAnswer.done:type_name -> manycast.tdpd.v1.BGPDone
-	4,  // 8: manycast.tdpd.v1.BGPNeighbors.neighbors:type_name -> manycast.tdpd.v1.BGPNeighbor
-	12, // 9: manycast.tdpd.v1.BGPNeighbors.refused:type_name -> manycast.tdpd.v1.BGPNeighbors.RefusedEntry
-	5,  // 10: manycast.tdpd.v1.BGPNeighbor.families:type_name -> manycast.tdpd.v1.BGPFamily
-	8,  // 11: manycast.tdpd.v1.BGPRoutes.paths:type_name -> manycast.tdpd.v1.BGPPath
-	9,  // 12: manycast.tdpd.v1.BGPPath.rule:type_name -> manycast.tdpd.v1.BGPRule
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	13, // 4: manycast.tdpd.v1.BGPRequest.clear:type_name -> manycast.tdpd.v1.BGPClearRequest
+	9,  // 5: manycast.tdpd.v1.BGPRequest.left:type_name -> manycast.tdpd.v1.BGPLeftRequest
+	3,  // 6: manycast.tdpd.v1.BGPAnswer.neighbors:type_name -> manycast.tdpd.v1.BGPNeighbors
+	7,  // 7: manycast.tdpd.v1.BGPAnswer.routes:type_name -> manycast.tdpd.v1.BGPRoutes
+	14, // 8: manycast.tdpd.v1.BGPAnswer.done:type_name -> manycast.tdpd.v1.BGPDone
+	10, // 9: manycast.tdpd.v1.BGPAnswer.left:type_name -> manycast.tdpd.v1.BGPLeft
+	4,  // 10: manycast.tdpd.v1.BGPNeighbors.neighbors:type_name -> manycast.tdpd.v1.BGPNeighbor
+	15, // 11: manycast.tdpd.v1.BGPNeighbors.refused:type_name -> manycast.tdpd.v1.BGPNeighbors.RefusedEntry
+	5,  // 12: manycast.tdpd.v1.BGPNeighbor.families:type_name -> manycast.tdpd.v1.BGPFamily
+	8,  // 13: manycast.tdpd.v1.BGPRoutes.paths:type_name -> manycast.tdpd.v1.BGPPath
+	12, // 14: manycast.tdpd.v1.BGPPath.rule:type_name -> manycast.tdpd.v1.BGPRule
+	11, // 15: manycast.tdpd.v1.BGPLeft.portions:type_name -> manycast.tdpd.v1.BGPLeftPortion
+	16, // 16: manycast.tdpd.v1.BGPLeft.reasons:type_name -> manycast.tdpd.v1.BGPLeft.ReasonsEntry
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_proto_tdpd_v1_bgp_proto_init() }
@@ -1183,11 +1396,13 @@ func file_proto_tdpd_v1_bgp_proto_init() {
 		(*BGPRequest_Announce)(nil),
 		(*BGPRequest_Withdraw)(nil),
 		(*BGPRequest_Clear)(nil),
+		(*BGPRequest_Left)(nil),
 	}
 	file_proto_tdpd_v1_bgp_proto_msgTypes[1].OneofWrappers = []any{
 		(*BGPAnswer_Neighbors)(nil),
 		(*BGPAnswer_Routes)(nil),
 		(*BGPAnswer_Done)(nil),
+		(*BGPAnswer_Left)(nil),
 	}
 	file_proto_tdpd_v1_bgp_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
@@ -1196,7 +1411,7 @@ func file_proto_tdpd_v1_bgp_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_tdpd_v1_bgp_proto_rawDesc), len(file_proto_tdpd_v1_bgp_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

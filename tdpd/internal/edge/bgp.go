@@ -74,6 +74,8 @@ func (p *Peering) ask(ctx context.Context, r *tdpdv1.BGPRequest) (*tdpdv1.BGPAns
 		return p.neighbors(ctx)
 	case *tdpdv1.BGPRequest_Routes:
 		return p.routes(ctx, about.Routes)
+	case *tdpdv1.BGPRequest_Left:
+		return p.left(ctx)
 	case *tdpdv1.BGPRequest_Announce:
 		return p.announce(ctx, about.Announce)
 	case *tdpdv1.BGPRequest_Withdraw:
@@ -104,6 +106,26 @@ func (p *Peering) neighbors(ctx context.Context) (*tdpdv1.BGPAnswer, error) {
 		out.Neighbors = append(out.Neighbors, neighborMessage(now, n))
 	}
 	return &tdpdv1.BGPAnswer{About: &tdpdv1.BGPAnswer_Neighbors{Neighbors: out}}, nil
+}
+
+// left is whom FlowSpec rules leave to the director.
+func (p *Peering) left(ctx context.Context) (*tdpdv1.BGPAnswer, error) {
+	st, err := p.Routing.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &tdpdv1.BGPLeft{Reasons: map[string]uint64{}}
+	for why, n := range st.Wanted.Reasons {
+		out.Reasons[why.String()] = uint64(n)
+	}
+	for _, l := range st.Wanted.Left {
+		one := &tdpdv1.BGPLeftPortion{Service: l.Service, Portion: l.Portion.String(), Reason: l.Why.String()}
+		if l.Server.IsValid() {
+			one.Server = l.Server.String()
+		}
+		out.Portions = append(out.Portions, one)
+	}
+	return &tdpdv1.BGPAnswer{About: &tdpdv1.BGPAnswer_Left{Left: out}}, nil
 }
 
 // refusals are paths that were not taken, by why.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/manycast/manycast/internal/portion"
 	"github.com/manycast/manycast/internal/testnet"
@@ -181,8 +182,16 @@ func TestBGPMetrics(t *testing.T) {
 			return err == nil && len(s.Announcing.VIPs) == 2 && s.Announcing.VIPs[1].Reach == reach && !s.Moving
 		}, "the view")
 	}
+	p := &Peering{Router: "r1", Speaker: f, Routing: l, Restarts: func() uint64 { return 3 }}
+	answer, err := askBGP(t, AskBGP(asker{}, p), &tdpdv1.BGPRequest{About: &tdpdv1.BGPRequest_Left{Left: &tdpdv1.BGPLeftRequest{}}})
+	left := &tdpdv1.BGPLeft{
+		Portions: []*tdpdv1.BGPLeftPortion{{Service: "web", Portion: "128.0.0.1/128.0.0.1", Server: "10.9.0.81", Reason: "not_prefix"}}, Reasons: map[string]uint64{"not_prefix": 1},
+	}
+	if err != nil || !proto.Equal(answer.GetLeft(), left) {
+		t.Errorf("left: %v, %v; want %v", answer.GetLeft(), err, left)
+	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister((&Peering{Router: "r1", Speaker: f, Routing: l, Restarts: func() uint64 { return 3 }}).Metrics())
+	registry.MustRegister(p.Metrics())
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)

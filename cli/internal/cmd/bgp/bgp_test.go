@@ -76,6 +76,15 @@ func (w *world) answer(router string, r *tdpdv1.Request) (*tdpdv1.Answer, error)
 		return &tdpdv1.Answer{Router: router, About: &tdpdv1.Answer_Status{Status: &tdpdv1.Status{}}}, nil
 	case *tdpdv1.BGPRequest_Neighbors:
 		out.About = &tdpdv1.BGPAnswer_Neighbors{Neighbors: neighbors(router)}
+	case *tdpdv1.BGPRequest_Left:
+		left := &tdpdv1.BGPLeft{Reasons: map[string]uint64{"not_prefix": 1, "hashed": 1}}
+		if router == "r1" {
+			left.Reasons["over_limit"] = 1499
+			left.Portions = append(left.Portions, &tdpdv1.BGPLeftPortion{Service: "api", Portion: "203.0.113.0/24", Reason: "over_limit"})
+		}
+		left.Portions = append(left.Portions, &tdpdv1.BGPLeftPortion{Service: "web", Portion: "0.0.0.1/0.0.0.255", Server: "10.9.0.80", Reason: "not_prefix"},
+			&tdpdv1.BGPLeftPortion{Service: "web", Portion: "::/0", Server: "2001:db8:9::80", Reason: "hashed"})
+		out.About = &tdpdv1.BGPAnswer_Left{Left: left}
 	case *tdpdv1.BGPRequest_Routes:
 		all, err := routes(router, about.Routes)
 		if err != nil {
@@ -131,17 +140,20 @@ func TestVerbs(t *testing.T) {
 	_, b := serve(t)
 	for name, args := range map[string]string{
 		"neighbors": "bgp neighbors", "neighbors-one": "bgp neighbors --router r1", "routes": "bgp routes", "routes-prefix": "bgp routes 192.0.2.80/32",
-		"routes-neighbor": "bgp routes --router r1 --neighbor 10.0.1.2", "labels": "bgp labels", "flowspec": "bgp flowspec",
+		"routes-neighbor": "bgp routes --router r1 --neighbor 10.0.1.2", "labels": "bgp labels", "flowspec": "bgp flowspec", "flowspec-left": "bgp flowspec --left",
 	} {
 		t.Run(name, func(t *testing.T) { cmdtest.Golden(t, name, b.OK(strings.Fields(args)...)) })
 	}
-	for _, args := range []string{"bgp neighbors", "bgp routes", "bgp labels", "bgp flowspec"} {
+	for _, args := range []string{"bgp neighbors", "bgp routes", "bgp labels", "bgp flowspec", "bgp flowspec --left"} {
 		var rows []map[string]any
 		if out := b.OK(append(strings.Fields(args), "-o", "json")...); json.Unmarshal([]byte(out), &rows) != nil || len(rows) == 0 || rows[0]["router"] != "r1" {
 			t.Errorf("%s:\n%s", args, out)
 		}
 	}
 	if r := b.Run("bgp", "routes"); !strings.Contains(r.Err, "router r1 has more paths of ipv4-unicast") {
+		t.Errorf("%q", r.Err)
+	}
+	if r := b.Run("bgp", "flowspec", "--left"); r.Err != "router r1 leaves 1498 portions more\n" {
 		t.Errorf("%q", r.Err)
 	}
 	if r := b.Run("bgp", "neighbors"); !strings.Contains(r.Err, "r2: its speaker has ended 2 times") {
@@ -155,7 +167,7 @@ func TestPartial(t *testing.T) {
 	w, b := serve(t)
 	stuck := "r2"
 	w.stuck.Store(&stuck)
-	for _, args := range []string{"bgp neighbors", "bgp routes", "bgp labels", "bgp flowspec"} {
+	for _, args := range []string{"bgp neighbors", "bgp routes", "bgp labels", "bgp flowspec", "bgp flowspec --left"} {
 		r := b.Run(strings.Fields(args)...)
 		if r.Error == nil || !strings.Contains(r.Error.Error(), "router r2: ") || !strings.Contains(r.Error.Error(), "the speaker does not answer") || strings.Contains(r.Error.Error(), "r3") {
 			t.Errorf("%s: %v", args, r.Error)
@@ -195,6 +207,7 @@ func TestChanges(t *testing.T) {
 	b.Refused([]string{"3 routers", "--router"}, "bgp", "announce", "192.0.2.80/32")
 	b.Refused([]string{"does not speak BGP"}, "bgp", "neighbors", "--router", "r3")
 	b.Refused([]string{"r9 is not on the bus"}, "bgp", "clear", "10.0.1.2", "--router", "r9")
+	b.Refused([]string{"name no prefix"}, "bgp", "flowspec", "--left", "192.0.2.80/32")
 	b.Refused([]string{"no prefix"}, "bgp", "routes", "everything")
 	b.Refused([]string{"doesn't exist"}, "bgp", "routes", "--router", "r1", "--neighbor", "10.0.0.9")
 	b.Refused([]string{"status socket"}, "bgp", "routes", "--socket", "/nowhere/status.sock")

@@ -89,15 +89,23 @@ func newLabels(o *options) *cobra.Command {
 
 func newFlowSpec(o *options) *cobra.Command {
 	var s shown
+	var left bool
 	cmd := &cobra.Command{
 		Use:   "flowspec [PREFIX]",
-		Short: "Show routers' FlowSpec rules (RFC 8955), by their destination",
+		Short: "Show routers' FlowSpec rules (RFC 8955), by their destination, or whom they leave to the director",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if left {
+				if len(args) > 0 || s.neighbor != "" || s.told {
+					return errors.New("--left is of all that a router's own rules leave: name no prefix and no neighbor")
+				}
+				return o.showLeft(cmd.Context())
+			}
 			return o.show(cmd.Context(), flowFamilies, args, s, ruleTable)
 		},
 	}
 	s.flags(o, cmd)
+	cmd.Flags().BoolVar(&left, "left", false, "show whose users go by the director, as rules cannot say where")
 	return cmd
 }
 

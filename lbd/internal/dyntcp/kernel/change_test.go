@@ -118,6 +118,37 @@ func TestNetChangesAreJudged(t *testing.T) {
 	}
 }
 
+// Extension headers hide no message: behind more than are followed nothing gets in.
+func TestNetExtensionsHideNoChange(t *testing.T) {
+	p := newPath(t)
+	e := families["IPv6"]
+	client, evil := p.client(), p.forger()
+	p.server(p.s1)
+	c := p.connect(e.vip, p.listen(p.s1, e.vip.String()))
+	listener := p.bound(e.user.Addr())
+	message := change(t, connectionOf(t, client, c.flow()), e.s2, 1)
+	passed := func(n ClientCounters) uint64 { return n.ChangePassed }
+	for _, tt := range []struct {
+		extensions int
+		count      func(ClientCounters) uint64
+	}{{0, passed}, {1, passed}, {5, passed}, {6, passed}, {7, malformed}, {8, malformed}, {60, malformed}} {
+		before := tt.count(clientCounters(t, client))
+		evil.sendBehind(tt.extensions, e.s2, netip.AddrPortFrom(e.user.Addr(), wire.Port), message)
+		testnet.Eventually(t, 20*time.Second, func() bool { return tt.count(clientCounters(t, client)) > before }, tt.extensions, " headers")
+	}
+	b := make([]byte, 2*wire.ChangeSize)
+	listener.SetReadDeadline(time.Now())
+	if n, err := listener.Read(b); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the port's socket has read %d bytes, %v", n, err)
+	}
+	elsewhere := p.bound(e.user.Addr(), wire.Port+1)
+	evil.sendBehind(6, e.s2, netip.AddrPortFrom(e.user.Addr(), wire.Port+1), []byte("others'"))
+	elsewhere.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if n, err := elsewhere.Read(b); err != nil || string(b[:n]) != "others'" {
+		t.Errorf("%q, %v", b[:n], err)
+	}
+}
+
 func malformed(n ClientCounters) uint64 { return n.ChangeMalformed }
 func unknown(n ClientCounters) uint64   { return n.ChangeUnknown }
 func old(n ClientCounters) uint64       { return n.ChangeOld }

@@ -75,7 +75,7 @@ type ClientCounters struct {
 	Errors       uint64 // ICMP errors about those that were sent
 	Failed       uint64 // dropped: could not be rewritten
 
-	ChangeMalformed uint64 // not of its length, magic or version, or fragmented
+	ChangeMalformed uint64 // not of its length, magic or version, or fragmented; or behind too many extension headers, whatever it is
 	ChangeUnknown   uint64 // of no connection here
 	ChangeTag       uint64 // of another tag
 	ChangeCookie    uint64 // of another cookie

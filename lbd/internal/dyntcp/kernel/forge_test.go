@@ -73,6 +73,28 @@ func (f forger) send(s segment, payload string) {
 	}
 }
 
+// sendBehind sends a datagram of IPv6 behind destination options that say nothing (RFC 8200 section 4.6).
+func (f forger) sendBehind(extensions int, src, dst netip.AddrPort, payload []byte) {
+	f.t.Helper()
+	udp := make([]byte, 8, 8+len(payload))
+	binary.BigEndian.PutUint16(udp, src.Port())
+	binary.BigEndian.PutUint16(udp[2:], dst.Port())
+	binary.BigEndian.PutUint16(udp[4:], uint16(8+len(payload)))
+	udp = append(udp, payload...)
+	from, to := src.Addr().AsSlice(), dst.Addr().AsSlice()
+	pseudo := append(append([]byte{0, unix.IPPROTO_UDP, udp[4], udp[5]}, from...), to...)
+	binary.BigEndian.PutUint16(udp[6:], sum(append(pseudo, udp...)))
+	next := byte(unix.IPPROTO_UDP)
+	for range extensions {
+		udp = append([]byte{next, 0, 1, 4, 0, 0, 0, 0}, udp...) // PadN
+		next = unix.IPPROTO_DSTOPTS
+	}
+	ip := append([]byte{0x60, 0, 0, 0, byte(len(udp) >> 8), byte(len(udp)), next, 64}, append(from, to...)...)
+	if err := unix.Sendto(f.v6, append(ip, udp...), 0, &unix.SockaddrInet6{Addr: [16]byte(to)}); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
 // sum is the checksum of RFC 1071.
 func sum(b []byte) uint16 {
 	var n uint32

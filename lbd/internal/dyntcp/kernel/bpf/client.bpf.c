@@ -652,6 +652,10 @@ int client_ingress(struct __sk_buff *skb)
 		return done(follow_source(skb, s));
 	if (s->what == UDP)
 		return SECOND_PORT(s->ports) == bpf_htons(change_port) ? take_change(skb, s) : NEXT;
+	if (s->what == HIDDEN) { /* Linux would look behind any number of headers */
+		COUNT(change_malformed);
+		return DROP;
+	}
 	return s->what == TCP ? from_server(skb, s) : about_segment(skb, s);
 }
 

@@ -32,7 +32,7 @@ struct place {
 #define ICMPV6_ERRORS 128 /* below (RFC 4443 section 2.1) */
 #define EXTENSIONS 6	  /* of IPv6 that are followed */
 
-enum what { OTHER, TCP, UDP, TCP_ERROR, LATER };
+enum what { OTHER, TCP, UDP, TCP_ERROR, LATER, HIDDEN };
 
 /* A packet. Each CPU has one of each hook, in a map: what is read from there the verifier knows nothing of, and so need not follow each value on
  * each way. */
@@ -145,8 +145,8 @@ static __always_inline bool is_extension(__u8 proto)
 	return proto == IPPROTO_HOPOPTS || proto == IPPROTO_ROUTING || proto == IPPROTO_DSTOPTS || proto == IPPROTO_FRAGMENT;
 }
 
-/* pass_extensions finds the header behind those (RFC 8200 section 4). A fragment header is of 8 bytes, and says 0 where others say their
- * length. */
+/* pass_extensions finds the header behind those (RFC 8200 section 4), or one of those behind too many. A fragment header is of 8 bytes, and says 0
+ * where others say their length. */
 static __always_inline __u8 pass_extensions(struct __sk_buff *skb, __u8 proto, __u64 *at)
 {
 	ALONE struct {
@@ -162,7 +162,7 @@ static __always_inline __u8 pass_extensions(struct __sk_buff *skb, __u8 proto, _
 		*at += proto == IPPROTO_FRAGMENT ? 8 : (header.length + 1) * 8;
 		proto = header.next;
 	}
-	return IPPROTO_NONE;
+	return proto;
 }
 
 static __always_inline bool read_header6(struct __sk_buff *skb, struct segment *s, __u64 at, __u8 *proto)
@@ -182,7 +182,7 @@ static __always_inline bool read_header6(struct __sk_buff *skb, struct segment *
 	return true;
 }
 
-/* read6: TCP behind extension headers is left alone, for no kernel sends it; UDP is not. */
+/* read6: TCP behind extension headers is left alone, for no kernel sends it; UDP is not, and what is behind too many may be UDP. */
 static __noinline bool read6(struct __sk_buff *skb, struct segment *s)
 {
 	ALONE __u8 type;
@@ -197,6 +197,10 @@ static __noinline bool read6(struct __sk_buff *skb, struct segment *s)
 		return read_ports(skb, s);
 	}
 	proto = pass_extensions(skb, proto, &s->l4);
+	if (is_extension(proto)) {
+		s->what = HIDDEN;
+		return true;
+	}
 	if (proto == IPPROTO_UDP) {
 		s->what = UDP;
 		return read_ports(skb, s);

@@ -196,6 +196,8 @@ const (
 	agentMapArrivals        = "arrivals"
 	agentMapChains          = "chains"
 	agentMapCounters        = "counters"
+	agentMapDiverted        = "diverted"
+	agentMapDiverts         = "diverts"
 	agentMapFlows           = "flows"
 	agentMapForwarding      = "forwarding"
 	agentMapFragments       = "fragments"
@@ -283,6 +285,8 @@ type agentMapSpecs struct {
 	Arrivals     *ebpf.MapSpec `ebpf:"arrivals"`
 	Chains       *ebpf.MapSpec `ebpf:"chains"`
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
+	Diverted     *ebpf.MapSpec `ebpf:"diverted"`
+	Diverts      *ebpf.MapSpec `ebpf:"diverts"`
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
 	Forwarding   *ebpf.MapSpec `ebpf:"forwarding"`
 	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
@@ -340,6 +344,8 @@ type agentMaps struct {
 	Arrivals     *ebpf.Map `ebpf:"arrivals"`
 	Chains       *ebpf.Map `ebpf:"chains"`
 	Counters     *ebpf.Map `ebpf:"counters"`
+	Diverted     *ebpf.Map `ebpf:"diverted"`
+	Diverts      *ebpf.Map `ebpf:"diverts"`
 	Flows        *ebpf.Map `ebpf:"flows"`
 	Forwarding   *ebpf.Map `ebpf:"forwarding"`
 	Fragments    *ebpf.Map `ebpf:"fragments"`
@@ -370,6 +376,8 @@ func (m *agentMaps) Close() error {
 		m.Arrivals,
 		m.Chains,
 		m.Counters,
+		m.Diverted,
+		m.Diverts,
 		m.Flows,
 		m.Forwarding,
 		m.Fragments,

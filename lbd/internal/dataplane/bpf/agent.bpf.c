@@ -292,14 +292,14 @@ static __noinline int ingress4(struct __sk_buff *skb, __u32 mark)
 	}
 	owner = whose(&ip, s, user);
 	opening = opens(skb, &ip);
-	/* What a peer sends on here that opens a connection it has redirected. */
-	if ((is_straight(mark) ? ip.daddr != s->vip : !s->chains && !opening) && turns_away(owner))
+	a = this_arrival();
+	if (!a)
 		return DROP;
-	if (s->chains) {
-		a = this_arrival();
-		if (!a)
-			return DROP;
-		arrive(a, mark);
+	arrive(a, mark);
+	/* Connections that a peer has redirected are this server's, whoever the user's is. */
+	if ((a->is_straight ? ip.daddr != s->vip : !s->chains && a->epoch != DIVERTED) && turns_away(owner))
+		return DROP;
+	if (s->chains || (ip.protocol != IPPROTO_UDP && (!a->is_straight || has_diverted()))) {
 		a->opens = opening;
 		a->is_mine = owner == MINE || owner == MINE_WHILE_ALIVE;
 		a->user = bpf_ntohl(user);
@@ -308,8 +308,8 @@ static __noinline int ingress4(struct __sk_buff *skb, __u32 mark)
 		if (verdict != NEXT)
 			return verdict;
 	}
-	if (opening && is_straight(mark)) {
-		verdict = redirect(skb, &ip, &name, user);
+	if (opening && a->is_straight) {
+		verdict = redirect(skb, &ip, &name, s->vip, a);
 		if (verdict != NEXT)
 			return verdict;
 	}

@@ -4,7 +4,7 @@
  * former owner of its user, unchanged, by VXLAN. The VNI says how far it has come:
  *
  *   hops left    4 bits  15 at first, one less each time; what has none left is not sent on
- *   epoch       20 bits  the last one in which who gets it owned the user: it sends on to owners of earlier epochs alone
+ *   epoch       20 bits  the last one in which who gets it owned the user: it sends on to owners of earlier epochs alone. Those are even.
  *
  * So the epoch falls from server to server, whatever their chains say, and each packet comes to an end; hops bound it once more.
  *
@@ -23,6 +23,7 @@
 #define EPOCH ((1U << EPOCH_BITS) - 1)
 #define FINAL 0U       /* as an epoch: who gets it has the last word */
 #define PASSED 1U      /* who gets it has the connection, or nobody answers: it may have been given back meanwhile */
+#define DIVERTED 3U    /* who gets it was given the connection when it began: it has it, knows whom it gave it to, or has the last word */
 #define STRAIGHT EPOCH /* as an epoch: as if it came straight from a router, later than all */
 
 #define MAX_HOPS 8
@@ -75,6 +76,23 @@ struct {
 } chains SEC(".maps");
 
 enum { GATE_HOLD = 1, GATE_OPENING, GATE_PASS, GATE_LEAD, GATE_ARMED };
+
+/* Which servers connections were redirected to, host order. What is at the VIP comes here all the same. Nobody says when they are over: an entry that is
+ * left counts for packets alone that nobody here knows, and goes when there are too many. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct flow);
+	__type(value, __u32);
+} diverted SEC(".maps");
+
+/* Whether there may be any of these. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} diverts SEC(".maps");
 
 /* What Hold, Pass and SetFlows said. */
 struct gate {
@@ -222,7 +240,7 @@ static __always_inline enum decision by_chain(struct arrival *a)
 {
 	struct chain *c;
 
-	if (a->epoch == FINAL)
+	if (a->epoch == FINAL || a->epoch == DIVERTED)
 		return END;
 	if (a->epoch == PASSED)
 		return LOSE;
@@ -250,6 +268,36 @@ static __always_inline enum decision by_chain(struct arrival *a)
 	return END;
 }
 
+static __always_inline bool has_diverted(void)
+{
+	static const __u32 zero = 0;
+	__u32 *is = bpf_map_lookup_elem(&diverts, &zero);
+
+	return is && *is;
+}
+
+/* divert remembers the server that a connection is redirected to. */
+static __always_inline void divert(const struct flow *flow, const __u32 *server)
+{
+	static const __u32 zero = 0, one = 1;
+
+	if (!has_diverted())
+		bpf_map_update_elem(&diverts, &zero, &one, BPF_ANY);
+	bpf_map_update_elem(&diverted, flow, server, BPF_ANY);
+}
+
+/* diverted_to is the server that a packet's connection was redirected to; 0: none, or the packet comes from one that knows more. */
+static __always_inline __u32 diverted_to(const struct arrival *a)
+{
+	__u32 *to;
+
+	if (a->opens || a->epoch == FINAL || a->epoch == PASSED || a->epoch == DIVERTED || flow_proto(&a->flow) != IPPROTO_TCP ||
+	    !has_diverted())
+		return 0;
+	to = bpf_map_lookup_elem(&diverted, &a->flow);
+	return to ? *to : 0;
+}
+
 /* decide says what becomes of a packet, and where it is sent the server and the epoch. */
 static __always_inline enum decision decide(struct __sk_buff *skb, struct arrival *a, const struct forwarding *f)
 {
@@ -275,9 +323,20 @@ static __always_inline enum decision decide(struct __sk_buff *skb, struct arriva
 		return DELIVER;
 	if (kind == GATE_LEAD && !a->opens && a->epoch != FINAL && a->epoch != PASSED)
 		return to_server(a, to, FINAL, FORWARD);
+	to = diverted_to(a);
+	if (to)
+		return to_server(a, to, DIVERTED, FORWARD);
 	if (a->opens && (a->is_mine || a->epoch == FINAL || a->epoch == PASSED))
 		return DELIVER;
 	return by_chain(a);
+}
+
+/* decide_unkept is decide of a service that keeps no connections: those that were redirected are elsewhere. */
+static __always_inline enum decision decide_unkept(struct __sk_buff *skb, struct arrival *a)
+{
+	__u32 to = diverted_to(a);
+
+	return to && !is_known(skb, a) ? to_server(a, to, DIVERTED, FORWARD) : DELIVER;
 }
 
 /* send sends the frame to a server. VNI: see above. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Dual BSD/GPL */
-/* Packets of services that keep connections: whose flow each is of, what becomes of it, and that done. */
+/* Packets of services that keep connections, or redirect them: whose flow each is of, what becomes of it, and that done. */
 #ifndef MANYCAST_KEEP_H
 #define MANYCAST_KEEP_H
 
@@ -242,7 +242,7 @@ static __noinline int keep(struct __sk_buff *skb, struct arrival *a)
 		if (a->kind == LATER_FRAGMENT)
 			return follow(skb);
 	}
-	decision = decide(skb, a, f);
+	decision = a->chains ? decide(skb, a, f) : decide_unkept(skb, a);
 	note_part();
 	if (decision == DELIVER || decision == END)
 		return deliver(a, decision == END);

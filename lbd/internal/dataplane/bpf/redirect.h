@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Dual BSD/GPL */
 /* First segments of connections that can move (dynamic TCP), which a server with too much to do sends to another one: that answers the user itself, with
- * its own destination, and nothing more of the connection comes here. */
+ * its own destination. A user who does not hear of that, or may not go there, stays at the VIP: what comes of it is sent after (forward.h). */
 #ifndef MANYCAST_REDIRECT_H
 #define MANYCAST_REDIRECT_H
 
@@ -44,16 +44,19 @@ static __noinline bool offers_to_move(struct __sk_buff *skb, const struct iphdr 
 }
 
 /* redirect sends the first segment of a connection on; NEXT: it is served here. */
-static __noinline int redirect(struct __sk_buff *skb, const struct iphdr *ip, const __be32 *name, __be32 user)
+static __noinline int redirect(struct __sk_buff *skb, const struct iphdr *ip, const __be32 *name, __be32 vip, struct arrival *a)
 {
 	struct redirection *r = bpf_map_lookup_elem(&redirections, name);
 	struct forwarding *f = forwarding_now();
-	struct arrival *a = this_arrival();
 
-	if (!r || !f || !f->device || !a || !is_among(user, r->share) || !offers_to_move(skb, ip))
+	if (!r || !f || !f->device || !is_among(ip->saddr, r->share) || !offers_to_move(skb, ip))
+		return NEXT;
+	find_flow4(skb, ip, vip, a);
+	if (a->kind != TCP)
 		return NEXT;
 	a->hops = HOPS + 1;
-	to_server(a, r->to, FINAL, REDIRECT);
+	to_server(a, r->to, DIVERTED, REDIRECT);
+	divert(&a->flow, &r->to);
 	return send_on(skb, a, f, REDIRECT);
 }
 

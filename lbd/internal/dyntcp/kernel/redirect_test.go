@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -82,6 +83,82 @@ func TestNetRedirect(t *testing.T) {
 				t.Errorf("counted %+v, %+v, %v", n, m, err)
 			}
 		})
+	}
+}
+
+// A user of a connection that was redirected may stay at the VIP. What it sends comes to the server that answered for as long as the connection lasts, also
+// when nothing is redirected any more.
+func TestNetUserStaysAtTheVIP(t *testing.T) {
+	for why, stays := range map[string]func(p *path, client Client, vip netip.AddrPort) error{
+		"nothing is published": func(_ *path, client Client, vip netip.AddrPort) error {
+			return client.Set([]ClientService{{VIP: vip}})
+		},
+		"the other server is not published": func(_ *path, client Client, vip netip.AddrPort) error {
+			return client.Set([]ClientService{{VIP: vip, Published: published[:1]}})
+		},
+		"SYN-ACKs lose the option": func(p *path, _ Client, _ netip.AddrPort) error {
+			p.nft(p.router, "add table ip m; add chain ip m f { type filter hook forward priority 0; }; "+
+				"add rule ip m f tcp flags & (syn | ack) == (syn | ack) reset tcp option 254")
+			return nil
+		},
+		"a cookie of fast open takes the destination's room": nil,
+	} {
+		for name, keeps := range map[string]bool{"kept": true, "not kept": false} {
+			t.Run(why+", "+name, func(t *testing.T) {
+				p := newPath(t)
+				e := families["IPv4"]
+				busy, idle := p.agent(p.s1, e.s1.Addr(), e.s2.Addr(), keeps), p.agent(p.s2, e.s2.Addr(), e.s1.Addr(), keeps)
+				client := p.client()
+				p.server(p.s1)
+				p.server(p.s2)
+				connect := p.connect
+				if stays == nil {
+					p.user.Sysctl("net.ipv4.tcp_timestamps", "0")
+					p.user.Sysctl("net.ipv4.tcp_fastopen", "1")
+					p.s2.Sysctl("net.ipv4.tcp_fastopen", "0x402") // every listener's
+					connect = func(to netip.AddrPort, l *net.TCPListener) pair { return p.fastopen(to.String(), l) }
+				} else if err := stays(p, client, e.vip); err != nil {
+					t.Fatal(err)
+				}
+				at1, at2 := p.listen(p.s1, e.vip.String()), p.listen(p.s2, e.vip.String())
+				if err := busy.Redirect(e.vip.Addr(), dataplane.ShedAll, e.s2.Addr()); err != nil {
+					t.Fatal(err)
+				}
+				wire := p.tap(p.router, "users")
+				c := connect(e.vip, at2)
+				p.echo(c)
+				is, err := client.Connection(c.flow())
+				if plain := errors.Is(err, ErrGone); !plain && (err != nil || is.Destination != e.vip) {
+					t.Errorf("the user's host has %+v, %v", is, err)
+				}
+				if err := busy.Redirect(e.vip.Addr(), 0, netip.Addr{}); err != nil {
+					t.Fatal(err)
+				}
+				p.echo(c)
+				for _, way := range [][2]*net.TCPConn{{c.server, c.user}, {c.user, c.server}} { // TIME-WAIT is the server's
+					if err := way[0].CloseWrite(); err != nil {
+						t.Fatal(err)
+					}
+					if n, err := way[1].Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+						t.Errorf("%d bytes, %v, where the other has ended", n, err)
+					}
+				}
+
+				// The port's next connection is whoever's its first segment comes to.
+				p.echo(p.connectFrom(c.flow().User, e.vip, at1))
+				for _, s := range wire.segments() {
+					if s.flags&flagRST != 0 {
+						t.Errorf("a reset from %s to %s", s.src, s.dst)
+					}
+				}
+				n, err := busy.Counters()
+				m, err2 := idle.Counters()
+				if err = errors.Join(err, err2); err != nil || n.Redirected != 1 || n.ForwardedOut == 0 || m.ForwardedIn != n.ForwardedOut+n.Redirected ||
+					n.ForwardFailed+n.ForwardEnded+m.ForwardEnded+m.NotPeer+m.NotMine+m.ForwardedOn != 0 {
+					t.Errorf("counted %+v, %+v, %v", n, m, err)
+				}
+			})
+		}
 	}
 }
 

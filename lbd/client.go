@@ -15,6 +15,7 @@ import (
 	"github.com/manycast/manycast/lbd/internal/config"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/kernel"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/movement"
+	"github.com/manycast/manycast/lbd/internal/dyntcp/wire"
 	"github.com/manycast/manycast/lbd/internal/metrics"
 )
 
@@ -50,7 +51,7 @@ func runClient(ctx context.Context, cfg config.Client, keep bool, stderr io.Writ
 	if err := daemon.Require(clientNeeds...); err != nil {
 		return err
 	}
-	alone, err := claimPort(cfg.Port)
+	alone, err := claimPort(wire.Port)
 	if err != nil {
 		return err
 	}
@@ -59,7 +60,7 @@ func runClient(ctx context.Context, cfg config.Client, keep bool, stderr io.Writ
 	if err != nil {
 		return err
 	}
-	plane, err := kernel.OpenClient(kernel.Config{Interfaces: cfg.Interfaces, Cgroup: cfg.Cgroup, Bpffs: cfg.BPFFS, Port: cfg.Port, Log: log})
+	plane, err := kernel.OpenClient(kernel.Config{Interfaces: cfg.Interfaces, Cgroup: cfg.Cgroup, Bpffs: cfg.BPFFS, Log: log})
 	if err != nil {
 		return err
 	}

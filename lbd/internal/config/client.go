@@ -11,7 +11,6 @@ import (
 	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/internal/records"
 	"github.com/manycast/manycast/internal/service"
-	"github.com/manycast/manycast/lbd/internal/dyntcp/wire"
 )
 
 // Client is client.toml, which says what each key means.
@@ -20,7 +19,6 @@ type Client struct {
 	Cgroup     string                `toml:"cgroup"`
 	BPFFS      string                `toml:"bpffs"`
 	Socket     string                `toml:"socket"`
-	Port       uint16                `toml:"port"`
 	Limits     ClientLimits          `toml:"limits"`
 	Keys       records.Config        `toml:"keys"`
 	Log        daemon.LogSection     `toml:"log"`
@@ -46,7 +44,7 @@ type ClientService struct {
 // DefaultClient has the defaults of client.toml.
 func DefaultClient() Client {
 	return Client{
-		BPFFS: "/sys/fs/bpf/manycast/client", Socket: clientstatus.DefaultSocket, Port: wire.Port,
+		BPFFS: "/sys/fs/bpf/manycast/client", Socket: clientstatus.DefaultSocket,
 		Limits: ClientLimits{
 			Past: 10 * time.Minute, Future: 10 * time.Minute, Connections: 65536, SignaturesEach: 10, SignaturesAll: 1000,
 		},
@@ -71,9 +69,6 @@ func (c Client) check() error {
 	}
 	if c.Cgroup != "" && !filepath.IsAbs(c.Cgroup) {
 		errs = append(errs, fmt.Errorf("cgroup %q: want an absolute path, such as /sys/fs/cgroup/user.slice; or none, for the whole host", c.Cgroup))
-	}
-	if c.Port == 0 {
-		errs = append(errs, errors.New("port 0: want the UDP port to which the servers send changes of destination"))
 	}
 	c.Keys.Check(func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) })
 	if len(c.Keys.Pinned)+len(c.Keys.Servers) == 0 {

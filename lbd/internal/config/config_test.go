@@ -65,7 +65,7 @@ func TestClientCheck(t *testing.T) {
 		"good":              {good, ""},
 		"no interface":      {strings.Replace(good, "\"eth0\"", "", 1), "no interfaces"},
 		"cgroup":            {"cgroup = \"user.slice\"\n" + good, "cgroup \"user.slice\""},
-		"port":              {"port = 0\n" + good, "port 0"},
+		"port":              {"port = 8467\n" + good, "port"}, // servers know of one alone
 		"relative socket":   {"socket = \"a.sock\"\n" + good, "socket"},
 		"no keys":           {"interfaces = [\"eth0\"]\n" + service, "neither keys.pinned nor keys.servers"},
 		"whoever's keys":    {"keys.servers = [\"192.0.2.53:53\"]\n" + good, "authenticated answers only"},

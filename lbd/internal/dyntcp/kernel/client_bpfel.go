@@ -122,7 +122,6 @@ const (
 	clientProgClientConnections = "client_connections"
 	clientProgClientEgress      = "client_egress"
 	clientProgClientIngress     = "client_ingress"
-	clientVarChangePort         = "change_port"
 	clientVarNetns              = "netns"
 	clientVarSecret             = "secret"
 )
@@ -195,9 +194,8 @@ type clientMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type clientVariableSpecs struct {
-	ChangePort *ebpf.VariableSpec `ebpf:"change_port"`
-	Netns      *ebpf.VariableSpec `ebpf:"netns"`
-	Secret     *ebpf.VariableSpec `ebpf:"secret"`
+	Netns  *ebpf.VariableSpec `ebpf:"netns"`
+	Secret *ebpf.VariableSpec `ebpf:"secret"`
 }
 
 // clientObjects contains all objects after they have been loaded into the kernel.
@@ -253,9 +251,8 @@ func (m *clientMaps) Close() error {
 //
 // It can be passed to loadClientObjects or ebpf.CollectionSpec.LoadAndAssign.
 type clientVariables struct {
-	ChangePort *ebpf.Variable `ebpf:"change_port"`
-	Netns      *ebpf.Variable `ebpf:"netns"`
-	Secret     *ebpf.Variable `ebpf:"secret"`
+	Netns  *ebpf.Variable `ebpf:"netns"`
+	Secret *ebpf.Variable `ebpf:"secret"`
 }
 
 // clientPrograms contains all programs after they have been loaded into the kernel.

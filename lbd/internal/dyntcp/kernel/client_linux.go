@@ -66,7 +66,7 @@ func openClient(c Config) (_ *client, err error) {
 		}
 	}
 	u := &client{dir: c.Bpffs, hooks: hooks{dir: c.Bpffs}}
-	if u.spec, err = clientSpec(c); err != nil {
+	if u.spec, err = clientSpec(); err != nil {
 		return nil, err
 	}
 	if err := loadPinned(u.spec, c.Bpffs, &u.objects, logger(c.Log)); err != nil {
@@ -84,7 +84,7 @@ func openClient(c Config) (_ *client, err error) {
 }
 
 // clientSpec are the programs with their constants.
-func clientSpec(c Config) (*ebpf.CollectionSpec, error) {
+func clientSpec() (*ebpf.CollectionSpec, error) {
 	spec, err := loadClient()
 	if err != nil {
 		return nil, err
@@ -93,14 +93,10 @@ func clientSpec(c Config) (*ebpf.CollectionSpec, error) {
 	if err != nil {
 		return nil, err
 	}
-	port := c.Port
-	if port == 0 {
-		port = wire.Port
-	}
 	var random [16]byte
 	rand.Read(random[:]) // never fails
 	secret := [2]uint64{binary.NativeEndian.Uint64(random[:]), binary.NativeEndian.Uint64(random[8:])}
-	return spec, errors.Join(spec.Variables["netns"].Set(netns), spec.Variables["change_port"].Set(port), spec.Variables["secret"].Set(secret))
+	return spec, errors.Join(spec.Variables["netns"].Set(netns), spec.Variables["secret"].Set(secret))
 }
 
 // Set writes where servers may be before it says what services there are. Numbers of services that stay are kept.

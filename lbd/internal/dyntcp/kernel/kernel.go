@@ -20,7 +20,6 @@ type Config struct {
 	// mounted. Sockets of other network namespaces than the caller's are left alone.
 	Cgroup string
 	Bpffs  string // directory for pins, on a bpffs
-	Port   uint16 // UDP port of users' hosts to which changes of destination come; 0: wire.Port
 	Log    *slog.Logger
 }
 

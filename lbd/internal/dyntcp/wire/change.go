@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Port is the UDP port of users' hosts to which changes of destination go, where the configuration says no other.
+// Port is the UDP port of users' hosts to which changes of destination go.
 const Port = 8466
 
 // The message is the whole payload of a UDP datagram. What a program compares before anything else is in front; multi-byte fields

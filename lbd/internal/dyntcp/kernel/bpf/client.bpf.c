@@ -18,9 +18,6 @@
 /* Of cookies: drawn anew by each process. */
 volatile const __u64 secret[2] = {};
 
-/* UDP port to which changes of destination come. */
-volatile const __u16 change_port = DYNTCP_PORT;
-
 /* ClientCounters of client.go, in its order. */
 struct client_counters {
 	__u64 offered;
@@ -651,7 +648,7 @@ int client_ingress(struct __sk_buff *skb)
 	if (s->what == LATER)
 		return done(follow_source(skb, s));
 	if (s->what == UDP)
-		return SECOND_PORT(s->ports) == bpf_htons(change_port) ? take_change(skb, s) : NEXT;
+		return SECOND_PORT(s->ports) == bpf_htons(DYNTCP_PORT) ? take_change(skb, s) : NEXT;
 	if (s->what == HIDDEN) { /* Linux would look behind any number of headers */
 		COUNT(change_malformed);
 		return DROP;

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -245,47 +246,89 @@ func TestBootEmulatedKernel(t *testing.T) {
 // slow: hence few tests, that load and attach every program, and no other machine beside.
 func TestBootPacketPrograms(t *testing.T) {
 	r := newRig(t)
-	packages := []struct { // the one that takes longest comes first
-		at    string
-		tests []string
-	}{
-		{"lbd/internal/dataplane", []string{"TestNetDirectorProgramRefuses", "TestNetAgentProgramClampsMSS/at_an_odd_offset", "TestNetClsact", "TestNetForwardUnknownOwner"}},
-		{"tdpd/internal/fastpath", []string{"TestNetUsersGetLabels", "TestNetSplitUsers", "TestNetLabelsAreSwappedAndPopped", "TestNetLabelsLeaveInUDP", "TestNetLabelsComeInUDP", "TestNetPacketsWithoutATagAreToldOf"}},
-		{"tdpd/internal/marking", []string{"TestNetUsersAreMarked", "TestNetUsersOfTwoServers"}},
-		{"lbd/internal/dyntcp/kernel", []string{"TestNetHandshakeOnTheWire", "TestNetDestinationSwitches", "TestNetChangesAreJudged", "TestNetRedirect"}},
-		{"igmpd/internal/kernel", []string{"TestNetOwnerMode"}},
-		{"internal/steer", []string{"TestNetNobodyIsNotNoGroup"}},
+	r.on61([]guestTests{
+		{at: "lbd/internal/dataplane", tests: []string{"TestNetDirectorProgramRefuses", "TestNetAgentProgramClampsMSS/at_an_odd_offset", "TestNetClsact", "TestNetForwardUnknownOwner"}},
+		{at: "tdpd/internal/fastpath", tests: []string{"TestNetUsersGetLabels", "TestNetSplitUsers", "TestNetLabelsAreSwappedAndPopped", "TestNetLabelsLeaveInUDP", "TestNetLabelsComeInUDP", "TestNetPacketsWithoutATagAreToldOf"}},
+		{at: "tdpd/internal/marking", tests: []string{"TestNetUsersAreMarked", "TestNetUsersOfTwoServers"}},
+		{at: "lbd/internal/dyntcp/kernel", tests: []string{"TestNetHandshakeOnTheWire", "TestNetDestinationSwitches", "TestNetChangesAreJudged", "TestNetRedirect"}},
+		{at: "igmpd/internal/kernel", tests: []string{"TestNetOwnerMode"}},
+		{at: "internal/steer", tests: []string{"TestNetNobodyIsNotNoGroup"}},
+	})
+}
+
+// TestBootLiveConnections: connections in every state of TCP leave and arrive on Linux 6.1 as on later ones, by the kernel's sockets alone and by all
+// that an agent has of it. What is about how much or how fast is left out, for an emulated machine is slow, and so are IPv4 users of a listener on
+// [::], whose sockets are those of the others.
+func TestBootLiveConnections(t *testing.T) {
+	r := newRig(t)
+	const repair = "lbd/internal/repair"
+	states := r.tests(repair, "TestNetMovesUnderTraffic", "TestNetQueueTooLong")
+	half := len(states) / 2
+	r.on61([]guestTests{
+		{at: repair, flags: "-test.skip=/mapped", tests: states[:half]},
+		{at: repair, flags: "-test.skip=/mapped", tests: states[half:]},
+		{at: "lbd/internal/mover", tests: []string{"TestNetDeadline"}},
+	})
+}
+
+// guestTests are tests of a package, to be run inside a machine.
+type guestTests struct {
+	at    string
+	flags string
+	tests []string
+}
+
+// tests are a package's that need namespaces alone, but for some.
+func (r rig) tests(at string, but ...string) (names []string) {
+	r.t.Helper()
+	out, err := exec.Command("go", "test", "-list", "^TestNet", "../../"+at).Output()
+	if err != nil {
+		r.t.Fatalf("list: %v\n%s", err, out)
 	}
-	dir := t.TempDir()
+	for _, name := range strings.Fields(string(out)) {
+		if strings.HasPrefix(name, "TestNet") && !slices.Contains(but, name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		r.t.Fatalf("%s has no tests", at)
+	}
+	return names
+}
+
+// on61 runs tests on Linux 6.1, as many packages at a time as there are CPUs: those that take longest are to come first.
+func (r rig) on61(all []guestTests) {
+	r.t.Helper()
+	dir := r.t.TempDir()
 	script := "uname -r; printf '%s\\n'"
-	for _, p := range packages {
+	for i, p := range all {
 		at, err := filepath.Abs("../../" + p.at)
 		if err != nil {
-			t.Fatal(err)
+			r.t.Fatal(err)
 		}
-		program := filepath.Join(dir, strings.ReplaceAll(p.at, "/", "-"))
+		program := filepath.Join(dir, fmt.Sprint(i))
 		if out, err := exec.Command("go", "test", "-c", "-o", program, at).CombinedOutput(); err != nil {
-			t.Fatalf("build: %v\n%s", err, out)
+			r.t.Fatalf("build: %v\n%s", err, out)
 		}
-		run := fmt.Sprintf("cd %s && exec %s -test.v -test.run '%s'\n", at, program, strings.Join(p.tests, "|"))
+		run := fmt.Sprintf("cd %s && exec %s -test.v %s -test.run '^%s$'\n", at, program, p.flags, strings.Join(p.tests, "$|^"))
 		if err := os.WriteFile(program+".sh", []byte(run), 0o600); err != nil {
-			t.Fatal(err)
+			r.t.Fatal(err)
 		}
 		script += " " + program + ".sh"
 	}
 	script += " | xargs -n 1 -P $(nproc) sh" // each CPU has one
 	stdout, stderr, status := r.run(script, "-kernel", kindQEMU, "-modules", "vxlan", "-timeout", "5m")
 	if status != 0 {
-		t.Fatalf("status %d\n%s%s", status, stdout, stderr)
+		r.t.Fatalf("status %d\n%s%s", status, stdout, stderr)
 	}
-	for _, p := range packages {
+	for _, p := range all {
 		for _, name := range p.tests {
 			if !strings.Contains(stdout, "--- PASS: "+name+" ") {
-				t.Errorf("%s was not run:\n%s", name, stdout)
+				r.t.Errorf("%s was not run:\n%s", name, stdout)
 			}
 		}
 	}
 	if kernel, _, _ := strings.Cut(stdout, "\n"); !strings.HasPrefix(kernel, "6.1.") {
-		t.Errorf("all of it passes on %s, which shows nothing of 6.1: tools/setup unpacks that on Debian 12", kernel)
+		r.t.Errorf("all of it passes on %s, which shows nothing of 6.1: tools/setup unpacks that on Debian 12", kernel)
 	}
 }

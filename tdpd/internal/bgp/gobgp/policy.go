@@ -34,6 +34,7 @@ func compileImport(d bgp.Desired) compiled {
 		return compiled{} // a set of no neighbors is one of all
 	}
 	c := newCompiler(d, "import")
+	c.refuseMapped()
 	for _, f := range []bgp.Family{bgp.IPv4FlowSpec, bgp.IPv6FlowSpec} {
 		c.add(&api.Conditions{NeighborSet: c.everybody, AfiSafiIn: []*api.Family{toFamily(f)}}, reject)
 	}
@@ -86,6 +87,15 @@ func below(prefixes []netip.Prefix) (out []bgp.PrefixRange) {
 		out = append(out, bgp.PrefixRange{Prefix: p, Least: p.Bits(), Most: p.Addr().BitLen()})
 	}
 	return out
+}
+
+// refuseMapped is before all other sets of IPv6 prefixes: the library looks an IPv4-mapped one (::ffff:0:0/96 and inside) up in them as one of IPv4, and dies where they
+// have a fork behind the length of that. In a set of one it finds no fork, and nothing. It looks at sets before neighbors: this is for those of others, too.
+func (c *compiler) refuseMapped() {
+	for _, set := range c.prefixSets(below([]netip.Prefix{netip.PrefixFrom(netip.IPv6Unspecified(), 0)})) {
+		set.Type = api.MatchSet_INVERT
+		c.add(&api.Conditions{PrefixSet: set}, reject)
+	}
 }
 
 type compiler struct {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/testnet"
+	"github.com/manycast/manycast/tdpd/internal/bgp"
 )
 
 // badPeer is a neighbor by hand, at FRR's place: it says what it is told to, byte by byte.
@@ -68,9 +69,15 @@ func (r *rig) next(peers <-chan *badPeer) *badPeer {
 	}
 }
 
-// open exchanges OPEN and KEEPALIVE, and goes on with the latter. IPv4 unicast; graceful restart of 60 s for it, and what was kept (F).
+// families are AFI and SAFI of those that a badPeer speaks.
+var families = map[bgp.Family][3]byte{bgp.IPv4Unicast: {0, 1, 1}, bgp.IPv6Unicast: {0, 2, 1}, bgp.IPv4Labelled: {0, 1, 4}, bgp.IPv6Labelled: {0, 2, 4}}
+
+// open exchanges OPEN and KEEPALIVE, and goes on with the latter. Graceful restart of 60 s is for IPv4 unicast, and what was kept (F).
 func (p *badPeer) open(as4 bool) error {
-	caps := []byte{1, 4, 0, 1, 0, 1, 64, 6, 0, 60, 0, 1, 1, 0x80}
+	caps := []byte{64, 6, 0, 60, 0, 1, 1, 0x80}
+	for _, f := range families {
+		caps = append(caps, 1, 4, f[0], f[1], 0, f[2])
+	}
 	as := uint16(frrAS)
 	if as4 {
 		caps = append(caps, 65, 4, 0, 0, 0xfd, 0xe9)
@@ -120,14 +127,10 @@ func (p *badPeer) read() (kind byte, body []byte, err error) {
 	return head[18], body, err
 }
 
-// attributes are ORIGIN, AS_PATH of the neighbor's AS, and NEXT_HOP.
-func attributes(as4 bool) []byte {
-	path := []byte{0x40, 2, 4, 2, 1, 0xfd, 0xe9}
-	if as4 {
-		path = []byte{0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xe9}
-	}
-	return append(append([]byte{0x40, 1, 1, 0}, path...), 0x40, 3, 4, 10, 0, 1, 2)
-}
+// attributes are ORIGIN, AS_PATH of the neighbor's AS in four octets, and NEXT_HOP.
+func attributes() []byte { return append(origin(), 0x40, 3, 4, 10, 0, 1, 2) }
+
+func origin() []byte { return []byte{0x40, 1, 1, 0, 0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xe9} }
 
 // update is one of RFC 4271 section 4.3.
 func update(attributes []byte, withdrawn, told []netip.Prefix) []byte {
@@ -150,12 +153,33 @@ func nlri(prefixes []netip.Prefix) (out []byte) {
 func (p *badPeer) tell(prefixes []netip.Prefix) error {
 	for len(prefixes) > 0 {
 		n := min(len(prefixes), 800)
-		if err := p.write(msgUpdate, update(attributes(true), nil, prefixes[:n])); err != nil {
+		if err := p.write(msgUpdate, update(attributes(), nil, prefixes[:n])); err != nil {
 			return err
 		}
 		prefixes = prefixes[n:]
 	}
 	return nil
+}
+
+// tellOf announces prefixes of any family in MP_REACH_NLRI (RFC 4760), those with labels with label 16 (RFC 8277); they have to fit into one message.
+func (p *badPeer) tellOf(f bgp.Family, prefixes []netip.Prefix) error {
+	hop := frr6.AsSlice()
+	if f.Is4() {
+		hop = frr4.AsSlice()
+	}
+	id := families[f]
+	reach := append(append(id[:], byte(len(hop))), hop...)
+	reach = append(reach, 0)
+	for _, one := range prefixes {
+		bits, label := one.Bits(), []byte(nil)
+		if f.Labelled() {
+			bits, label = bits+24, []byte{0, 1, 1}
+		}
+		reach = append(append(reach, byte(bits)), label...)
+		reach = append(reach, one.Addr().AsSlice()[:(one.Bits()+7)/8]...)
+	}
+	all := binary.BigEndian.AppendUint16(append(origin(), 0x90, 14), uint16(len(reach)))
+	return p.write(msgUpdate, update(append(all, reach...), nil, nil))
 }
 
 // endOfRIB is the empty UPDATE of RFC 4724 section 2.

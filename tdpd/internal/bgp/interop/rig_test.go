@@ -59,6 +59,7 @@ func newNetwork(t *testing.T) *rig {
 	t.Helper()
 	n := testnet.New(t)
 	r := &rig{t: t, net: n, us: n.Node("us"), peer: n.Node("frr"), log: &lockedBuffer{}}
+	t.TempDir() // it goes after what is registered from here on, and has logs
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("speaker:\n%s", r.log.String())

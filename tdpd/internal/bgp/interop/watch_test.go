@@ -82,6 +82,13 @@ func (s *seen) labelled(p netip.Prefix) *bgp.LabelledPath {
 	return s.routes[seenKey{bgp.LabelledOf(p), p}].Labelled
 }
 
+func (s *seen) has(f bgp.Family, p netip.Prefix) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, has := s.routes[seenKey{f, p}]
+	return has
+}
+
 // counts are how many events there were, and routes are now.
 func (s *seen) counts() (routes, learned, lost, synced int) {
 	s.mu.Lock()

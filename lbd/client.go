@@ -3,19 +3,19 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"net"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
+	"github.com/manycast/manycast/internal/clientstatus"
+	"github.com/manycast/manycast/internal/connects"
 	"github.com/manycast/manycast/internal/daemon"
 	"github.com/manycast/manycast/lbd/internal/client"
 	"github.com/manycast/manycast/lbd/internal/config"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/kernel"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/movement"
-	"github.com/manycast/manycast/lbd/internal/dyntcp/wire"
 	"github.com/manycast/manycast/lbd/internal/metrics"
 )
 
@@ -24,23 +24,45 @@ var clientNeeds = []daemon.Need{
 	{Capability: daemon.BPF, To: "load them"},
 }
 
-// clientRole is `lbd client`; by its flags `manycast connect` runs it for one command.
+// clientRole is `lbd client`; by a flag `manycast connect` runs it for one command.
 func clientRole(stderr io.Writer) *cobra.Command {
-	var said struct{ cgroup, bpffs, socket string }
-	load := func(file string) (config.Client, error) {
+	var dir string
+	var connect *connects.Run
+	load := func(file string) (_ config.Client, err error) {
+		if dir == "" {
+			return config.LoadClient(file, func(*config.Client) {})
+		}
+		if connect, err = connects.Join(dir, os.NewFile(connectLock, "lock of the run")); err != nil {
+			return config.Client{}, err
+		}
 		return config.LoadClient(file, func(c *config.Client) {
-			for key, value := range map[*string]string{&c.Cgroup: said.cgroup, &c.BPFFS: said.bpffs, &c.Socket: said.socket} {
-				if value != "" {
-					*key = value
-				}
-			}
+			c.Cgroup, c.BPFFS, c.Socket = connect.Made.Group, connect.Made.Pins, filepath.Join(dir, clientstatus.SocketName)
 		})
 	}
-	cmd := role("client", "Follow connections of this host to where their servers move them", stderr, load, runClient)
-	cmd.Flags().StringVar(&said.cgroup, "cgroup", "", "control group whose connections are followed, in place of the configuration's")
-	cmd.Flags().StringVar(&said.bpffs, "bpffs", "", "directory for pins, in place of the configuration's")
-	cmd.Flags().StringVar(&said.socket, "socket", "", "status socket, in place of the configuration's")
+	run := func(ctx context.Context, cfg config.Client, keep bool, stderr io.Writer) error {
+		if connect == nil {
+			return runClient(ctx, cfg, keep, stderr)
+		}
+		err := runClient(untilEOF(ctx, os.Stdin), cfg, false, stderr)
+		return errors.Join(err, connect.Remove())
+	}
+	cmd := role("client", "Follow connections of this host to where their servers move them", stderr, load, run)
+	cmd.Flags().StringVar(&dir, "connect", "", "of manycast connect: its directory, whose lock is descriptor 3, until standard input ends")
+	_ = cmd.Flags().MarkHidden("connect") // there is one
 	return cmd
+}
+
+// connectLock is the descriptor by which `manycast connect` hands on its lock.
+const connectLock = 3
+
+// untilEOF is ctx until nobody has the other end of a pipe any more.
+func untilEOF(ctx context.Context, pipe io.Reader) context.Context {
+	ctx, end := context.WithCancel(ctx)
+	go func() {
+		_, _ = io.Copy(io.Discard, pipe)
+		end()
+	}()
+	return ctx
 }
 
 func runClient(ctx context.Context, cfg config.Client, keep bool, stderr io.Writer) error {
@@ -51,11 +73,13 @@ func runClient(ctx context.Context, cfg config.Client, keep bool, stderr io.Writ
 	if err := daemon.Require(clientNeeds...); err != nil {
 		return err
 	}
-	alone, err := claimPort(wire.Port)
-	if err != nil {
-		return err
+	swept, err := connects.Sweep(clientstatus.RunDir)
+	if len(swept) > 0 {
+		log.Info("removed what killed runs of manycast connect have left", "of", swept)
 	}
-	defer alone.Close()
+	if err != nil {
+		log.Warn("killed runs of manycast connect", "err", err)
+	}
 	source, err := cfg.Keys.Open()
 	if err != nil {
 		return err
@@ -93,17 +117,4 @@ func clientServices(cfg config.Client) (all []client.Service) {
 		}
 	}
 	return all
-}
-
-// claimPort makes sure that nobody else of this network namespace follows connections: each client's programs drop what is for the port,
-// also what is for another one's connections. The name goes with the process.
-func claimPort(port uint16) (io.Closer, error) {
-	l, err := net.Listen("unix", fmt.Sprintf("@manycast-client-%d", port))
-	if errors.Is(err, unix.EADDRINUSE) {
-		return nil, fmt.Errorf("another lbd client runs here and takes changes of destination at port %d: one at a time can, for the host or for a control group", port)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("port %d of changes of destination: %w", port, err)
-	}
-	return l, nil
 }

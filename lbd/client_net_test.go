@@ -283,7 +283,7 @@ func TestNetClientFollows(t *testing.T) {
 	argv := p.argv()
 	unit := append([]string{"setpriv", "--bounding-set=-all,+net_admin,+bpf", "--inh-caps=-all,+net_admin,+bpf"}, argv...) // has these capabilities alone
 	client := p.client(unit)
-	if out, err := p.user.Run(argv...); err == nil || !strings.Contains(out, "another lbd client runs here") {
+	if out, err := p.user.Run(argv...); err == nil || !strings.Contains(out, "in use by another process") {
 		t.Errorf("a second one: %v, %s", err, out)
 	}
 	user, server := p.connect()

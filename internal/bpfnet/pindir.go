@@ -46,3 +46,20 @@ func RemovePinDir(path string) error {
 	}
 	return fmt.Errorf("remove pin directory: %w", err)
 }
+
+// LockPinDir makes sure that nobody else works with what is pinned in path: until the file is closed, or this process ends.
+func LockPinDir(path string) (*os.File, error) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("lock pin directory: %w", err)
+	}
+	err = unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		return dir, nil
+	}
+	dir.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("pin directory %s is in use by another process: stop that, or give this one another directory (bpffs)", path)
+	}
+	return nil, fmt.Errorf("lock pin directory %s: %w", path, err)
+}

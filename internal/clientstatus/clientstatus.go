@@ -10,13 +10,14 @@ import (
 	"net/netip"
 	"path/filepath"
 	"time"
+
+	"github.com/manycast/manycast/internal/connects"
 )
 
 // Where clients have their sockets.
 const (
 	RunDir        = "/run/manycast"
 	SocketName    = "status.sock"
-	ConnectPrefix = "connect-"                       // of directories of `manycast connect`
 	DefaultSocket = RunDir + "/client/" + SocketName // the unit's
 )
 
@@ -56,7 +57,7 @@ type Connection struct {
 
 // Sockets are those of this host's clients, whether they are alive or not: the unit's, and those of `manycast connect`.
 func Sockets() []string {
-	found, _ := filepath.Glob(filepath.Join(RunDir, ConnectPrefix+"*", SocketName)) // the pattern is good
+	found, _ := filepath.Glob(filepath.Join(RunDir, connects.Prefix+"*", SocketName)) // the pattern is good
 	return append([]string{DefaultSocket}, found...)
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/internal/clientstatus"
+	"github.com/manycast/manycast/internal/connects"
 	"github.com/manycast/manycast/internal/lab/forger"
 	"github.com/manycast/manycast/internal/lab/probe"
 	"github.com/manycast/manycast/internal/lab/report"
@@ -24,7 +25,7 @@ const followWithin = 3 * time.Second
 // socket is where a node's lbd client tells how it is.
 func (d *dyntcp) socket(node string) string {
 	if node == nodeSingle {
-		name := clientstatus.ConnectPrefix + strconv.Itoa(d.single.cmd.Process.Pid)
+		name := connects.Prefix + strconv.Itoa(d.single.cmd.Process.Pid)
 		return filepath.Join(clientstatus.RunDir, name, clientstatus.SocketName)
 	}
 	return filepath.Join(d.lab.Dir(node), "client.sock")

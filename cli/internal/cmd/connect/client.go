@@ -5,14 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/manycast/manycast/internal/connects"
 )
 
 const (
@@ -24,14 +26,15 @@ const (
 // client is lbd client as a child.
 type client struct {
 	cmd   *exec.Cmd
+	alive io.Closer // a pipe: at its end, which comes with that of this process at the latest, the child removes what the run has
 	said  *os.File
 	ended chan struct{} // closed at its end
 	err   error         // how it has ended
 }
 
 // startClient starts lbd client and waits until connections can move. It ends with this process, however that does.
-func startClient(ctx context.Context, dir string, argv ...string) (*client, error) {
-	notify := filepath.Join(dir, "notify.sock")
+func startClient(ctx context.Context, run *connects.Run, argv ...string) (*client, error) {
+	notify := filepath.Join(run.Dir, "notify.sock")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
 	if err != nil {
 		return nil, fmt.Errorf("lbd client is to say when it is ready: %w", err)
@@ -39,26 +42,24 @@ func startClient(ctx context.Context, dir string, argv ...string) (*client, erro
 	defer l.Close()
 	c := &client{cmd: exec.Command(argv[0], argv[1:]...), ended: make(chan struct{})}
 	// A file and no pipe: what it says when this process has been killed must not end it before it has removed what it made.
-	if c.said, err = os.Create(filepath.Join(dir, "log")); err != nil {
+	if c.said, err = os.Create(filepath.Join(run.Dir, "log")); err != nil {
 		return nil, fmt.Errorf("log of lbd client: %w", err)
 	}
+	if c.alive, err = c.cmd.StdinPipe(); err != nil {
+		return nil, errors.Join(fmt.Errorf("pipe to lbd client: %w", err), c.said.Close())
+	}
+	c.cmd.ExtraFiles = []*os.File{run.Share()}
 	c.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
 	c.cmd.Stdout, c.cmd.Stderr = c.said, c.said
 	// A group of its own: ^C is the command's.
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	started := make(chan error)
-	go func() { // the signal comes when the thread ends that has started it
-		runtime.LockOSThread()
-		err := c.cmd.Start()
-		started <- err
-		if err == nil {
-			c.err = c.cmd.Wait()
-			close(c.ended)
-		}
-	}()
-	if err := <-started; err != nil {
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := c.cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start lbd client: %w", err), c.said.Close())
 	}
+	go func() {
+		c.err = c.cmd.Wait()
+		close(c.ended)
+	}()
 	if err := c.ready(ctx, l); err != nil {
 		return nil, errors.Join(err, c.stop())
 	}
@@ -100,7 +101,7 @@ func readReady(l *net.UnixConn) error {
 // stop has it remove what it has made, and tells what it said if it could not.
 func (c *client) stop() error {
 	defer c.said.Close()
-	_ = c.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+	_ = c.alive.Close() // it may have ended
 	select {
 	case <-c.ended:
 		if c.err != nil {
@@ -110,7 +111,7 @@ func (c *client) stop() error {
 	case <-time.After(stopTimeout):
 		_ = c.cmd.Process.Kill()
 		<-c.ended
-		return fmt.Errorf("lbd client did not end within %v, and was killed: its programs go on", stopTimeout)
+		return fmt.Errorf("lbd client did not end within %v, and was killed", stopTimeout)
 	}
 }
 

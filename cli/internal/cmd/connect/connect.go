@@ -14,6 +14,7 @@ import (
 
 	"github.com/manycast/manycast/cli/internal/cmdutil"
 	"github.com/manycast/manycast/internal/clientstatus"
+	"github.com/manycast/manycast/internal/connects"
 )
 
 type options struct {
@@ -32,8 +33,8 @@ func New(f *cmdutil.Factory) *cobra.Command {
 		Long: `Run a command whose connections follow their servers (dynamic TCP).
 
 The command gets a control group of its own, which lbd client follows until the command ends; it exits as the command did, and signals
-go to the command. When it ends, its connections that have moved do, too, and what it has left running goes on without. It needs root, and
-that no other lbd client runs here; where the command is to be somebody else's, let it change: manycast connect -- runuser -u ada -- curl ...`,
+go to the command. When it ends, its connections that have moved do, too, and what it has left running goes on without. It needs root; where the
+command is to be somebody else's, let it change: manycast connect -- runuser -u ada -- curl ...`,
 		Example: "  manycast connect -- curl -O http://shop.cast.example/film",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -52,26 +53,37 @@ func (o options) run(ctx context.Context, argv []string) (err error) {
 	if err != nil {
 		return err
 	}
-	name := clientstatus.ConnectPrefix + strconv.Itoa(os.Getpid())
-	group, err := newGroup("manycast-" + name)
+	run, err := o.newRun()
 	if err != nil {
 		return err
 	}
-	defer func() { err = after(err, group.remove()) }()
-	run := filepath.Join(clientstatus.RunDir, name)
-	if err := os.MkdirAll(run, 0o700); err != nil {
-		return fmt.Errorf("directory of the status socket: %w", err)
-	}
-	defer os.RemoveAll(run)
-	client, err := startClient(ctx, run, lbd, "client", "--config", o.config, "--cgroup", group.dir,
-		"--bpffs", filepath.Join(o.bpffs, name), "--socket", filepath.Join(run, clientstatus.SocketName))
+	defer func() { err = after(err, run.Remove()) }()
+	client, err := startClient(ctx, run, lbd, "client", "--config", o.config, "--connect", run.Dir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = after(err, client.stop()) }()
 	command := exec.Command(argv[0], argv[1:]...)
 	command.Stdin, command.Stdout, command.Stderr = o.factory.In, o.factory.Out, o.factory.Err
-	return group.run(command)
+	return runIn(run.Made.Group, command)
+}
+
+func (o options) newRun() (*connects.Run, error) {
+	own, err := connects.OwnGroup()
+	if err != nil {
+		return nil, err
+	}
+	pins, err := filepath.Abs(o.bpffs)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(clientstatus.RunDir, 0o755); err != nil {
+		return nil, fmt.Errorf("directory of runs: %w", err)
+	}
+	pid := strconv.Itoa(os.Getpid())
+	return connects.New(clientstatus.RunDir, pid, connects.Made{
+		Group: filepath.Join(own, "manycast-"+connects.Prefix+pid), Pins: filepath.Join(pins, connects.Prefix+pid),
+	})
 }
 
 // after is what there is to say when what was made has been removed.

@@ -54,15 +54,18 @@ static __always_inline __u64 port_key(__be32 vip, __be16 port, __u8 proto)
 	return WORD(vip, HALF(port, proto));
 }
 
-/* load_ipv4 is false for what is not ours to judge: other protocols, VLAN tags (the VLAN's own interface has a hook), frames for
- * another host. */
-static __always_inline bool load_ipv4(struct __sk_buff *skb, struct iphdr *ip)
+/* load_anybodys_ipv4 is false for what is not ours to judge: other protocols, VLAN tags (the VLAN's own interface has a hook). */
+static __always_inline bool load_anybodys_ipv4(struct __sk_buff *skb, struct iphdr *ip)
 {
-	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present || skb->pkt_type == PACKET_OTHERHOST)
-		return false;
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, ip, sizeof(*ip)))
+	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present || bpf_skb_load_bytes(skb, ETH_HLEN, ip, sizeof(*ip)))
 		return false;
 	return ip->version == 4 && ip->ihl >= 5;
+}
+
+/* load_ipv4 is false for frames for another host, too. */
+static __always_inline bool load_ipv4(struct __sk_buff *skb, struct iphdr *ip)
+{
+	return skb->pkt_type != PACKET_OTHERHOST && load_anybodys_ipv4(skb, ip);
 }
 
 static __always_inline __u32 l4_offset(const struct iphdr *ip)

@@ -36,7 +36,8 @@ type Change struct {
 	Message []byte // wire.ChangeSize bytes
 }
 
-// Client is the user's side. One goroutine sets and closes it; any may do the rest until then.
+// Client is the user's side. Others may be beside it, of other control groups, each with pins of its own; where one is below another, the
+// inner one has its sockets. One goroutine sets and closes it; any may do the rest until then.
 type Client interface {
 	// Set makes services the complete set. Connections of those that are no more go on as they are.
 	Set(services []ClientService) error

@@ -5,8 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/netip"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -41,6 +43,7 @@ type client struct {
 	spec    *ebpf.CollectionSpec
 	objects clientObjects
 	dir     string
+	lock    io.Closer
 	hooks   hooks
 	changes *ring[Change]
 
@@ -60,12 +63,24 @@ func openClient(c Config) (_ *client, err error) {
 	if err := bpfnet.PinDir(c.Bpffs); err != nil {
 		return nil, err
 	}
+	if err := noBridgePorts(c.Interfaces); err != nil {
+		return nil, err
+	}
+	lock, err := bpfnet.LockPinDir(c.Bpffs)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			lock.Close()
+		}
+	}()
 	if c.Cgroup == "" {
 		if c.Cgroup, err = cgroupRoot(); err != nil {
 			return nil, err
 		}
 	}
-	u := &client{dir: c.Bpffs, hooks: hooks{dir: c.Bpffs}}
+	u := &client{dir: c.Bpffs, lock: lock, hooks: hooks{dir: c.Bpffs}}
 	if u.spec, err = clientSpec(); err != nil {
 		return nil, err
 	}
@@ -73,7 +88,7 @@ func openClient(c Config) (_ *client, err error) {
 		return nil, err
 	}
 	err = u.hooks.attach(c, programs{u.objects.ClientConnections, u.objects.ClientIngress, u.objects.ClientEgress},
-		bpfnet.Options{Name: "manycast-client"})
+		bpfnet.Options{Name: "manycast-" + filepath.Base(c.Bpffs)}) // another client's is another
 	if err == nil {
 		u.changes, err = readRing(u.objects.Changes, changesWaiting, parseChange)
 	}
@@ -278,6 +293,7 @@ func (c ClientCounters) plus(d ClientCounters) ClientCounters {
 
 // Close keeps all in place or takes all of it away.
 func (u *client) Close(keep bool) error {
+	defer u.lock.Close()
 	err := errors.Join(u.changes.close(), u.hooks.close(keep), u.objects.Close())
 	if keep {
 		return err

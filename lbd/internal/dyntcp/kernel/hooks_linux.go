@@ -65,6 +65,21 @@ func (h *hooks) attach(c Config, p programs, o bpfnet.Options) error {
 	return errors.Join(bpfnet.RemovePins(h.dir, pinIngress, wanted), bpfnet.RemovePins(h.dir, pinEgress, wanted))
 }
 
+// noBridgePorts: what the programs have refused as another host's frame a bridge would take for its own host's again.
+func noBridgePorts(interfaces []string) error {
+	for _, name := range interfaces {
+		port, err := netlink.LinkByName(name)
+		if err != nil || port.Attrs().MasterIndex == 0 {
+			continue // attach says what is wrong
+		}
+		master, err := netlink.LinkByIndex(port.Attrs().MasterIndex)
+		if err == nil && master.Type() == "bridge" {
+			return fmt.Errorf("interface %s is a port of bridge %s: name the bridge instead", name, master.Attrs().Name)
+		}
+	}
+	return nil
+}
+
 // close lets go of the attachments, or takes them off, that at the control group first.
 func (h *hooks) close(keep bool) error {
 	var errs []error

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Dual BSD/GPL
 /* The user's side of dynamic TCP (Fig 20, 21). Connections to a service say by an option that they can move; segments go to where a connection is,
  * and the application sees the address that it connected to. Changes of destination are taken here, and go on to user space when they are of a
- * connection that there is: nobody else sees them. */
+ * connection that there is: neither the kernel nor applications see any. Several clients, each of its control group, have programs of their own. */
 #include "option.h"
 #include "siphash.h"
 
@@ -14,6 +14,7 @@
 #define CHANGES_AT_ONCE 64
 #define CHANGES_OF_ONE_PER_SECOND 50 /* of one connection: who floods it takes nothing from others */
 #define CHANGES_OF_ONE_AT_ONCE 20
+#define TAKEN 0x4d44 /* the reply to a connect that is some client's */
 
 /* Of cookies: drawn anew by each process. */
 volatile const __u64 secret[2] = {};
@@ -230,7 +231,8 @@ static __noinline int tidy(__u64 now)
 	return 0;
 }
 
-/* begins draws tag and cookie: of the socket and the moment, which do not come again. */
+/* begins draws tag and cookie: of the socket and the moment, which do not come again. A control group's client goes before one of those above it:
+ * the kernel runs their programs in this order, on one context. */
 static __noinline int begins(struct bpf_sock_ops *ctx)
 {
 	__u64 socket, now = bpf_ktime_get_boot_ns();
@@ -238,8 +240,9 @@ static __noinline int begins(struct bpf_sock_ops *ctx)
 	struct pending *p;
 	struct flow flow;
 
-	if (!sk || !flow_of(ctx, &flow) || !service_of(&flow))
+	if (!sk || ctx->reply == TAKEN || !flow_of(ctx, &flow) || !service_of(&flow))
 		return 1;
+	ctx->reply = TAKEN;
 	forget(&flow, 0);
 	tidy(now);
 	p = bpf_sk_storage_get(&pendings, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
@@ -600,7 +603,13 @@ static __always_inline __u64 sequence_of(struct connection *c)
 	return sequence;
 }
 
-/* take_change drops every datagram for the port. The cheapest checks come first; what is true of the connection goes on. */
+/* refuse leaves a datagram to the programs of other clients, as a frame for another host: the kernel has no other use for it. */
+static __always_inline int refuse(struct __sk_buff *skb)
+{
+	return bpf_skb_change_type(skb, PACKET_OTHERHOST) ? DROP : NEXT;
+}
+
+/* take_change judges every datagram for the port. The cheapest checks come first; what is true of the connection goes to user space. */
 static __noinline int take_change(struct __sk_buff *skb, const struct segment *s)
 {
 	__u32 at = s->l4 + sizeof(struct udphdr);
@@ -615,7 +624,7 @@ static __noinline int take_change(struct __sk_buff *skb, const struct segment *s
 	    bpf_skb_load_bytes(skb, at + DYNTCP_CHANGE_OFF_SEQUENCE, &sequence, sizeof(sequence)) ||
 	    (begin.magic_version_tag & 0xffffffffffff) != WORD(bpf_htonl(DYNTCP_CHANGE_MAGIC), DYNTCP_CHANGE_VERSION)) {
 		COUNT(change_malformed);
-		return DROP;
+		return refuse(skb);
 	}
 	flow.user[0] = begin.user[0];
 	flow.user[1] = begin.user[1];
@@ -631,11 +640,14 @@ static __noinline int take_change(struct __sk_buff *skb, const struct segment *s
 		COUNT(change_cookie);
 	else if (bpf_be64_to_cpu(sequence) <= sequence_of(c))
 		COUNT(change_old);
-	else if (may_change(c) && give(skb, at, &flow))
-		COUNT(change_passed);
-	else
-		COUNT(change_lost);
-	return DROP;
+	else {
+		if (may_change(c) && give(skb, at, &flow))
+			COUNT(change_passed);
+		else
+			COUNT(change_lost);
+		return DROP;
+	}
+	return refuse(skb);
 }
 
 SEC("tc")

@@ -115,7 +115,7 @@ static __noinline bool read4(struct __sk_buff *skb, struct segment *s)
 {
 	ALONE struct iphdr ip;
 
-	if (!load_ipv4(skb, &ip))
+	if (!load_anybodys_ipv4(skb, &ip) || (skb->pkt_type == PACKET_OTHERHOST && ip.protocol != IPPROTO_UDP))
 		return false;
 	s->ip = ETH_HLEN;
 	s->l4 = l4_offset(&ip);
@@ -189,21 +189,23 @@ static __noinline bool read6(struct __sk_buff *skb, struct segment *s)
 	__u64 sum;
 	__u8 proto;
 
-	if (skb->vlan_present || skb->pkt_type == PACKET_OTHERHOST || !read_header6(skb, s, ETH_HLEN, &proto))
+	if (skb->vlan_present || !read_header6(skb, s, ETH_HLEN, &proto))
 		return false;
 	s->fragment[0] = s->fragment[1] = 0;
 	if (proto == IPPROTO_TCP) {
 		s->what = TCP;
-		return read_ports(skb, s);
+		return skb->pkt_type != PACKET_OTHERHOST && read_ports(skb, s);
 	}
 	proto = pass_extensions(skb, proto, &s->l4);
-	if (is_extension(proto)) {
-		s->what = HIDDEN;
-		return true;
-	}
 	if (proto == IPPROTO_UDP) {
 		s->what = UDP;
 		return read_ports(skb, s);
+	}
+	if (skb->pkt_type == PACKET_OTHERHOST)
+		return false;
+	if (is_extension(proto)) {
+		s->what = HIDDEN;
+		return true;
 	}
 	if (proto != IPPROTO_ICMPV6 || bpf_skb_load_bytes(skb, s->l4, &type, sizeof(type)) || type >= ICMPV6_ERRORS)
 		return false;
@@ -215,7 +217,8 @@ static __noinline bool read6(struct __sk_buff *skb, struct segment *s)
 	return read_ports(skb, s);
 }
 
-/* read is false for what is none of ours to judge. */
+/* read is false for what is none of ours to judge. Of frames for another host it is UDP alone that is: other clients' programs leave what they do not
+ * know as such. */
 static __always_inline bool read(struct __sk_buff *skb, struct segment *s)
 {
 	if (skb->protocol == bpf_htons(ETH_P_IPV6))

@@ -470,3 +470,44 @@ func entries(t *testing.T, c Client) (n int) {
 	}
 	return n
 }
+
+// One segment at the destination is told, and another one when it is asked for.
+func TestNetListen(t *testing.T) {
+	for name, e := range families {
+		t.Run(name, func(t *testing.T) {
+			p := newPath(t)
+			client, server := p.client(), p.server(p.s1)
+			c := p.connect(e.vip, p.listen(p.s1, e.vip.String()))
+			is := connectionOf(t, client, c.flow())
+			p.withSocket(c.server, func(fd int) error {
+				return server.Adopt(fd, Held{Tag: is.Tag, Cookie: is.Cookie, Sequence: 7, Destination: e.s1})
+			})
+			if err := client.SetDestination(c.flow(), is.Cookie, e.s1, 7); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 3 {
+				p.echo(c)
+				p.echo(c)
+				select {
+				case h := <-server.Heard():
+					if h.Flow != c.flow() || h.Sequence != 7 {
+						t.Errorf("heard %+v", h)
+					}
+				case <-time.After(20 * time.Second):
+					t.Fatalf("nothing was told after Listen %d", i)
+				}
+				if n := len(server.Heard()); n != 0 {
+					t.Errorf("%d segments more were told", n)
+				}
+				if err := p.s1.Do(func() error { return server.Listen(c.flow()) }); err != nil {
+					t.Fatal(err)
+				}
+			}
+			gone := c.flow()
+			gone.User = netip.AddrPortFrom(gone.User.Addr(), 9)
+			if err := p.s1.Do(func() error { return server.Listen(gone) }); !errors.Is(err, ErrGone) {
+				t.Errorf("of a connection that there is not: %v", err)
+			}
+		})
+	}
+}

@@ -53,6 +53,9 @@ type Server interface {
 	// Adopt says what is known of a connection that was made elsewhere: it is served here like one that was made here. Heard ends its Heard,
 	// false has the next segment at its destination told.
 	Adopt(socket int, h Held) error
+	// Listen has the next segment of a flow at its destination told, though one was; ErrGone: there is no connection that can move. The caller's
+	// thread is in the server's network namespace.
+	Listen(flow Flow) error
 	// Follow has segments of flows that come to this server's destination go to the VIP although no socket has them: their connections were here, and
 	// a data plane that is asked next knows where they are. It goes on over a restart, as what the data plane knows of its users' owners does.
 	Follow(flows []Flow) error

@@ -89,6 +89,7 @@ const (
 	serverProgServerEgress      = "server_egress"
 	serverProgServerFind        = "server_find"
 	serverProgServerIngress     = "server_ingress"
+	serverProgServerListen      = "server_listen"
 	serverVarNetns              = "netns"
 )
 
@@ -138,6 +139,7 @@ type serverProgramSpecs struct {
 	ServerEgress      *ebpf.ProgramSpec `ebpf:"server_egress"`
 	ServerFind        *ebpf.ProgramSpec `ebpf:"server_find"`
 	ServerIngress     *ebpf.ProgramSpec `ebpf:"server_ingress"`
+	ServerListen      *ebpf.ProgramSpec `ebpf:"server_listen"`
 }
 
 // serverMapSpecs contains maps before they are loaded into the kernel.
@@ -225,6 +227,7 @@ type serverPrograms struct {
 	ServerEgress      *ebpf.Program `ebpf:"server_egress"`
 	ServerFind        *ebpf.Program `ebpf:"server_find"`
 	ServerIngress     *ebpf.Program `ebpf:"server_ingress"`
+	ServerListen      *ebpf.Program `ebpf:"server_listen"`
 }
 
 func (p *serverPrograms) Close() error {
@@ -233,6 +236,7 @@ func (p *serverPrograms) Close() error {
 		p.ServerEgress,
 		p.ServerFind,
 		p.ServerIngress,
+		p.ServerListen,
 	)
 }
 

@@ -88,6 +88,20 @@ func (f *FakeServer) Bind(socket int, flow Flow) {
 	f.bound[flow] = socket
 }
 
+// Listen has the next Hear of a flow told.
+func (f *FakeServer) Listen(flow Flow) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	socket, bound := f.bound[flow]
+	h, ok := f.held[socket]
+	if f.closed || !bound || !ok {
+		return ErrGone
+	}
+	h.Heard = false
+	f.held[socket] = h
+	return nil
+}
+
 // End ends a socket.
 func (f *FakeServer) End(socket int) {
 	f.mu.Lock()

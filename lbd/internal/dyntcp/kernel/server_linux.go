@@ -186,6 +186,22 @@ func (s *server) Adopt(socket int, h Held) error {
 	return nil
 }
 
+// Listen runs the program that finds the connection's socket.
+func (s *server) Listen(flow Flow) error {
+	packet := make([]byte, flowSize)
+	if _, err := binary.Encode(packet, binary.NativeEndian, newFlowMapKey(flow)); err != nil {
+		return fmt.Errorf("server: listen to %s: %w", flow, err)
+	}
+	found, err := s.objects.ServerListen.Run(&ebpf.RunOptions{Data: packet})
+	if err == nil && found == 0 {
+		err = ErrGone
+	}
+	if err != nil {
+		return fmt.Errorf("server: listen to %s: %w", flow, err)
+	}
+	return nil
+}
+
 // Follow writes flows.
 func (s *server) Follow(flows []Flow) error {
 	for _, f := range flows {

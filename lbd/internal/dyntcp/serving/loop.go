@@ -274,7 +274,12 @@ func (l *Loop) carryOut(actions []movement.Action) {
 				l.cfg.Log.Debug("change of destination is not sent", "flow", a.Flow, "err", err)
 			}
 		case movement.Listen:
-			// Who has the descriptor is the application: the announcer goes on until it gives up, which costs messages alone.
+			if l.server == nil {
+				continue
+			}
+			if err := l.server.Listen(kernel.Flow(a.Flow)); err != nil {
+				l.cfg.Log.Debug("the user is not listened to again", "flow", a.Flow, "err", err)
+			}
 		case movement.Report:
 			l.cfg.Log.Debug("change of destination", "flow", a.Flow, "sequence", a.Sequence, "outcome", a.Outcome, "sent", a.Sent, "after", a.After)
 		}

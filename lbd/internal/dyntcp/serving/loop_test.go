@@ -170,6 +170,31 @@ func inBubble(t *testing.T, f func(t *testing.T, one, two *bench)) {
 	})
 }
 
+// A connection comes back to a server whose user may not have followed it away: the first segment there proves nothing, the one after some time does.
+func TestUserIsListenedToAgain(t *testing.T) {
+	inBubble(t, func(t *testing.T, one, two *bench) {
+		one.began(1, s1)
+		fd := two.move(one.move(1, two), one)
+		one.kernel.Hear(fd, flow)
+		synctest.Wait()
+		if c := one.loop.Counters(); c.Arrived != 0 {
+			t.Fatalf("what proves nothing counts: %+v", c)
+		}
+		time.Sleep(5 * time.Second) // twice what a packet lives, and less than what is announced
+		synctest.Wait()
+		n := len(one.sent())
+		one.kernel.Hear(fd, flow)
+		synctest.Wait()
+		if c := one.loop.Counters(); c.Arrived != 1 || c.GivenUp != 0 {
+			t.Errorf("%+v", c)
+		}
+		time.Sleep(time.Minute)
+		if got := len(one.sent()); got != n {
+			t.Errorf("%d messages after the %d until it was heard", got-n, n)
+		}
+	})
+}
+
 func TestProgramsAreKeptAtTheServices(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, s1.Addr())

@@ -592,4 +592,24 @@ int server_egress(struct __sk_buff *skb)
 	return done(set_source(skb, s, &c->destination));
 }
 
+/* server_listen is at no hook: user space runs it with a flow in a packet's place, to have the next segment at its destination told though one was. */
+SEC("tc")
+int server_listen(struct __sk_buff *skb)
+{
+	struct connection *c;
+	struct bpf_sock *sk;
+	struct flow flow;
+
+	if (bpf_skb_load_bytes(skb, 0, &flow, sizeof(flow)))
+		return 0;
+	sk = connection_at(skb, &flow);
+	if (!sk)
+		return 0;
+	c = bpf_sk_storage_get(&connections, sk, 0, 0);
+	if (c)
+		c->heard = 0;
+	bpf_sk_release(sk);
+	return !!c;
+}
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -19,20 +19,41 @@ import (
 
 // newDynamic is the server's part in dynamic TCP. Its programs are there when a service is dynamic.
 func newDynamic(cfg config.Agent, link agent.Link, plane dataplane.AgentPlane, keys *servicekey.Ring, keep bool, b *base) (*serving.Loop, error) {
-	socket, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(link.Address, 0)))
+	addresses := []netip.Addr{link.Address}
+	if link.Address6.IsValid() {
+		addresses = append(addresses, link.Address6)
+	}
+	send, err := senders(addresses)
 	if err != nil {
-		return nil, fmt.Errorf("socket for changes of destination: %w", err)
+		return nil, err
 	}
 	return serving.New(serving.Config{
-		Address: link.Address, Keep: keep, Sign: keys.Sign, FlowOf: serving.FlowOf, Knows: plane.Knows, Connected: dataplane.ConnectedUsers, Log: b.log,
+		Addresses: addresses, Keep: keep, Sign: keys.Sign, FlowOf: serving.FlowOf, Knows: plane.Knows, Connected: dataplane.ConnectedUsers, Log: b.log,
 		Open: func() (kernel.Server, error) {
 			return kernel.OpenServer(kernel.Config{Interfaces: []string{cfg.Interface}, Bpffs: filepath.Join(cfg.BPFFS, "dyntcp"), Log: b.log})
 		},
 		Send: func(user netip.Addr, message []byte) error {
+			socket, ok := send[user.Is4()]
+			if !ok {
+				return fmt.Errorf("no address of the family of user %v", user)
+			}
 			_, err := socket.WriteToUDPAddrPort(message, netip.AddrPortFrom(user, wire.Port))
 			return err
 		},
 	}), nil
+}
+
+// senders are sockets for changes of destination, one of each address; those of IPv4 by true.
+func senders(addresses []netip.Addr) (map[bool]*net.UDPConn, error) {
+	sockets := make(map[bool]*net.UDPConn, len(addresses))
+	for _, a := range addresses {
+		socket, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
+		if err != nil {
+			return nil, fmt.Errorf("socket for changes of destination: %w", err)
+		}
+		sockets[a.Is4()] = socket
+	}
+	return sockets, nil
 }
 
 // servicesOf are the services of what the agent executes.

@@ -112,7 +112,7 @@ func runAgent(ctx context.Context, cfg config.Agent, keep bool, stderr io.Writer
 		return err
 	}
 	defer b.close()
-	link, err := agent.FindLink(cfg.Interface, cfg.Address)
+	link, err := agent.FindLink(cfg.Interface, cfg.Address, cfg.Address6)
 	if err != nil {
 		return err
 	}

@@ -42,6 +42,7 @@ type Agent struct {
 	StateDir  string                `toml:"state_dir"`
 	Interface string                `toml:"interface"`
 	Address   string                `toml:"address"`
+	Address6  string                `toml:"address6"`
 	Services  string                `toml:"services"`
 	Serve     []string              `toml:"serve"`
 	Weight    int                   `toml:"weight"`
@@ -232,6 +233,9 @@ func (c Agent) check() error {
 	}
 	if a, err := netip.ParseAddr(c.Address); c.Address != "" && (err != nil || !a.Is4()) {
 		errs = append(errs, fmt.Errorf("address %q is not an IPv4 address", c.Address))
+	}
+	if a, err := netip.ParseAddr(c.Address6); c.Address6 != "" && (err != nil || !a.Is6() || a.Is4In6() || a.Zone() != "" || !a.IsGlobalUnicast()) {
+		errs = append(errs, fmt.Errorf("address6 %q is not a global IPv6 address", c.Address6))
 	}
 	if c.Weight < 0 || c.Weight > alloc.MaxWeight {
 		errs = append(errs, fmt.Errorf("weight %d: want 0 to %d", c.Weight, alloc.MaxWeight))

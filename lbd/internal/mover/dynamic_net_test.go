@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
-	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -26,6 +25,7 @@ import (
 var (
 	dynamicKey = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
 	published  = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}
+	published6 = []netip.Prefix{netip.MustParsePrefix("2001:db8::/48")}
 )
 
 // dynamicRig is a rig whose servers' connections say where they live, and whose user's host has a client.
@@ -40,11 +40,11 @@ type dynamicRig struct {
 	opened   map[movement.Flow]bool
 }
 
-func newDynamicRig(t *testing.T) *dynamicRig {
+func newDynamicRig(t *testing.T, at netip.AddrPort) *dynamicRig {
 	n := testnet.New(t)
 	d := &dynamicRig{loops: map[string]*serving.Loop{}, follower: movement.NewFollower(movement.FollowerLimits{}), opened: map[movement.Flow]bool{}}
-	d.rig = newRigBeside(t, n, nil, func(name string, s *rigServer) Sockets {
-		d.loops[name] = startServing(t, s, netip.MustParseAddr(rigAddress(name)), filepath.Join(n.BPFFS(), name, "dyntcp"))
+	d.rig = newRigBeside(t, n, at, nil, func(name string, s *rigServer) Sockets {
+		d.loops[name] = startServing(t, s, name, filepath.Join(n.BPFFS(), name, "dyntcp"))
 		return d.loops[name].Sockets(socketsIn{s})
 	})
 	err := d.user.Do(func() (err error) {
@@ -52,12 +52,12 @@ func newDynamicRig(t *testing.T) *dynamicRig {
 		if err != nil {
 			return err
 		}
-		return d.client.Set([]kernel.ClientService{{VIP: front, Published: published}})
+		return d.client.Set([]kernel.ClientService{{VIP: front, Published: published}, {VIP: front6, Published: published6}})
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.follower.Set("web", movement.Service{Keys: []record.Key{record.NewKey(dynamicKey.Public().(ed25519.PublicKey))}, Destinations: published})
+	d.follower.Set("web", movement.Service{Keys: []record.Key{record.NewKey(dynamicKey.Public().(ed25519.PublicKey))}, Destinations: append(published6, published...)})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -73,15 +73,19 @@ func newDynamicRig(t *testing.T) *dynamicRig {
 }
 
 // startServing runs a server's part, and waits for its programs.
-func startServing(t *testing.T, s *rigServer, address netip.Addr, bpffs string) *serving.Loop {
+func startServing(t *testing.T, s *rigServer, name, bpffs string) *serving.Loop {
 	t.Helper()
-	var socket *net.UDPConn
-	s.do(t, func() (err error) {
-		socket, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(address, 0)))
-		return err
-	})
+	addresses := []netip.Addr{netip.MustParseAddr(rigAddress(name)), netip.MustParseAddr(rigAddress6(name))}
+	sockets := map[bool]*net.UDPConn{} // those of IPv4 by true
+	for _, a := range addresses {
+		s.do(t, func() (err error) {
+			sockets[a.Is4()], err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
+			return err
+		})
+		t.Cleanup(func() { _ = sockets[a.Is4()].Close() })
+	}
 	loop := serving.New(serving.Config{
-		Address: address, FlowOf: serving.FlowOf, Knows: func(f kernel.Flow) (bool, error) { return gatesIn{s.plane, s}.Knows(f) }, Log: slog.New(slog.DiscardHandler),
+		Addresses: addresses, FlowOf: serving.FlowOf, Knows: func(f kernel.Flow) (bool, error) { return gatesIn{s.plane, s}.Knows(f) }, Log: slog.New(slog.DiscardHandler),
 		Connected: func(context.Context, []netip.Addr, []service.Port) ([]netip.AddrPort, error) { return nil, nil }, // nobody was here before
 		Open: func() (server kernel.Server, err error) {
 			err = s.node.Do(func() error {
@@ -95,7 +99,7 @@ func startServing(t *testing.T, s *rigServer, address netip.Addr, bpffs string) 
 			return dynwire.Sign(c, dynamicKey)
 		},
 		Send: func(user netip.Addr, message []byte) error {
-			_, err := socket.WriteToUDPAddrPort(message, netip.AddrPortFrom(user, dynwire.Port))
+			_, err := sockets[user.Is4()].WriteToUDPAddrPort(message, netip.AddrPortFrom(user, dynwire.Port))
 			return err
 		},
 	})
@@ -104,11 +108,12 @@ func startServing(t *testing.T, s *rigServer, address netip.Addr, bpffs string) 
 	go func() { done <- loop.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := errors.Join(<-done, socket.Close()); err != nil {
+		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
 	dynamic := web
+	dynamic.VIP6 = front6.Addr()
 	dynamic.Dynamic = service.Dynamic{On: true}
 	loop.Set([]service.Service{dynamic})
 	testnet.Eventually(t, 10*time.Second, loop.Open, "programs are there")
@@ -148,7 +153,13 @@ func (d *dynamicRig) cookie(f kernel.Flow) dynwire.Cookie {
 
 // TestNetDynamicConnectionsAreFollowed moves live connections, whose user's host is told by the server that takes them and sends to it from then on.
 func TestNetDynamicConnectionsAreFollowed(t *testing.T) {
-	d := newDynamicRig(t)
+	for name, at := range map[string]netip.AddrPort{"IPv4": front, "IPv6": front6} {
+		t.Run(name, func(t *testing.T) { followConnections(t, at) })
+	}
+}
+
+func followConnections(t *testing.T, front netip.AddrPort) {
+	d := newDynamicRig(t, front)
 	var all []*numbers
 	for range 4 {
 		all = append(all, d.numbers())
@@ -160,7 +171,9 @@ func TestNetDynamicConnectionsAreFollowed(t *testing.T) {
 		t.Helper()
 		goOn(t, all, 400)
 	}
-	testnet.Eventually(t, 10*time.Second, at("s1", 0), "connections say that they live at s1")
+	if front.Addr().Is4() { // of IPv6 no SYN-ACK says so
+		testnet.Eventually(t, 10*time.Second, at("s1", 0), "connections say that they live at s1")
+	}
 	goOn()
 	for i := range 6 {
 		to := []string{"s2", "s1"}[i%2]
@@ -182,7 +195,7 @@ func TestNetDynamicConnectionsAreFollowed(t *testing.T) {
 // TestNetUserWhoDoesNotHearIsServed: what comes to where a connection was goes to where it is, also when the giver's gate is open again, and no message
 // is too late while they are said.
 func TestNetUserWhoDoesNotHearIsServed(t *testing.T) {
-	d := newDynamicRig(t)
+	d := newDynamicRig(t, front)
 	all := []*numbers{d.numbers(), d.numbers()}
 	testnet.Eventually(t, 10*time.Second, func() bool { return d.liveAt("s1", 0, len(all)) }, "connections say that they live at s1")
 	d.deaf.Store(true)
@@ -208,11 +221,20 @@ func (d *dynamicRig) liveAt(server string, moves uint32, n int) bool {
 		return false
 	}
 	for _, c := range connections {
-		if c.Destination != netip.AddrPortFrom(netip.MustParseAddr(rigAddress(server)), front.Port()) || c.Moves < moves || (c.Sequence > 0) != (moves > 0) {
+		if c.Destination != d.placeOf(server) || c.Moves < moves || (c.Sequence > 0) != (moves > 0) {
 			return false
 		}
 	}
 	return true
+}
+
+// placeOf is where a server's connections live.
+func (d *dynamicRig) placeOf(server string) netip.AddrPort {
+	address := rigAddress(server)
+	if d.front.Addr().Is6() {
+		address = rigAddress6(server)
+	}
+	return netip.AddrPortFrom(netip.MustParseAddr(address), d.front.Port())
 }
 
 // goOn waits until each stream has so many bytes more.

@@ -40,6 +40,7 @@ type rig struct {
 	servers map[string]*rigServer
 	last    alloc.Allocation
 	service service.Service
+	front   netip.AddrPort
 	beside  func(name string, s *rigServer) Sockets // what stands before the kernel's sockets; nil: nothing
 }
 
@@ -58,19 +59,34 @@ type rigServer struct {
 
 func rigAddress(name string) string { return fmt.Sprintf("10.0.%d.1", number(name)) }
 
+func rigAddress6(name string) string { return fmt.Sprintf("2001:db8:0:%d::1", number(name)) }
+
+// front6 is the service's other address: packets of IPv6 take the same ways.
+var front6 = netip.MustParseAddrPort("[2001:db8::80]:80")
+
 // newRig has servers whose links are as peers says, which may be nil.
 func newRig(t testing.TB, peers func(name string, c *peer.Config)) *rig {
 	t.Helper()
-	return newRigBeside(t, testnet.New(t), peers, nil)
+	return newRigBeside(t, testnet.New(t), front, peers, nil)
 }
 
-// newRigBeside has something stand before the kernel's sockets.
-func newRigBeside(t testing.TB, n *testnet.Net, peers func(name string, c *peer.Config), beside func(name string, s *rigServer) Sockets) *rig {
+// newRigBeside has users go to an address of the service's, and something stand before the kernel's sockets.
+func newRigBeside(t testing.TB, n *testnet.Net, at netip.AddrPort, peers func(name string, c *peer.Config), beside func(name string, s *rigServer) Sockets) *rig {
 	t.Helper()
-	r := &rig{t: t, user: n.Node("user"), router: n.Node("router"), servers: map[string]*rigServer{}, service: web, beside: beside}
+	r := &rig{t: t, user: n.Node("user"), router: n.Node("router"), servers: map[string]*rigServer{}, service: web, front: at, beside: beside}
+	if at == front6 {
+		r.service.VIP6 = front6.Addr()
+	}
+	for _, node := range []*testnet.Node{r.user, r.router} {
+		node.Sysctl("net.ipv6.conf.default.accept_dad", "0")
+	}
 	n.Link(r.user, "eth0", "10.9.0.11/24", r.router, "users", "10.9.0.254/24")
 	r.user.Route("default", "10.9.0.254")
+	r.user.Address("eth0", "2001:db8:9::11/64")
+	r.router.Address("users", "2001:db8:9::fe/64")
+	r.user.Route("::/0", "2001:db8:9::fe")
 	r.router.Sysctl("net.ipv4.ip_forward", "1")
+	r.router.Sysctl("net.ipv6.conf.all.forwarding", "1")
 	hub := control.NewHub(50*time.Millisecond, 5*time.Second) // a busy machine is no dead server
 	authority, err := identity.NewAuthority()
 	if err != nil {
@@ -78,14 +94,18 @@ func newRigBeside(t testing.TB, n *testnet.Net, peers func(name string, c *peer.
 	}
 	for _, name := range []string{"s1", "s2"} {
 		s := &rigServer{node: n.Node(name)}
+		s.node.Sysctl("net.ipv6.conf.default.accept_dad", "0")
 		n.Link(s.node, "eth0", rigAddress(name)+"/24", r.router, name, fmt.Sprintf("10.0.%d.254/24", number(name)))
 		s.node.Route("default", fmt.Sprintf("10.0.%d.254", number(name)))
+		s.node.Address("eth0", rigAddress6(name)+"/64")
+		r.router.Address(name, fmt.Sprintf("2001:db8:0:%d::fe/64", number(name)))
+		s.node.Route("::/0", fmt.Sprintf("2001:db8:0:%d::fe", number(name)))
 		r.servers[name] = s
 		r.start(name, hub, authority, filepath.Join(n.BPFFS(), name), peers)
 	}
 	r.commit("s1")
 	for name, s := range r.servers {
-		s.serve(t, name)
+		s.serve(t, name, at)
 	}
 	return r
 }
@@ -223,7 +243,7 @@ func (r *rig) commit(owner string) {
 	for _, name := range []string{owner, names[1-o]} {
 		s := r.servers[name]
 		of := dataplane.AgentService{
-			VIP: front.Addr(), Tagged: true, Ports: []dataplane.Port{{Proto: "tcp", Number: front.Port()}}, Keeps: true,
+			VIP: front.Addr(), VIP6: r.service.VIP6, Tagged: true, Ports: []dataplane.Port{{Proto: "tcp", Number: front.Port()}}, Keeps: true,
 			Chains: []dataplane.Chain{{Users: everybody}},
 		}
 		if name == owner {
@@ -241,6 +261,7 @@ func (r *rig) commit(owner string) {
 		})
 		if name == owner {
 			r.router.Route(front.Addr().String()+"/32", rigAddress(owner))
+			r.router.Route(front6.Addr().String()+"/128", rigAddress6(owner))
 		}
 	}
 	for _, s := range r.servers {
@@ -249,10 +270,10 @@ func (r *rig) commit(owner string) {
 }
 
 // serve is the application: it writes a number each millisecond, and reads numbers, all 8 bytes. Its state travels.
-func (s *rigServer) serve(t testing.TB, name string) {
+func (s *rigServer) serve(t testing.TB, name string, at netip.AddrPort) {
 	var l *migrate.Listener
 	s.do(t, func() (err error) {
-		l, err = migrate.Listen("tcp", front.String(), migrate.Options{Agent: s.path, Name: name, Movable: migrate.Later, Backlog: 16384})
+		l, err = migrate.Listen("tcp", at.String(), migrate.Options{Agent: s.path, Name: name, Movable: migrate.Later, Backlog: 16384})
 		return err
 	})
 	t.Cleanup(func() { _ = l.Close() })
@@ -265,7 +286,7 @@ func (s *rigServer) serve(t testing.TB, name string) {
 			go serveNumbers(c.(*migrate.Conn), number(name), &s.idle, s.busy.Load())
 		}
 	}()
-	testnet.Eventually(t, 5*time.Second, func() bool { return s.apps.Serves(front) }, name+"'s application has found its agent")
+	testnet.Eventually(t, 5*time.Second, func() bool { return s.apps.Serves(at) }, name+"'s application has found its agent")
 }
 
 // numbersState is how far both directions are, in bytes.
@@ -359,7 +380,7 @@ func (r *rig) dial() net.Conn {
 	r.t.Helper()
 	var c net.Conn
 	err := r.user.Do(func() (err error) {
-		c, err = net.DialTimeout("tcp", front.String(), 5*time.Second)
+		c, err = net.DialTimeout("tcp", r.front.String(), 5*time.Second)
 		return err
 	})
 	if err != nil {

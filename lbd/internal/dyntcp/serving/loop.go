@@ -19,7 +19,7 @@ import (
 
 // Config is what a Loop works with.
 type Config struct {
-	Address netip.Addr // this server's: connections live there, at their service's port
+	Addresses []netip.Addr // this server's, one of a family: connections live there, at their service's port
 	// Open is kernel.OpenServer: it is called when the first dynamic service comes.
 	Open func() (kernel.Server, error)
 	// Keep leaves the programs in place when the loop ends.
@@ -136,15 +136,14 @@ func (l *Loop) setTimer(timer *time.Timer) {
 	timer.Reset(time.Until(next))
 }
 
-// services are those whose connections live at this server's address, each with its port.
+// services are those whose connections live at this server's addresses, each with its port.
 func (l *Loop) services(all []service.Service) (out []kernel.ServerService) {
 	for _, s := range all {
-		if !s.Dynamic.At(l.cfg.Address) {
-			continue
-		}
 		for _, vip := range s.Ends() {
-			if vip.Addr().Is4() == l.cfg.Address.Is4() {
-				out = append(out, kernel.ServerService{VIP: vip, Destination: netip.AddrPortFrom(l.cfg.Address, vip.Port())})
+			for _, a := range l.cfg.Addresses {
+				if vip.Addr().Is4() == a.Is4() && s.Dynamic.At(a) {
+					out = append(out, kernel.ServerService{VIP: vip, Destination: netip.AddrPortFrom(a, vip.Port())})
+				}
 			}
 		}
 	}
@@ -393,7 +392,7 @@ func (l *Loop) adopt(fd int, flow kernel.Flow, s State) (wire.Change, error) {
 	defer l.mu.Unlock()
 	here, ok := l.places[flow.VIP]
 	if l.server == nil || !ok {
-		return wire.Change{}, fmt.Errorf("connection of %s can move, but not to here: its service is not dynamic at %v", flow, l.cfg.Address)
+		return wire.Change{}, fmt.Errorf("connection of %s can move, but not to here: its service is not dynamic at %v", flow, l.cfg.Addresses)
 	}
 	if here == s.Destination || here.Addr().Is4() != s.Destination.Addr().Is4() {
 		return wire.Change{}, fmt.Errorf("connection of %s comes from %v, and would live at %v", flow, s.Destination, here)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -92,7 +93,7 @@ func newBench(t *testing.T, address netip.Addr) *bench {
 func benchOf(t *testing.T, address netip.Addr, k *kernel.FakeServer) *bench {
 	b := &bench{t: t, kernel: k}
 	b.loop = New(Config{
-		Address: address, Log: slog.New(slog.DiscardHandler),
+		Addresses: []netip.Addr{address}, Log: slog.New(slog.DiscardHandler),
 		Open: func() (kernel.Server, error) {
 			b.opened++
 			return b.kernel, nil
@@ -193,6 +194,30 @@ func TestUserIsListenedToAgain(t *testing.T) {
 			t.Errorf("%d messages after the %d until it was heard", got-n, n)
 		}
 	})
+}
+
+// Each address has the VIPs of its family, of services that are dynamic there.
+func TestConnectionsLiveAtTheAddressOfTheirFamily(t *testing.T) {
+	vip6, here6 := at("[2001:db8::80]:80"), at("[2001:db8:2::1]:80")
+	both := web
+	both.VIP6 = vip6.Addr()
+	v6 := both
+	v6.Dynamic.Destinations = []netip.Prefix{netip.MustParsePrefix("2001:db8:2::/64")}
+	four, six := kernel.ServerService{VIP: flow.VIP, Destination: s1}, kernel.ServerService{VIP: vip6, Destination: here6}
+	for _, tt := range []struct {
+		addresses []netip.Addr
+		service   service.Service
+		want      []kernel.ServerService
+	}{
+		{[]netip.Addr{s1.Addr(), here6.Addr()}, both, []kernel.ServerService{four, six}},
+		{[]netip.Addr{s1.Addr()}, both, []kernel.ServerService{four}},
+		{[]netip.Addr{s1.Addr(), here6.Addr()}, v6, []kernel.ServerService{six}},
+		{[]netip.Addr{s1.Addr(), here6.Addr()}, web, []kernel.ServerService{four}},
+	} {
+		if got := New(Config{Addresses: tt.addresses}).services([]service.Service{tt.service}); !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%v: %+v, want %+v", tt.addresses, got, tt.want)
+		}
+	}
 }
 
 func TestProgramsAreKeptAtTheServices(t *testing.T) {

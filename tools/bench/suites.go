@@ -41,10 +41,14 @@ func suites() []suite {
 			{name: "packet forwarded to another server, sender included", unit: "ns", metric: "ns/forwarded", against: "not forwarded", versus: "ns/direct"},
 			{name: "upload forwarded to another server", unit: "MB/s", metric: "MB/s-forwarded", against: "not forwarded", versus: "MB/s-direct"},
 		}},
-		{pkg: "./lbd/internal/dyntcp/kernel", bench: "NetConnect", benchtime: "10x", figures: []figure{
-			{name: "connections that can move, made one after the other", unit: "1/s", metric: "connects/s-extended", against: "without the programs", versus: "connects/s-plain"},
-			{name: "connections to others, with the programs", unit: "1/s", metric: "connects/s-other", against: "without the programs", versus: "connects/s-plain"},
+		{pkg: "./lbd/internal/dyntcp/kernel", bench: "NetConnect/close", benchtime: "500x", figures: []figure{
+			{name: "connections that can move, made and closed", unit: "1/s", metric: "connects/s-extended", against: "without the programs", versus: "connects/s-plain"},
+			{name: "connections to others, made and closed", unit: "1/s", metric: "connects/s-other", against: "without the programs", versus: "connects/s-plain"},
 			{name: "handshake of a connection that can move, p50", unit: "us", metric: "handshake-us-extended", against: "without the programs", versus: "handshake-us-plain"},
+		}},
+		{pkg: "./lbd/internal/dyntcp/kernel", bench: "NetConnect/request", benchtime: "500x", figures: []figure{
+			{name: "connections that can move, a request each", unit: "1/s", metric: "connects/s-extended", against: "without the programs", versus: "connects/s-plain"},
+			{name: "connections to others, a request each", unit: "1/s", metric: "connects/s-other", against: "without the programs", versus: "connects/s-plain"},
 		}},
 		{pkg: "./lbd/internal/mover", bench: "NetTransfer", benchtime: "300x", figures: []figure{
 			{name: "blackout of a transfer, paced stream, p50", unit: "ms", metric: "blackout-p50-ms", against: "longest wait in 30 ms of quiet, p50", versus: "quiet-p50-ms"},

@@ -1,8 +1,10 @@
 package kernel
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -16,59 +18,68 @@ import (
 type turns struct {
 	rates      []float64 // connections/s of each turn
 	handshakes []time.Duration
+	whole      []time.Duration // connections, from connect to close
 }
 
-// BenchmarkNetConnect makes connections one after the other, between hosts with the programs of both sides and between hosts without, in turns. A
-// connection is made, accepted, and closed at both ends. Each host's programs see its own sockets alone, as on hosts of their own.
+// loops are what connections of BenchmarkNetConnect are for. Servers close first, so that users' ports are free at once.
+var loops = map[string][]byte{"close": nil, "request": make([]byte, 100)}
+
+// BenchmarkNetConnect makes connections one after the other, between hosts with the programs of both sides and between hosts without, in short turns:
+// of close, they are made, accepted and closed at both ends; of request, one goes and is answered before (as netperf's TCP_CRR). Each host's programs
+// see its own sockets alone, as on hosts of their own. Other are connections beside the programs, to what is no service.
 func BenchmarkNetConnect(b *testing.B) {
-	const each = 2000 // connections of a turn
-	e := families["IPv4"]
+	for _, loop := range slices.Sorted(maps.Keys(loops)) {
+		b.Run(loop, func(b *testing.B) { benchmarkConnect(b, loops[loop]) })
+	}
+}
+
+func benchmarkConnect(b *testing.B, request []byte) {
+	const each = 100 // connections of a turn
+	vip := families["IPv4"].vip
 	without, with := newPath(b), newPath(b)
-	userGroup, serverGroup := newCgroup(b, "user"), newCgroup(b, "server")
-	client, server := with.clientOf(userGroup), with.serverOf(with.s1, serverGroup)
+	plainGroup, userGroup, serverGroup := newCgroup(b, "plain"), newCgroup(b, "user"), newCgroup(b, "server")
+	client, _ := with.clientOf(userGroup), with.serverOf(with.s1, serverGroup)
 	serverGroup.join()
-	l := with.listen(with.s1, e.vip.String())
-	userGroup.join()
-	plainListener := without.listen(without.s1, e.vip.String())
-	turn := func(t *turns, p *path, l *net.TCPListener) {
+	no := netip.AddrPortFrom(vip.Addr(), vip.Port()+1) // service
+	service, another := with.listen(with.s1, vip.String()), with.listen(with.s1, no.String())
+	plainGroup.join()
+	alone := without.listen(without.s1, vip.String())
+	var plain, other, extended turns
+	turn := func(t *turns, g cgroup, p *path, to netip.AddrPort, l *net.TCPListener) {
+		g.join()
 		began := time.Now()
-		t.handshakes = append(t.handshakes, p.dial(e.vip, l, each)...)
+		p.dial(t, to, l, each, request)
 		t.rates = append(t.rates, each/time.Since(began).Seconds())
 	}
-	services := []ClientService{{VIP: e.vip, Published: published}}
-	var plain, other, extended turns
-	turn(new(turns), without, plainListener) // what comes first is slow
-	turn(new(turns), with, l)
-	for b.Loop() {
-		before := clientCounters(b, client).Agreed
-		turn(&extended, with, l)
-		if n := clientCounters(b, client).Agreed - before; n != each {
-			b.Fatalf("%d of %d connections can move", n, each)
-		}
-		userGroup.leave()
-		turn(&plain, without, plainListener)
-		userGroup.join()
-		if err := errors.Join(client.Set(nil), server.Set(nil)); err != nil {
-			b.Fatal(err)
-		}
-		turn(&other, with, l)
-		if err := errors.Join(client.Set(services), server.Set(with.services(with.s1))); err != nil {
-			b.Fatal(err)
-		}
+	for range 10 { // what comes first is slow
+		turn(new(turns), plainGroup, without, vip, alone)
+		turn(new(turns), userGroup, with, no, another)
+		turn(new(turns), userGroup, with, vip, service)
 	}
-	for name, t := range map[string]turns{"plain": plain, "extended": extended, "other": other} {
-		slices.Sort(t.rates)
-		slices.Sort(t.handshakes)
-		b.ReportMetric(t.rates[len(t.rates)/2], "connects/s-"+name)
-		b.ReportMetric(float64(t.handshakes[len(t.handshakes)/2])/float64(time.Microsecond), "handshake-us-"+name)
+	before := clientCounters(b, client).Agreed
+	for b.Loop() {
+		turn(&extended, userGroup, with, vip, service)
+		turn(&plain, plainGroup, without, vip, alone)
+		turn(&other, userGroup, with, no, another)
+	}
+	if n := clientCounters(b, client).Agreed - before; n != uint64(each*b.N) {
+		b.Fatalf("%d of %d connections can move", n, each*b.N)
+	}
+	for name, t := range map[string]*turns{"plain": &plain, "extended": &extended, "other": &other} {
+		b.ReportMetric(median(t.rates), "connects/s-"+name)
+		b.ReportMetric(float64(median(t.handshakes))/float64(time.Microsecond), "handshake-us-"+name)
+		b.ReportMetric(float64(median(t.whole))/float64(time.Microsecond), "connection-us-"+name)
 	}
 }
 
-// dial makes connections to an address of IPv4, each reset at once, and returns how long each took to be made. One thread is both ends, so that nobody
-// is woken and waited for.
-func (p *path) dial(to netip.AddrPort, l *net.TCPListener, n int) []time.Duration {
+func median[T cmp.Ordered](all []T) T {
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+// dial makes n connections to an address of IPv4. One thread is both ends, so that nobody is woken and waited for.
+func (p *path) dial(t *turns, to netip.AddrPort, l *net.TCPListener, n int, request []byte) {
 	p.t.Helper()
-	took := make([]time.Duration, 0, n)
 	listener, err := l.File()
 	if err != nil {
 		p.t.Fatal(err)
@@ -84,17 +95,42 @@ func (p *path) dial(to netip.AddrPort, l *net.TCPListener, n int) []time.Duratio
 			}
 			began := time.Now()
 			err = unix.Connect(fd, address)
-			took = append(took, time.Since(began))
+			t.handshakes = append(t.handshakes, time.Since(began))
 			accepted, _, e := unix.Accept4(at, unix.SOCK_CLOEXEC)
-			reset := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-			if err := errors.Join(err, e, reset, unix.Close(fd), unix.Close(accepted)); err != nil {
+			if err := errors.Join(err, e, exchange(fd, accepted, request), unix.Close(accepted), ended(fd), unix.Close(fd)); err != nil {
 				return fmt.Errorf("connect to %s: %w", to, err)
 			}
+			t.whole = append(t.whole, time.Since(began))
 		}
 		return nil
 	})
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	return took
+}
+
+// exchange sends a request, and its like as the answer.
+func exchange(user, server int, request []byte) error {
+	for _, way := range [][2]int{{user, server}, {server, user}} {
+		if len(request) == 0 {
+			return nil
+		}
+		if _, err := unix.Write(way[0], request); err != nil {
+			return err
+		}
+		if n, err := unix.Read(way[1], make([]byte, len(request))); err != nil || n != len(request) {
+			return fmt.Errorf("%d bytes of %d: %w", n, len(request), err)
+		}
+	}
+	return nil
+}
+
+// ended waits for the other end's close.
+func ended(fd int) error {
+	var b [1]byte
+	n, err := unix.Read(fd, b[:])
+	if err == nil && n != 0 {
+		err = errors.New("more than was sent")
+	}
+	return err
 }

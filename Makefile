@@ -70,7 +70,7 @@ test-vm: ## tests on a kernel with MPLS: this one where it has it, else in user-
 	CGO_ENABLED=0 go build -o bin/vmtest ./tools/vmtest
 	go build -o bin/manycast ./cli
 	go test -count=1 -timeout 20m -run '^TestBoot' ./tools/vmtest
-	go test -p 2 -count=1 -timeout 20m -run '^TestVM' -exec '$(CURDIR)/bin/vmtest -timeout 20m --' $(call with,TestVM)
+	go test -p 1 -count=1 -timeout 20m -run '^TestVM' -exec '$(CURDIR)/bin/vmtest -timeout 20m --' $(call with,TestVM)
 
 demo: ## three servers behind one address, in network namespaces, as root
 	@tools/setup demo

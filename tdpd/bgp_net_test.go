@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/manycast/manycast/internal/peercred"
 	"github.com/manycast/manycast/internal/testnet"
 	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 )
@@ -146,21 +147,10 @@ func (p *peering) established() {
 // speaker is the process that has the socket.
 func (p *peering) speaker() int {
 	p.t.Helper()
-	c, err := net.Dial("unix", filepath.Join(p.dir, "r1-run", "speaker", "api.sock"))
+	pid, err := peercred.Listener(filepath.Join(p.dir, "r1-run", "speaker", "api.sock"))
 	if err != nil {
 		return 0
 	}
-	defer c.Close()
-	raw, err := c.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	pid := 0
-	_ = raw.Control(func(fd uintptr) {
-		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			pid = int(cred.Pid)
-		}
-	})
 	return pid
 }
 

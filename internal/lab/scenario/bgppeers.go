@@ -7,11 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"slices"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // path is one that FRR has.
@@ -203,24 +200,4 @@ func decodedRules(text []byte) (told, error) {
 			}
 		}
 	}
-}
-
-// peerOf is the process that listens at a unix socket.
-func peerOf(socket string) (pid int, err error) {
-	conn, err := net.Dial("unix", socket)
-	if err != nil {
-		return 0, err
-	}
-	defer conn.Close()
-	raw, err := conn.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var cred *unix.Ucred
-	var failed error
-	err = raw.Control(func(fd uintptr) { cred, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if err = errors.Join(err, failed); err != nil {
-		return 0, err
-	}
-	return int(cred.Pid), nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/manycast/manycast/internal/lab"
 	"github.com/manycast/manycast/internal/lab/report"
+	"github.com/manycast/manycast/internal/peercred"
 )
 
 // The director that is drained and killed, and whose speaker and tdpd are, and the one that comes later.
@@ -232,7 +233,7 @@ func (b *bgp) undrainServer(ctx context.Context) error {
 
 // speakerOf is the process that speaks BGP for a director's tdpd: the one that has its socket.
 func speakerOf(l *lab.Lab, director string) (int, error) {
-	pid, err := peerOf(l.Dir(director) + "/tdpd-run/speaker/api.sock")
+	pid, err := peercred.Listener(l.Dir(director) + "/tdpd-run/speaker/api.sock")
 	if err != nil {
 		return 0, fmt.Errorf("the speaker of %s: %w", director, err)
 	}

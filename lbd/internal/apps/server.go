@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/manycast/manycast/internal/peercred"
 	"github.com/manycast/manycast/lbd/migrate/wire"
 	"golang.org/x/sys/unix"
 )
@@ -160,13 +161,8 @@ func (s *Server) serve(c *net.UnixConn) {
 
 // peer is who is at the other end, for the log.
 func peer(c *net.UnixConn) []any {
-	raw, err := c.SyscallConn()
+	cred, err := peercred.Of(c)
 	if err != nil {
-		return nil
-	}
-	var cred *unix.Ucred
-	var failed error
-	if err := raw.Control(func(fd uintptr) { cred, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil || failed != nil {
 		return nil
 	}
 	return []any{"process", cred.Pid, "user", cred.Uid}

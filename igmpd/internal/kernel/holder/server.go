@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/manycast/manycast/igmpd/internal/kernel/mroute"
+	"github.com/manycast/manycast/internal/peercred"
 	"golang.org/x/sys/unix"
 )
 
@@ -207,17 +208,9 @@ func closeGiven(f *os.File) {
 
 // admit takes only processes of the holder's own user.
 func (s *Server) admit(c *net.UnixConn) error {
-	raw, err := c.SyscallConn()
+	peer, err := peercred.Of(c)
 	if err != nil {
 		return err
-	}
-	var peer *unix.Ucred
-	var failed error
-	if err := raw.Control(func(fd uintptr) { peer, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
-		return err
-	}
-	if failed != nil {
-		return fmt.Errorf("peer's credentials: %w", failed)
 	}
 	if peer.Uid != s.uid {
 		return fmt.Errorf("the holder serves user id %d only, not %d (process %d)", s.uid, peer.Uid, peer.Pid)

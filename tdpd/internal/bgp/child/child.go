@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/manycast/manycast/internal/daemon"
+	"github.com/manycast/manycast/internal/peercred"
 )
 
 // How soon a process that ended is started anew: at once, and later each time that it does not last.
@@ -128,7 +128,7 @@ func (c *Child) find(first bool) (*process, error) {
 	if !first {
 		return nil, nil
 	}
-	pid, err := c.answers()
+	pid, err := peercred.Listener(c.Socket())
 	if err != nil {
 		return nil, nil //nolint:nilerr // nobody is there
 	}
@@ -189,7 +189,7 @@ func (c *Child) accompany(ctx context.Context, p *process) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for up := false; !up; {
-		if pid, err := c.answers(); err == nil && pid == p.pid {
+		if pid, err := peercred.Listener(c.Socket()); err == nil && pid == p.pid {
 			up = true
 			continue
 		}
@@ -262,28 +262,6 @@ func (c *Child) ask(ctx context.Context, done <-chan struct{}, within time.Durat
 	}
 }
 
-// answers is the process that listens at the socket.
-func (c *Child) answers() (pid int, err error) {
-	conn, err := net.DialTimeout("unix", c.Socket(), time.Second)
-	if err != nil {
-		return 0, err
-	}
-	defer conn.Close()
-	raw, err := conn.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var cred *unix.Ucred
-	var failed error
-	if err := raw.Control(func(fd uintptr) { cred, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
-		return 0, err
-	}
-	if failed != nil {
-		return 0, failed
-	}
-	return int(cred.Pid), nil
-}
-
 // end ends the process, or leaves it to the next one of this program.
 func (c *Child) end(ctx context.Context, p *process) error {
 	if p == nil || daemon.Keeps(ctx) {
@@ -304,7 +282,7 @@ func (c *Child) end(ctx context.Context, p *process) error {
 // Remove ends a process that an earlier configuration has left in dir, and forgets it.
 func Remove(dir string) error {
 	c := New(Options{Dir: dir})
-	if pid, err := c.answers(); err == nil {
+	if pid, err := peercred.Listener(c.Socket()); err == nil {
 		p, err := processOf(pid)
 		if err == nil {
 			err = p.stop()

@@ -19,7 +19,10 @@ import (
 // Prefix is what names of runs begin with.
 const Prefix = "connect-"
 
-const madeName = "made"
+const (
+	madeName  = "made"
+	aloneName = "connects.lock"
+)
 
 // Made is what there is to be removed.
 type Made struct {
@@ -36,7 +39,7 @@ type Run struct {
 
 // New makes a run's directory below root, which is there, and its control group. What is over goes first.
 func New(root, name string, made Made) (*Run, error) {
-	alone, err := lock(root, unix.LOCK_EX)
+	alone, err := beAlone(root)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +49,7 @@ func New(root, name string, made Made) (*Run, error) {
 	if err := os.Mkdir(r.Dir, 0o700); err != nil {
 		return nil, errors.Join(fmt.Errorf("directory of the run: %w", err), swept)
 	}
-	if r.lock, err = lock(r.Dir, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if r.lock, err = lock(r.Dir); err != nil {
 		return nil, errors.Join(err, os.Remove(r.Dir))
 	}
 	text, err := json.Marshal(made)
@@ -82,7 +85,7 @@ func (r *Run) Remove() error {
 // Sweep removes what runs below root have that are over, and returns their names. That there is no root is no error; runs of others that this
 // user may not look at are left to them.
 func Sweep(root string) ([]string, error) {
-	alone, err := lock(root, unix.LOCK_EX)
+	alone, err := beAlone(root)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return nil, nil
 	}
@@ -101,7 +104,7 @@ func sweep(root string) (swept []string, _ error) {
 		if !d.IsDir() || !strings.HasPrefix(d.Name(), Prefix) {
 			continue
 		}
-		held, err := lock(dir, unix.LOCK_EX|unix.LOCK_NB)
+		held, err := lock(dir)
 		if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -152,14 +155,27 @@ func read(dir string) (made Made, err error) {
 	return made, nil
 }
 
-// lock locks a directory: until the file is closed, by all who have it, or their processes end.
-func lock(dir string, how int) (*os.File, error) {
+// beAlone waits until nobody else looks through root, or makes a run there. The file is root's: others may look at root, and must not hold anybody up.
+func beAlone(root string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(root, aloneName), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	return locked(f, unix.LOCK_EX)
+}
+
+// lock locks a directory unless somebody has it: until the file is closed, by all who have it, or their processes end.
+func lock(dir string) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("lock: %w", err)
 	}
+	return locked(f, unix.LOCK_EX|unix.LOCK_NB)
+}
+
+func locked(f *os.File, how int) (*os.File, error) {
 	if err := unix.Flock(int(f.Fd()), how); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
 	}
 	return f, nil
 }

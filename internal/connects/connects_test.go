@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -126,5 +127,35 @@ func TestWhatStays(t *testing.T) {
 		if _, err := Sweep(root); err == nil || isThere(t, dir) != 1 {
 			t.Errorf("%q: %v", text, err)
 		}
+	}
+}
+
+// Who may look at the directory cannot hold up who looks for runs that are over: only root has the lock.
+func TestNobodyHoldsUp(t *testing.T) {
+	root := t.TempDir()
+	held, err := os.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if err := unix.Flock(int(held.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	swept := make(chan error, 1)
+	go func() {
+		_, err := Sweep(root)
+		swept <- err
+	}()
+	select {
+	case err := <-swept:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("who has locked the directory holds up others")
+	}
+	info, err := os.Stat(filepath.Join(root, aloneName))
+	if err != nil || info.Mode() != 0o600 {
+		t.Errorf("the lock: %v, %v", info, err)
 	}
 }

@@ -49,7 +49,7 @@ func senders(addresses []netip.Addr) (map[bool]*net.UDPConn, error) {
 	for _, a := range addresses {
 		socket, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
 		if err != nil {
-			return nil, fmt.Errorf("socket for changes of destination: %w", err)
+			return nil, fmt.Errorf("socket for changes of destination at %v: %w", a, err)
 		}
 		sockets[a.Is4()] = socket
 	}

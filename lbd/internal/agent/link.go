@@ -2,8 +2,10 @@ package agent
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Link is where the groups are joined.
@@ -14,30 +16,32 @@ type Link struct {
 	MTU      int          // bytes
 }
 
-// FindLink returns the interface's link; an address of "" means its first global one of that family. IPv6 there need not be.
+// FindLink returns the interface's link; an address of "" means its first global one of that family. IPv6 there need not be, and is none that
+// will go (temporary, deprecated) or may not come (tentative).
 func FindLink(ifname, address, address6 string) (Link, error) {
-	ifi, err := net.InterfaceByName(ifname)
+	ifi, err := netlink.LinkByName(ifname)
 	if err != nil {
 		return Link{}, fmt.Errorf("interface %s: %w", ifname, err)
 	}
-	addrs, err := ifi.Addrs()
+	addresses, err := netlink.AddrList(ifi, netlink.FAMILY_ALL)
 	if err != nil {
 		return Link{}, fmt.Errorf("interface %s: addresses: %w", ifname, err)
 	}
-	l := Link{MTU: ifi.MTU}
-	for _, a := range addrs {
-		p, err := netip.ParsePrefix(a.String())
+	l := Link{MTU: ifi.Attrs().MTU}
+	for _, a := range addresses {
+		ip, _ := netip.AddrFromSlice(a.IP)
+		ip = ip.Unmap()
+		length, _ := a.Mask.Size()
 		switch {
-		case err != nil:
-		case p.Addr().Is4() && !l.Address.IsValid() && isWanted(p.Addr(), address):
-			l.Address, l.Prefix = p.Addr(), p.Masked()
-		case p.Addr().Is6() && !l.Address6.IsValid() && isWanted(p.Addr(), address6):
-			l.Address6 = p.Addr()
+		case ip.Is4() && !l.Address.IsValid() && isWanted(ip, address):
+			l.Address, l.Prefix = ip, netip.PrefixFrom(ip, length).Masked()
+		case ip.Is6() && !l.Address6.IsValid() && a.Flags&passing == 0 && isWanted(ip, address6):
+			l.Address6 = ip
 		}
 	}
 	switch {
 	case address6 != "" && !l.Address6.IsValid():
-		return Link{}, fmt.Errorf("interface %s does not have address %s: add it, or change `address6`", ifname, address6)
+		return Link{}, fmt.Errorf("interface %s does not have address %s, or not for good: add it, or change `address6`", ifname, address6)
 	case l.Address.IsValid():
 		return l, nil
 	case address != "":
@@ -45,6 +49,9 @@ func FindLink(ifname, address, address6 string) (Link, error) {
 	}
 	return Link{}, fmt.Errorf("interface %s has no IPv4 address: give it one, or name another interface", ifname)
 }
+
+// passing are the flags of addresses that connections cannot live at.
+const passing = unix.IFA_F_TEMPORARY | unix.IFA_F_DEPRECATED | unix.IFA_F_TENTATIVE | unix.IFA_F_DADFAILED
 
 func isWanted(is netip.Addr, address string) bool {
 	return address == is.String() || address == "" && is.IsGlobalUnicast()

@@ -97,8 +97,8 @@ func (c *Core) tickBeginnings(now time.Time) []Action {
 	for name, all := range c.begins {
 		due := false
 		for i, b := range all {
-			if due = due || !now.Before(b.until); !now.Before(b.until) {
-				all[i].until = b.late
+			if !now.Before(b.until) {
+				due, all[i].until = true, b.late
 			}
 		}
 		if !due {

@@ -98,7 +98,10 @@ func (c *Core) chainsOf(s service.Service, a, known alloc.Allocation, owner, awa
 	var out []dataplane.Chain
 	for _, k := range slices.SortedFunc(maps.Keys(seen), func(x, y class) int {
 		if x.takes != y.takes {
-			return map[bool]int{true: 1, false: -1}[x.takes]
+			if x.takes {
+				return 1
+			}
+			return -1
 		}
 		return cmp.Or(cmp.Compare(x.owner, y.owner), cmp.Compare(x.away, y.away), cmp.Compare(x.chain, y.chain))
 	}) {

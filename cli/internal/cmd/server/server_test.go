@@ -205,12 +205,8 @@ func TestHosts(t *testing.T) {
 	}
 	until(t, "the router answers", func() bool { return b.Run("director", "show", "h2").Error == nil })
 
-	b.OK("server", "drain", "web/s2")
-	if got := h.told(); len(got) != 0 {
-		t.Errorf("without --wait: %v", got)
-	}
 	go func() {
-		time.Sleep(300 * time.Millisecond)
+		until(t, "s2 is to be drained", func() bool { p, _ := wish(b, "web.s2"); return p.GetDrained() })
 		b.Allocate("web", b.Next(prev, 2, cmdtest.Alive("s1", 2), cmdtest.Alive("s3", 1)), alloc.Allocation{})
 	}()
 	r := b.Run("server", "drain", "web/s2", "--wait")
@@ -223,6 +219,10 @@ func TestHosts(t *testing.T) {
 	b.OK("server", "undrain", "web/s2")
 	if got := h.told(); !slices.Equal(got, []string{"in, drained true"}) {
 		t.Errorf("%v", got)
+	}
+	b.OK("server", "drain", "web/s2")
+	if got := h.told(); len(got) != 0 {
+		t.Errorf("without --wait: %v", got)
 	}
 
 	b.Service("name: api\nvip: 192.0.2.80\ngroup: 239.80.80.81\nports: [tcp/8080]\n")

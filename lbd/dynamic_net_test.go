@@ -56,8 +56,19 @@ func TestNetAgentSaysWhereConnectionsLive(t *testing.T) {
 	}
 }
 
-// serve answers each connection with what it says.
+// serve answers each connection with what it says, once.
 func serve(t *testing.T, node *testnet.Node, at netip.AddrPort) {
+	t.Helper()
+	serveWhenThere(t, node, at, func(c net.Conn) {
+		buf := make([]byte, 5)
+		if _, err := c.Read(buf); err == nil {
+			_, _ = c.Write(buf)
+		}
+	})
+}
+
+// serveWhenThere serves at a VIP as soon as the agent has added it.
+func serveWhenThere(t *testing.T, node *testnet.Node, at netip.AddrPort, handle func(net.Conn)) {
 	t.Helper()
 	var l net.Listener
 	testnet.Eventually(t, 10*time.Second, func() bool {
@@ -75,10 +86,7 @@ func serve(t *testing.T, node *testnet.Node, at netip.AddrPort) {
 			}
 			go func() {
 				defer c.Close()
-				buf := make([]byte, 5)
-				if _, err := c.Read(buf); err == nil {
-					_, _ = c.Write(buf)
-				}
+				handle(c)
 			}()
 		}
 	}()

@@ -160,26 +160,7 @@ func TestNetConnectionsToAStandbyGoOn(t *testing.T) {
 // repeat answers each connection with all that it says.
 func repeat(t *testing.T, node *testnet.Node, at netip.AddrPort) {
 	t.Helper()
-	var l net.Listener
-	testnet.Eventually(t, 10*time.Second, func() bool {
-		return node.Do(func() (err error) {
-			l, err = net.Listen("tcp", at.String())
-			return err
-		}) == nil
-	}, "the VIP is there")
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_, _ = io.Copy(c, c)
-			}()
-		}
-	}()
+	serveWhenThere(t, node, at, func(c net.Conn) { _, _ = io.Copy(c, c) })
 }
 
 // takeoverAgent is the command line of an agent that knows services and allocation from an earlier run: its bus is away.

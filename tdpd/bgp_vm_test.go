@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/user"
@@ -220,17 +219,7 @@ func (l *labelled) transfer(size int) {
 		l.t.Fatal(err)
 	}
 	defer listener.Close()
-	got := make(chan int64, 1)
-	go func() {
-		c, err := listener.Accept()
-		if err != nil {
-			got <- -1
-			return
-		}
-		n, _ := io.Copy(io.Discard, c)
-		c.Close()
-		got <- n
-	}()
+	got := testnet.Received(listener)
 	ctx, cancel := context.WithTimeout(l.t.Context(), time.Minute)
 	defer cancel()
 	var c net.Conn

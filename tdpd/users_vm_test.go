@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -152,17 +151,7 @@ func (r *rig) transfer(vip string, size int64) {
 		r.t.Fatal(err)
 	}
 	defer l.Close()
-	got := make(chan int64, 1)
-	go func() {
-		c, err := l.Accept()
-		if err != nil {
-			got <- -1
-			return
-		}
-		n, _ := io.Copy(io.Discard, c)
-		c.Close()
-		got <- n
-	}()
+	got := testnet.Received(l)
 	err = r.nodes["u"].Do(func() error {
 		c, err := net.DialTimeout("tcp", address, 20*time.Second)
 		if err == nil {

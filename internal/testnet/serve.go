@@ -1,6 +1,9 @@
 package testnet
 
-import "net"
+import (
+	"io"
+	"net"
+)
 
 // Serve takes TCP connections to address until the test ends. Each is handled by itself, and closed then.
 func (n *Node) Serve(address string, handle func(net.Conn)) {
@@ -22,4 +25,20 @@ func (n *Node) Serve(address string, handle func(net.Conn)) {
 			}()
 		}
 	}()
+}
+
+// Received tells how many bytes come by the next connection until its end; -1: there was none, for the listener was closed.
+func Received(l net.Listener) <-chan int64 {
+	got := make(chan int64, 1)
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			got <- -1
+			return
+		}
+		n, _ := io.Copy(io.Discard, c)
+		c.Close()
+		got <- n
+	}()
+	return got
 }

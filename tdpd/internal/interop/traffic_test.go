@@ -3,7 +3,6 @@ package interop
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -38,17 +37,7 @@ func (l *line) transfer(from, at int, to netip.Addr, size int) {
 		l.t.Fatal(err)
 	}
 	defer listener.Close()
-	got := make(chan int64, 1)
-	go func() {
-		c, err := listener.Accept()
-		if err != nil {
-			got <- -1
-			return
-		}
-		n, _ := io.Copy(io.Discard, c)
-		c.Close()
-		got <- n
-	}()
+	got := testnet.Received(listener)
 	ctx, cancel := context.WithTimeout(l.t.Context(), soon)
 	defer cancel()
 	var c net.Conn

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -202,17 +201,7 @@ func (r *rig) transfer() {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		got := make(chan int64, 1)
-		go func() {
-			c, err := l.Accept()
-			if err != nil {
-				got <- -1
-				return
-			}
-			n, _ := io.Copy(io.Discard, c)
-			c.Close()
-			got <- n
-		}()
+		got := testnet.Received(l)
 		ctx, cancel := context.WithTimeout(r.t.Context(), 30*time.Second)
 		c, err := r.a.DialContext(ctx, "tcp", l.Addr().String())
 		cancel()

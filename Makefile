@@ -8,7 +8,7 @@ PREFIX ?= /usr
 SYSCONFDIR ?= /etc
 DURATION ?= 20s
 CLIENTS ?= 60
-FUZZTIME ?= 2s
+FUZZTIME ?= 4s
 DAEMONS := $(patsubst %/main.go,%,$(wildcard igmpd/main.go lbd/main.go dnsd/main.go tdpd/main.go))
 PRIVILEGED := ^Test(Net|VM|Boot)
 # The packages with tests whose names begin so: to build the tests of all others takes longer than to run these.

@@ -42,9 +42,12 @@ type attackers struct {
 	evil    netip.AddrPort     // of the host off the path
 	sent    map[string]int     // while nobody moves, by the reasons for which it has to be refused
 	got     map[string]int     // so it was
-	harass  int                // sent while users moved
+	harass  harassment         // sent while users moved
 	n       uint64
 }
+
+// harassment counts messages that were sent while users moved.
+type harassment struct{ on, off int }
 
 func (d *dyntcp) openAttackers() (a *attackers, err error) {
 	a = &attackers{sent: map[string]int{}, got: map[string]int{}}
@@ -335,9 +338,21 @@ func (d *dyntcp) annoy(all []target) error {
 			return err
 		}
 	}
-	d.attackers.harass++
 	if (t.seen == forger.Message{}) || rand.IntN(2) == 0 {
+		d.attackers.harass.off++
 		return d.guess(forger.OffPath[rand.IntN(len(forger.OffPath))], t)
 	}
+	d.attackers.harass.on++
 	return d.forge(forger.OnPath[rand.IntN(len(forger.OnPath))], t)
+}
+
+// offPath are the reasons for which messages from off the path are refused. No server's message is refused for one of them.
+func offPath() map[string]bool {
+	reasons := map[string]bool{}
+	for _, kind := range forger.OffPath {
+		for _, why := range forger.Reasons[kind] {
+			reasons[why] = true
+		}
+	}
+	return reasons
 }

@@ -114,8 +114,8 @@ func (d *dyntcp) announced() map[claimed][]forger.Message {
 	return all
 }
 
-// wentAsTold says what is wrong with where a connection's packets went: to the VIP, to where its server said that it is, and from there to where one
-// move after the other led, though a move may have been over before there was a packet. Never back.
+// wentAsTold says what is wrong with where a connection's packets went: to the VIP, to a place that its SYN-ACK may have named, whichever (strayed
+// judges whether it is a server), and from there to where one move after the other led, though a move may have been over before there was a packet. Never back.
 func wentAsTold(path []netip.Addr, c clientstatus.Connection, moves []forger.Message) string {
 	if len(path) < 2 || path[0] != c.VIP.Addr() {
 		return fmt.Sprintf("packets went to %v", path)
@@ -216,12 +216,20 @@ func (d *dyntcp) judgeConnections() *report.DynTCP {
 		len(foreign), len(astray), some(astray), d.examples(foreign, d.tally.Timeline))
 	d.check("users' hosts follow moves", r.Followed > 0, "%d changes of destination", r.Followed)
 	if a := d.attackers; a != nil {
-		sent := a.harass
-		for _, n := range a.sent {
+		sent, off, refusedOff := a.harass.on+a.harass.off, a.harass.off, uint64(0)
+		for why, n := range a.sent {
 			sent += n
+			if offPath()[why] {
+				off += n
+			}
+		}
+		for why := range offPath() {
+			refusedOff += r.RefusedBy[why]
 		}
 		r.Attacks = sent
-		d.check("all that attackers sent was refused", a.harass > 0 && r.Refused >= uint64(sent), "%d refused of at least %d, of these %d while users moved", r.Refused, sent, a.harass)
+		d.check("all that attackers sent was refused", a.harass.on > 0 && r.Refused >= uint64(sent), "%d refused of at least %d, of these %d while users moved", r.Refused, sent, a.harass.on+a.harass.off)
+		d.check("all that the attacker off the path sent was refused for what it is", a.harass.off > 0 && refusedOff >= uint64(off),
+			"%d refused for such reasons, of at least %d, of these %d while users moved", refusedOff, off, a.harass.off)
 	}
 	d.check("handshakes are measured", r.Handshake.Count > 0, "p50 of %d each: plain %.0f us, with dynamic TCP %.0f us", r.Handshake.Count, r.Handshake.Plain, r.Handshake.Extended)
 	d.o.Progress.Note("waits of paced streams around %d moves, beyond their pace: p50 %.2f ms, p99 %.2f ms, at most %.2f ms; while nothing moves: p50 %.2f ms, p99 %.2f ms, at most %.2f ms",

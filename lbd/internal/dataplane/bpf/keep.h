@@ -195,12 +195,12 @@ static __always_inline void name_part(struct arrival *a)
 	a->first.id_epoch = WORD(a->id, a->epoch);
 }
 
-/* note_part notes of this arrival, if it is a first fragment, where it was sent, or that it was not: what is noted may be an earlier datagram's. */
+/* note_part notes of this arrival, a first fragment, where it was sent, or that it was not: what is noted may be an earlier datagram's. */
 __noinline int note_part(void)
 {
 	struct arrival *a = this_arrival();
 
-	if (!a || !a->is_part)
+	if (!a)
 		return 0;
 	if (!a->to)
 		return bpf_map_delete_elem(&fragments, &a->first);
@@ -243,7 +243,8 @@ static __noinline int keep(struct __sk_buff *skb, struct arrival *a)
 			return follow(skb);
 	}
 	decision = a->chains ? decide(skb, a, f) : decide_unkept(skb, a);
-	note_part();
+	if (a->is_part)
+		note_part();
 	if (decision == DELIVER || decision == END)
 		return deliver(a, decision == END);
 	if (decision == HOLD)

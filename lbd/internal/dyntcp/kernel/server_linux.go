@@ -146,28 +146,34 @@ func (v heldMapValue) held() Held {
 	}
 }
 
-// Find runs the program that finds the connection's socket.
+// Find runs server_find.
 func (s *server) Find(flow Flow) (Held, error) {
 	var v heldMapValue
-	packet, err := binary.Append(nil, binary.NativeEndian, newFlowMapKey(flow))
+	known, err := run(s.objects.ServerFind, flow, binary.Size(v))
 	if err == nil {
-		packet, err = binary.Append(packet, binary.NativeEndian, v)
-	}
-	if err != nil {
-		return Held{}, fmt.Errorf("server: find %s: %w", flow, err)
-	}
-	run := ebpf.RunOptions{Data: packet, DataOut: make([]byte, len(packet)+64)}
-	found, err := s.objects.ServerFind.Run(&run)
-	if err == nil && found == 0 {
-		err = ErrGone
-	}
-	if err == nil {
-		_, err = binary.Decode(run.DataOut[flowSize:], binary.NativeEndian, &v)
+		_, err = binary.Decode(known, binary.NativeEndian, &v)
 	}
 	if err != nil {
 		return Held{}, fmt.Errorf("server: find %s: %w", flow, err)
 	}
 	return v.held(), nil
+}
+
+// run runs one of the programs that find a flow's socket, and returns what it writes behind the flow; ErrGone: there is none that can move.
+func run(p *ebpf.Program, flow Flow, room int) ([]byte, error) {
+	packet := make([]byte, flowSize+room)
+	if _, err := binary.Encode(packet, binary.NativeEndian, newFlowMapKey(flow)); err != nil {
+		return nil, err
+	}
+	o := ebpf.RunOptions{Data: packet, DataOut: make([]byte, len(packet)+64)}
+	found, err := p.Run(&o)
+	if err == nil && found == 0 {
+		err = ErrGone
+	}
+	if err != nil {
+		return nil, err
+	}
+	return o.DataOut[flowSize:], nil
 }
 
 // Adopt writes it.
@@ -186,17 +192,9 @@ func (s *server) Adopt(socket int, h Held) error {
 	return nil
 }
 
-// Listen runs the program that finds the connection's socket.
+// Listen runs server_listen.
 func (s *server) Listen(flow Flow) error {
-	packet := make([]byte, flowSize)
-	if _, err := binary.Encode(packet, binary.NativeEndian, newFlowMapKey(flow)); err != nil {
-		return fmt.Errorf("server: listen to %s: %w", flow, err)
-	}
-	found, err := s.objects.ServerListen.Run(&ebpf.RunOptions{Data: packet})
-	if err == nil && found == 0 {
-		err = ErrGone
-	}
-	if err != nil {
+	if _, err := run(s.objects.ServerListen, flow, 0); err != nil {
 		return fmt.Errorf("server: listen to %s: %w", flow, err)
 	}
 	return nil

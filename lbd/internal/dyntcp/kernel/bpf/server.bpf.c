@@ -532,26 +532,6 @@ static __noinline int about_answer(struct __sk_buff *skb, const struct segment *
 	return done(set_source(skb, s, vip));
 }
 
-/* server_find is at no hook: user space runs it with a flow in a packet's place, and room behind it for what is known of the connection. */
-SEC("tc")
-int server_find(struct __sk_buff *skb)
-{
-	struct connection *c;
-	struct bpf_sock *sk;
-	struct flow flow;
-	bool found;
-
-	if (bpf_skb_load_bytes(skb, 0, &flow, sizeof(flow)))
-		return 0;
-	sk = connection_at(skb, &flow);
-	if (!sk)
-		return 0;
-	c = bpf_sk_storage_get(&connections, sk, 0, 0);
-	found = c && !bpf_skb_store_bytes(skb, sizeof(flow), c, sizeof(*c), 0);
-	bpf_sk_release(sk);
-	return found;
-}
-
 SEC("tc")
 int server_ingress(struct __sk_buff *skb)
 {
@@ -592,17 +572,37 @@ int server_egress(struct __sk_buff *skb)
 	return done(set_source(skb, s, &c->destination));
 }
 
-/* server_listen is at no hook: user space runs it with a flow in a packet's place, to have the next segment at its destination told though one was. */
+/* named is the socket of a flow that is in a packet's place: user space runs these programs, which are at no hook. */
+static __always_inline struct bpf_sock *named(struct __sk_buff *skb)
+{
+	struct flow flow;
+
+	return bpf_skb_load_bytes(skb, 0, &flow, sizeof(flow)) ? NULL : connection_at(skb, &flow);
+}
+
+/* server_find writes what is known of the connection behind its flow. */
+SEC("tc")
+int server_find(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = named(skb);
+	struct connection *c;
+	bool found;
+
+	if (!sk)
+		return 0;
+	c = bpf_sk_storage_get(&connections, sk, 0, 0);
+	found = c && !bpf_skb_store_bytes(skb, sizeof(struct flow), c, sizeof(*c), 0);
+	bpf_sk_release(sk);
+	return found;
+}
+
+/* server_listen has the next segment at the connection's destination told though one was. */
 SEC("tc")
 int server_listen(struct __sk_buff *skb)
 {
+	struct bpf_sock *sk = named(skb);
 	struct connection *c;
-	struct bpf_sock *sk;
-	struct flow flow;
 
-	if (bpf_skb_load_bytes(skb, 0, &flow, sizeof(flow)))
-		return 0;
-	sk = connection_at(skb, &flow);
 	if (!sk)
 		return 0;
 	c = bpf_sk_storage_get(&connections, sk, 0, 0);

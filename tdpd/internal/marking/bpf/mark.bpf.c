@@ -59,13 +59,14 @@ struct {
 	__type(value, __u64);
 } mark_counts SEC(".maps");
 
-static __always_inline int done(enum count which, int verdict)
+/* done counts packets as they were on the wire, as the kernel's own counters do: GRO makes one of many. */
+static __always_inline int done(struct __sk_buff *skb, enum count which, int verdict)
 {
 	ALONE __u32 key = which;
 	__u64 *n = bpf_map_lookup_elem(&mark_counts, &key);
 
 	if (n)
-		(*n)++;
+		*n += skb->gso_segs ?: 1;
 	return verdict;
 }
 
@@ -102,7 +103,7 @@ static __always_inline void read_packet(struct ethhdr *eth, void *end, struct pa
 static __always_inline int mark(struct __sk_buff *skb, __u32 owner, enum count which)
 {
 	skb->mark = (skb->mark & ~mark_mask) | mark_base | owner;
-	return done(which, NEXT);
+	return done(skb, which, NEXT);
 }
 
 /* nobody takes a packet of a user whom nobody serves. */
@@ -110,7 +111,7 @@ static __always_inline int nobody(struct __sk_buff *skb, struct packet *p)
 {
 	__u64 vip[] = { p->vip[0], p->vip[1] };
 
-	done(COUNT_NOBODY, 0);
+	done(skb, COUNT_NOBODY, 0);
 	return bpf_map_lookup_elem(&mark_refuse, &vip) ? mark(skb, STEER_NOBODY, COUNT_REFUSED) : DROP;
 }
 
@@ -126,7 +127,7 @@ int mark_users(struct __sk_buff *skb)
 	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
 		return NEXT;
 	if (has_label(eth, (void *)(long)skb->data_end))
-		return done(COUNT_OUTSIDER, DROP);
+		return done(skb, COUNT_OUTSIDER, DROP);
 	if (skb->vlan_present || skb->pkt_type == PACKET_OTHERHOST)
 		return NEXT; /* a VLAN's own interface has a hook */
 	read_packet(eth, (void *)(long)skb->data_end, &p);

@@ -157,7 +157,7 @@ func (c *Core) Announced(now time.Time, name string, a, previous alloc.Allocatio
 	then.held[name] = a
 	next := then.apply()
 	at, _ := slices.BinarySearch(slices.Sorted(maps.Keys(c.specs)), name)
-	next.Accept[at].Chains = then.chainsAhead(s, c.effective(c.current(name)), a)
+	next.Accept[at].Chains = c.chains(s)
 	peers := slices.Concat(c.peers(), next.Peers)
 	slices.SortFunc(peers, netip.Addr.Compare)
 	prepared := announce.Prepared{Service: name, Epoch: a.Epoch, Server: c.name}

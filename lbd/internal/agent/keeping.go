@@ -47,33 +47,41 @@ type class struct {
 // others may come, too, and is sent on: to the standby, where the owner is gone.
 func (c *Core) chains(s service.Service) []dataplane.Chain {
 	a := c.current(s.Name)
+	if next := c.expected(s.Name, c.held[s.Name]); !next.Zero() {
+		return c.chainsAhead(s, a, next)
+	}
 	now := c.effective(a)
-	return c.chainsOf(s, now, now, now.OwnerOf, func(cell int) string {
-		switch owner, standby := a.OwnerOf(cell), a.StandbyOf(cell); {
-		case owner != now.OwnerOf(cell) && owner != c.name && !c.isSilent(owner):
-			return owner // it is out, and has its connections yet
-		case owner == c.name && owner == now.OwnerOf(cell) && c.stoodIn(s.Name, standby):
-			return standby
-		}
-		return ""
-	})
+	return c.chainsOf(s, now, now, now.OwnerOf, func(cell int) string { return c.away(s.Name, a, now, cell) })
 }
 
-// chainsAhead are those of what is announced, in force before it is executed: with all that may hold connections then, but until then users are
+// chainsAhead are those of what is announced, in force until it is executed: with all that may hold connections then, but until then users are
 // whose they were. Their new owner may know nothing yet.
-func (c *Core) chainsAhead(s service.Service, now, next alloc.Allocation) []dataplane.Chain {
-	owners, several := make([]string, len(next.Owner)), make([]bool, len(next.Owner))
+func (c *Core) chainsAhead(s service.Service, a, next alloc.Allocation) []dataplane.Chain {
+	now := c.effective(a)
+	owners, aways, several := make([]string, len(next.Owner)), make([]string, len(next.Owner)), make([]bool, len(next.Owner))
 	for was, is := range alloc.Pairs(now, next) {
 		owner := now.OwnerOf(was)
 		several[is] = several[is] || owners[is] != "" && owners[is] != owner
-		owners[is] = owner
+		owners[is], aways[is] = owner, cmp.Or(aways[is], c.away(s.Name, a, now, was))
 	}
 	return c.chainsOf(s, next, now, func(cell int) string {
 		if several[cell] {
 			return ""
 		}
 		return owners[cell]
-	}, func(int) string { return "" })
+	}, func(cell int) string { return aways[cell] })
+}
+
+// away is in whose stead a cell's users are served, or who was in their owner's, if that may hold connections of theirs; empty: nobody. now is a as it
+// is served.
+func (c *Core) away(name string, a, now alloc.Allocation, cell int) string {
+	switch owner, standby := a.OwnerOf(cell), a.StandbyOf(cell); {
+	case owner != now.OwnerOf(cell) && owner != c.name && !c.isSilent(owner):
+		return owner // it is out, and has its connections yet
+	case owner == c.name && owner == now.OwnerOf(cell) && c.stoodIn(name, standby):
+		return standby
+	}
+	return ""
 }
 
 // chainsOf are those of an allocation, whose cells are served as owner and away say; known has the addresses. nil: there are none.
@@ -114,20 +122,36 @@ func (c *Core) chainsOf(s service.Service, a, known alloc.Allocation, owner, awa
 func (c *Core) chain(name string, a, known alloc.Allocation, k class, users portion.Union) dataplane.Chain {
 	out := dataplane.Chain{Users: users, Takes: k.takes}
 	staysHere := c.isSilent(k.owner) || c.isDoubted(k.owner) && c.mayServe(a, k)
+	var hops []alloc.Hop
 	if k.owner != "" && k.owner != c.name && !staysHere {
 		out.Owner = known.Address(k.owner)
 	}
-	if address := known.Address(k.away); k.away != "" && address.IsValid() {
-		out.Hops = append(out.Hops, dataplane.Hop{Address: address, Until: until(alloc.Hop{Server: k.away, Until: known.Epoch}, c.name)})
+	if k.away != "" {
+		hops = append(hops, alloc.Hop{Server: k.away, Address: known.Address(k.away), Until: known.Epoch})
 	}
-	if k.chain == 0 {
-		return out
+	if k.chain > 0 {
+		from := a.Trail.Chains[k.chain-1]
+		out.Ask = from.Cut != epoch.Epoch{}
+		for _, h := range from.Hops {
+			if h.Server != c.name && !c.isOver(name, h) {
+				hops = append(hops, h)
+			}
+		}
 	}
-	from := a.Trail.Chains[k.chain-1]
-	out.Ask = from.Cut != epoch.Epoch{}
-	for _, h := range from.Hops {
-		if h.Server != c.name && h.Server != k.away && h.Address.IsValid() && !c.isOver(name, h) && len(out.Hops) < dataplane.MaxHops {
-			out.Hops = append(out.Hops, dataplane.Hop{Address: h.Address, Until: until(h, c.name)})
+	out.Hops = orderedHops(hops, c.name)
+	if len(out.Hops) > dataplane.MaxHops {
+		out.Hops, out.Ask = out.Hops[:dataplane.MaxHops], true
+	}
+	return out
+}
+
+// orderedHops are former owners with an address in the one order that all servers go by, each epoch's by their names.
+func orderedHops(hops []alloc.Hop, me string) []dataplane.Hop {
+	slices.SortFunc(hops, func(x, y alloc.Hop) int { return cmp.Or(y.Until.Compare(x.Until), cmp.Compare(x.Server, y.Server)) })
+	var out []dataplane.Hop
+	for _, h := range slices.Compact(hops) {
+		if h.Address.IsValid() {
+			out = append(out, dataplane.Hop{Address: h.Address, Until: until(h, me)})
 		}
 	}
 	return out

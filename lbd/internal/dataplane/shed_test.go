@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -177,4 +178,29 @@ func TestNetShedUsersKnowAtOnce(t *testing.T) {
 		t.Errorf("when nobody is shed any more: %v", err)
 	}
 	l.close(t, false)
+}
+
+// TestNetShedUsersOfAnotherWay: the first segment comes by a server that has lost the user. Its sender's address is of that server's link.
+func TestNetShedUsersOfAnotherWay(t *testing.T) {
+	s := newSite(t, "a", "b")
+	s.start("a")
+	s.move("b")
+	s.lead("a")
+	if err := s.planes["b"].Shed(addr(testVIP), ShedAll); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	err := s.users.Do(func() error {
+		conn, err := net.DialTimeout("tcp", net.JoinHostPort(testVIP, "80"), 5*time.Second)
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	})
+	if took := time.Since(began); !errors.Is(err, unix.ECONNREFUSED) || took > 900*time.Millisecond {
+		t.Errorf("connecting ends with %v after %v, want a refusal before the first SYN is sent again", err, took)
+	}
+	if c := s.counters("b"); c.Shed != 1 {
+		t.Errorf("b counted %+v, want one refusal", c)
+	}
 }

@@ -220,14 +220,17 @@ static __always_inline bool is_shed(const __be32 *group, __be32 user)
 	return share && is_among(user, *share);
 }
 
-/* shed refuses it in the VIP's name. */
-static __noinline int shed(struct __sk_buff *skb, struct iphdr *ip, __be32 vip, struct traffic *t)
+/* shed refuses it in the VIP's name. Where a server has sent it here its frame's sender is on that one's link: the answer goes by the route to the
+ * user. */
+static __noinline int shed(struct __sk_buff *skb, struct iphdr *ip, __be32 vip, struct traffic *t, const struct arrival *a)
 {
 	COUNT(shed, 1);
 	if (t)
 		t->refused++;
 	ip->daddr = vip;
-	return refuse_tcp(skb, ip, own_mac) ? bpf_redirect(skb->ifindex, 0) : DROP;
+	if (!refuse_tcp(skb, ip, own_mac))
+		return DROP;
+	return a->is_straight ? bpf_redirect(skb->ifindex, 0) : bpf_redirect_neigh(skb->ifindex, NULL, 0, 0);
 }
 
 /* unknown is for what is for no service here. From another server that is for nobody. */
@@ -315,7 +318,7 @@ static __noinline int ingress4(struct __sk_buff *skb, __u32 mark)
 	}
 	traffic_of = bpf_map_lookup_elem(&traffic, &name);
 	if (opening && is_shed(&name, user))
-		return shed(skb, &ip, s->vip, traffic_of);
+		return shed(skb, &ip, s->vip, traffic_of, a);
 	if (traffic_of) {
 		traffic_of->packets++;
 		traffic_of->bytes += skb->len;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Dual BSD/GPL */
-/* Answers to packets that nobody will serve: TCP gets a reset, UDP a port unreachable. The answer takes the packet's place and goes
- * back by the interface, and to the neighbour, that it came from. */
+/* Answers to packets that nobody will serve: TCP gets a reset, UDP a port unreachable. The answer takes the packet's place, in a
+ * frame to the neighbour that it came from. */
 #ifndef MANYCAST_REFUSE_H
 #define MANYCAST_REFUSE_H
 

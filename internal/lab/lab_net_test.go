@@ -219,11 +219,11 @@ func TestNetWhatFailsIsTakenDown(t *testing.T) {
 	}
 }
 
-// unprivileged is the small lab with a user; the teller of b has two capabilities and writes down what it is.
+// unprivileged is the small lab with a user; the teller of b has two capabilities and one group more, and writes down what it is.
 func unprivileged() string {
 	return strings.NewReplacer("name: small\n", "name: small\nuser: 60880\n",
 		`echo "$COLOUR" >colour && cat note >>colour;`, `id -u >who; id -G >>who; grep -E "^(Cap|NoNewPrivs)" /proc/self/status >>who; cat note >>who;`,
-		"files: {note: note}", "files: {note: note}\n        capabilities: [net_admin, net_raw]",
+		"files: {note: note}", "files: {note: note}\n        capabilities: [net_admin, net_raw]\n        groups: [daemon]",
 		"run: [ping, -c1, -W5, 10.8.0.1]", `run: [sh, -c, "id -u >step; grep CapEff /proc/self/status >>step"]`).Replace(small)
 }
 
@@ -247,7 +247,7 @@ func TestNetProcessesHaveJustTheirCapabilities(t *testing.T) {
 	}
 	t.Cleanup(l.Close)
 	const two = "0000000000003000\n"
-	want := "60880\n60880\nCapInh:\t" + two + "CapPrm:\t" + two + "CapEff:\t" + two + "CapBnd:\t" + two + "CapAmb:\t" + two + "NoNewPrivs:\t1\nread\n"
+	want := "60880\n60880 1\nCapInh:\t" + two + "CapPrm:\t" + two + "CapEff:\t" + two + "CapBnd:\t" + two + "CapAmb:\t" + two + "NoNewPrivs:\t1\nread\n"
 	testnet.Eventually(t, 5*time.Second, func() bool {
 		got, _ := os.ReadFile(filepath.Join(l.Dir("b"), "who"))
 		return string(got) == want

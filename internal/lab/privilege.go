@@ -22,8 +22,8 @@ func (t *Topology) validatePrivileges() error {
 	}
 	for _, n := range t.Nodes {
 		for _, p := range n.Processes {
-			if (t.User == 0 || p.Root) && len(p.Capabilities) > 0 {
-				return fmt.Errorf("process %s/%s: capabilities of root's processes cannot be named: the topology wants a user", n.Name, p.Name)
+			if (t.User == 0 || p.Root) && len(p.Capabilities)+len(p.Groups) > 0 {
+				return fmt.Errorf("process %s/%s: capabilities and groups of root's processes cannot be named: the topology wants a user", n.Name, p.Name)
 			}
 			for _, c := range p.Capabilities {
 				if !capabilityRE.MatchString(c) {
@@ -72,16 +72,19 @@ func (l *Lab) give(path string) error {
 	return os.Chown(path, l.topology.User, l.topology.User)
 }
 
-// unprivileged is the command line that runs argv as the lab's user with these capabilities and no way to more. The process id
+// unprivileged is the command line that runs argv as the lab's user with the capabilities and groups of a process and no way to more. The process id
 // stays the program's own.
-func (l *Lab) unprivileged(capabilities, argv []string) []string {
+func (l *Lab) unprivileged(p Process, argv []string) []string {
 	if l.topology.User == 0 {
 		return argv
 	}
-	set := strings.Join(append([]string{"-all"}, capabilities...), ",+")
-	id := strconv.Itoa(l.topology.User)
+	set := strings.Join(append([]string{"-all"}, p.Capabilities...), ",+")
+	id, groups := strconv.Itoa(l.topology.User), "--clear-groups"
+	if len(p.Groups) > 0 {
+		groups = "--groups=" + strings.Join(p.Groups, ",")
+	}
 	return append([]string{
-		"setpriv", "--reuid", id, "--regid", id, "--clear-groups", "--no-new-privs",
+		"setpriv", "--reuid", id, "--regid", id, groups, "--no-new-privs",
 		"--inh-caps", set, "--ambient-caps", set, "--bounding-set", set, "--", l.program(argv[0]),
 	}, argv[1:]...)
 }

@@ -46,7 +46,7 @@ func (l *Lab) Start(ctx context.Context, node, name string) error {
 
 	// The process outlives this command: neither its context nor its terminal is ours.
 	if !p.Root {
-		argv = l.unprivileged(p.Capabilities, argv)
+		argv = l.unprivileged(*p, argv)
 	}
 	if p.Nice != 0 {
 		argv = append([]string{"nice", "-n", strconv.Itoa(p.Nice)}, argv...)

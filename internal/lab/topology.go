@@ -62,15 +62,16 @@ type Process struct {
 
 	Nice         int      `yaml:"nice"`         // -20 to 19: below 0 it goes before others
 	Capabilities []string `yaml:"capabilities"` // all that it has, "net_admin"; root's processes have all and name none
+	Groups       []string `yaml:"groups"`       // more groups of the topology's user in it, as SupplementaryGroups= of units
 	Root         bool     `yaml:"root"`         // it is root's though the topology has a user: a program of others that begins as root
 }
 
 // Step starts processes ("node/process", side by side) or runs a command to its end; a command that fails ends Up.
 type Step struct {
-	When  string   `yaml:"when"` // value of var "mode" in which the step is taken; empty: always
-	Start []string `yaml:"start"`
-	On    string   `yaml:"on"` // node of Run
-	Run   []string `yaml:"run"`
+	When  map[string]string `yaml:"when"` // values of vars with which the step is taken; empty: always
+	Start []string          `yaml:"start"`
+	On    string            `yaml:"on"` // node of Run
+	Run   []string          `yaml:"run"`
 }
 
 // Endpoint is an interface of a node, "r1:up".
@@ -291,6 +292,11 @@ func (t *Topology) validateSteps() error {
 		}
 	}
 	for i, s := range t.Steps {
+		for name := range s.When {
+			if _, ok := t.Vars[name]; !ok {
+				return fmt.Errorf("step %d: when %q: the topology has no such var", i+1, name)
+			}
+		}
 		if (len(s.Start) == 0) == (len(s.Run) == 0) {
 			return fmt.Errorf("step %d: want either start or run", i+1)
 		}

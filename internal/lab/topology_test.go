@@ -2,6 +2,7 @@ package lab
 
 import (
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -33,7 +34,7 @@ links: [a:eth0 b:eth0]
 switches: [{name: sw, snooping: true, ports: ["b:lan", "c:eth0"]}]
 steps:
   - {start: [a/sleeper, b/teller]}
-  - {when: other, on: a, run: ["false"]}
+  - {when: {mode: other}, on: a, run: ["false"]}
   - {on: a, run: [ping, -c1, -W5, 10.8.0.1]}
 `
 
@@ -74,6 +75,8 @@ func TestParseTopologyRefuses(t *testing.T) {
 		"node twice":              {change("name: c,", "name: b,"), "twice"},
 		"switch named as a node":  {change("name: sw", "name: b"), "twice"},
 		"capability of root":      {change("[sleep, \"3600\"], ready", "[sleep, \"3600\"], capabilities: [bpf], ready"), "wants a user"},
+		"group of root":           {change("[sleep, \"3600\"], ready", "[sleep, \"3600\"], groups: [daemon], ready"), "wants a user"},
+		"step by no var":          {change("{mode: other}", "{mood: other}"), "mood"},
 		"user that is none":       {change("name: small\n", "name: small\nuser: -1\n"), "user -1"},
 		"the lab's own directory": {change("name: sw", "name: bin"), "own directory"},
 		"interface twice":         {change("c:eth0", "b:eth0"), "b:eth0 is there twice"},
@@ -115,8 +118,10 @@ func TestBuiltInTopologies(t *testing.T) {
 			t.Errorf("file %s has topology %s", name, topology.Name)
 		}
 		for _, mode := range []string{"bus", "static", "multicast", "tags"} {
-			if _, ok := topology.Vars["mode"]; ok {
-				topology.Vars["mode"] = mode
+			for name, value := range map[string]string{"mode": mode, "bfd": strconv.FormatBool(mode == "bus")} {
+				if _, ok := topology.Vars[name]; ok {
+					topology.Vars[name] = value
+				}
 			}
 			l := &Lab{store: &Store{Root: t.TempDir(), Bin: "/bin"}, name: "t", topology: topology}
 			if err := l.writeFiles(source.Templates); err != nil {

@@ -95,7 +95,7 @@ func (l *Lab) build(ctx context.Context, templates fs.FS) error {
 		return err
 	}
 	for _, step := range l.topology.Steps {
-		if step.When != "" && step.When != l.topology.Vars["mode"] {
+		if !l.topology.takes(step) {
 			continue
 		}
 		if err := l.step(ctx, step); err != nil {
@@ -238,6 +238,16 @@ func addRoutes(ns *netns.Namespace, routes []Route) error {
 	return nil
 }
 
+// takes says whether the vars are those of the step.
+func (t *Topology) takes(step Step) bool {
+	for name, value := range step.When {
+		if t.Vars[name] != value {
+			return false
+		}
+	}
+	return true
+}
+
 func (l *Lab) step(ctx context.Context, step Step) error {
 	if len(step.Run) > 0 {
 		argv, err := l.expand(step.On, step.Run)
@@ -245,7 +255,7 @@ func (l *Lab) step(ctx context.Context, step Step) error {
 			return err
 		}
 		l.store.notice("%s: %s", step.On, strings.Join(argv, " "))
-		out, err := l.Command(ctx, step.On, l.unprivileged(nil, argv)...).CombinedOutput()
+		out, err := l.Command(ctx, step.On, l.unprivileged(Process{}, argv)...).CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("%s: %s: %w: %s", step.On, strings.Join(argv, " "), err, lastLines(string(out), 5))
 		}

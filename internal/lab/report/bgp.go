@@ -11,12 +11,21 @@ type BGP struct {
 	DrainFailedRequests             int        `json:"drain_failed_requests"`               // while a director or a server was drained, and came back
 	DirectorDeathFailedRequests     int        `json:"director_death_failed_requests"`      // begun before its neighbors had found out
 	HoldMS                          float64    `json:"hold_ms"`                             // that directors' sessions have
+	BFDMS                           float64    `json:"bfd_ms"`                              // detection time of BFD with directors; 0: there is none
 	FailoverMS                      float64    `json:"failover_ms"`                         // from the power cut to the last question that was not answered
 	RoutesWithdrawnOnSpeakerRestart int        `json:"routes_withdrawn_on_speaker_restart"` // ways to the VIP that neighbors' kernels lost
 	FlowSpecSeenAtPeer              int        `json:"flowspec_seen_at_peer"`               // rules, at one neighbor
 	LabelledRoutesSeenAtPeer        int        `json:"labelled_routes_seen_at_peer"`        // likewise, of all directors
+	ServerRoute                     []string   `json:"server_route"`                        // what a server's rack was told of its host route, in order: RouteSoft, ...
 	Phases                          []BGPPhase `json:"phases"`
 }
+
+// How a route is told.
+const (
+	RoutePlain     = "plain"     // as it is to be
+	RouteSoft      = "soft"      // preferred by nobody: prepended, and marked for GRACEFUL_SHUTDOWN
+	RouteWithdrawn = "withdrawn" // no more
+)
 
 // BGPPhase is one phase of scenario bgp.
 type BGPPhase struct {

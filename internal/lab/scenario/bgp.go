@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -56,6 +57,9 @@ func BGP(ctx context.Context, s *lab.Store, o Options) (*report.Report, error) {
 	if o.Duration < MinDuration {
 		return nil, fmt.Errorf("duration %v: want at least %v", o.Duration, MinDuration)
 	}
+	if bfd, ok := o.Set["bfd"]; ok && bfd != "true" && bfd != "false" {
+		return nil, fmt.Errorf("bfd=%s: want true or false", bfd)
+	}
 	b := &bgp{stage: stage{o: o, store: s, servers: []string{"s1", "s2", "s3"}}, routes: map[string]*probe.Routes{}, there: []string{"d1", "d2"}}
 	if err := b.prepare(ctx, "bgp", o.Set); err != nil {
 		return nil, err
@@ -82,6 +86,9 @@ func (b *bgp) run(ctx context.Context) (err error) {
 		return err
 	}
 	if err := b.awaitIn(ctx, b.there...); err != nil {
+		return err
+	}
+	if err := b.awaitHost(ctx); err != nil {
 		return err
 	}
 	if err := b.waitServed(ctx); err != nil {
@@ -150,8 +157,19 @@ func (b *bgp) plan() []phase {
 	}
 }
 
-// hold is how long a director may be silent for its neighbors, as the topology configures both.
-func (b *bgp) hold() (time.Duration, error) { return time.ParseDuration(b.vars["hold"] + "s") }
+// silences are how long a director may be silent for its neighbors, as the topology configures both: the hold time, and the detection time of BFD, 0
+// without it.
+func (b *bgp) silences() (hold, byBFD time.Duration, err error) {
+	if hold, err = time.ParseDuration(b.vars["hold"] + "s"); err != nil || b.vars["bfd"] == "false" {
+		return hold, 0, err
+	}
+	interval, err := time.ParseDuration(b.vars["interval"] + "ms")
+	if err != nil {
+		return 0, 0, err
+	}
+	multiplier, err := strconv.Atoi(b.vars["multiplier"])
+	return hold, interval * time.Duration(multiplier), err
+}
 
 // lost are the ways to the VIP that neighbors' kernels have lost in a time.
 func (b *bgp) lost(from, to time.Time) (all []probe.Lost) {

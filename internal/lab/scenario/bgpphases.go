@@ -21,7 +21,7 @@ const (
 	later  = "d3"
 )
 
-// computing is what neighbors may take, beyond the hold time, to find the dead director out and to have other ways.
+// computing is what neighbors may take, beyond the time in which they find the dead director out, to have other ways.
 const computing = 250 * time.Millisecond
 
 // steady: neighbors have a way to each director that announces the VIP, and nobody has told them of another one.
@@ -60,14 +60,19 @@ func (b *bgp) comes(director string) {
 	slices.Sort(b.there)
 }
 
-// killDirector takes a director's power away: its neighbors see no link go, and send on until the hold time is over.
+// killDirector takes a director's power away: its neighbors see no link go, and send on until BFD, or else the hold time, is over.
 func (b *bgp) killDirector(ctx context.Context) error {
-	hold, err := b.hold()
+	hold, byBFD, err := b.silences()
 	if err != nil {
 		return err
 	}
+	b.found.HoldMS, b.found.BFDMS = report.Milliseconds(hold), report.Milliseconds(byBFD)
+	found, how := hold, "hold time"
+	if byBFD > 0 {
+		found, how = byBFD, "detection time of BFD"
+	}
 	at := time.Now()
-	over := at.Add(hold + computing)
+	over := at.Add(found + computing)
 	b.mu.Lock()
 	b.tally.Outages = append(b.tally.Outages, report.Outage{At: at, Over: over})
 	b.mu.Unlock()
@@ -80,28 +85,35 @@ func (b *bgp) killDirector(ctx context.Context) error {
 	}
 	until := time.Now().Add(-answering)
 	gap := b.asker.Gap(at, until)
-	b.found.HoldMS = report.Milliseconds(hold)
 	if gap.Lost > 0 {
 		b.found.FailoverMS = report.Milliseconds(gap.Last.Sub(at))
 	}
 	late := b.starvation.longest(at, until, shaken)
 	b.o.Progress.Note("the last question without an answer is of %.0f ms after the power cut, %d of %d were lost", b.found.FailoverMS, gap.Lost, gap.Asked)
-	b.check("a dead director's users fail over", gap.Lost > 0 && gap.Last.Sub(at) <= hold+computing+late,
-		"the last of %d questions without an answer was asked %.0f ms after the power cut; hold time %v, and %v for routes to be computed; kept from running %v", gap.Lost, b.found.FailoverMS, hold, computing, late)
+	b.check("a dead director's users fail over", gap.Lost > 0 && gap.Last.Sub(at) <= found+computing+late,
+		"the last of %d questions without an answer was asked %.0f ms after the power cut; %s %v, and %v for routes to be computed; kept from running %v", gap.Lost, b.found.FailoverMS, how, found, computing, late)
 	return b.awaitWays(ctx)
 }
 
 func (b *bgp) reviveDirector(ctx context.Context) error {
-	if err := b.revive(ctx, shaken, "tdpd", "director"); err != nil {
+	if err := b.revive(ctx, shaken, b.daemons()...); err != nil {
 		return err
 	}
 	b.comes(shaken)
 	return b.awaitIn(ctx, b.there...)
 }
 
+// daemons are those of the directors with a speaker of tdpd's own.
+func (b *bgp) daemons() []string {
+	if b.vars["bfd"] == "true" {
+		return []string{"zebra", "bfdd", "tdpd", "director"}
+	}
+	return []string{"tdpd", "director"}
+}
+
 // addDirector has neighbors, which know its address, hear of one more.
 func (b *bgp) addDirector(ctx context.Context) error {
-	for _, p := range []string{"tdpd", "director"} {
+	for _, p := range b.daemons() {
 		if err := b.lab.Start(ctx, later, p); err != nil {
 			return err
 		}
@@ -212,23 +224,6 @@ func (b *bgp) restartTDP(ctx context.Context) error {
 		return err
 	}
 	return b.awaitTold(ctx)
-}
-
-func (b *bgp) drainServer(ctx context.Context) error {
-	if err := b.cli(ctx, "server", "drain", b.member("s1"), "--wait"); err != nil {
-		return err
-	}
-	_, err := b.web.await(ctx, "s1 has nothing", func(c map[string]int) bool { return c["s1"] == 0 })
-	return err
-}
-
-func (b *bgp) undrainServer(ctx context.Context) error {
-	for _, args := range [][]string{{"server", "weight", b.member("s1"), "default"}, {"server", "undrain", b.member("s1"), "--wait"}} {
-		if err := b.cli(ctx, args...); err != nil {
-			return err
-		}
-	}
-	return b.awaitEven(ctx)
 }
 
 // speakerOf is the process that speaks BGP for a director's tdpd: the one that has its socket.

@@ -92,11 +92,21 @@ func TestNetTags(t *testing.T) {
 	allHold(t, rerun(t, func(ctx context.Context) (*report.Report, error) { return Tags(ctx, store, o) }))
 }
 
-// All phases of bgp, with the real daemons, FRR and gobgpd.
+// All phases of bgp, with the real daemons, FRR and gobgpd; once more, as short as they can be, with FRR's bfdd.
 func TestNetBGP(t *testing.T) {
 	store := newStore(t, "igmpd", "lbd", "dnsd", "tdpd")
-	o := Options{Clients: 24, Duration: 40 * time.Second, Name: fmt.Sprintf("b%d", os.Getpid()), Progress: NewProgress(t.Output(), false)}
-	allHold(t, rerun(t, func(ctx context.Context) (*report.Report, error) { return BGP(ctx, store, o) }))
+	for bfd, duration := range map[string]time.Duration{"false": 40 * time.Second, "true": MinDuration} {
+		t.Run("bfd="+bfd, func(t *testing.T) {
+			o := Options{
+				Clients: 24, Duration: duration, Set: map[string]string{"bfd": bfd}, Name: fmt.Sprintf("b%d", os.Getpid()), Progress: NewProgress(t.Output(), false),
+			}
+			r := rerun(t, func(ctx context.Context) (*report.Report, error) { return BGP(ctx, store, o) })
+			allHold(t, r)
+			if x := r.BGP; x == nil || (x.BFDMS > 0) != (bfd == "true") || x.BFDMS >= x.HoldMS || len(x.ServerRoute) == 0 {
+				t.Errorf("%+v", x)
+			}
+		})
+	}
 }
 
 // Connections of users who go to and fro, with the real daemons: one strategy in each mode. On one link a SYN between the loser's word and the

@@ -112,8 +112,8 @@ func summary(w io.Writer, r *report.Report) {
 			t.PacketsTagged, t.FirstPacketsViaDirector, t.PacketsViaDirector, r.DetectMS)
 	}
 	if x := r.BGP; x != nil {
-		fmt.Fprintf(w, "  bgp          failed requests: %d on drains, %d on a director's death; failover %.0f ms of a hold time of %.0f; %d routes withdrawn on a speaker's restart; at a neighbor %d rules, %d labelled routes\n",
-			x.DrainFailedRequests, x.DirectorDeathFailedRequests, x.FailoverMS, x.HoldMS, x.RoutesWithdrawnOnSpeakerRestart, x.FlowSpecSeenAtPeer, x.LabelledRoutesSeenAtPeer)
+		fmt.Fprintf(w, "  bgp          failed requests: %d on drains, %d on a director's death; failover %.0f ms of a hold time of %.0f, BFD %.0f; %d routes withdrawn on a speaker's restart; at a neighbor %d rules, %d labelled routes; a server's host route: %s\n",
+			x.DrainFailedRequests, x.DirectorDeathFailedRequests, x.FailoverMS, x.HoldMS, x.BFDMS, x.RoutesWithdrawnOnSpeakerRestart, x.FlowSpecSeenAtPeer, x.LabelledRoutesSeenAtPeer, strings.Join(x.ServerRoute, ", "))
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Handover)) {
 		x := r.Handover[name]

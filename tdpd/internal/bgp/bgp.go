@@ -41,14 +41,21 @@ type Speaker interface {
 	Watch(ctx context.Context) (<-chan []Event, error)
 	// Neighbors are the sessions, by address.
 	Neighbors(ctx context.Context) ([]NeighborState, error)
-	// Routes calls each with the paths to prefixes that there are, ours too, the best first, until it returns false.
+	// Routes calls each with the paths to prefixes that there are, ours too, the best first, until it returns false. ErrNoNeighbor: the query's is none.
 	Routes(ctx context.Context, q Query, each func(Route) bool) error
-	// Clear ends the session with a neighbor, which may come back at once; softly, both sides tell all again and the session goes on (RFC 2918).
+	// Clear ends the session with a neighbor, which may come back at once, as one may that was closed for its limit; softly, both sides tell all again and the session
+	// goes on (RFC 2918). ErrNoNeighbor: there is none of this address.
 	Clear(ctx context.Context, neighbor netip.Addr, soft bool) error
 }
 
 // ErrWaits: a speaker that has restarted takes its neighbors one after the other, and some have not had their turn. All else that was wanted is there.
 var ErrWaits = errors.New("neighbors have their turn one after the other, since the speaker has restarted")
+
+// ErrNoNeighbor: the speaker has no neighbor of that address.
+var ErrNoNeighbor = errors.New("there is no such neighbor")
+
+// ErrNone: this router has no speaker, and is asked for what only one knows.
+var ErrNone = errors.New("it does not speak BGP: set bgp.as in tdpd.toml")
 
 // EventsMost is how many events come at a time.
 const EventsMost = 1024

@@ -128,7 +128,7 @@ func (f *Fake) Clear(_ context.Context, neighbor netip.Addr, _ bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !slices.ContainsFunc(f.desired.Neighbors, func(n Neighbor) bool { return n.Address == neighbor }) {
-		return fmt.Errorf("there is no neighbor %v", neighbor)
+		return fmt.Errorf("clear neighbor %v: %w", neighbor, ErrNoNeighbor)
 	}
 	f.cleared = append(f.cleared, neighbor)
 	return nil

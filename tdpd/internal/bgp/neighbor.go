@@ -21,7 +21,7 @@ type Neighbor struct {
 	Hold, Keepalive time.Duration
 	ConnectRetry    time.Duration // at least 1 s
 	Families        []Family      // unicast and labelled ones of one AFI need sessions of their own where FRR is at the other end
-	MaxPrefixes     uint32        // of each family; with more the session ends. 0: no limit
+	MaxPrefixes     uint32        // of each family; soon after it tells more it has no session until it is cleared. 0: no limit
 	// Import and Export name policies. Without one nothing is taken (RFC 8212), and all paths of ours are told. FlowSpec rules are never
 	// taken, and paths of other neighbors never told, whatever policies say.
 	Import, Export string

@@ -81,7 +81,7 @@ func (b BGP) Enabled() bool { return b.AS != 0 }
 const (
 	bgpHold         = 9 * time.Second
 	bgpConnectRetry = 5 * time.Second
-	bgpMaxPrefixes  = 2_000_000 // a full table of either family, nearly twice; paths that policy refuses take the speaker's memory, too
+	bgpMaxPrefixes  = 100_000 // 300 MB of the speaker's, and as many as are taken at most
 )
 
 // passwordMax is how long a TCP MD5 key may be, in bytes.

@@ -45,7 +45,7 @@ func TestReferenceBGP(t *testing.T) {
 		Restart: bgp.Restart{Time: 2 * time.Minute, Deferral: 10 * time.Second},
 		Neighbors: []bgp.Neighbor{{
 			Address: netip.MustParseAddr("10.0.1.2"), AS: 65001, Port: 179, Local: netip.MustParseAddr("10.0.1.1"), Password: "tell nobody", Hops: 1, Hold: 9 * time.Second,
-			Keepalive: 3 * time.Second, ConnectRetry: 5 * time.Second, MaxPrefixes: 2_000_000, Families: []bgp.Family{bgp.IPv4Unicast}, Import: "labels",
+			Keepalive: 3 * time.Second, ConnectRetry: 5 * time.Second, MaxPrefixes: 100_000, Families: []bgp.Family{bgp.IPv4Unicast}, Import: "labels",
 		}},
 		Policies: []bgp.Policy{{Name: "labels", Rules: []bgp.PolicyRule{
 			{

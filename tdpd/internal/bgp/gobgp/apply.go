@@ -28,6 +28,7 @@ type neighborAs struct {
 	bgp.Neighbor
 	restart bgp.Restart
 	as      uint32 // ours
+	limited bool   // it was over MaxPrefixes: see keepLimits
 }
 
 // Apply implements bgp.Speaker. Paths are there before neighbors are, so that who is told all at first misses none; what goes, goes in the order of the reverse.
@@ -161,8 +162,8 @@ func (c *Client) applyNeighbors(ctx context.Context, d bgp.Desired) error {
 	var errs []error
 	var missing []neighborAs
 	for _, one := range d.Neighbors {
-		n := neighborAs{one, d.Restart, d.AS}
-		now, there := c.has.neighbors[n.Address]
+		now, there := c.has.neighbors[one.Address]
+		n := neighborAs{one, d.Restart, d.AS, now.limited}
 		switch {
 		case !there:
 			missing = append(missing, n)

@@ -61,6 +61,7 @@ type Client struct {
 	has        has
 	inherited  map[pathKey]bool // what the speaker had when it was met, and nobody has wanted since; nil: it was not met
 	neighbors  *ownNeighbors
+	end        context.CancelFunc // of what goes on beside calls
 }
 
 var _ bgp.Speaker = (*Client)(nil)
@@ -94,6 +95,9 @@ func New(o Options) (*Client, error) {
 		return nil, fmt.Errorf("speaker at %s: %w", o.Target, err)
 	}
 	c.conn, c.api = conn, api.NewGobgpApiClient(conn)
+	ctx, end := context.WithCancel(context.Background())
+	c.end = end
+	go c.keepLimits(ctx)
 	return c, nil
 }
 
@@ -121,7 +125,10 @@ func (o *ownNeighbors) has(a netip.Addr) bool {
 }
 
 // Close ends what goes on.
-func (c *Client) Close() error { return c.conn.Close() }
+func (c *Client) Close() error {
+	c.end()
+	return c.conn.Close()
+}
 
 // failed tells what did not work, and what to do where the speaker is not there.
 func (c *Client) failed(what string, err error) error {
@@ -204,9 +211,3 @@ func (c *Client) Leave(ctx context.Context) error {
 
 // leavePoll is how often it is looked whether all have gone.
 const leavePoll = 20 * time.Millisecond
-
-// Clear implements bgp.Speaker.
-func (c *Client) Clear(ctx context.Context, neighbor netip.Addr, soft bool) error {
-	_, err := c.api.ResetPeer(ctx, &api.ResetPeerRequest{Address: neighbor.String(), Soft: soft, Direction: api.ResetPeerRequest_BOTH})
-	return c.failed(fmt.Sprintf("clear neighbor %v", neighbor), err)
-}

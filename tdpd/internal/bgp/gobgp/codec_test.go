@@ -166,7 +166,7 @@ func FuzzDecode(f *testing.F) {
 
 // FuzzNeighbor: whatever the speaker says of a neighbor can be read.
 func FuzzNeighbor(f *testing.F) {
-	text, err := proto.Marshal(encodeNeighbor(neighborAs{Neighbor: bgp.Neighbor{Address: addr("10.0.0.1"), AS: 2, Families: bgp.Families(), MaxPrefixes: 3}, as: 1}, true))
+	text, err := proto.Marshal(encodeNeighbor(neighborAs{Neighbor: bgp.Neighbor{Address: addr("10.0.0.1"), AS: 2, Families: bgp.Families(), MaxPrefixes: 3}, as: 1, limited: true}, true))
 	if err != nil {
 		f.Fatal(err)
 	}

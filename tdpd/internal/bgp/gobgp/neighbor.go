@@ -53,7 +53,7 @@ func encodeNeighbor(n neighborAs, restarted bool) *api.Peer {
 	}
 	for _, f := range n.Families {
 		a := &api.AfiSafi{Config: &api.AfiSafiConfig{Family: toFamily(f), Enabled: true}}
-		if n.MaxPrefixes > 0 {
+		if n.limited {
 			a.PrefixLimits = &api.PrefixLimit{Family: toFamily(f), MaxPrefixes: n.MaxPrefixes, ShutdownThresholdPct: 100}
 		}
 		if r.Time > 0 {
@@ -84,6 +84,18 @@ func (c *Client) Neighbors(ctx context.Context) ([]bgp.NeighborState, error) {
 	})
 	slices.SortFunc(all, func(a, b bgp.NeighborState) int { return a.Address.Compare(b.Address) })
 	return all, c.failed("neighbors", err)
+}
+
+// neighbor is one of those; bgp.ErrNoNeighbor: there is none of this address.
+func (c *Client) neighbor(ctx context.Context, a netip.Addr) (bgp.NeighborState, error) {
+	all, err := c.Neighbors(ctx)
+	if err != nil {
+		return bgp.NeighborState{}, err
+	}
+	if at := slices.IndexFunc(all, func(n bgp.NeighborState) bool { return n.Address == a }); at >= 0 {
+		return all[at], nil
+	}
+	return bgp.NeighborState{}, bgp.ErrNoNeighbor
 }
 
 var sessionStates = map[api.PeerState_SessionState]bgp.SessionState{

@@ -2,6 +2,7 @@ package gobgp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	api "github.com/osrg/gobgp/v3/api"
@@ -28,5 +29,10 @@ func (c *Client) Routes(ctx context.Context, q bgp.Query, take func(bgp.Route) b
 		}
 		return take(bgp.Route{Learned: t.learned, Best: p.GetBest(), Filtered: p.GetFiltered()})
 	})
+	if err != nil && q.Neighbor.IsValid() {
+		if _, none := c.neighbor(ctx, q.Neighbor); errors.Is(none, bgp.ErrNoNeighbor) {
+			return fmt.Errorf("routes of %v of neighbor %v: %w", q.Family, q.Neighbor, none)
+		}
+	}
 	return c.failed(fmt.Sprintf("routes of %v", q.Family), err)
 }

@@ -2,7 +2,6 @@ package interop
 
 import (
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
@@ -47,24 +46,6 @@ func TestNetGTSM(t *testing.T) {
 	r.established(frr4)
 	f.configure("no neighbor 10.0.1.1 ttl-security hops 1")
 	r.eventually(func() bool { return r.state(frr4).State != bgp.Established }, "the end of the session: FRR's packets have a TTL of 1 now")
-}
-
-// TestNetMaxPrefix: a neighbor that tells more than it may loses the session, and it stays so.
-func TestNetMaxPrefix(t *testing.T) {
-	t.Parallel()
-	r := newRig(t)
-	f := r.frr(frrConfig{global: " no bgp network import-check\n", families: family("ipv4 unicast", us4, "network 198.51.100.1/32", "network 198.51.100.2/32")})
-	n := r.neighbor(bgp.IPv4Unicast)
-	n.MaxPrefixes = 2
-	r.d.Neighbors = []bgp.Neighbor{n}
-	r.apply()
-	r.established(frr4)
-	r.eventually(func() bool { s := r.state(frr4); return len(s.Families) == 1 && s.Families[0].Received == 2 }, "two prefixes")
-	f.vty("configure terminal", "router bgp 65001", "address-family ipv4 unicast", "network 198.51.100.3/32")
-	r.eventually(func() bool { s := r.state(frr4); return s.State != bgp.Established && s.OverLimit }, "the end of the session")
-	r.eventually(func() bool {
-		return strings.Contains(f.vty("show bgp neighbors 10.0.1.1"), "Maximum Number of Prefixes")
-	}, "what FRR was told")
 }
 
 // TestNetPolicies: what a neighbor tells passes by the policy that its name stands for, changed as that says; and so does what it is told.

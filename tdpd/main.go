@@ -103,7 +103,7 @@ func run(ctx context.Context, cfg config.Config, secrets map[netip.Addr]string, 
 	if err != nil {
 		return err
 	}
-	edges, err := listen(cfg, edge.AskBGP(s, peering), c, heard, peering, log)
+	edges, err := listen(cfg, edge.AskBGP(s, cfg.Name, peering), c, heard, peering, log)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
@@ -89,7 +88,7 @@ func hostsOf(ctx context.Context, w Way, servers []string) (hosts []Host, err er
 		switch {
 		case failed == nil:
 			answers[one.GetRouter()] = a
-		case !errors.Is(failed, errOlder) && !NoBGP(failed):
+		case !errors.Is(failed, errOlder) && !errors.Is(failed, ErrNoBGP):
 			err = errors.Join(err, fmt.Errorf("router %s does not say whether it is on a server's host: %w", one.GetRouter(), failed))
 		}
 	}
@@ -102,9 +101,4 @@ func hostsOf(ctx context.Context, w Way, servers []string) (hosts []Host, err er
 		}
 	}
 	return hosts, err
-}
-
-// NoBGP says whether a router answered that it does not speak BGP.
-func NoBGP(err error) bool {
-	return err != nil && (strings.Contains(err.Error(), "does not speak BGP") || strings.Contains(err.Error(), "speaks no BGP"))
 }

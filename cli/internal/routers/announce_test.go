@@ -63,7 +63,7 @@ func TestHostsOf(t *testing.T) {
 		"others are stuck":   {w: world{announced: map[string]func() (*tdpdv1.Announced, error){"h2": host, "r1": broken}}, host: "h2"},
 		"stuck":              {w: world{announced: map[string]func() (*tdpdv1.Announced, error){"h2": broken}}, err: "router h2 does not say whether it is on a server's host: it is stuck"},
 		"an answer is lost":  {w: world{announced: map[string]func() (*tdpdv1.Announced, error){"r1": says(&tdpdv1.Announced{}, nil)}, failed: errors.New("r3 is stuck")}, err: "r3 is stuck"},
-		"they have no BGP":   {w: world{announced: map[string]func() (*tdpdv1.Announced, error){"r1": says(nil, errors.New("router r1: it speaks no BGP")), "r2": says(nil, nil)}}},
+		"they have no BGP":   {w: world{announced: map[string]func() (*tdpdv1.Announced, error){"r1": says(nil, unanswered{&tdpdv1.Unanswered{Why: tdpdv1.Why_WHY_NO_BGP}}), "r2": says(nil, nil)}}},
 		"it is no server's":  {w: world{announced: map[string]func() (*tdpdv1.Announced, error){"r1": says(&tdpdv1.Announced{Hosts: []string{"10.0.2.1"}}, nil)}}},
 		"another one's host": {w: world{announced: map[string]func() (*tdpdv1.Announced, error){"h3": says(&tdpdv1.Announced{Server: true, Hosts: []string{"10.0.3.1"}}, nil)}}},
 	} {

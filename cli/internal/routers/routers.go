@@ -79,7 +79,10 @@ func (w busWay) One(ctx context.Context, router string, r *tdpdv1.Request) (*tdp
 	if errors.Is(err, bus.ErrNotFound) {
 		return nil, fmt.Errorf("router %s is not on the bus: manycast tag neighbors shows who is", router)
 	}
-	return answer, err
+	if err != nil {
+		return nil, err
+	}
+	return answer, unansweredOf(answer)
 }
 
 func (w busWay) All(ctx context.Context) ([]*tdpdv1.Answer, error) {
@@ -165,5 +168,5 @@ func Decode(path string, text []byte) (*tdpdv1.Answer, error) {
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(text, answer); err != nil {
 		return nil, fmt.Errorf("answer from %s: %w", path, err)
 	}
-	return answer, nil
+	return answer, unansweredOf(answer)
 }

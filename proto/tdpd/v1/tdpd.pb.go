@@ -7,7 +7,8 @@
 // What a label switching router tells about itself, and does for the operator. A Request goes to subject "tdpd.ask.<router>" for one
 // router (dots in its name are dashes there), or to "tdpd.ask" for all of them, and is answered by an Answer of the same kind. The unix
 // socket <state_dir>/status.sock takes a Request as JSON, up to the end of what is written, and gives the Answer as JSON; no Request at
-// all asks for the status. Events are published to "tdpd.events.<router>".
+// all asks for the status. What cannot be answered is said in words, on the bus in a header and at the socket as {"error": "..."}, but for what a program may want to
+// know, which is an Answer, too: Unanswered. Events are published to "tdpd.events.<router>".
 
 package tdpdv1
 
@@ -26,6 +27,55 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+type Why int32
+
+const (
+	Why_WHY_UNSPECIFIED Why = 0
+	Why_WHY_NO_BGP      Why = 1 // the router does not speak BGP
+	Why_WHY_NO_NEIGHBOR Why = 2 // it has no BGP neighbor of the address that was named
+)
+
+// Enum value maps for Why.
+var (
+	Why_name = map[int32]string{
+		0: "WHY_UNSPECIFIED",
+		1: "WHY_NO_BGP",
+		2: "WHY_NO_NEIGHBOR",
+	}
+	Why_value = map[string]int32{
+		"WHY_UNSPECIFIED": 0,
+		"WHY_NO_BGP":      1,
+		"WHY_NO_NEIGHBOR": 2,
+	}
+)
+
+func (x Why) Enum() *Why {
+	p := new(Why)
+	*p = x
+	return p
+}
+
+func (x Why) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Why) Descriptor() protoreflect.EnumDescriptor {
+	return file_proto_tdpd_v1_tdpd_proto_enumTypes[0].Descriptor()
+}
+
+func (Why) Type() protoreflect.EnumType {
+	return &file_proto_tdpd_v1_tdpd_proto_enumTypes[0]
+}
+
+func (x Why) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Why.Descriptor instead.
+func (Why) EnumDescriptor() ([]byte, []int) {
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{0}
+}
 
 type Request struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -234,6 +284,7 @@ type Answer struct {
 	//	*Answer_Bind
 	//	*Answer_Announce
 	//	*Answer_Bgp
+	//	*Answer_Unanswered
 	About         isAnswer_About `protobuf_oneof:"about"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -355,6 +406,15 @@ func (x *Answer) GetBgp() *BGPAnswer {
 	return nil
 }
 
+func (x *Answer) GetUnanswered() *Unanswered {
+	if x != nil {
+		if x, ok := x.About.(*Answer_Unanswered); ok {
+			return x.Unanswered
+		}
+	}
+	return nil
+}
+
 type isAnswer_About interface {
 	isAnswer_About()
 }
@@ -391,6 +451,10 @@ type Answer_Bgp struct {
 	Bgp *BGPAnswer `protobuf:"bytes,9,opt,name=bgp,proto3,oneof"`
 }
 
+type Answer_Unanswered struct {
+	Unanswered *Unanswered `protobuf:"bytes,10,opt,name=unanswered,proto3,oneof"` // whatever was asked
+}
+
 func (*Answer_Status) isAnswer_About() {}
 
 func (*Answer_Fecs) isAnswer_About() {}
@@ -407,6 +471,61 @@ func (*Answer_Announce) isAnswer_About() {}
 
 func (*Answer_Bgp) isAnswer_About() {}
 
+func (*Answer_Unanswered) isAnswer_About() {}
+
+// Unanswered says why there is no other answer.
+type Unanswered struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Why           Why                    `protobuf:"varint,1,opt,name=why,proto3,enum=manycast.tdpd.v1.Why" json:"why,omitempty"`
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"` // for people
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Unanswered) Reset() {
+	*x = Unanswered{}
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Unanswered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Unanswered) ProtoMessage() {}
+
+func (x *Unanswered) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Unanswered.ProtoReflect.Descriptor instead.
+func (*Unanswered) Descriptor() ([]byte, []int) {
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Unanswered) GetWhy() Why {
+	if x != nil {
+		return x.Why
+	}
+	return Why_WHY_UNSPECIFIED
+}
+
+func (x *Unanswered) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -415,7 +534,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[2]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -427,7 +546,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[2]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -440,7 +559,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{2}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{3}
 }
 
 type Status struct {
@@ -469,7 +588,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[3]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -481,7 +600,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[3]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -494,7 +613,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{3}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Status) GetRouterId() string {
@@ -643,7 +762,7 @@ type Steered struct {
 
 func (x *Steered) Reset() {
 	*x = Steered{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[4]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +774,7 @@ func (x *Steered) String() string {
 func (*Steered) ProtoMessage() {}
 
 func (x *Steered) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[4]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,7 +787,7 @@ func (x *Steered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Steered.ProtoReflect.Descriptor instead.
 func (*Steered) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{4}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Steered) GetService() string {
@@ -759,7 +878,7 @@ type Interface struct {
 
 func (x *Interface) Reset() {
 	*x = Interface{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[5]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +890,7 @@ func (x *Interface) String() string {
 func (*Interface) ProtoMessage() {}
 
 func (x *Interface) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[5]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +903,7 @@ func (x *Interface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interface.ProtoReflect.Descriptor instead.
 func (*Interface) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{5}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Interface) GetName() string {
@@ -825,7 +944,7 @@ type Adjacency struct {
 
 func (x *Adjacency) Reset() {
 	*x = Adjacency{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[6]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -837,7 +956,7 @@ func (x *Adjacency) String() string {
 func (*Adjacency) ProtoMessage() {}
 
 func (x *Adjacency) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[6]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -850,7 +969,7 @@ func (x *Adjacency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Adjacency.ProtoReflect.Descriptor instead.
 func (*Adjacency) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{6}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Adjacency) GetInterface() string {
@@ -938,7 +1057,7 @@ type Neighbor struct {
 
 func (x *Neighbor) Reset() {
 	*x = Neighbor{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[7]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -950,7 +1069,7 @@ func (x *Neighbor) String() string {
 func (*Neighbor) ProtoMessage() {}
 
 func (x *Neighbor) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[7]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -963,7 +1082,7 @@ func (x *Neighbor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbor.ProtoReflect.Descriptor instead.
 func (*Neighbor) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{7}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Neighbor) GetId() string {
@@ -1121,7 +1240,7 @@ type Agreed struct {
 
 func (x *Agreed) Reset() {
 	*x = Agreed{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[8]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1252,7 @@ func (x *Agreed) String() string {
 func (*Agreed) ProtoMessage() {}
 
 func (x *Agreed) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[8]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1265,7 @@ func (x *Agreed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agreed.ProtoReflect.Descriptor instead.
 func (*Agreed) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{8}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Agreed) GetKeepaliveMs() int64 {
@@ -1206,7 +1325,7 @@ type Labels struct {
 
 func (x *Labels) Reset() {
 	*x = Labels{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[9]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1337,7 @@ func (x *Labels) String() string {
 func (*Labels) ProtoMessage() {}
 
 func (x *Labels) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[9]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1350,7 @@ func (x *Labels) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Labels.ProtoReflect.Descriptor instead.
 func (*Labels) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{9}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Labels) GetFecs() uint32 {
@@ -1295,7 +1414,7 @@ type Forwarding struct {
 
 func (x *Forwarding) Reset() {
 	*x = Forwarding{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[10]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1307,7 +1426,7 @@ func (x *Forwarding) String() string {
 func (*Forwarding) ProtoMessage() {}
 
 func (x *Forwarding) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[10]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1320,7 +1439,7 @@ func (x *Forwarding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forwarding.ProtoReflect.Descriptor instead.
 func (*Forwarding) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{10}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Forwarding) GetError() string {
@@ -1365,7 +1484,7 @@ type FECsRequest struct {
 
 func (x *FECsRequest) Reset() {
 	*x = FECsRequest{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[11]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +1496,7 @@ func (x *FECsRequest) String() string {
 func (*FECsRequest) ProtoMessage() {}
 
 func (x *FECsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[11]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +1509,7 @@ func (x *FECsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FECsRequest.ProtoReflect.Descriptor instead.
 func (*FECsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{11}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FECsRequest) GetAfter() string {
@@ -1438,7 +1557,7 @@ type FECs struct {
 
 func (x *FECs) Reset() {
 	*x = FECs{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[12]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1450,7 +1569,7 @@ func (x *FECs) String() string {
 func (*FECs) ProtoMessage() {}
 
 func (x *FECs) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[12]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1463,7 +1582,7 @@ func (x *FECs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FECs.ProtoReflect.Descriptor instead.
 func (*FECs) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{12}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FECs) GetFecs() []*FEC {
@@ -1499,7 +1618,7 @@ type FEC struct {
 
 func (x *FEC) Reset() {
 	*x = FEC{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[13]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1511,7 +1630,7 @@ func (x *FEC) String() string {
 func (*FEC) ProtoMessage() {}
 
 func (x *FEC) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[13]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1524,7 +1643,7 @@ func (x *FEC) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FEC.ProtoReflect.Descriptor instead.
 func (*FEC) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{13}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FEC) GetPrefix() string {
@@ -1610,7 +1729,7 @@ type Binding struct {
 
 func (x *Binding) Reset() {
 	*x = Binding{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[14]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +1741,7 @@ func (x *Binding) String() string {
 func (*Binding) ProtoMessage() {}
 
 func (x *Binding) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[14]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +1754,7 @@ func (x *Binding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Binding.ProtoReflect.Descriptor instead.
 func (*Binding) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{14}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Binding) GetNeighbor() string {
@@ -1688,7 +1807,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[15]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +1819,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[15]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +1832,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{15}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *NextHop) GetOperation() string {
@@ -1770,7 +1889,7 @@ type TableRequest struct {
 
 func (x *TableRequest) Reset() {
 	*x = TableRequest{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[16]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +1901,7 @@ func (x *TableRequest) String() string {
 func (*TableRequest) ProtoMessage() {}
 
 func (x *TableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[16]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +1914,7 @@ func (x *TableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableRequest.ProtoReflect.Descriptor instead.
 func (*TableRequest) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{16}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TableRequest) GetFtn() bool {
@@ -1829,7 +1948,7 @@ type Table struct {
 
 func (x *Table) Reset() {
 	*x = Table{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[17]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1841,7 +1960,7 @@ func (x *Table) String() string {
 func (*Table) ProtoMessage() {}
 
 func (x *Table) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[17]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1854,7 +1973,7 @@ func (x *Table) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Table.ProtoReflect.Descriptor instead.
 func (*Table) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{17}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Table) GetEntries() []*Entry {
@@ -1883,7 +2002,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[18]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +2014,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[18]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2027,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{18}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Entry) GetLabel() uint32 {
@@ -1950,7 +2069,7 @@ type StepRequest struct {
 
 func (x *StepRequest) Reset() {
 	*x = StepRequest{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[19]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1962,7 +2081,7 @@ func (x *StepRequest) String() string {
 func (*StepRequest) ProtoMessage() {}
 
 func (x *StepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[19]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1975,7 +2094,7 @@ func (x *StepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepRequest.ProtoReflect.Descriptor instead.
 func (*StepRequest) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{19}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StepRequest) GetLabel() uint32 {
@@ -2006,7 +2125,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[20]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2018,7 +2137,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[20]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2031,7 +2150,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{20}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Step) GetRouterId() string {
@@ -2086,7 +2205,7 @@ type ClearRequest struct {
 
 func (x *ClearRequest) Reset() {
 	*x = ClearRequest{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[21]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2098,7 +2217,7 @@ func (x *ClearRequest) String() string {
 func (*ClearRequest) ProtoMessage() {}
 
 func (x *ClearRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[21]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2111,7 +2230,7 @@ func (x *ClearRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearRequest.ProtoReflect.Descriptor instead.
 func (*ClearRequest) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{21}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ClearRequest) GetNeighbor() string {
@@ -2130,7 +2249,7 @@ type Cleared struct {
 
 func (x *Cleared) Reset() {
 	*x = Cleared{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[22]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2142,7 +2261,7 @@ func (x *Cleared) String() string {
 func (*Cleared) ProtoMessage() {}
 
 func (x *Cleared) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[22]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2155,7 +2274,7 @@ func (x *Cleared) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cleared.ProtoReflect.Descriptor instead.
 func (*Cleared) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{22}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Cleared) GetNeighbor() string {
@@ -2176,7 +2295,7 @@ type BindRequest struct {
 
 func (x *BindRequest) Reset() {
 	*x = BindRequest{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[23]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2188,7 +2307,7 @@ func (x *BindRequest) String() string {
 func (*BindRequest) ProtoMessage() {}
 
 func (x *BindRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[23]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2201,7 +2320,7 @@ func (x *BindRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindRequest.ProtoReflect.Descriptor instead.
 func (*BindRequest) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{23}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *BindRequest) GetBinding() *UserBinding {
@@ -2222,7 +2341,7 @@ type OnlyRequest struct {
 
 func (x *OnlyRequest) Reset() {
 	*x = OnlyRequest{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[24]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2234,7 +2353,7 @@ func (x *OnlyRequest) String() string {
 func (*OnlyRequest) ProtoMessage() {}
 
 func (x *OnlyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[24]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2247,7 +2366,7 @@ func (x *OnlyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OnlyRequest.ProtoReflect.Descriptor instead.
 func (*OnlyRequest) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{24}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *OnlyRequest) GetServices() []string {
@@ -2265,7 +2384,7 @@ type Bound struct {
 
 func (x *Bound) Reset() {
 	*x = Bound{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[25]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2396,7 @@ func (x *Bound) String() string {
 func (*Bound) ProtoMessage() {}
 
 func (x *Bound) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[25]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2409,7 @@ func (x *Bound) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bound.ProtoReflect.Descriptor instead.
 func (*Bound) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{25}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{26}
 }
 
 // Event tells of a session or a binding that came or went.
@@ -2308,7 +2427,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[26]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2320,7 +2439,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[26]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2333,7 +2452,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{26}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Event) GetTime() string {
@@ -2390,7 +2509,7 @@ type Events struct {
 
 func (x *Events) Reset() {
 	*x = Events{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[27]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +2521,7 @@ func (x *Events) String() string {
 func (*Events) ProtoMessage() {}
 
 func (x *Events) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[27]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +2534,7 @@ func (x *Events) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Events.ProtoReflect.Descriptor instead.
 func (*Events) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{27}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Events) GetRouter() string {
@@ -2453,7 +2572,7 @@ type AnnounceRequest struct {
 
 func (x *AnnounceRequest) Reset() {
 	*x = AnnounceRequest{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[28]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2465,7 +2584,7 @@ func (x *AnnounceRequest) String() string {
 func (*AnnounceRequest) ProtoMessage() {}
 
 func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[28]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2478,7 +2597,7 @@ func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceRequest.ProtoReflect.Descriptor instead.
 func (*AnnounceRequest) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{28}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AnnounceRequest) GetChange() isAnnounceRequest_Change {
@@ -2540,7 +2659,7 @@ type Announced struct {
 
 func (x *Announced) Reset() {
 	*x = Announced{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[29]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2552,7 +2671,7 @@ func (x *Announced) String() string {
 func (*Announced) ProtoMessage() {}
 
 func (x *Announced) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[29]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2565,7 +2684,7 @@ func (x *Announced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announced.ProtoReflect.Descriptor instead.
 func (*Announced) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{29}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Announced) GetPhase() string {
@@ -2645,7 +2764,7 @@ type AnnouncedVIP struct {
 
 func (x *AnnouncedVIP) Reset() {
 	*x = AnnouncedVIP{}
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[30]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2657,7 +2776,7 @@ func (x *AnnouncedVIP) String() string {
 func (*AnnouncedVIP) ProtoMessage() {}
 
 func (x *AnnouncedVIP) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[30]
+	mi := &file_proto_tdpd_v1_tdpd_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2670,7 +2789,7 @@ func (x *AnnouncedVIP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnouncedVIP.ProtoReflect.Descriptor instead.
 func (*AnnouncedVIP) Descriptor() ([]byte, []int) {
-	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{30}
+	return file_proto_tdpd_v1_tdpd_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AnnouncedVIP) GetAddress() string {
@@ -2723,7 +2842,7 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\x04only\x18\a \x01(\v2\x1d.manycast.tdpd.v1.OnlyRequestH\x00R\x04only\x12?\n" +
 	"\bannounce\x18\b \x01(\v2!.manycast.tdpd.v1.AnnounceRequestH\x00R\bannounce\x120\n" +
 	"\x03bgp\x18\t \x01(\v2\x1c.manycast.tdpd.v1.BGPRequestH\x00R\x03bgpB\a\n" +
-	"\x05about\"\xb8\x03\n" +
+	"\x05about\"\xf8\x03\n" +
 	"\x06Answer\x12\x16\n" +
 	"\x06router\x18\x01 \x01(\tR\x06router\x122\n" +
 	"\x06status\x18\x02 \x01(\v2\x18.manycast.tdpd.v1.StatusH\x00R\x06status\x12,\n" +
@@ -2733,8 +2852,16 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\x05clear\x18\x06 \x01(\v2\x19.manycast.tdpd.v1.ClearedH\x00R\x05clear\x12-\n" +
 	"\x04bind\x18\a \x01(\v2\x17.manycast.tdpd.v1.BoundH\x00R\x04bind\x129\n" +
 	"\bannounce\x18\b \x01(\v2\x1b.manycast.tdpd.v1.AnnouncedH\x00R\bannounce\x12/\n" +
-	"\x03bgp\x18\t \x01(\v2\x1b.manycast.tdpd.v1.BGPAnswerH\x00R\x03bgpB\a\n" +
-	"\x05about\"\x0f\n" +
+	"\x03bgp\x18\t \x01(\v2\x1b.manycast.tdpd.v1.BGPAnswerH\x00R\x03bgp\x12>\n" +
+	"\n" +
+	"unanswered\x18\n" +
+	" \x01(\v2\x1c.manycast.tdpd.v1.UnansweredH\x00R\n" +
+	"unansweredB\a\n" +
+	"\x05about\"I\n" +
+	"\n" +
+	"Unanswered\x12'\n" +
+	"\x03why\x18\x01 \x01(\x0e2\x15.manycast.tdpd.v1.WhyR\x03why\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\x0f\n" +
 	"\rStatusRequest\"\x84\t\n" +
 	"\x06Status\x12\x1b\n" +
 	"\trouter_id\x18\x01 \x01(\tR\brouterId\x12\x18\n" +
@@ -2956,7 +3083,12 @@ const file_proto_tdpd_v1_tdpd_proto_rawDesc = "" +
 	"\tannounced\x18\x02 \x01(\bR\tannounced\x12\x14\n" +
 	"\x05reach\x18\x03 \x01(\tR\x05reach\x12\x1b\n" +
 	"\tdamped_ms\x18\x04 \x01(\x03R\bdampedMs\x12\x14\n" +
-	"\x05flaps\x18\x05 \x01(\x04R\x05flapsB3Z1github.com/manycast/manycast/proto/tdpd/v1;tdpdv1b\x06proto3"
+	"\x05flaps\x18\x05 \x01(\x04R\x05flaps*?\n" +
+	"\x03Why\x12\x13\n" +
+	"\x0fWHY_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"WHY_NO_BGP\x10\x01\x12\x13\n" +
+	"\x0fWHY_NO_NEIGHBOR\x10\x02B3Z1github.com/manycast/manycast/proto/tdpd/v1;tdpdv1b\x06proto3"
 
 var (
 	file_proto_tdpd_v1_tdpd_proto_rawDescOnce sync.Once
@@ -2970,97 +3102,102 @@ func file_proto_tdpd_v1_tdpd_proto_rawDescGZIP() []byte {
 	return file_proto_tdpd_v1_tdpd_proto_rawDescData
 }
 
-var file_proto_tdpd_v1_tdpd_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_proto_tdpd_v1_tdpd_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_proto_tdpd_v1_tdpd_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_proto_tdpd_v1_tdpd_proto_goTypes = []any{
-	(*Request)(nil),         // 0: manycast.tdpd.v1.Request
-	(*Answer)(nil),          // 1: manycast.tdpd.v1.Answer
-	(*StatusRequest)(nil),   // 2: manycast.tdpd.v1.StatusRequest
-	(*Status)(nil),          // 3: manycast.tdpd.v1.Status
-	(*Steered)(nil),         // 4: manycast.tdpd.v1.Steered
-	(*Interface)(nil),       // 5: manycast.tdpd.v1.Interface
-	(*Adjacency)(nil),       // 6: manycast.tdpd.v1.Adjacency
-	(*Neighbor)(nil),        // 7: manycast.tdpd.v1.Neighbor
-	(*Agreed)(nil),          // 8: manycast.tdpd.v1.Agreed
-	(*Labels)(nil),          // 9: manycast.tdpd.v1.Labels
-	(*Forwarding)(nil),      // 10: manycast.tdpd.v1.Forwarding
-	(*FECsRequest)(nil),     // 11: manycast.tdpd.v1.FECsRequest
-	(*FECs)(nil),            // 12: manycast.tdpd.v1.FECs
-	(*FEC)(nil),             // 13: manycast.tdpd.v1.FEC
-	(*Binding)(nil),         // 14: manycast.tdpd.v1.Binding
-	(*NextHop)(nil),         // 15: manycast.tdpd.v1.NextHop
-	(*TableRequest)(nil),    // 16: manycast.tdpd.v1.TableRequest
-	(*Table)(nil),           // 17: manycast.tdpd.v1.Table
-	(*Entry)(nil),           // 18: manycast.tdpd.v1.Entry
-	(*StepRequest)(nil),     // 19: manycast.tdpd.v1.StepRequest
-	(*Step)(nil),            // 20: manycast.tdpd.v1.Step
-	(*ClearRequest)(nil),    // 21: manycast.tdpd.v1.ClearRequest
-	(*Cleared)(nil),         // 22: manycast.tdpd.v1.Cleared
-	(*BindRequest)(nil),     // 23: manycast.tdpd.v1.BindRequest
-	(*OnlyRequest)(nil),     // 24: manycast.tdpd.v1.OnlyRequest
-	(*Bound)(nil),           // 25: manycast.tdpd.v1.Bound
-	(*Event)(nil),           // 26: manycast.tdpd.v1.Event
-	(*Events)(nil),          // 27: manycast.tdpd.v1.Events
-	(*AnnounceRequest)(nil), // 28: manycast.tdpd.v1.AnnounceRequest
-	(*Announced)(nil),       // 29: manycast.tdpd.v1.Announced
-	(*AnnouncedVIP)(nil),    // 30: manycast.tdpd.v1.AnnouncedVIP
-	nil,                     // 31: manycast.tdpd.v1.Status.HellosRefusedEntry
-	nil,                     // 32: manycast.tdpd.v1.Status.UserBindingsRefusedEntry
-	nil,                     // 33: manycast.tdpd.v1.Status.TaglessEntry
-	nil,                     // 34: manycast.tdpd.v1.Status.FastPathEntry
-	nil,                     // 35: manycast.tdpd.v1.Neighbor.SentEntry
-	nil,                     // 36: manycast.tdpd.v1.Neighbor.ReceivedEntry
-	(*BGPRequest)(nil),      // 37: manycast.tdpd.v1.BGPRequest
-	(*BGPAnswer)(nil),       // 38: manycast.tdpd.v1.BGPAnswer
-	(*v1.Epoch)(nil),        // 39: manycast.alloc.v1.Epoch
-	(*UserBinding)(nil),     // 40: manycast.tdpd.v1.UserBinding
+	(Why)(0),                // 0: manycast.tdpd.v1.Why
+	(*Request)(nil),         // 1: manycast.tdpd.v1.Request
+	(*Answer)(nil),          // 2: manycast.tdpd.v1.Answer
+	(*Unanswered)(nil),      // 3: manycast.tdpd.v1.Unanswered
+	(*StatusRequest)(nil),   // 4: manycast.tdpd.v1.StatusRequest
+	(*Status)(nil),          // 5: manycast.tdpd.v1.Status
+	(*Steered)(nil),         // 6: manycast.tdpd.v1.Steered
+	(*Interface)(nil),       // 7: manycast.tdpd.v1.Interface
+	(*Adjacency)(nil),       // 8: manycast.tdpd.v1.Adjacency
+	(*Neighbor)(nil),        // 9: manycast.tdpd.v1.Neighbor
+	(*Agreed)(nil),          // 10: manycast.tdpd.v1.Agreed
+	(*Labels)(nil),          // 11: manycast.tdpd.v1.Labels
+	(*Forwarding)(nil),      // 12: manycast.tdpd.v1.Forwarding
+	(*FECsRequest)(nil),     // 13: manycast.tdpd.v1.FECsRequest
+	(*FECs)(nil),            // 14: manycast.tdpd.v1.FECs
+	(*FEC)(nil),             // 15: manycast.tdpd.v1.FEC
+	(*Binding)(nil),         // 16: manycast.tdpd.v1.Binding
+	(*NextHop)(nil),         // 17: manycast.tdpd.v1.NextHop
+	(*TableRequest)(nil),    // 18: manycast.tdpd.v1.TableRequest
+	(*Table)(nil),           // 19: manycast.tdpd.v1.Table
+	(*Entry)(nil),           // 20: manycast.tdpd.v1.Entry
+	(*StepRequest)(nil),     // 21: manycast.tdpd.v1.StepRequest
+	(*Step)(nil),            // 22: manycast.tdpd.v1.Step
+	(*ClearRequest)(nil),    // 23: manycast.tdpd.v1.ClearRequest
+	(*Cleared)(nil),         // 24: manycast.tdpd.v1.Cleared
+	(*BindRequest)(nil),     // 25: manycast.tdpd.v1.BindRequest
+	(*OnlyRequest)(nil),     // 26: manycast.tdpd.v1.OnlyRequest
+	(*Bound)(nil),           // 27: manycast.tdpd.v1.Bound
+	(*Event)(nil),           // 28: manycast.tdpd.v1.Event
+	(*Events)(nil),          // 29: manycast.tdpd.v1.Events
+	(*AnnounceRequest)(nil), // 30: manycast.tdpd.v1.AnnounceRequest
+	(*Announced)(nil),       // 31: manycast.tdpd.v1.Announced
+	(*AnnouncedVIP)(nil),    // 32: manycast.tdpd.v1.AnnouncedVIP
+	nil,                     // 33: manycast.tdpd.v1.Status.HellosRefusedEntry
+	nil,                     // 34: manycast.tdpd.v1.Status.UserBindingsRefusedEntry
+	nil,                     // 35: manycast.tdpd.v1.Status.TaglessEntry
+	nil,                     // 36: manycast.tdpd.v1.Status.FastPathEntry
+	nil,                     // 37: manycast.tdpd.v1.Neighbor.SentEntry
+	nil,                     // 38: manycast.tdpd.v1.Neighbor.ReceivedEntry
+	(*BGPRequest)(nil),      // 39: manycast.tdpd.v1.BGPRequest
+	(*BGPAnswer)(nil),       // 40: manycast.tdpd.v1.BGPAnswer
+	(*v1.Epoch)(nil),        // 41: manycast.alloc.v1.Epoch
+	(*UserBinding)(nil),     // 42: manycast.tdpd.v1.UserBinding
 }
 var file_proto_tdpd_v1_tdpd_proto_depIdxs = []int32{
-	2,  // 0: manycast.tdpd.v1.Request.status:type_name -> manycast.tdpd.v1.StatusRequest
-	11, // 1: manycast.tdpd.v1.Request.fecs:type_name -> manycast.tdpd.v1.FECsRequest
-	16, // 2: manycast.tdpd.v1.Request.table:type_name -> manycast.tdpd.v1.TableRequest
-	19, // 3: manycast.tdpd.v1.Request.step:type_name -> manycast.tdpd.v1.StepRequest
-	21, // 4: manycast.tdpd.v1.Request.clear:type_name -> manycast.tdpd.v1.ClearRequest
-	23, // 5: manycast.tdpd.v1.Request.bind:type_name -> manycast.tdpd.v1.BindRequest
-	24, // 6: manycast.tdpd.v1.Request.only:type_name -> manycast.tdpd.v1.OnlyRequest
-	28, // 7: manycast.tdpd.v1.Request.announce:type_name -> manycast.tdpd.v1.AnnounceRequest
-	37, // 8: manycast.tdpd.v1.Request.bgp:type_name -> manycast.tdpd.v1.BGPRequest
-	3,  // 9: manycast.tdpd.v1.Answer.status:type_name -> manycast.tdpd.v1.Status
-	12, // 10: manycast.tdpd.v1.Answer.fecs:type_name -> manycast.tdpd.v1.FECs
-	17, // 11: manycast.tdpd.v1.Answer.table:type_name -> manycast.tdpd.v1.Table
-	20, // 12: manycast.tdpd.v1.Answer.step:type_name -> manycast.tdpd.v1.Step
-	22, // 13: manycast.tdpd.v1.Answer.clear:type_name -> manycast.tdpd.v1.Cleared
-	25, // 14: manycast.tdpd.v1.Answer.bind:type_name -> manycast.tdpd.v1.Bound
-	29, // 15: manycast.tdpd.v1.Answer.announce:type_name -> manycast.tdpd.v1.Announced
-	38, // 16: manycast.tdpd.v1.Answer.bgp:type_name -> manycast.tdpd.v1.BGPAnswer
-	5,  // 17: manycast.tdpd.v1.Status.interfaces:type_name -> manycast.tdpd.v1.Interface
-	7,  // 18: manycast.tdpd.v1.Status.neighbors:type_name -> manycast.tdpd.v1.Neighbor
-	31, // 19: manycast.tdpd.v1.Status.hellos_refused:type_name -> manycast.tdpd.v1.Status.HellosRefusedEntry
-	9,  // 20: manycast.tdpd.v1.Status.labels:type_name -> manycast.tdpd.v1.Labels
-	10, // 21: manycast.tdpd.v1.Status.forwarding:type_name -> manycast.tdpd.v1.Forwarding
-	4,  // 22: manycast.tdpd.v1.Status.steered:type_name -> manycast.tdpd.v1.Steered
-	32, // 23: manycast.tdpd.v1.Status.user_bindings_refused:type_name -> manycast.tdpd.v1.Status.UserBindingsRefusedEntry
-	33, // 24: manycast.tdpd.v1.Status.tagless:type_name -> manycast.tdpd.v1.Status.TaglessEntry
-	34, // 25: manycast.tdpd.v1.Status.fast_path:type_name -> manycast.tdpd.v1.Status.FastPathEntry
-	39, // 26: manycast.tdpd.v1.Steered.epoch:type_name -> manycast.alloc.v1.Epoch
-	8,  // 27: manycast.tdpd.v1.Neighbor.agreed:type_name -> manycast.tdpd.v1.Agreed
-	6,  // 28: manycast.tdpd.v1.Neighbor.adjacencies:type_name -> manycast.tdpd.v1.Adjacency
-	35, // 29: manycast.tdpd.v1.Neighbor.sent:type_name -> manycast.tdpd.v1.Neighbor.SentEntry
-	36, // 30: manycast.tdpd.v1.Neighbor.received:type_name -> manycast.tdpd.v1.Neighbor.ReceivedEntry
-	13, // 31: manycast.tdpd.v1.FECs.fecs:type_name -> manycast.tdpd.v1.FEC
-	15, // 32: manycast.tdpd.v1.FEC.hops:type_name -> manycast.tdpd.v1.NextHop
-	14, // 33: manycast.tdpd.v1.FEC.remote:type_name -> manycast.tdpd.v1.Binding
-	14, // 34: manycast.tdpd.v1.FEC.sent:type_name -> manycast.tdpd.v1.Binding
-	18, // 35: manycast.tdpd.v1.Table.entries:type_name -> manycast.tdpd.v1.Entry
-	15, // 36: manycast.tdpd.v1.Entry.hops:type_name -> manycast.tdpd.v1.NextHop
-	15, // 37: manycast.tdpd.v1.Step.hops:type_name -> manycast.tdpd.v1.NextHop
-	40, // 38: manycast.tdpd.v1.BindRequest.binding:type_name -> manycast.tdpd.v1.UserBinding
-	26, // 39: manycast.tdpd.v1.Events.events:type_name -> manycast.tdpd.v1.Event
-	30, // 40: manycast.tdpd.v1.Announced.vips:type_name -> manycast.tdpd.v1.AnnouncedVIP
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	4,  // 0: manycast.tdpd.v1.Request.status:type_name -> manycast.tdpd.v1.StatusRequest
+	13, // 1: manycast.tdpd.v1.Request.fecs:type_name -> manycast.tdpd.v1.FECsRequest
+	18, // 2: manycast.tdpd.v1.Request.table:type_name -> manycast.tdpd.v1.TableRequest
+	21, // 3: manycast.tdpd.v1.Request.step:type_name -> manycast.tdpd.v1.StepRequest
+	23, // 4: manycast.tdpd.v1.Request.clear:type_name -> manycast.tdpd.v1.ClearRequest
+	25, // 5: manycast.tdpd.v1.Request.bind:type_name -> manycast.tdpd.v1.BindRequest
+	26, // 6: manycast.tdpd.v1.Request.only:type_name -> manycast.tdpd.v1.OnlyRequest
+	30, // 7: manycast.tdpd.v1.Request.announce:type_name -> manycast.tdpd.v1.AnnounceRequest
+	39, // 8: manycast.tdpd.v1.Request.bgp:type_name -> manycast.tdpd.v1.BGPRequest
+	5,  // 9: manycast.tdpd.v1.Answer.status:type_name -> manycast.tdpd.v1.Status
+	14, // 10: manycast.tdpd.v1.Answer.fecs:type_name -> manycast.tdpd.v1.FECs
+	19, // 11: manycast.tdpd.v1.Answer.table:type_name -> manycast.tdpd.v1.Table
+	22, // 12: manycast.tdpd.v1.Answer.step:type_name -> manycast.tdpd.v1.Step
+	24, // 13: manycast.tdpd.v1.Answer.clear:type_name -> manycast.tdpd.v1.Cleared
+	27, // 14: manycast.tdpd.v1.Answer.bind:type_name -> manycast.tdpd.v1.Bound
+	31, // 15: manycast.tdpd.v1.Answer.announce:type_name -> manycast.tdpd.v1.Announced
+	40, // 16: manycast.tdpd.v1.Answer.bgp:type_name -> manycast.tdpd.v1.BGPAnswer
+	3,  // 17: manycast.tdpd.v1.Answer.unanswered:type_name -> manycast.tdpd.v1.Unanswered
+	0,  // 18: manycast.tdpd.v1.Unanswered.why:type_name -> manycast.tdpd.v1.Why
+	7,  // 19: manycast.tdpd.v1.Status.interfaces:type_name -> manycast.tdpd.v1.Interface
+	9,  // 20: manycast.tdpd.v1.Status.neighbors:type_name -> manycast.tdpd.v1.Neighbor
+	33, // 21: manycast.tdpd.v1.Status.hellos_refused:type_name -> manycast.tdpd.v1.Status.HellosRefusedEntry
+	11, // 22: manycast.tdpd.v1.Status.labels:type_name -> manycast.tdpd.v1.Labels
+	12, // 23: manycast.tdpd.v1.Status.forwarding:type_name -> manycast.tdpd.v1.Forwarding
+	6,  // 24: manycast.tdpd.v1.Status.steered:type_name -> manycast.tdpd.v1.Steered
+	34, // 25: manycast.tdpd.v1.Status.user_bindings_refused:type_name -> manycast.tdpd.v1.Status.UserBindingsRefusedEntry
+	35, // 26: manycast.tdpd.v1.Status.tagless:type_name -> manycast.tdpd.v1.Status.TaglessEntry
+	36, // 27: manycast.tdpd.v1.Status.fast_path:type_name -> manycast.tdpd.v1.Status.FastPathEntry
+	41, // 28: manycast.tdpd.v1.Steered.epoch:type_name -> manycast.alloc.v1.Epoch
+	10, // 29: manycast.tdpd.v1.Neighbor.agreed:type_name -> manycast.tdpd.v1.Agreed
+	8,  // 30: manycast.tdpd.v1.Neighbor.adjacencies:type_name -> manycast.tdpd.v1.Adjacency
+	37, // 31: manycast.tdpd.v1.Neighbor.sent:type_name -> manycast.tdpd.v1.Neighbor.SentEntry
+	38, // 32: manycast.tdpd.v1.Neighbor.received:type_name -> manycast.tdpd.v1.Neighbor.ReceivedEntry
+	15, // 33: manycast.tdpd.v1.FECs.fecs:type_name -> manycast.tdpd.v1.FEC
+	17, // 34: manycast.tdpd.v1.FEC.hops:type_name -> manycast.tdpd.v1.NextHop
+	16, // 35: manycast.tdpd.v1.FEC.remote:type_name -> manycast.tdpd.v1.Binding
+	16, // 36: manycast.tdpd.v1.FEC.sent:type_name -> manycast.tdpd.v1.Binding
+	20, // 37: manycast.tdpd.v1.Table.entries:type_name -> manycast.tdpd.v1.Entry
+	17, // 38: manycast.tdpd.v1.Entry.hops:type_name -> manycast.tdpd.v1.NextHop
+	17, // 39: manycast.tdpd.v1.Step.hops:type_name -> manycast.tdpd.v1.NextHop
+	42, // 40: manycast.tdpd.v1.BindRequest.binding:type_name -> manycast.tdpd.v1.UserBinding
+	28, // 41: manycast.tdpd.v1.Events.events:type_name -> manycast.tdpd.v1.Event
+	32, // 42: manycast.tdpd.v1.Announced.vips:type_name -> manycast.tdpd.v1.AnnouncedVIP
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_proto_tdpd_v1_tdpd_proto_init() }
@@ -3090,12 +3227,13 @@ func file_proto_tdpd_v1_tdpd_proto_init() {
 		(*Answer_Bind)(nil),
 		(*Answer_Announce)(nil),
 		(*Answer_Bgp)(nil),
+		(*Answer_Unanswered)(nil),
 	}
-	file_proto_tdpd_v1_tdpd_proto_msgTypes[13].OneofWrappers = []any{}
-	file_proto_tdpd_v1_tdpd_proto_msgTypes[15].OneofWrappers = []any{}
-	file_proto_tdpd_v1_tdpd_proto_msgTypes[18].OneofWrappers = []any{}
+	file_proto_tdpd_v1_tdpd_proto_msgTypes[14].OneofWrappers = []any{}
+	file_proto_tdpd_v1_tdpd_proto_msgTypes[16].OneofWrappers = []any{}
 	file_proto_tdpd_v1_tdpd_proto_msgTypes[19].OneofWrappers = []any{}
-	file_proto_tdpd_v1_tdpd_proto_msgTypes[28].OneofWrappers = []any{
+	file_proto_tdpd_v1_tdpd_proto_msgTypes[20].OneofWrappers = []any{}
+	file_proto_tdpd_v1_tdpd_proto_msgTypes[29].OneofWrappers = []any{
 		(*AnnounceRequest_Drain)(nil),
 		(*AnnounceRequest_Back)(nil),
 	}
@@ -3104,13 +3242,14 @@ func file_proto_tdpd_v1_tdpd_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_tdpd_v1_tdpd_proto_rawDesc), len(file_proto_tdpd_v1_tdpd_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   37,
+			NumEnums:      1,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_proto_tdpd_v1_tdpd_proto_goTypes,
 		DependencyIndexes: file_proto_tdpd_v1_tdpd_proto_depIdxs,
+		EnumInfos:         file_proto_tdpd_v1_tdpd_proto_enumTypes,
 		MessageInfos:      file_proto_tdpd_v1_tdpd_proto_msgTypes,
 	}.Build()
 	File_proto_tdpd_v1_tdpd_proto = out.File

@@ -39,11 +39,12 @@ type Peering struct {
 	mutex sync.Mutex
 }
 
-// AskBGP has an Asker answer about BGP, too; p may be nil: the router does not speak it.
-func AskBGP(a Asker, p *Peering) Asker { return bgpAsker{a, p} }
+// AskBGP has a router's Asker answer about BGP, too; p may be nil: the router does not speak it.
+func AskBGP(a Asker, router string, p *Peering) Asker { return bgpAsker{a, router, p} }
 
 type bgpAsker struct {
 	Asker
+	router  string
 	peering *Peering
 }
 
@@ -54,9 +55,9 @@ func (a bgpAsker) Ask(ctx context.Context, r *tdpdv1.Request) (*tdpdv1.Answer, e
 		return a.Asker.Ask(ctx, r)
 	case a.peering != nil:
 		answer, err := a.peering.ask(ctx, about)
-		return &tdpdv1.Answer{Router: a.peering.Router, About: &tdpdv1.Answer_Bgp{Bgp: answer}}, err
+		return &tdpdv1.Answer{Router: a.router, About: &tdpdv1.Answer_Bgp{Bgp: answer}}, err
 	}
-	return nil, errors.New("this router does not speak BGP: set bgp.as in tdpd.toml")
+	return &tdpdv1.Answer{Router: a.router}, bgp.ErrNone
 }
 
 // changesBGP says whether a request is about a change.

@@ -30,7 +30,7 @@ func peering(t *testing.T) (*bgp.Fake, *Peering, Asker) {
 	l := routing.New(routing.Options{Speaker: f, Base: base, Announcing: announcing.Config{Patience: time.Second}, Log: slog.New(slog.DiscardHandler)})
 	background(t, l.Run)
 	p := &Peering{Router: "r1", Base: base, Speaker: f, Routing: l, Where: "own", Restarts: func() uint64 { return 3 }, File: filepath.Join(t.TempDir(), "announced")}
-	return f, p, AskBGP(asker{}, p)
+	return f, p, AskBGP(asker{}, "r1", p)
 }
 
 func askBGP(t *testing.T, a Asker, r *tdpdv1.BGPRequest) (*tdpdv1.BGPAnswer, error) {
@@ -120,7 +120,7 @@ func TestBGPAnswers(t *testing.T) {
 		return &tdpdv1.BGPRequest{About: &tdpdv1.BGPRequest_Routes{Routes: r}}
 	}
 	for want, r := range map[string]*tdpdv1.BGPRequest{
-		"no neighbor 10.0.1.3": clear("10.0.1.3"), "want its address": clear("web"), "address family": routes(&tdpdv1.BGPRoutesRequest{}), "to which neighbor": routes(&tdpdv1.BGPRoutesRequest{Family: "ipv4-unicast", Told: true}),
+		"10.0.1.3: there is no such neighbor": clear("10.0.1.3"), "want its address": clear("web"), "address family": routes(&tdpdv1.BGPRoutesRequest{}), "to which neighbor": routes(&tdpdv1.BGPRoutesRequest{Family: "ipv4-unicast", Told: true}),
 		"want one of ipv4-unicast": routes(&tdpdv1.BGPRoutesRequest{Family: "ipv4-unicast", Prefix: "::/0"}), "older release": {},
 	} {
 		if _, err := askBGP(t, a, r); err == nil || !strings.Contains(err.Error(), want) {
@@ -131,7 +131,7 @@ func TestBGPAnswers(t *testing.T) {
 	if answer, err := a.Ask(t.Context(), &tdpdv1.Request{About: &tdpdv1.Request_Status{}}); err != nil || answer.GetStatus().GetRouterId() != "2.2.2.2" {
 		t.Error(answer, err)
 	}
-	if _, err := AskBGP(asker{}, nil).Ask(context.Background(), &tdpdv1.Request{About: &tdpdv1.Request_Bgp{Bgp: neighbors}}); err == nil || !strings.Contains(err.Error(), "bgp.as") {
+	if _, err := AskBGP(asker{}, "r1", nil).Ask(context.Background(), &tdpdv1.Request{About: &tdpdv1.Request_Bgp{Bgp: neighbors}}); err == nil || !strings.Contains(err.Error(), "bgp.as") {
 		t.Error(err)
 	}
 	if changesBGP(&tdpdv1.Request{About: &tdpdv1.Request_Bgp{Bgp: neighbors}}) || !changesBGP(&tdpdv1.Request{About: &tdpdv1.Request_Bgp{Bgp: clear("10.0.1.2")}}) {
@@ -142,7 +142,7 @@ func TestBGPAnswers(t *testing.T) {
 // TestRoutesArePaged: one answer has so many paths, and says that there are more.
 func TestRoutesArePaged(t *testing.T) {
 	f := bgp.NewFake()
-	a := AskBGP(asker{}, &Peering{Router: "r1", Speaker: f})
+	a := AskBGP(asker{}, "r1", &Peering{Router: "r1", Speaker: f})
 	d := bgp.Desired{}
 	for i := range routesMost + 1 {
 		d.Unicast = append(d.Unicast, bgp.Path{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)})
@@ -183,7 +183,7 @@ func TestBGPMetrics(t *testing.T) {
 		}, "the view")
 	}
 	p := &Peering{Router: "r1", Speaker: f, Routing: l, Restarts: func() uint64 { return 3 }}
-	answer, err := askBGP(t, AskBGP(asker{}, p), &tdpdv1.BGPRequest{About: &tdpdv1.BGPRequest_Left{Left: &tdpdv1.BGPLeftRequest{}}})
+	answer, err := askBGP(t, AskBGP(asker{}, "r1", p), &tdpdv1.BGPRequest{About: &tdpdv1.BGPRequest_Left{Left: &tdpdv1.BGPLeftRequest{}}})
 	left := &tdpdv1.BGPLeft{
 		Portions: []*tdpdv1.BGPLeftPortion{{Service: "web", Portion: "128.0.0.1/128.0.0.1", Server: "10.9.0.81", Reason: "not_prefix"}}, Reasons: map[string]uint64{"not_prefix": 1},
 	}

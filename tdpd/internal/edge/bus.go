@@ -36,7 +36,7 @@ func ServeBus(ctx context.Context, c *bus.Conn, name string, a Asker) error {
 		}
 		ctx, cancel := context.WithTimeout(ctx, askTimeout)
 		defer cancel()
-		return a.Ask(ctx, r)
+		return answerOf(a.Ask(ctx, r))
 	}
 	for _, subject := range []string{subjectAsk, bus.Of(subjectAsk, name)} {
 		stop, err := c.Handle(subject, handle)

@@ -114,7 +114,7 @@ func ask(ctx context.Context, a Asker, text []byte) (*tdpdv1.Answer, error) {
 			return nil, fmt.Errorf("request: %w", err)
 		}
 	}
-	return a.Ask(ctx, r)
+	return answerOf(a.Ask(ctx, r))
 }
 
 func writeError(c net.Conn, err error) error {

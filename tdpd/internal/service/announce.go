@@ -2,12 +2,12 @@ package service
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	tdpdv1 "github.com/manycast/manycast/proto/tdpd/v1"
 	"github.com/manycast/manycast/tdpd/internal/announcing"
+	"github.com/manycast/manycast/tdpd/internal/bgp"
 )
 
 // Announcer announces VIPs by BGP; a routing.Loop is one.
@@ -17,12 +17,10 @@ type Announcer interface {
 	Progress(ctx context.Context) (announcing.Progress, error)
 }
 
-var errNoBGP = errors.New("it speaks no BGP")
-
 // askAnnounce is answered beside the loop, which has nothing to do with it.
 func (s *Service) askAnnounce(ctx context.Context, r *tdpdv1.AnnounceRequest) (*tdpdv1.Answer, error) {
 	if s.Announcer == nil {
-		return nil, fmt.Errorf("router %s: %w", s.Config.Name, errNoBGP)
+		return &tdpdv1.Answer{Router: s.Config.Name}, fmt.Errorf("router %s: %w", s.Config.Name, bgp.ErrNone)
 	}
 	var err error
 	if r.GetDrain() || r.GetBack() {

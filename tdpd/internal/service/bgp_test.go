@@ -183,7 +183,7 @@ func TestAskWhatIsAnnounced(t *testing.T) {
 		f, a := transport.NewFabric(), &announcer{}
 		r1 := begin(t, f, "r1", "1.1.1.1", filepath.Join(t.TempDir(), "1"), kernel.State{})
 		r2 := begin(t, f, "r2", "2.2.2.2", filepath.Join(t.TempDir(), "2"), kernel.State{}, func(o *Options) { o.Announcer = a })
-		if _, err := ask(r1, &tdpdv1.AnnounceRequest{}); !errors.Is(err, errNoBGP) {
+		if _, err := ask(r1, &tdpdv1.AnnounceRequest{}); !errors.Is(err, bgp.ErrNone) {
 			t.Errorf("a router without BGP: %v", err)
 		}
 		got, err := ask(r2, &tdpdv1.AnnounceRequest{})

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -62,7 +61,7 @@ func (o *options) each(ctx context.Context, r *tdpdv1.BGPRequest) ([]asked, erro
 		switch {
 		case err == nil:
 			out = append(out, asked{a.GetRouter(), answer})
-		case routers.NoBGP(err), strings.Contains(err.Error(), "doesn't exist"):
+		case errors.Is(err, routers.ErrNoBGP), errors.Is(err, routers.ErrNoNeighbor):
 			without = errors.Join(without, fmt.Errorf("router %s: %w", a.GetRouter(), err))
 		default:
 			failed = errors.Join(failed, fmt.Errorf("router %s: %w", a.GetRouter(), err))

@@ -3,7 +3,6 @@ package bgp_test
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -42,9 +41,13 @@ func neighbors(router string) *tdpdv1.BGPNeighbors {
 	return st
 }
 
-func routes(router string, r *tdpdv1.BGPRoutesRequest) (*tdpdv1.BGPRoutes, error) {
+func unanswered(why tdpdv1.Why, text string) *tdpdv1.Answer {
+	return &tdpdv1.Answer{About: &tdpdv1.Answer_Unanswered{Unanswered: &tdpdv1.Unanswered{Why: why, Text: text}}}
+}
+
+func routes(router string, r *tdpdv1.BGPRoutesRequest) *tdpdv1.BGPRoutes {
 	if router == "r2" {
-		return &tdpdv1.BGPRoutes{}, nil
+		return &tdpdv1.BGPRoutes{}
 	}
 	out := map[string][]*tdpdv1.BGPPath{
 		"ipv4-unicast": {
@@ -59,10 +62,7 @@ func routes(router string, r *tdpdv1.BGPRoutesRequest) (*tdpdv1.BGPRoutes, error
 			{Prefix: "192.0.2.80/32", Best: true, Rule: &tdpdv1.BGPRule{RedirectVrf: "65001:80"}},
 		},
 	}[r.GetFamily()]
-	if r.GetNeighbor() != "" && r.GetNeighbor() != "10.0.1.2" {
-		return nil, fmt.Errorf("what 10.0.0.9 has told: neighbor that has %s doesn't exist", r.GetNeighbor()) // as GoBGP says it
-	}
-	return &tdpdv1.BGPRoutes{Paths: out, More: r.GetFamily() == "ipv4-unicast" && r.GetPrefix() == ""}, nil
+	return &tdpdv1.BGPRoutes{Paths: out, More: r.GetFamily() == "ipv4-unicast" && r.GetPrefix() == ""}
 }
 
 // answer answers as that router.
@@ -86,11 +86,10 @@ func (w *world) answer(router string, r *tdpdv1.Request) (*tdpdv1.Answer, error)
 			&tdpdv1.BGPLeftPortion{Service: "web", Portion: "::/0", Server: "2001:db8:9::80", Reason: "hashed"})
 		out.About = &tdpdv1.BGPAnswer_Left{Left: left}
 	case *tdpdv1.BGPRequest_Routes:
-		all, err := routes(router, about.Routes)
-		if err != nil {
-			return nil, err
+		if n := about.Routes.GetNeighbor(); n != "" && (router != "r1" || n != "10.0.1.2") && router != "r3" {
+			return unanswered(tdpdv1.Why_WHY_NO_NEIGHBOR, "never heard of "+n), nil
 		}
-		out.About = &tdpdv1.BGPAnswer_Routes{Routes: all}
+		out.About = &tdpdv1.BGPAnswer_Routes{Routes: routes(router, about.Routes)}
 	default:
 		text, err := proto.MarshalOptions{Deterministic: true}.Marshal(r.GetBgp())
 		if err != nil {
@@ -100,7 +99,7 @@ func (w *world) answer(router string, r *tdpdv1.Request) (*tdpdv1.Answer, error)
 		out.About = &tdpdv1.BGPAnswer_Done{Done: &tdpdv1.BGPDone{What: "done"}}
 	}
 	if router == "r3" {
-		return nil, errors.New("this router does not speak BGP")
+		return unanswered(tdpdv1.Why_WHY_NO_BGP, "not a word of BGP"), nil
 	}
 	return &tdpdv1.Answer{Router: router, About: &tdpdv1.Answer_Bgp{Bgp: out}}, nil
 }
@@ -205,11 +204,11 @@ func TestChanges(t *testing.T) {
 	}
 	w.changed = nil
 	b.Refused([]string{"3 routers", "--router"}, "bgp", "announce", "192.0.2.80/32")
-	b.Refused([]string{"does not speak BGP"}, "bgp", "neighbors", "--router", "r3")
+	b.Refused([]string{"not a word of BGP"}, "bgp", "neighbors", "--router", "r3")
 	b.Refused([]string{"r9 is not on the bus"}, "bgp", "clear", "10.0.1.2", "--router", "r9")
 	b.Refused([]string{"name no prefix"}, "bgp", "flowspec", "--left", "192.0.2.80/32")
 	b.Refused([]string{"no prefix"}, "bgp", "routes", "everything")
-	b.Refused([]string{"doesn't exist"}, "bgp", "routes", "--router", "r1", "--neighbor", "10.0.0.9")
+	b.Refused([]string{"never heard of 10.0.0.9"}, "bgp", "routes", "--router", "r1", "--neighbor", "10.0.0.9")
 	b.Refused([]string{"status socket"}, "bgp", "routes", "--socket", "/nowhere/status.sock")
 	if len(w.changed) != 0 {
 		t.Errorf("%q", w.changed)

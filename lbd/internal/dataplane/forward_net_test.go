@@ -140,6 +140,86 @@ func TestNetForwardFlowsOfUDPPastStandbys(t *testing.T) {
 	}
 }
 
+// Servers that are behind have not executed the newest epoch yet. A new flow is of one server all the same, before they have and afterwards: of a former
+// owner that takes itself for the owner yet, else of the owner, also where one that is behind gives it back to another former owner.
+func TestNetForwardFlowsOfUDPPastServersThatAreBehind(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		owners []string // of each epoch
+		behind []string
+		over   string // has said that it holds nothing
+		stands string // by for the owner
+		want   string
+	}{
+		{"the last owner", []string{"a", "b"}, []string{"a"}, "", "", "a"},
+		{"the last but one", []string{"a", "b", "c"}, []string{"a"}, "", "", "c"},
+		{"the last but one, the last is forgotten", []string{"a", "b", "c"}, []string{"a"}, "b", "", "c"},
+		{"the last but one, the last stands by", []string{"a", "b", "c"}, []string{"a"}, "b", "b", "c"},
+		{"the last of three", []string{"a", "b", "c"}, []string{"b"}, "", "", "c"},
+		{"both", []string{"a", "b", "c"}, []string{"a", "b"}, "", "", "b"},
+		{"in a circle", []string{"a", "b", "a"}, []string{"b"}, "", "", "a"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSite(t, "a", "b", "c")
+			last := len(tt.owners) - 1
+			s.start(tt.owners[0])
+			for _, to := range tt.owners[1:last] {
+				s.move(to)
+			}
+			owner := tt.owners[last]
+			s.owners = append(s.owners, owner)
+			for name := range s.planes {
+				if !slices.Contains(tt.behind, name) && name != owner {
+					s.set(name)
+				}
+			}
+			if tt.stands != "" {
+				standby := s.service(tt.stands)
+				standby.Accept, standby.Chains[0].Takes = everybody, true
+				s.in(tt.stands, func() error { return s.planes[tt.stands].Set([]AgentService{standby}) })
+			}
+			service := s.service(owner)
+			hops := &service.Chains[0].Hops
+			*hops = slices.DeleteFunc(*hops, func(h Hop) bool { return tt.over != "" && h.Address == s.address(tt.over) })
+			s.in(owner, func() error { return s.planes[owner].Set([]AgentService{service}) })
+			s.lead(owner)
+
+			flow := s.dialUDP(testVIP)
+			at := []string{s.question(flow), s.question(flow)}
+			for _, name := range tt.behind {
+				s.set(name)
+				at = append(at, s.question(flow))
+			}
+			if slices.ContainsFunc(at, func(server string) bool { return server != tt.want }) {
+				t.Errorf("answered by %s, want %s each time", at, tt.want)
+			}
+		})
+	}
+}
+
+// Of a flow that comes back the one that has yet to execute what makes it the owner has the last word: it sends nothing back.
+func TestNetForwardFlowsOfUDPToAnOwnerThatIsBehind(t *testing.T) {
+	s := newSite(t, "a", "b")
+	s.start("a")
+	s.owners = append(s.owners, "b")
+	ahead := s.service("b")
+	ahead.Accept, ahead.Chains[0].Owner, ahead.Chains[0].Takes = nil, s.address("a"), true
+	s.in("b", func() error { return s.planes["b"].Set([]AgentService{ahead}) })
+	s.set("a")
+	flow := s.dialUDP(testVIP) // routers lead to a yet
+	if at := []string{s.question(flow), s.question(flow)}; at[0] != "b" || at[1] != "b" {
+		t.Errorf("answered by %s, want b", at)
+	}
+	s.set("b")
+	s.lead("b")
+	if at := s.question(flow); at != "b" {
+		t.Errorf("then answered by %s, want b", at)
+	}
+	if c := s.counters("b"); c.HopsSpent > 0 {
+		t.Errorf("b counted %+v", c)
+	}
+}
+
 // What the kernel has to say of a path comes to the server that holds the connection.
 func TestNetForwardTooBig(t *testing.T) {
 	for name, vip := range bothVIPs {

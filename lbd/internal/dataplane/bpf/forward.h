@@ -21,7 +21,7 @@
 #define HOPS 15
 #define EPOCH_BITS 20
 #define EPOCH ((1U << EPOCH_BITS) - 1)
-#define FINAL 0U       /* as an epoch: who gets it has the last word */
+#define FINAL 0U       /* as an epoch: who gets it has the last word; of UDP its user's owner, where it knows another one */
 #define PASSED 1U      /* who gets it has the connection, or nobody answers: it may have been given back meanwhile */
 #define DIVERTED 3U    /* who gets it was given the connection when it began: it has it, knows whom it gave it to, or has the last word */
 #define STRAIGHT EPOCH /* as an epoch: as if it came straight from a router, later than all */
@@ -235,18 +235,27 @@ static __always_inline bool is_late(const struct arrival *a, const struct chain 
 	return !((a->epoch ^ STRAIGHT) | (a->hops ^ HOPS) | a->is_mine | (c->flags & CHAIN_TAKES));
 }
 
-/* by_chain says what becomes of a packet that is of nobody here. */
+/* is_about_to_own reports whether this server is about to have the user, whom it does not take yet. */
+static __always_inline bool is_about_to_own(const struct arrival *a, const struct chain *c)
+{
+	return !a->is_mine && c->flags & CHAIN_TAKES;
+}
+
+/* by_chain says what becomes of a packet that is of nobody here. Of a flow of UDP that no former owner knows one that is behind takes this server
+ * for the owner: it knows more. */
 static __always_inline enum decision by_chain(struct arrival *a)
 {
 	struct chain *c;
 
-	if (a->epoch == FINAL || a->epoch == DIVERTED)
+	if (a->epoch == DIVERTED || (a->epoch == FINAL && a->kind != UDP))
 		return END;
 	if (a->epoch == PASSED)
 		return LOSE;
 	c = chain_of(a->chains, a->user);
 	if (!c)
 		return END;
+	if (a->epoch == FINAL)
+		return c->owner && !is_about_to_own(a, c) ? to_server(a, c->owner, FINAL, RETURN) : END;
 	/* Here by a path of the user's own (Fig 16), from a router or a server that is behind, or where this server stands by: the owner knows more. */
 	if (c->owner && (a->is_straight || is_late(a, c)))
 		return to_server(a, c->owner, STRAIGHT, FORWARD);

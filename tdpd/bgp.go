@@ -17,6 +17,7 @@ import (
 	"github.com/manycast/manycast/tdpd/internal/bgp/bfd/bfdd"
 	"github.com/manycast/manycast/tdpd/internal/bgp/child"
 	"github.com/manycast/manycast/tdpd/internal/bgp/gobgp"
+	"github.com/manycast/manycast/tdpd/internal/bgp/sockets"
 	"github.com/manycast/manycast/tdpd/internal/bgppolicy"
 	"github.com/manycast/manycast/tdpd/internal/byhand"
 	"github.com/manycast/manycast/tdpd/internal/config"
@@ -65,7 +66,7 @@ func openBGP(o *service.Options, base bgp.Desired) (*edge.Peering, []daemon.Task
 	}
 	out, tasks := openBFD(cfg.BGP, log)
 	loop := routing.New(routing.Options{
-		Out:     out,
+		Out: out, Underway: sockets.Underway,
 		Speaker: client, Base: p.Paths.Into(base), VIPs: cfg.BGP.Announce.VIPs, Announcing: cfg.BGP.Announce.Announcing(), FlowSpec: rules, Log: log,
 		Follow: bgppolicy.FollowConfig{ // the speaker's policies have been there before
 			Import: bgppolicy.Policy{Rules: []bgppolicy.Rule{{}}, Martians: base.Martians}, Most: cfg.BGP.Most, Restart: base.Restart.Time, LongLived: base.Restart.LongLived,

@@ -19,7 +19,9 @@ const (
 // missEvery is how often it is looked whether the speaker is still the one that it was.
 const missEvery = 250 * time.Millisecond
 
-// Neighbors have been told when the speaker has sent them nothing for quietFor.
+// Neighbors have been told when the speaker has sent them nothing for quietFor, and their hosts have acknowledged all that it had sent. The speaker's API has nothing
+// better: GoBGP 3.37 fills in neither queues nor out_q of a neighbor, and its adj-out tables are made of the table of routes when they are asked for, whatever was sent. What
+// waits to be sent goes at once, unless TCP takes no more, and then something is under way: quietFor is for a speaker that is held up.
 const (
 	lookEvery = 50 * time.Millisecond
 	quietFor  = 200 * time.Millisecond
@@ -27,10 +29,11 @@ const (
 
 // applier has the speaker have the latest that is wanted, in a goroutine of its own, and says when its neighbors have been told.
 type applier struct {
-	speaker bgp.Speaker
-	vips    []netip.Prefix
-	wanted  chan order
-	results chan result
+	speaker  bgp.Speaker
+	underway func(bgp.Desired) (bool, error)
+	vips     []netip.Prefix
+	wanted   chan order
+	results  chan result
 }
 
 type order struct {
@@ -45,8 +48,8 @@ type result struct {
 	err            error
 }
 
-func newApplier(s bgp.Speaker, vips []netip.Prefix) applier {
-	return applier{speaker: s, vips: vips, wanted: make(chan order, 1), results: make(chan result)}
+func newApplier(o Options) applier {
+	return applier{speaker: o.Speaker, underway: o.Underway, vips: o.VIPs, wanted: make(chan order, 1), results: make(chan result)}
 }
 
 // want replaces what was wanted and has not been begun with.
@@ -139,7 +142,7 @@ func (a *applier) say(ctx context.Context, r result) bool {
 	}
 }
 
-// waitTold waits until the speaker has sent nothing to anybody for a while. Where it has neighbors, and no session with any, nobody is told.
+// waitTold waits until the speaker has sent nothing to anybody for a while, and nothing is under way. Where it has neighbors, and no session with any, nobody is told.
 func (a *applier) waitTold(ctx context.Context, o order) (order, bool) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -154,7 +157,7 @@ func (a *applier) waitTold(ctx context.Context, o order) (order, bool) {
 		}
 		now, ok := a.sent(ctx)
 		switch {
-		case !ok || now != sent:
+		case !ok || now != sent || time.Since(since) >= quietFor && a.isUnderway(o.desired):
 			sent, since = now, time.Now()
 		case time.Since(since) >= quietFor:
 			a.say(ctx, result{version: o.version, paths: o.paths, told: true})
@@ -174,4 +177,13 @@ func (a *applier) sent(ctx context.Context) (n uint64, ok bool) {
 		}
 	}
 	return sessions<<48 | n, err == nil && (sessions > 0 || len(all) == 0) // one that has come has yet to be told
+}
+
+// isUnderway: where that cannot be seen silence counts alone.
+func (a *applier) isUnderway(d bgp.Desired) bool {
+	if a.underway == nil {
+		return false
+	}
+	is, err := a.underway(d)
+	return err == nil && is
 }

@@ -38,7 +38,9 @@ type Options struct {
 	Follow   bgppolicy.FollowConfig
 	// Out are the neighbors that BFD finds gone, whenever they are others. nil: nobody looks.
 	Out <-chan []netip.Addr
-	Log *slog.Logger
+	// Underway says whether neighbors' hosts have yet to acknowledge something that the speaker has sent them. nil, or an error: nobody can see that.
+	Underway func(bgp.Desired) (bool, error)
+	Log      *slog.Logger
 }
 
 // Loop is a daemon's task. It owns what is announced, the rules, and what was learned.
@@ -80,7 +82,7 @@ func New(o Options) *Loop {
 	return &Loop{
 		Options: o, ready: make(chan struct{}), asks: make(chan func()), learned: make(chan bgppolicy.Changes), news: make(chan struct{}, 1),
 		rules: flowspec.NewChange(o.FlowSpec.Most, o.Announcing.Patience), follow: bgppolicy.New(o.Follow),
-		up: map[netip.Addr]bool{}, refused: map[string]uint64{}, applier: newApplier(o.Speaker, o.VIPs),
+		up: map[netip.Addr]bool{}, refused: map[string]uint64{}, applier: newApplier(o),
 	}
 }
 

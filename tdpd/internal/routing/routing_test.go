@@ -37,7 +37,10 @@ type speaker struct {
 	updates uint64
 	busy    bool // sends without end
 	anew    bool // it knows of no neighbor
-	events  chan []bgp.Event
+	// What Underway says.
+	underway bool
+	unseen   error
+	events   chan []bgp.Event
 }
 
 func (s *speaker) Apply(_ context.Context, d bgp.Desired) error {
@@ -62,6 +65,12 @@ func (s *speaker) Neighbors(context.Context) ([]bgp.NeighborState, error) {
 		return nil, nil
 	}
 	return []bgp.NeighborState{{Address: neighbor, State: s.session, Sent: bgp.Messages{Updates: s.updates}}}, nil
+}
+
+func (s *speaker) isUnderway(d bgp.Desired) (bool, error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.underway && len(d.Neighbors) == 1 && d.Neighbors[0].Address == neighbor, s.unseen
 }
 
 func (s *speaker) Routes(context.Context, bgp.Query, func(bgp.Route) bool) error { return nil }
@@ -89,9 +98,9 @@ func inBubble(t *testing.T, test func(r *rig)) {
 			Announcing: announcing.Config{
 				Soft: announcing.Soft{Communities: []bgp.Community{bgp.GracefulShutdown}}, Settle: time.Second, Patience: 10 * time.Second,
 			},
-			FlowSpec: flowspec.Config{Most: 100},
-			Follow:   bgppolicy.FollowConfig{Import: bgppolicy.Policy{Rules: []bgppolicy.Rule{{}}}, Restart: 30 * time.Second},
-			Log:      slog.New(slog.DiscardHandler),
+			FlowSpec: flowspec.Config{Most: 100}, Underway: s.isUnderway,
+			Follow: bgppolicy.FollowConfig{Import: bgppolicy.Policy{Rules: []bgppolicy.Rule{{}}}, Restart: 30 * time.Second},
+			Log:    slog.New(slog.DiscardHandler),
 		}), s}
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error)
@@ -197,6 +206,25 @@ func TestRulesChangeInSteps(t *testing.T) {
 		r.speaker.set(func() { r.speaker.busy = false })
 		r.pass(500 * time.Millisecond)
 		r.want("198.51.100.1/32 10.0.0.11/32@1011 0.0.0.0/1>10.0.0.11 128.0.0.0/1>10.0.0.12")
+	})
+}
+
+// TestToldIsAcknowledged: silence is no sign that neighbors have been told while something is under way to them; where that cannot be seen it is.
+func TestToldIsAcknowledged(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.speaker.set(func() { r.speaker.underway = true })
+		r.loop.Say(view(announcing.Reached, nil))
+		r.pass(5 * time.Second)
+		r.want("198.51.100.1/32+ 10.0.0.11/32@1011")
+		r.speaker.set(func() { r.speaker.underway = false })
+		r.pass(1400 * time.Millisecond) // silence anew, and then to settle
+		r.want("198.51.100.1/32 10.0.0.11/32@1011")
+		r.speaker.set(func() { r.speaker.underway, r.speaker.unseen = true, errors.New("no sock_diag here") })
+		if err := r.loop.Drain(r.Context(), false); err != nil {
+			r.Fatal(err)
+		}
+		r.pass(1400 * time.Millisecond)
+		r.want("10.0.0.11/32@1011")
 	})
 }
 

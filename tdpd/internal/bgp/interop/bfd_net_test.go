@@ -102,17 +102,17 @@ func (w *bfdPair) up() {
 }
 
 // cut drops what comes to a node by the link, until it is healed.
-func (w *bfdPair) cut(n *testnet.Node) {
-	w.t.Helper()
+func cut(t *testing.T, n *testnet.Node) {
+	t.Helper()
 	if out, err := n.Run("nft", `table inet cut { chain in { type filter hook input priority 0; iifname "a" drop; }; }`); err != nil {
-		w.t.Fatal(err, out)
+		t.Fatal(err, out)
 	}
 }
 
-func (w *bfdPair) heal(n *testnet.Node) {
-	w.t.Helper()
+func heal(t *testing.T, n *testnet.Node) {
+	t.Helper()
 	if out, err := n.Run("nft", "delete", "table", "inet", "cut"); err != nil {
-		w.t.Fatal(err, out)
+		t.Fatal(err, out)
 	}
 }
 
@@ -128,7 +128,7 @@ func TestNetBFD(t *testing.T) {
 			}{{"FRR is deaf", []*testnet.Node{w.peer}}, {"we are deaf", []*testnet.Node{w.us}}, {"both are", []*testnet.Node{w.us, w.peer}}} {
 				begun := time.Now()
 				for _, n := range one.deaf {
-					w.cut(n)
+					cut(t, n)
 				}
 				w.eventually(func() bool { s := w.state(frr4); return s.State != bgp.Established && s.Down }, one.name, ": the end of the session")
 				took := time.Since(begun)
@@ -139,7 +139,7 @@ func TestNetBFD(t *testing.T) {
 				}
 				t.Logf("%s: found after %v, detection time 300 ms", one.name, took.Round(time.Millisecond))
 				for _, n := range one.deaf {
-					w.heal(n)
+					heal(t, n)
 				}
 				w.up()
 			}
@@ -167,12 +167,12 @@ func TestNetBFDEnds(t *testing.T) {
 	if s := w.state(frr4); s.State != bgp.Established || !s.Since.Equal(since) {
 		t.Errorf("the session has ended with bfdd: %+v", s)
 	}
-	w.cut(w.us)
+	cut(t, w.us)
 	begun := time.Now()
 	w.eventually(func() bool { return w.state(frr4).Down }, "the end of the session")
 	if took := time.Since(begun); took > bfdHold/9 {
 		t.Errorf("found after %v", took)
 	}
-	w.heal(w.us)
+	heal(t, w.us)
 	w.up()
 }

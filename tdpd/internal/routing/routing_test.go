@@ -90,10 +90,10 @@ type rig struct {
 	speaker *speaker
 }
 
-func inBubble(t *testing.T, test func(r *rig)) {
+func inBubble(t *testing.T, test func(r *rig), change ...func(*Options)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &speaker{session: bgp.Established, events: make(chan []bgp.Event)}
-		r := &rig{t, New(Options{
+		o := Options{
 			Speaker: s, Base: bgp.Desired{AS: 65001, Neighbors: []bgp.Neighbor{{Address: neighbor}}}, VIPs: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
 			Announcing: announcing.Config{
 				Soft: announcing.Soft{Communities: []bgp.Community{bgp.GracefulShutdown}}, Settle: time.Second, Patience: 10 * time.Second,
@@ -101,7 +101,11 @@ func inBubble(t *testing.T, test func(r *rig)) {
 			FlowSpec: flowspec.Config{Most: 100}, Underway: s.isUnderway,
 			Follow: bgppolicy.FollowConfig{Import: bgppolicy.Policy{Rules: []bgppolicy.Rule{{}}}, Restart: 30 * time.Second},
 			Log:    slog.New(slog.DiscardHandler),
-		}), s}
+		}
+		for _, f := range change {
+			f(&o)
+		}
+		r := &rig{t, New(o), s}
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- r.loop.Run(ctx) }()

@@ -51,7 +51,7 @@ func (c *Core) chains(s service.Service) []dataplane.Chain {
 		return c.chainsAhead(s, a, next)
 	}
 	now := c.effective(a)
-	return c.chainsOf(s, now, now, now.OwnerOf, func(cell int) string { return c.away(s.Name, a, now, cell) })
+	return c.chainsOf(s, now, now, func(cell int) string { return c.servedBy(a, now, cell) }, func(cell int) string { return c.away(s.Name, a, now, cell) })
 }
 
 // chainsAhead are those of what is announced, in force until it is executed: with all that may hold connections then, but until then users are
@@ -60,7 +60,7 @@ func (c *Core) chainsAhead(s service.Service, a, next alloc.Allocation) []datapl
 	now := c.effective(a)
 	owners, aways, several := make([]string, len(next.Owner)), make([]string, len(next.Owner)), make([]bool, len(next.Owner))
 	for was, is := range alloc.Pairs(now, next) {
-		owner := now.OwnerOf(was)
+		owner := c.servedBy(a, now, was)
 		several[is] = several[is] || owners[is] != "" && owners[is] != owner
 		owners[is], aways[is] = owner, cmp.Or(aways[is], c.away(s.Name, a, now, was))
 	}
@@ -70,6 +70,16 @@ func (c *Core) chainsAhead(s service.Service, a, next alloc.Allocation) []datapl
 		}
 		return owners[cell]
 	}, func(cell int) string { return aways[cell] })
+}
+
+// servedBy is whose what is new of a cell's users is: while this server owns them and is out, their standby's. now is a as it is served, as far as is
+// heard of others.
+func (c *Core) servedBy(a, now alloc.Allocation, cell int) string {
+	owner, standby := now.OwnerOf(cell), a.StandbyOf(cell)
+	if owner == c.name && !c.takes() && standby != c.name && c.isThere(standby) {
+		return standby
+	}
+	return owner
 }
 
 // away is in whose stead a cell's users are served, or who was in their owner's, if that may hold connections of theirs; empty: nobody. now is a as it

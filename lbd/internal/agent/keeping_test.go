@@ -338,6 +338,36 @@ func TestConnectionsOfWhoIsOutGoOnThere(t *testing.T) {
 	}
 }
 
+// TestWhatIsNewOfWhoIsOutIsItsStandbys: routers bring users here that have not heard of it, and peers flows of UDP that nobody knows.
+func TestWhatIsNewOfWhoIsOutIsItsStandbys(t *testing.T) {
+	for _, mode := range []string{service.Multicast, service.Tags} {
+		a := withStandbys(allocation(1, s2, s1), s3, s3)
+		c := listening(t, a)
+		c.SetServices(start, []service.Service{keeping(mode)})
+		owner := func() netip.Addr { return chainOf(t, c.apply().Accept[0], even).Owner }
+		if got := owner(); got.IsValid() {
+			t.Errorf("%s: it serves: they are %v's", mode, got)
+		}
+		c.Lapsed(start)
+		if got := owner(); got != a.Addresses[s3] {
+			t.Errorf("%s: it is fenced: they are %v's, want s3's", mode, got)
+		}
+		c.Announced(start, "web", withStandbys(allocation(2, s2, s2), s3, s3), a)
+		if got := owner(); got != a.Addresses[s3] {
+			t.Errorf("%s: an epoch is announced: they are %v's, want s3's", mode, got)
+		}
+		if turns(c, start, "s3", control.Silent, ""); owner().IsValid() {
+			t.Errorf("%s: s3 is dead: they are %v's", mode, owner())
+		}
+		turns(c, start, "s3", control.Available, "")
+		back := start.Add(5 * time.Second)
+		c.Tick(back)
+		if c.Tick(back.Add(settle)); owner().IsValid() {
+			t.Errorf("%s: it is back: they are %v's", mode, owner())
+		}
+	}
+}
+
 // TestWhoComesBackAnewHoldsNothing: until it says what it holds.
 func TestWhoComesBackAnewHoldsNothing(t *testing.T) {
 	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)

@@ -114,6 +114,23 @@ func TestNetLeasedUsersAreTakenWhileTheAgentIsAlive(t *testing.T) {
 	}
 }
 
+// TestNetRoutersAloneBringUsersToTheVIP: nobody else sees these packets. They are taken whether the agent is alive or not, until routers bring them
+// elsewhere.
+func TestNetRoutersAloneBringUsersToTheVIP(t *testing.T) {
+	s := newAliveServer(t)
+	web := agentServices(odd, odd)[0]
+	web.Leased, web.Tagged = true, true
+	s.do(func() error { return s.agent.Set([]AgentService{web}) })
+	s.revive()
+	s.setUntil(1)
+	for dst, want := range map[string]uint32{testVIP: verdictNext, webGroup: verdictDrop} {
+		in := packet{src: testUser, dst: dst, proto: protoTCP, payload: tcpSegment(1000, 80, 2, nil, "")}
+		if verdict, _ := run(t, s.agent.coll.Programs[agentProgAgentIngress], in.frame()); verdict != want {
+			t.Errorf("a packet to %s: verdict %#x, want %#x", dst, verdict, want)
+		}
+	}
+}
+
 // TestNetNextAgentTakesTheTimeOver: a restart within the time loses nothing, even if the next agent has yet to learn what is its
 // own; a later one waits for that.
 func TestNetNextAgentTakesTheTimeOver(t *testing.T) {

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -217,6 +218,49 @@ func TestNetForwardFlowsOfUDPToAnOwnerThatIsBehind(t *testing.T) {
 	}
 	if c := s.counters("b"); c.HopsSpent > 0 {
 		t.Errorf("b counted %+v", c)
+	}
+}
+
+// An owner that is out goes on with its connections. What is new of users whom routers still bring to it is its standby's, that has heard of it or not.
+func TestNetForwardFromAnOwnerThatIsOut(t *testing.T) {
+	for _, hasHeard := range []bool{true, false} {
+		t.Run(fmt.Sprint(hasHeard), func(t *testing.T) {
+			s := newSite(t, "a", "b")
+			s.start("a")
+			old, flow := s.dial(testVIP), s.dialUDP(testVIP)
+			s.question(flow)
+
+			out, standby := s.service("a"), s.service("b")
+			out.Accept, out.Chains[0].Owner, out.Chains[0].Takes = nil, s.address("b"), true
+			standby.Chains[0].Takes = true
+			if hasHeard {
+				standby.Accept, standby.Chains[0].Takes = everybody, false
+				standby.Chains[0].Owner, standby.Chains[0].Hops = netip.Addr{}, []Hop{{s.address("a"), 1}}
+			}
+			s.in("a", func() error { return s.planes["a"].Set([]AgentService{out}) })
+			s.in("b", func() error { return s.planes["b"].Set([]AgentService{standby}) })
+			old.ask("at its owner, by the old way")
+			fresh := s.dial(testVIP)
+			if fresh.server != "b" {
+				t.Errorf("a new connection is at %s, want the standby", fresh.server)
+			}
+			if at := s.question(flow); at != "a" {
+				t.Errorf("a flow that was there is answered by %s", at)
+			}
+			if !hasHeard {
+				return
+			}
+			other := s.dialUDP(testVIP)
+			at := []string{s.question(other)}
+			s.lead("b")
+			if at = append(at, s.question(other)); at[0] != "b" || at[1] != "b" {
+				t.Errorf("a new flow is answered by %s, want the standby", at)
+			}
+			fresh.ask("by the new way")
+			fresh.finish("by the new way")
+			old.ask("by the new way")
+			old.finish("by the new way")
+		})
 	}
 }
 

@@ -187,6 +187,38 @@ func TestPlannedRestart(t *testing.T) {
 	})
 }
 
+// TestCleanStop: others have the users of a server as soon as it says that it stops, and it has not any more.
+func TestCleanStop(t *testing.T) {
+	t.Parallel()
+	inNetworks(t, func(n *network, d1, d2 store.Buckets) {
+		stop := func(name string) {
+			s := n.servers[name]
+			s.stop()
+			s.leaves = true
+			n.server(name, false)
+			n.wait(5 * time.Second)
+			n.forget()
+			go s.stop()
+		}
+		stop("s1")
+		n.wait(20 * time.Millisecond)
+		n.wantServed("s1 has been told to stop", "s2", "s3", "s4")
+		n.wait(5 * time.Second)
+		n.within("s1 stops", 20*time.Millisecond, 0)
+
+		for _, b := range []store.Buckets{d1, d2, n.servers["s2"].bus, n.servers["s3"].bus, n.servers["s4"].bus} {
+			away(b, true)
+		}
+		stop("s3")
+		n.wait(900 * time.Millisecond)
+		n.wantServed("s3 waits for others to take over", "s2", "s3", "s4")
+		n.wait(200 * time.Millisecond)
+		n.wantServed("nobody has, and it leaves", "s2", "s4")
+		n.wait(5 * time.Second)
+		n.within("s3 stops", 20*time.Millisecond, 0)
+	})
+}
+
 // TestServersAloneAllocate: no director, the leader runs beside an agent; when its server dies another one leads.
 func TestServersAloneAllocate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -68,6 +68,7 @@ type netServer struct {
 	joiner *fakeJoiner
 	state  string
 	down   bool // its link is
+	leaves bool // at a stop, for good
 	health func(healthy bool, why error)
 	stop   func()
 }
@@ -178,7 +179,7 @@ func (n *network) server(name string, lead bool) *netServer {
 	announcer := announce.NewControl(s.member, log)
 	loop = agent.NewLoop(agent.Config{
 		Name: name, Address: address, Link: prefix, Weight: 1, Serve: []string{"web"}, StateDir: s.state, Settle: netSettle,
-		Keep: true, Channel: s.member, Pause: s.member.Pause, Plane: s.plane, Joiner: s.joiner,
+		Keep: !s.leaves, Channel: s.member, Pause: s.member.Pause, Plane: s.plane, Joiner: s.joiner,
 		Close: (&connections{users: map[netip.Addr]bool{}}).close,
 		Health: func(ctx context.Context, report func(bool, error)) {
 			s.health = report
@@ -199,7 +200,14 @@ func (n *network) server(name string, lead bool) *netServer {
 		stopLeader = n.run(ctx, cancel, l.Run)
 	}
 	stopAgent := n.run(ctx, cancel, loop.Run)
-	s.stop = sync.OnceFunc(func() { stopAgent(); stopLeader(); s.member.Leave() })
+	s.stop = sync.OnceFunc(func() {
+		stopAgent()
+		stopLeader()
+		if s.leaves {
+			time.Sleep(netHeartbeat) // a daemon's channel ends after the last word
+		}
+		s.member.Leave()
+	})
 	return s
 }
 

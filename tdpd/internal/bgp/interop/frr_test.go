@@ -109,7 +109,7 @@ func (f *frr) start(daemon, config string) *testnet.Process {
 	if err := os.WriteFile(path, []byte(config), 0o644); err != nil {
 		f.r.t.Fatal(err)
 	}
-	listens := filepath.Join(f.dir, map[string]string{"zebra": "zserv.api", "bgpd": "bgpd.vty", "bfdd": "bfdd.vty"}[daemon])
+	listens := filepath.Join(f.dir, map[string]string{"zebra": "zserv.api", "bgpd": "bgpd.vty", "bfdd": "bfdd.vty", "staticd": "staticd.vty"}[daemon])
 	_ = os.Remove(listens)
 	p := f.node.Start(filepath.Join(frrDir, daemon), "-N", f.node.Name(), "-f", path, "-i", filepath.Join(f.dir, daemon+".pid"), "--vty_socket", f.dir)
 	f.r.eventually(func() bool { _, err := os.Stat(listens); return err == nil || p.Ended() }, daemon, " listens")

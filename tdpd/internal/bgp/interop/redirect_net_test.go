@@ -13,6 +13,9 @@ import (
 	"github.com/manycast/manycast/tdpd/internal/bgp"
 )
 
+// vipPort is where servers are asked.
+const vipPort = "192.0.2.80:80"
+
 // What zebra (FRR 8.4) has of a rule: whom it matches, and the mark by which its kernel rule leads to a table.
 var (
 	zebraMatch = regexp.MustCompile(`from (\S+) to (\S+) \(`)
@@ -33,10 +36,9 @@ func TestNetFlowSpecRedirects(t *testing.T) {
 	steered, other := r.user("u1", "203.0.113.130/30", "203.0.113.129/30"), r.user("u2", "203.0.113.2/30", "203.0.113.1/30")
 	server.Route("0.0.0.0/0", "10.9.0.1")
 	r.us.Route("0.0.0.0/0", frr4.String())
-	vip := netip.AddrPortFrom(vip4.Addr(), 80).String()
 	for name, n := range map[string]*testnet.Node{"server": server, "us": r.us} {
 		n.Address("lo", vip4.String())
-		n.Serve(vip, func(c net.Conn) { _, _ = io.WriteString(c, name) })
+		n.Serve(vipPort, func(c net.Conn) { _, _ = io.WriteString(c, name) })
 	}
 	r.d.Unicast = []bgp.Path{{Prefix: vip4}}
 	r.d.Rules = []bgp.FlowRule{{
@@ -48,7 +50,7 @@ func TestNetFlowSpecRedirects(t *testing.T) {
 	r.apply()
 	comes := func(u *testnet.Node, to string) {
 		t.Helper()
-		r.eventually(func() bool { return answers(u, vip) == to }, "a user of ", u.Name(), " at ", to)
+		r.eventually(func() bool { return answers(u, vipPort) == to }, "a user of ", u.Name(), " at ", to)
 	}
 	comes(other, "us")
 	var match, mark []string
@@ -96,15 +98,22 @@ func (r *rig) out(argv ...string) string {
 
 // answers is who answers a user at an address; "": nobody.
 func answers(user *testnet.Node, at string) (who string) {
+	who, _ = asks(user, at)
+	return who
+}
+
+// asks is answers, and the user's end of the connection.
+func asks(user *testnet.Node, at string) (who string, from netip.AddrPort) {
 	_ = user.Do(func() error {
 		c, err := (&net.Dialer{Timeout: soon / 20}).Dial("tcp", at)
 		if err != nil {
 			return err
 		}
 		defer c.Close()
+		from = c.LocalAddr().(*net.TCPAddr).AddrPort()
 		text, err := io.ReadAll(c)
 		who = string(text)
 		return err
 	})
-	return who
+	return who, from
 }

@@ -57,7 +57,11 @@ func newRig(t *testing.T) *rig {
 
 func newNetwork(t *testing.T) *rig {
 	t.Helper()
-	n := testnet.New(t)
+	return newNetworkIn(t, testnet.New(t))
+}
+
+func newNetworkIn(t *testing.T, n *testnet.Net) *rig {
+	t.Helper()
 	r := &rig{t: t, net: n, us: n.Node("us"), peer: n.Node("frr"), log: &lockedBuffer{}}
 	t.TempDir() // it goes after what is registered from here on, and has logs
 	t.Cleanup(func() {

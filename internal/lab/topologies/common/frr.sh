@@ -10,4 +10,5 @@ fi
 install -o frr -g frr -m 600 "{{.Dir}}/$name.conf" "$dir"
 set -- -f "$dir/$name.conf" -i "$dir/$name.pid" -z "$dir/zserv.api" --vty_socket "$dir"
 [ "$name" != ldpd ] || set -- "$@" --ctl_socket "$dir"
-exec "/usr/lib/frr/$name" "$@"
+# What is killed would leave a directory in the machine's /var/tmp.
+exec unshare --mount sh -e -c 'mount -t tmpfs frr /var/tmp; exec "$@"' frr "/usr/lib/frr/$name" "$@"

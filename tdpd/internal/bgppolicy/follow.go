@@ -48,6 +48,7 @@ type Follow struct {
 	config  FollowConfig
 	vips    []netip.Prefix
 	entries map[netip.Prefix]*entry
+	held    int                // entries with a path; of others it has yet to be said that they are gone
 	of      map[netip.Addr]int // paths kept, by neighbor
 	away    map[netip.Addr]absence
 	dirty   map[netip.Prefix]bool
@@ -142,7 +143,7 @@ func (f *Follow) learned(p bgp.Path, family bgp.Family, label uint32) {
 }
 
 func (f *Follow) full(e *entry, from netip.Addr) bool {
-	return e == nil && f.config.Most > 0 && len(f.entries) >= f.config.Most || f.config.MostOf > 0 && f.of[from] >= f.config.MostOf
+	return (e == nil || e.isEmpty()) && f.config.Most > 0 && f.held >= f.config.Most || f.config.MostOf > 0 && f.of[from] >= f.config.MostOf
 }
 
 // at is where a path is kept; nil: of nothing.
@@ -171,11 +172,23 @@ func (f *Follow) put(p netip.Prefix, e *entry, at **kept, k *kept) {
 	} else if k == nil {
 		return
 	}
+	was := e.isEmpty()
 	if *at = k; k != nil {
 		f.of[k.From]++
 	}
-	f.dirty[p] = true
+	switch is := e.isEmpty(); {
+	case was && !is:
+		f.held++
+	case is && !was:
+		f.held--
+	}
+	if f.dirty[p] = true; e.isEmpty() && e.told == (Route{}) { // nobody has heard of it
+		delete(f.dirty, p)
+		delete(f.entries, p)
+	}
 }
+
+func (e *entry) isEmpty() bool { return e.plain == nil && e.labelled == nil }
 
 // down begins a neighbor's absence. Who goes again before it has come back has no more time by it; what it had not told again when it goes
 // once more is gone (RFC 4724 section 4.2).
@@ -308,7 +321,7 @@ func (f *Follow) Routes(yield func(Route) bool) {
 }
 
 // Len is how many prefixes there are.
-func (f *Follow) Len() int { return len(f.entries) }
+func (f *Follow) Len() int { return f.held }
 
 // Counts say what became of the paths that came.
 func (f *Follow) Counts() Counts { return f.counts }

@@ -147,6 +147,26 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// TestLostTakesNoPlace: who replaces all that it has told while nobody asks for changes is not over the limit, and of what comes and goes meanwhile nothing is left.
+func TestLostTakesNoPlace(t *testing.T) {
+	r := newRig(t, FollowConfig{Most: 2})
+	r.take(learned("10.0.0.0/16", n1), learned("10.1.0.0/16", n1))
+	r.want("+10.0.0.0/16 +10.1.0.0/16")
+	r.take(lost("10.0.0.0/16", false), lost("10.1.0.0/16", false))
+	for i := range 100 {
+		p := fmt.Sprintf("10.2.%d.0/24", i)
+		r.take(learned(p, n1), lost(p, false))
+	}
+	r.take(learned("10.3.0.0/16", n1), learned("10.1.0.0/16", n2), learned("10.4.0.0/16", n1))
+	if n, over := r.f.Len(), r.f.Counts()[OverLimit]; n != 2 || over != 1 || len(r.f.entries) != 3 {
+		t.Errorf("%d prefixes in %d entries, %d over the limit", n, len(r.f.entries), over)
+	}
+	r.want("+10.3.0.0/16 ~10.1.0.0/16 -10.0.0.0/16")
+	if len(r.f.entries) != 2 {
+		t.Errorf("%d entries", len(r.f.entries))
+	}
+}
+
 // restarts keeps for 120 s, and for 1000 s longer.
 var restarts = FollowConfig{Restart: 120 * time.Second, LongLived: 1000 * time.Second}
 

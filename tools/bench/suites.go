@@ -86,6 +86,9 @@ func suites() []suite {
 		{pkg: "./tdpd/internal/labels", bench: "FEC", benchtime: "1x", figures: []figure{
 			{name: "memory of each of 100,000 FECs, two peers", unit: "B", metric: "B/FEC", against: "without ILM and FTN", versus: "B/FEC-without-tables"},
 		}},
+		{pkg: "./tdpd/internal/service", bench: "Routes", benchtime: "5x", figures: []figure{
+			{name: "routes of BGP that change, to FECs", unit: "routes/s", metric: "routes/s", against: "the owner of FECs alone", versus: "routes/s-alone"},
+		}},
 		{pkg: "./tdpd/internal/interop", bench: "VMWithdraw", benchtime: "5x", vm: true, figures: []figure{
 			{name: "withdraw along three routers", unit: "ms", metric: "ms/first", against: "to the one in the middle", versus: "ms/middle"},
 		}},

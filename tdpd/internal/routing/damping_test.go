@@ -42,7 +42,7 @@ func TestFlapsAreDamped(t *testing.T) {
 		}
 		last := time.Until(p.VIPs[0].Damped)
 		if last <= most-2*time.Second || last > most {
-			t.Errorf("it is out for %v more, want %v and not much less", last, time.Duration(most))
+			t.Errorf("it is out for %v more, want %v and not much less", last, most)
 		}
 		r.pass(last - time.Millisecond)
 		r.want("10.0.0.11/32@1011")

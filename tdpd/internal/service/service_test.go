@@ -39,7 +39,7 @@ type router struct {
 }
 
 // begin starts a router; journal is where it keeps its labels, left what its kernel has.
-func begin(t *testing.T, f *transport.Fabric, name, id, path string, left kernel.State, change ...func(*Options)) *router {
+func begin(t testing.TB, f *transport.Fabric, name, id, path string, left kernel.State, change ...func(*Options)) *router {
 	t.Helper()
 	cfg := config.Default()
 	cfg.Name, cfg.RouterID, cfg.Transport4, cfg.Interfaces = name, addr(id), addr(id), []string{"a", "b"}

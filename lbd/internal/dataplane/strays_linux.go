@@ -9,6 +9,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/manycast/manycast/internal/bpfnet"
 )
 
 const (
@@ -19,13 +21,13 @@ const (
 
 // strayReader gives out what the programs put into their ring.
 type strayReader struct {
-	ring *ringbuf.Reader
+	ring *bpfnet.Ring
 	out  chan Stray
 	lost atomic.Uint64
 }
 
 func readStrays(m *ebpf.Map) (*strayReader, error) {
-	ring, err := ringbuf.NewReader(m)
+	ring, err := bpfnet.OpenRing(m)
 	if err != nil {
 		return nil, fmt.Errorf("read strays: %w", err)
 	}

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,64 +15,87 @@ import (
 	"github.com/manycast/manycast/internal/record"
 	"github.com/manycast/manycast/internal/service"
 	"github.com/manycast/manycast/internal/testnet"
+	"github.com/manycast/manycast/lbd/internal/client"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/kernel"
-	"github.com/manycast/manycast/lbd/internal/dyntcp/movement"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/serving"
 	dynwire "github.com/manycast/manycast/lbd/internal/dyntcp/wire"
 )
 
 var (
 	dynamicKey = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
-	published  = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}
-	published6 = []netip.Prefix{netip.MustParsePrefix("2001:db8::/48")}
+	published  = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16"), netip.MustParsePrefix("2001:db8::/48")}
 )
 
-// dynamicRig is a rig whose servers' connections say where they live, and whose user's host has a client.
+// dynamicRig is a rig whose servers' connections say where they live, and whose user's host has what lbd client has.
 type dynamicRig struct {
 	*rig
 	loops  map[string]*serving.Loop
-	client kernel.Client
-	deaf   atomic.Bool // the user's host takes no message
-
-	mu       sync.Mutex
-	follower *movement.Follower
-	opened   map[movement.Flow]bool
+	client *hearing
 }
 
-func newDynamicRig(t *testing.T, at netip.AddrPort) *dynamicRig {
+// newDynamicRig has no applications.
+func newDynamicRig(t testing.TB, at netip.AddrPort) *dynamicRig {
 	n := testnet.New(t)
-	d := &dynamicRig{loops: map[string]*serving.Loop{}, follower: movement.NewFollower(movement.FollowerLimits{}), opened: map[movement.Flow]bool{}}
+	d := &dynamicRig{loops: map[string]*serving.Loop{}}
 	d.rig = newRigBeside(t, n, at, nil, func(name string, s *rigServer) Sockets {
 		d.loops[name] = startServing(t, s, name, filepath.Join(n.BPFFS(), name, "dyntcp"))
 		return d.loops[name].Sockets(socketsIn{s})
 	})
-	err := d.user.Do(func() (err error) {
-		d.client, err = kernel.OpenClient(kernel.Config{Interfaces: []string{"eth0"}, Bpffs: filepath.Join(n.BPFFS(), "user")})
-		if err != nil {
-			return err
-		}
-		return d.client.Set([]kernel.ClientService{{VIP: front, Published: published}, {VIP: front6, Published: published6}})
+	err := d.user.Do(func() error {
+		plane, err := kernel.OpenClient(kernel.Config{Interfaces: []string{"eth0"}, Bpffs: filepath.Join(n.BPFFS(), "user")})
+		d.client = &hearing{Client: plane, changes: make(chan kernel.Change)}
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.follower.Set("web", movement.Service{Keys: []record.Key{record.NewKey(dynamicKey.Public().(ed25519.PublicKey))}, Destinations: append(published6, published...)})
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for c := range d.client.Changes() {
-			d.changed(c)
-		}
-	}()
-	t.Cleanup(func() {
-		_ = d.client.Close(false)
-		<-done
+	go d.client.hear()
+	loop := client.New(client.Config{
+		Services: []client.Service{{Name: "web", VIP: front}, {Name: "web", VIP: front6}}, Plane: d.client, Source: keySource{}, TTLMax: time.Hour, Log: slog.New(slog.DiscardHandler),
 	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- loop.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	<-loop.Ready()
 	return d
 }
 
+// keySource has the service's key.
+type keySource struct{}
+
+func (keySource) Fetch(_ context.Context, vip netip.Addr) (record.Record, time.Duration, error) {
+	return record.Record{
+		Address: vip, Keys: []record.Key{record.NewKey(dynamicKey.Public().(ed25519.PublicKey))}, Destinations: published,
+	}, time.Hour, nil
+}
+
+// hearing is a user's side that can be made deaf: what passes then is lost.
+type hearing struct {
+	kernel.Client
+	deaf    atomic.Bool
+	changes chan kernel.Change
+}
+
+func (h *hearing) hear() {
+	defer close(h.changes)
+	for c := range h.Client.Changes() {
+		if !h.deaf.Load() {
+			h.changes <- c
+		}
+	}
+}
+
+// Changes implements kernel.Client.
+func (h *hearing) Changes() <-chan kernel.Change { return h.changes }
+
 // startServing runs a server's part, and waits for its programs.
-func startServing(t *testing.T, s *rigServer, name, bpffs string) *serving.Loop {
+func startServing(t testing.TB, s *rigServer, name, bpffs string) *serving.Loop {
 	t.Helper()
 	addresses := []netip.Addr{netip.MustParseAddr(rigAddress(name)), netip.MustParseAddr(rigAddress6(name))}
 	sockets := map[bool]*net.UDPConn{} // those of IPv4 by true
@@ -120,37 +142,6 @@ func startServing(t *testing.T, s *rigServer, name, bpffs string) *serving.Loop 
 	return loop
 }
 
-// changed is what lbd client does with a message that its program let pass.
-func (d *dynamicRig) changed(c kernel.Change) {
-	if d.deaf.Load() {
-		return
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if flow := movement.Flow(c.Flow); !d.opened[flow] {
-		is, err := d.client.Connection(c.Flow)
-		if err != nil {
-			return
-		}
-		d.opened[flow] = true
-		_, _ = d.follower.Opened(time.Now(), movement.Connection{
-			Flow: flow, Service: "web", Tag: is.Tag, Cookie: is.Cookie, Destination: is.Destination, Sequence: is.Sequence,
-		}, netip.AddrPort{})
-	}
-	for _, a := range d.follower.Received(time.Now(), c.Message) {
-		if r, is := a.(movement.Rewrite); is {
-			if err := d.client.SetDestination(c.Flow, d.cookie(c.Flow), r.Destination, r.Sequence); err != nil {
-				d.t.Errorf("%v to %v: %v", c.Flow, r.Destination, err)
-			}
-		}
-	}
-}
-
-func (d *dynamicRig) cookie(f kernel.Flow) dynwire.Cookie {
-	is, _ := d.client.Connection(f)
-	return is.Cookie
-}
-
 // TestNetDynamicConnectionsAreFollowed moves live connections, whose user's host is told by the server that takes them and sends to it from then on.
 func TestNetDynamicConnectionsAreFollowed(t *testing.T) {
 	for name, at := range map[string]netip.AddrPort{"IPv4": front, "IPv6": front6} {
@@ -160,6 +151,7 @@ func TestNetDynamicConnectionsAreFollowed(t *testing.T) {
 
 func followConnections(t *testing.T, front netip.AddrPort) {
 	d := newDynamicRig(t, front)
+	d.serve()
 	var all []*numbers
 	for range 4 {
 		all = append(all, d.numbers())
@@ -196,9 +188,10 @@ func followConnections(t *testing.T, front netip.AddrPort) {
 // is too late while they are said.
 func TestNetUserWhoDoesNotHearIsServed(t *testing.T) {
 	d := newDynamicRig(t, front)
+	d.serve()
 	all := []*numbers{d.numbers(), d.numbers()}
 	testnet.Eventually(t, 10*time.Second, func() bool { return d.liveAt("s1", 0, len(all)) }, "connections say that they live at s1")
-	d.deaf.Store(true)
+	d.client.deaf.Store(true)
 	began := time.Now()
 	d.commit("s2")
 	testnet.Eventually(t, 10*time.Second, func() bool { return d.servers["s1"].Counters().Given == uint64(len(all)) }, "all are given")
@@ -209,7 +202,7 @@ func TestNetUserWhoDoesNotHearIsServed(t *testing.T) {
 	if !d.liveAt("s1", 0, len(all)) {
 		t.Error("the user has heard")
 	}
-	d.deaf.Store(false)
+	d.client.deaf.Store(false)
 	testnet.Eventually(t, 10*time.Second, func() bool { return d.liveAt("s2", 1, len(all)) }, "the user's host follows")
 	goOn(t, all, 400)
 }
@@ -244,4 +237,17 @@ func goOn(t *testing.T, all []*numbers, more uint64) {
 		got := n.got.Load()
 		testnet.Eventually(t, 10*time.Second, func() bool { n.check(t); return n.got.Load() > got+more }, "a stream goes on")
 	}
+}
+
+// BenchmarkNetDynamic is BenchmarkNetTransfer of a connection whose user's host follows it.
+func BenchmarkNetDynamic(b *testing.B) {
+	d := newDynamicRig(b, front)
+	d.serveApart()
+	n := d.farNumbers()
+	testnet.Eventually(b, 10*time.Second, func() bool { return d.liveAt("s1", 0, 1) }, "it lives at s1")
+	moves := uint32(0)
+	measureBlackouts(b, d.rig, n, func(to string) {
+		moves++
+		testnet.Eventually(b, 5*time.Second, func() bool { return d.liveAt(to, moves, 1) }, "the user's host follows")
+	})
 }

@@ -22,17 +22,6 @@ import (
 // may not have descriptors for both ends.
 const idleUsers = "MOVER_TEST_IDLE_USERS"
 
-func TestMain(m *testing.M) {
-	if n, err := strconv.Atoi(os.Getenv(idleUsers)); err == nil {
-		if err := beIdle(n); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	os.Exit(m.Run())
-}
-
 func beIdle(n int) error {
 	var all []net.Conn
 	for range n {

@@ -67,10 +67,12 @@ var front6 = netip.MustParseAddrPort("[2001:db8::80]:80")
 // newRig has servers whose links are as peers says, which may be nil.
 func newRig(t testing.TB, peers func(name string, c *peer.Config)) *rig {
 	t.Helper()
-	return newRigBeside(t, testnet.New(t), front, peers, nil)
+	r := newRigBeside(t, testnet.New(t), front, peers, nil)
+	r.serve()
+	return r
 }
 
-// newRigBeside has users go to an address of the service's, and something stand before the kernel's sockets.
+// newRigBeside has users go to an address of the service's, and something stand before the kernel's sockets. There are no applications.
 func newRigBeside(t testing.TB, n *testnet.Net, at netip.AddrPort, peers func(name string, c *peer.Config), beside func(name string, s *rigServer) Sockets) *rig {
 	t.Helper()
 	r := &rig{t: t, user: n.Node("user"), router: n.Node("router"), servers: map[string]*rigServer{}, service: web, front: at, beside: beside}
@@ -104,9 +106,6 @@ func newRigBeside(t testing.TB, n *testnet.Net, at netip.AddrPort, peers func(na
 		r.start(name, hub, authority, filepath.Join(n.BPFFS(), name), peers)
 	}
 	r.commit("s1")
-	for name, s := range r.servers {
-		s.serve(t, name, at)
-	}
 	return r
 }
 
@@ -269,24 +268,41 @@ func (r *rig) commit(owner string) {
 	}
 }
 
-// serve is the application: it writes a number each millisecond, and reads numbers, all 8 bytes. Its state travels.
-func (s *rigServer) serve(t testing.TB, name string, at netip.AddrPort) {
-	var l *migrate.Listener
-	s.do(t, func() (err error) {
-		l, err = migrate.Listen("tcp", at.String(), migrate.Options{Agent: s.path, Name: name, Movable: migrate.Later, Backlog: 16384})
-		return err
-	})
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go serveNumbers(c.(*migrate.Conn), number(name), &s.idle, s.busy.Load())
+// serve has applications: they write a number each millisecond, and read numbers, all 8 bytes. Their state travels.
+func (r *rig) serve() {
+	r.t.Helper()
+	for name, s := range r.servers {
+		var l *migrate.Listener
+		s.do(r.t, func() (err error) {
+			l, err = listenNumbers(r.front, name, s.path)
+			return err
+		})
+		r.t.Cleanup(func() { _ = l.Close() })
+		go acceptNumbers(l, name, &s.idle, &s.busy)
+	}
+	r.awaitServed()
+}
+
+// awaitServed waits until the applications have found their agents.
+func (r *rig) awaitServed() {
+	r.t.Helper()
+	for name, s := range r.servers {
+		testnet.Eventually(r.t, 5*time.Second, func() bool { return s.apps.Serves(r.front) }, name+"'s application has found its agent")
+	}
+}
+
+func listenNumbers(at netip.AddrPort, name, agent string) (*migrate.Listener, error) {
+	return migrate.Listen("tcp", at.String(), migrate.Options{Agent: agent, Name: name, Movable: migrate.Later, Backlog: 16384})
+}
+
+func acceptNumbers(l *migrate.Listener, name string, idle, busy *atomic.Bool) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
 		}
-	}()
-	testnet.Eventually(t, 5*time.Second, func() bool { return s.apps.Serves(at) }, name+"'s application has found its agent")
+		go serveNumbers(c.(*migrate.Conn), number(name), idle, busy.Load())
+	}
 }
 
 // numbersState is how far both directions are, in bytes.
@@ -371,8 +387,8 @@ func (s *numbersState) read(c *migrate.Conn) error {
 type numbers struct {
 	net.Conn
 	got      atomic.Uint64 // bytes
-	longest  atomic.Int64  // ns, of two numbers of one server, since it was last taken
-	switched atomic.Int64  // ns, from the last number of one server to the first of the next one, the last time
+	longest  atomic.Int64  // ns, from a number to the next one, since it was last taken
+	switched atomic.Uint64 // how often another server has gone on
 	failed   atomic.Pointer[error]
 }
 
@@ -391,7 +407,11 @@ func (r *rig) dial() net.Conn {
 }
 
 func (r *rig) numbers() *numbers {
-	n := &numbers{Conn: r.dial()}
+	return startNumbers(r.dial())
+}
+
+func startNumbers(c net.Conn) *numbers {
+	n := &numbers{Conn: c}
 	go n.write()
 	go n.read()
 	return n
@@ -413,8 +433,7 @@ func (n *numbers) read() {
 	buf, last, writer := make([]byte, 4096), time.Now(), byte(0)
 	for at := uint64(0); ; {
 		k, err := n.Read(buf)
-		now := time.Now()
-		was := writer
+		now, was := time.Now(), writer
 		for _, b := range buf[:k] {
 			if at%8 == 0 {
 				writer = b
@@ -424,12 +443,10 @@ func (n *numbers) read() {
 			}
 			at++
 		}
-		if waited := int64(now.Sub(last)); was == writer {
-			n.longest.Store(max(n.longest.Load(), waited))
-		} else {
-			n.switched.Store(waited)
+		n.longest.Store(max(n.longest.Load(), int64(now.Sub(last))))
+		if last = now; was != writer {
+			n.switched.Add(1)
 		}
-		last = now
 		n.got.Store(at)
 		if err != nil {
 			n.fail(fmt.Errorf("read number %d: %w", at/8, err))

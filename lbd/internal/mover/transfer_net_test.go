@@ -80,24 +80,36 @@ func TestNetDeadline(t *testing.T) {
 	}
 }
 
-// BenchmarkNetTransfer moves one connection that has a number each millisecond, both ways. The blackout is the time from the old server's last number
-// to the new one's first, beyond that millisecond; quiet is the longest between two numbers in 30 ms in which nothing moves, of the same run: what
-// the machine does.
+// BenchmarkNetTransfer moves one connection that has a number each millisecond, both ways.
 func BenchmarkNetTransfer(b *testing.B) {
-	r := newRig(b, nil)
-	n := r.numbers()
+	r := newRigBeside(b, testnet.New(b), front, nil, nil)
+	r.serveApart()
+	measureBlackouts(b, r, r.farNumbers(), func(string) {})
+}
+
+// measureBlackouts moves the user's connection to and fro, and waits for what is behind each move. The blackout is the longest wait for a number from
+// the commit to the new server's first one, beyond the millisecond of their pace; quiet is that of 30 ms in which nothing moves, of the same run: what
+// the machine does.
+func measureBlackouts(b *testing.B, r *rig, n farNumbers, moved func(to string)) {
 	var blackouts, quiet []float64
-	beyond := func(ns int64) float64 { return max(0, float64(ns-int64(time.Millisecond))/1e6) }
+	beyond := func(longest time.Duration) float64 { return max(0, float64(longest-time.Millisecond)/1e6) }
 	time.Sleep(100 * time.Millisecond)
 	for i := 0; b.Loop(); i++ {
 		time.Sleep(30 * time.Millisecond)
-		n.longest.Store(0)
+		n.waits()
 		time.Sleep(30 * time.Millisecond)
-		quiet = append(quiet, beyond(n.longest.Load()))
-		n.switched.Store(0)
-		r.commit([]string{"s2", "s1"}[i%2])
-		testnet.Eventually(b, 5*time.Second, func() bool { n.check(b); return n.switched.Load() > 0 }, "it goes on at the other server")
-		blackouts = append(blackouts, beyond(n.switched.Load()))
+		longest, before := n.waits()
+		quiet = append(quiet, beyond(longest))
+		to := []string{"s2", "s1"}[i%2]
+		r.commit(to)
+		longest = 0
+		testnet.Eventually(b, 5*time.Second, func() bool {
+			waited, switched := n.waits()
+			longest = max(longest, waited)
+			return switched > before
+		}, "it goes on at the other server")
+		blackouts = append(blackouts, beyond(longest))
+		moved(to)
 	}
 	for name, all := range map[string][]float64{"blackout": blackouts, "quiet": quiet} {
 		slices.Sort(all)

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 
 	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/manycast/manycast/internal/bpfnet"
 )
 
 // taglessSize is that of struct fast_tagless.
@@ -16,11 +18,11 @@ const taglessSize = 48
 const taglessAtOnce = 1024
 
 // ring is the Listener of programs.
-type ring struct{ *ringbuf.Reader }
+type ring struct{ *bpfnet.Ring }
 
 // Listen takes what the programs tell of, one at a time, and what they told when nobody did.
 func (f *Fastpath) Listen() (Listener, error) {
-	r, err := ringbuf.NewReader(f.objects.FastTagless)
+	r, err := bpfnet.OpenRing(f.objects.FastTagless)
 	if err != nil {
 		return nil, fmt.Errorf("tdpd's fast path: ring buffer: %w", err)
 	}
@@ -30,9 +32,9 @@ func (f *Fastpath) Listen() (Listener, error) {
 // Read implements Listener.
 func (l ring) Read() ([]Tagless, error) {
 	var out []Tagless
+	var r ringbuf.Record
 	for len(out) == 0 || len(out) < taglessAtOnce && l.AvailableBytes() > 0 {
-		r, err := l.Reader.Read()
-		if err != nil {
+		if err := l.ReadInto(&r); err != nil {
 			return out, err
 		}
 		t, err := decodeTagless(r.RawSample)

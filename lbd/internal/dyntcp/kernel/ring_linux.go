@@ -2,26 +2,27 @@ package kernel
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/manycast/manycast/internal/bpfnet"
 )
 
 // ring gives out what the programs put into a ring buffer.
 type ring[T any] struct {
-	reader *ringbuf.Reader
+	reader *bpfnet.Ring
 	out    chan T
 	lost   atomic.Uint64
 }
 
 // readRing reads it; waiting is how many may wait for who reads out.
 func readRing[T any](m *ebpf.Map, waiting int, parse func([]byte) (T, bool)) (*ring[T], error) {
-	reader, err := ringbuf.NewReader(m)
+	reader, err := bpfnet.OpenRing(m)
 	if err != nil {
-		return nil, fmt.Errorf("read ring buffer %s: %w", m, err)
+		return nil, err
 	}
 	r := &ring[T]{reader: reader, out: make(chan T, waiting)}
 	go r.read(parse)

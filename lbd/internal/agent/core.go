@@ -389,7 +389,7 @@ func (c *Core) apply() Apply {
 		}
 		out.Accept = append(out.Accept, dataplane.AgentService{
 			VIP: s.VIP, VIP6: s.VIP6, Group: s.Group, Tagged: s.Mode == service.Tags || pinsUsers(s) || s.Dynamic.On, Ports: s.Ports, Leased: !s.Static(),
-			Accept: c.accept(s, own), Keeps: keeps(s, c.current(name)), Chains: c.chains(s),
+			Accept: c.accept(s, own), InStead: c.inStead(s), Keeps: keeps(s, c.current(name)), Chains: c.chains(s),
 		})
 		if c.joins(s) {
 			out.Join = append(out.Join, joiner.Membership{
@@ -409,6 +409,14 @@ func (c *Core) accept(s service.Service, own portion.Set) portion.Union {
 		return nil
 	}
 	return slices.Concat(c.lingering(s.Name), c.taken(s.Name, own), c.standing(s.Name))
+}
+
+// inStead are those of them whom it takes in the stead of silent servers of its link.
+func (c *Core) inStead(s service.Service) portion.Union {
+	if s.Static() || !c.takes() || c.isUnread(s.Name) {
+		return nil
+	}
+	return c.standingFor(s.Name, func(owner string, isNear bool) bool { return isNear && c.hearing.gone[owner] })
 }
 
 // joins reports whether the server is to be a member of the service's group, if it has one: with mode tags, too, so that its users lose

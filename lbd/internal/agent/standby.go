@@ -265,12 +265,17 @@ func (c *Core) owners(name string) map[string]bool {
 // standing are the users of others that this server takes: those of servers on other links at any time, for only a router can
 // have brought their packets here, unless it was told to by a pin; those of servers on its own link while they do not.
 func (c *Core) standing(name string) portion.Union {
+	isPinned := pinsUsers(c.specs[name])
+	return c.standingFor(name, func(owner string, isNear bool) bool { return !isNear && !isPinned || c.hearing.gone[owner] })
+}
+
+// standingFor are the users of some of the owners that this server stands by for.
+func (c *Core) standingFor(name string, isOf func(owner string, isNear bool) bool) portion.Union {
 	if c.hearing == nil {
 		return nil
 	}
 	a, owners := c.held[name], c.owners(name)
-	isPinned := pinsUsers(c.specs[name])
-	maps.DeleteFunc(owners, func(owner string, isNear bool) bool { return (isNear || isPinned) && !c.hearing.gone[owner] })
+	maps.DeleteFunc(owners, func(owner string, isNear bool) bool { return !isOf(owner, isNear) })
 	if len(owners) == 0 {
 		return nil
 	}

@@ -56,6 +56,9 @@ func TestStandbyOfAnotherLinkIsTakenAtAnyTime(t *testing.T) {
 	if got := takes(c); got != "even odd" {
 		t.Errorf("takes %q, want even ones, too: only a router can have brought them", got)
 	}
+	if got := c.apply().Accept[0].InStead; !got.Empty() {
+		t.Errorf("takes %v in the stead of a neighbour", got)
+	}
 	c = newS2(t)
 	c.Committed(start, "web", withStandbys(allocation(2, s1, s2), s2, s3))
 	c.Tick(start.Add(settle))
@@ -73,8 +76,12 @@ func TestStandbyOfItsOwnLinkWaitsForSilence(t *testing.T) {
 			if got := takes(c); got != "odd" {
 				t.Fatalf("takes %q, want its own: s3 takes the others", got)
 			}
-			if got := accepted(t, turns(c, start, "s3", h.Health, h.Why)); !got.Contains(even) || !got.Contains(odd) {
+			gone := applied(t, turns(c, start, "s3", h.Health, h.Why)).Accept[0]
+			if got := gone.Accept; !got.Contains(even) || !got.Contains(odd) {
 				t.Errorf("takes %v, want all", got)
+			}
+			if got := gone.InStead; !got.Contains(even) || got.Contains(odd) {
+				t.Errorf("takes %v in s3's stead, want even ones", got)
 			}
 			back := turns(c, start.Add(time.Second), "s3", control.Available, "")
 			if got := accepted(t, back); got.Contains(even) || !got.Contains(odd) {

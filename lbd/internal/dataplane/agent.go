@@ -19,7 +19,10 @@ type AgentService struct {
 	Tagged bool       // packets come to the VIP, which is this service's alone
 	Ports  []Port     // at least one; services may share a VIP by different ports
 	Accept portion.Union
-	Leased bool // a leader gives the users to others once this agent is dead: they are taken while it is alive
+	// InStead are those of Accept who are a silent server's on this link: where Leased they are taken while this agent can hear that it is back, which
+	// Pause does not prolong.
+	InStead portion.Union
+	Leased  bool // a leader gives the users to others once this agent is dead: they are taken while it is alive
 	// Keeps: connections of users who moved are kept. Packets of TCP and UDP that are of none here go to who may have it, by Chains; what
 	// comes from peers goes up for whatever user has it here. Needs AgentConfig.Forward.
 	Keeps  bool
@@ -42,8 +45,8 @@ type AgentPlane interface {
 	Renew() error
 	// Alive reports whether users of leased services are taken, be it by what a former agent said.
 	Alive() (bool, error)
-	// Pause is the last word before a planned restart: they are taken for d, and Renew does nothing any more. It returns
-	// ErrLapsed where they are not.
+	// Pause is the last word before a planned restart: they are taken for d, but those of InStead, and Renew does nothing any more. It
+	// returns ErrLapsed where they are not.
 	Pause(d time.Duration) error
 	// Counters are totals since the plane was first set up; they go on over a restart.
 	Counters() (AgentCounters, error)

@@ -204,6 +204,7 @@ const (
 	agentMapGroups          = "groups"
 	agentMapGroups6         = "groups6"
 	agentMapHoldings        = "holdings"
+	agentMapInSteadUntil    = "in_stead_until"
 	agentMapPeers           = "peers"
 	agentMapRedirections    = "redirections"
 	agentMapSeen            = "seen"
@@ -293,6 +294,7 @@ type agentMapSpecs struct {
 	Groups       *ebpf.MapSpec `ebpf:"groups"`
 	Groups6      *ebpf.MapSpec `ebpf:"groups6"`
 	Holdings     *ebpf.MapSpec `ebpf:"holdings"`
+	InSteadUntil *ebpf.MapSpec `ebpf:"in_stead_until"`
 	Peers        *ebpf.MapSpec `ebpf:"peers"`
 	Redirections *ebpf.MapSpec `ebpf:"redirections"`
 	Seen         *ebpf.MapSpec `ebpf:"seen"`
@@ -352,6 +354,7 @@ type agentMaps struct {
 	Groups       *ebpf.Map `ebpf:"groups"`
 	Groups6      *ebpf.Map `ebpf:"groups6"`
 	Holdings     *ebpf.Map `ebpf:"holdings"`
+	InSteadUntil *ebpf.Map `ebpf:"in_stead_until"`
 	Peers        *ebpf.Map `ebpf:"peers"`
 	Redirections *ebpf.Map `ebpf:"redirections"`
 	Seen         *ebpf.Map `ebpf:"seen"`
@@ -384,6 +387,7 @@ func (m *agentMaps) Close() error {
 		m.Groups,
 		m.Groups6,
 		m.Holdings,
+		m.InSteadUntil,
 		m.Peers,
 		m.Redirections,
 		m.Seen,

@@ -17,10 +17,11 @@ import (
 // headers are the bytes of a segment that its MSS does not count: IPv4 and TCP without options (RFC 6691).
 const headers = 40
 
-// Owners of accepted users in a group's plan (MINE and MINE_WHILE_ALIVE of bpf/agent.bpf.c).
+// Owners of accepted users in a group's plan (MINE and those after it of bpf/agent.bpf.c).
 const (
 	mine           steer.Owner = 1
 	mineWhileAlive steer.Owner = 2
+	mineInStead    steer.Owner = 3
 )
 
 // agent is the AgentPlane of the kernel.
@@ -34,6 +35,7 @@ type agent struct {
 	host   host
 	hooks  hooks
 	paused atomic.Bool
+	isSet  atomic.Bool // what is accepted is of this agent, which hears
 	*forwarder
 }
 
@@ -197,6 +199,7 @@ func (a *agent) Set(services []AgentService) error {
 	if err := a.write(services, plans); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
+	a.isSet.Store(true)
 	if err := errors.Join(a.attach(), a.host.undoExcept(changes)); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
@@ -207,13 +210,16 @@ func (a *agent) Set(services []AgentService) error {
 func compile(services []AgentService, isLapsing bool) (map[netip.Addr]*steer.Plan, error) {
 	plans := make(map[netip.Addr]*steer.Plan, len(services))
 	for _, s := range services {
-		owner := mine
+		owner, inStead := mine, mine
 		if s.Leased && isLapsing {
-			owner = mineWhileAlive
+			owner, inStead = mineWhileAlive, mineInStead
 		}
-		claims := make([]steer.Claim, len(s.Accept))
-		for i, set := range s.Accept {
-			claims[i] = steer.Claim{Owner: owner, Set: set}
+		var claims []steer.Claim
+		for _, set := range s.Accept {
+			claims = append(claims, steer.Claim{Owner: owner, Set: set})
+		}
+		for _, set := range s.InStead {
+			claims = append(claims, steer.Claim{Owner: inStead, Set: set, Rank: 1})
 		}
 		plan, err := steer.Compile(claims)
 		if err != nil {

@@ -14,7 +14,16 @@ func (a *agent) takeOver() error {
 	if err != nil || now >= until {
 		return err
 	}
-	return a.live(max(until, now+a.config.Hold))
+	return a.live(agentMapAliveUntil, max(until, now+a.config.Hold))
+}
+
+// liveOn is a sign of life. What a former agent took in the stead of others it does not prolong: this one has yet to hear of them.
+func (a *agent) liveOn(until time.Duration) error {
+	err := a.live(agentMapAliveUntil, until)
+	if err == nil && a.isSet.Load() {
+		err = a.live(agentMapInSteadUntil, until)
+	}
+	return err
 }
 
 // Revive writes until when the agent counts as alive.
@@ -23,7 +32,7 @@ func (a *agent) Revive() error {
 	if err != nil {
 		return err
 	}
-	return a.live(now + a.config.Hold)
+	return a.liveOn(now + a.config.Hold)
 }
 
 // Renew lets an agent live on that has not lapsed. The clock is read before the map: who is stopped in between writes a time that
@@ -39,7 +48,7 @@ func (a *agent) Renew() error {
 	case now >= until:
 		return ErrLapsed
 	}
-	return a.live(now + a.config.Hold)
+	return a.liveOn(now + a.config.Hold)
 }
 
 // Alive reports whether users of leased services are taken.
@@ -48,7 +57,7 @@ func (a *agent) Alive() (bool, error) {
 	return now < until, err
 }
 
-// Pause leaves the agent alive for d, and Renew without effect.
+// Pause leaves the agent alive for d, but for those whom it takes in the stead of others, and Renew without effect.
 func (a *agent) Pause(d time.Duration) error {
 	until, now, err := a.life()
 	switch {
@@ -58,7 +67,7 @@ func (a *agent) Pause(d time.Duration) error {
 		return ErrLapsed
 	}
 	a.paused.Store(true)
-	return a.live(now + d)
+	return a.live(agentMapAliveUntil, now+d)
 }
 
 // life returns until when the agent counts as alive, and what time it is, since boot.
@@ -73,8 +82,8 @@ func (a *agent) life() (until, now time.Duration, err error) {
 	return time.Duration(ns), now, nil
 }
 
-func (a *agent) live(until time.Duration) error {
-	if err := a.coll.Maps[agentMapAliveUntil].Put(uint32(0), uint64(until)); err != nil {
+func (a *agent) live(as string, until time.Duration) error {
+	if err := a.coll.Maps[as].Put(uint32(0), uint64(until)); err != nil {
 		return fmt.Errorf("agent: say that it is alive: %w", err)
 	}
 	return nil

@@ -114,6 +114,37 @@ func TestNetLeasedUsersAreTakenWhileTheAgentIsAlive(t *testing.T) {
 	}
 }
 
+// TestNetUsersInSteadAreTakenWhileTheAgentHears: a silent neighbour's users, of web. Neither a pause nor a next agent that has yet to hear of the
+// neighbour prolongs that; of the agent's own, of dns, both do.
+func TestNetUsersInSteadAreTakenWhileTheAgentHears(t *testing.T) {
+	s := newAliveServer(t)
+	services := agentServices(odd, odd)
+	services[0].Leased, services[0].InStead, services[1].Leased = true, services[0].Accept, true
+	set := func() { s.do(func() error { return s.agent.Set(services) }) }
+	hearsUntil := func(until uint64) {
+		if err := s.agent.coll.Maps[agentMapInSteadUntil].Put(uint32(0), until); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set()
+	s.revive()
+	s.wantTaken("at the start", true, true)
+	hearsUntil(1)
+	s.do(s.agent.Renew)
+	s.wantTaken("renewed", true, true)
+	hearsUntil(1) // as if it ended during the pause
+	s.do(func() error { return s.agent.Pause(time.Minute) })
+	s.do(s.agent.Renew)
+	s.wantTaken("paused", false, true)
+	s.close(true)
+	s.open()
+	s.do(s.agent.Renew)
+	s.wantTaken("the next agent, before it hears", false, true)
+	set()
+	s.do(s.agent.Renew)
+	s.wantTaken("the next agent, which finds the neighbour silent", true, true)
+}
+
 // TestNetRoutersAloneBringUsersToTheVIP: nobody else sees these packets. They are taken whether the agent is alive or not, until routers bring them
 // elsewhere.
 func TestNetRoutersAloneBringUsersToTheVIP(t *testing.T) {

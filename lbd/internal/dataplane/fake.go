@@ -28,6 +28,8 @@ type FakeAgent struct {
 	forwards
 	hold         time.Duration // 0: alive for ever once revived
 	until        time.Time
+	inStead      time.Time // until when users are taken in the stead of others
+	former       int       // sets of agents before this one
 	revived      bool
 	paused       bool
 	renewals     int
@@ -73,7 +75,8 @@ func (f *FakeAgent) Revive() error {
 	if f.closed {
 		return errClosed
 	}
-	f.renewals, f.revived, f.until = f.renewals+1, true, time.Now().Add(f.hold)
+	f.revived = true
+	f.liveOn()
 	return nil
 }
 
@@ -89,8 +92,15 @@ func (f *FakeAgent) Renew() error {
 	case !f.alive():
 		return ErrLapsed
 	}
-	f.renewals, f.until = f.renewals+1, time.Now().Add(f.hold)
+	f.liveOn()
 	return nil
+}
+
+func (f *FakeAgent) liveOn() {
+	f.renewals, f.until = f.renewals+1, time.Now().Add(f.hold)
+	if len(f.sets) > f.former {
+		f.inStead = f.until
+	}
 }
 
 // Alive tells whether leased users are taken now.
@@ -104,7 +114,7 @@ func (f *FakeAgent) alive() bool {
 	return f.revived && (f.hold == 0 || time.Now().Before(f.until))
 }
 
-// Pause makes the fake live for d.
+// Pause makes the fake live for d, but for InStead.
 func (f *FakeAgent) Pause(d time.Duration) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -122,7 +132,7 @@ func (f *FakeAgent) Pause(d time.Duration) error {
 func (f *FakeAgent) Restart() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.closed, f.paused = false, false
+	f.closed, f.paused, f.former = false, false, len(f.sets)
 	f.open()
 }
 
@@ -138,7 +148,8 @@ func (f *FakeAgent) Takes(group, user netip.Addr) bool {
 			return true
 		}
 		if s.Group == group {
-			return s.Accept.Contains(user) && (!s.Leased || f.alive())
+			hears := f.hold == 0 || time.Now().Before(f.inStead)
+			return s.Accept.Contains(user) && (!s.Leased || f.alive() && (hears || !s.InStead.Contains(user)))
 		}
 	}
 	return false

@@ -265,6 +265,30 @@ func TestStandbyKnowsTheDeadOverItsRestart(t *testing.T) {
 	})
 }
 
+// TestOwnerComesBackWhileItsStandbyRestarts: the standby's next agent hears of it when the owner has served for long.
+func TestOwnerComesBackWhileItsStandbyRestarts(t *testing.T) {
+	t.Parallel()
+	inNetworks(t, func(n *network, d1, d2 store.Buckets) {
+		for _, b := range []store.Buckets{d1, d2, n.servers["s1"].bus, n.servers["s2"].bus, n.servers["s3"].bus, n.servers["s4"].bus} {
+			away(b, true)
+		}
+		n.kill("s1")
+		n.wait(2 * time.Second)
+		n.wantServed("s1 is dead", "s2", "s3", "s4")
+		n.forget()
+		const restart, boot = 2 * time.Second, 100 * time.Millisecond
+		n.servers["s2"].stop()
+		n.wait(boot)
+		n.server("s1", false)
+		n.wait(restart - boot)
+		n.server("s2", false)
+		n.wait(5 * time.Second)
+		n.wantServed("both are back", "s1", "s2", "s3", "s4")
+		const forBus = time.Second // that long a start waits for it
+		n.within("s1 has come back while s2 restarts", boot+forBus+netSettle, 0)
+	})
+}
+
 // TestLateLoserIsWaitedFor: a server that has prepared, and to which the commit comes late by both ways, has its users until then, and nobody else on its
 // link takes them.
 func TestLateLoserIsWaitedFor(t *testing.T) {

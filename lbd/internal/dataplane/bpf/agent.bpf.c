@@ -9,6 +9,7 @@
 /* Owners in a group's plan; 0: another server's. */
 #define MINE 1
 #define MINE_WHILE_ALIVE 2 /* a leader gives them to others once the agent is dead */
+#define MINE_IN_STEAD 3	   /* a silent neighbour's, who may come back */
 
 #define TCP_MSS_KIND 2
 #define TCP_MSS_LENGTH 4
@@ -104,6 +105,14 @@ struct {
 	__type(value, __u64);
 } alive_until SEC(".maps");
 
+/* And as one that hears whether neighbours are back. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} in_stead_until SEC(".maps");
+
 /* What the agent changed on this host and has to undo, by name ("vip 192.0.2.80 dev lo"). Programs do not use it: it is here
  * because it has to live as long as the pins do, and to end with the boot. */
 struct undo_key {
@@ -178,10 +187,21 @@ static __noinline enum judgement judge(struct __sk_buff *skb, const struct iphdr
 	return has_port(s, ip, ports.dst, ip->protocol) ? WANTED : NO_PORT;
 }
 
-static __always_inline bool is_alive(void)
+static __always_inline bool is_mine(__u32 owner)
+{
+	return owner == MINE || owner == MINE_WHILE_ALIVE || owner == MINE_IN_STEAD;
+}
+
+/* is_alive says whether an owner's users are taken, who are not for ever. */
+static __always_inline bool is_alive(__u32 owner)
 {
 	static const __u32 zero = 0;
-	__u64 *until = bpf_map_lookup_elem(&alive_until, &zero);
+	__u64 *until;
+
+	if (owner == MINE_IN_STEAD)
+		until = bpf_map_lookup_elem(&in_stead_until, &zero);
+	else
+		until = bpf_map_lookup_elem(&alive_until, &zero);
 
 	return until && bpf_ktime_get_boot_ns() < *until;
 }
@@ -252,12 +272,12 @@ static __always_inline __u32 whose(const struct iphdr *ip, const struct service 
 /* turns_away says whether a packet straight from a router is for others. On one link all servers see what is for the group. */
 static __always_inline bool turns_away(__u32 owner)
 {
-	if (owner != MINE && owner != MINE_WHILE_ALIVE) {
+	if (!is_mine(owner)) {
 		COUNT(not_mine, 1);
 		return true;
 	}
 	/* On one link the next owner sees the same packets: both would answer. */
-	if (owner == MINE_WHILE_ALIVE && !is_alive()) {
+	if (owner != MINE && !is_alive(owner)) {
 		COUNT(lapsed, 1);
 		return true;
 	}
@@ -304,7 +324,7 @@ static __noinline int ingress4(struct __sk_buff *skb, __u32 mark)
 		return DROP;
 	if (s->chains || (ip.protocol != IPPROTO_UDP && (!a->is_straight || has_diverted()))) {
 		a->opens = opening;
-		a->is_mine = owner == MINE || owner == MINE_WHILE_ALIVE;
+		a->is_mine = is_mine(owner);
 		a->user = bpf_ntohl(user);
 		a->chains = s->chains;
 		verdict = keep4(skb, &ip, s->vip, a);
@@ -362,7 +382,7 @@ static __noinline int ingress6(struct __sk_buff *skb, __u32 mark)
 	a->user = steer_standin(bpf_be64_to_cpu(a->flow.user[0]));
 	a->chains = s->chains;
 	owner = owner_in(s->name, a->user);
-	a->is_mine = owner == MINE || owner == MINE_WHILE_ALIVE;
+	a->is_mine = is_mine(owner);
 	a->opens = a->kind == TCP && !bpf_skb_load_bytes(skb, a->l4 + offsetof(struct tcp_header, flags), &flags, sizeof(flags)) &&
 		   (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 	return keep(skb, a);

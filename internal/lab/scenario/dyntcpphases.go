@@ -82,7 +82,7 @@ func (d *dyntcp) killGiver(ctx context.Context) error {
 	if err := d.settled(ctx); err != nil {
 		return err
 	}
-	return d.killHandingOver(ctx, true)
+	return d.killHandingOver(ctx, "s2", true)
 }
 
 // settled waits until all servers serve and each group is where it is to be, for as long as the machine may keep servers from it.

@@ -15,9 +15,6 @@ import (
 // groups of users move apart: those whose addresses end in the same two bits.
 const groups = 4
 
-// victim is the server that is killed.
-const victim = "s2"
-
 // turnEvery is the time between two moves of many users.
 const turnEvery = 900 * time.Millisecond
 
@@ -104,7 +101,7 @@ func (g *grouped) empty(ctx context.Context) error {
 }
 
 // killHandingOver takes the victim's power away while users go from it, or to it, and has it come back.
-func (g *grouped) killHandingOver(ctx context.Context, gives bool) error {
+func (g *grouped) killHandingOver(ctx context.Context, victim string, gives bool) error {
 	group := slices.IndexFunc(g.first[:], func(first int) bool { return (g.servers[first] == victim) == gives })
 	if group < 0 {
 		return fmt.Errorf("no group goes from %s, or to it", victim)

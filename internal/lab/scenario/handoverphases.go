@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/manycast/manycast/internal/service"
@@ -23,11 +24,12 @@ const (
 )
 
 func (h *handover) plan(strategy string) []phase {
+	victim := victimOf(strategy)
 	plan := []phase{
 		{name: strategy + phaseToAndFro, weight: toAndFroWeight, act: h.toAndFro},
 		{name: strategy + phaseEmptied, weight: otherWeight, act: h.empty},
-		{name: strategy + phaseGiverKilled, weight: otherWeight, act: func(ctx context.Context) error { return h.killHandingOver(ctx, true) }},
-		{name: strategy + phaseTakerKilled, weight: otherWeight, act: func(ctx context.Context) error { return h.killHandingOver(ctx, false) }},
+		{name: strategy + phaseGiverKilled, weight: otherWeight, act: func(ctx context.Context) error { return h.killHandingOver(ctx, victim, true) }},
+		{name: strategy + phaseTakerKilled, weight: otherWeight, act: func(ctx context.Context) error { return h.killHandingOver(ctx, victim, false) }},
 	}
 	switch service.Strategy(strategy) { // beside the others' time
 	case service.Reset:
@@ -45,11 +47,16 @@ func expectedHandover(strategies []string) map[string][]string {
 		expected[s+phaseToAndFro] = []string{"shares changed"}
 		expected[s+phaseEmptied] = []string{"s1 is drained", "s1 joined"}
 		// Its death may come with the move in whose midst it is, as a server that did not prepare.
-		expected[s+phaseGiverKilled] = []string{"s2 joined"}
-		expected[s+phaseTakerKilled] = []string{"s2 joined"}
+		expected[s+phaseGiverKilled] = []string{victimOf(s) + " joined"}
+		expected[s+phaseTakerKilled] = []string{victimOf(s) + " joined"}
 		expected[s+phaseInOrder], expected[s+phaseBreak] = []string{"shares changed"}, []string{"shares changed"}
 	}
 	return expected
+}
+
+// victimOf is the server that is killed under a strategy: who dies again and again is kept out for longer each time.
+func victimOf(strategy string) string {
+	return []string{"s2", "s3", "s1"}[slices.Index(StrategyNames(), strategy)%3]
 }
 
 // toAndFro has all users go from server to server: after three turns each is back where it was.
@@ -71,11 +78,11 @@ func (h *handover) toAndFro(ctx context.Context) error {
 }
 
 // killHandingOver is the group's; what the victim counted dies with it.
-func (h *handover) killHandingOver(ctx context.Context, gives bool) error {
+func (h *handover) killHandingOver(ctx context.Context, victim string, gives bool) error {
 	if h.transfers() {
 		if err := h.readStates(ctx, victim); err != nil {
 			return err
 		}
 	}
-	return h.grouped.killHandingOver(ctx, gives)
+	return h.grouped.killHandingOver(ctx, victim, gives)
 }

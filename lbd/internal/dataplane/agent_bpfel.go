@@ -55,6 +55,7 @@ type agentArrival struct {
 	User       uint64
 	Chains     uint64
 	IsMine     uint64
+	IsOver     uint64
 	IsStraight uint64
 	Hops       uint64
 	Epoch      uint64

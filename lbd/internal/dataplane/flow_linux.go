@@ -113,7 +113,11 @@ func (*forwarder) Knows(flow Flow) (bool, error) {
 	return known, nil
 }
 
-const stateListens = 10 // TCP_LISTEN, include/net/tcp_states.h
+// States of include/net/tcp_states.h that are no connection's.
+const (
+	stateTimeWait = 6
+	stateListens  = 10
+)
 
 func (d *diag) knows(flow Flow) (known bool, err error) {
 	var id [sockIDLen]byte // struct inet_diag_sockid
@@ -133,7 +137,7 @@ func (d *diag) knows(flow Flow) (known bool, err error) {
 	}
 	err = d.receive(func(body []byte) {
 		s, _, ok := parseSock(body)
-		known = known || ok && body[1] != stateListens && s.remote == flow.User
+		known = known || ok && body[1] != stateListens && body[1] != stateTimeWait && s.remote == flow.User
 	})
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil

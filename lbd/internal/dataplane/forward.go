@@ -77,7 +77,7 @@ type Forwarder interface {
 	// Inject lets a frame to a VIP, as Stray has it, go up as if it had come here. One whose sender has left the checksum to its card
 	// TCP drops, and waits for the next: so it is with users on this host alone.
 	Inject(frame []byte) error
-	// Knows reports whether the kernel's socket table has the connection: a request or TIME-WAIT is one, a listener is not.
+	// Knows reports whether the kernel's socket table has the connection: a request is one, a listener is not, nor is TIME-WAIT.
 	Knows(flow Flow) (bool, error)
 	// FlowUsers are the users of the flows of UDP to one of vips and one of ports that are known here, one for each flow.
 	FlowUsers(vips []netip.Addr, ports []Port) ([]netip.AddrPort, error)

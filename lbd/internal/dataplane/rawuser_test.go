@@ -68,7 +68,13 @@ func (s *site) rawUserOf(vip string) *rawUser {
 // tcp sends a segment to the VIP's port 80.
 func (u *rawUser) tcp(port uint16, flags byte, seq, ack uint32) {
 	u.t.Helper()
-	said := segment(port, 80, flags, seq, ack, "")
+	u.say(port, flags, seq, ack, "")
+}
+
+// say sends a segment with data.
+func (u *rawUser) say(port uint16, flags byte, seq, ack uint32, data string) {
+	u.t.Helper()
+	said := segment(port, 80, flags, seq, ack, data)
 	binary.BigEndian.PutUint16(said[14:], 65535) // window
 	frame := packet{src: rawAddress, dst: testVIP, proto: protoTCP, payload: said}.frame()
 	if u.vip.Is6() {
@@ -198,27 +204,72 @@ func forwardHandshake(t *testing.T, vip, cookies string) {
 	s.servers["a"].Sysctl("net.ipv4.tcp_syncookies", cookies)
 	u := s.rawUserOf(vip)
 	u.tcp(7000, flagSYN, 99, 0)
-	opened, ok := u.answer(7000, 3*time.Second)
-	if !ok || opened.flags != flagSYN|flagACK {
-		t.Fatalf("answer %+v, %t", opened, ok)
-	}
+	opened := u.until(7000, func(a answered) bool { return a.flags == flagSYN|flagACK })
 	s.move("b")
 	u.tcp(7000, flagACK, 100, opened.seq+1)
-	for {
-		got, ok := u.answer(7000, 3*time.Second)
-		if !ok || got.flags&flagRST != 0 {
-			t.Fatalf("answer %+v, %t", got, ok)
-		}
-		if got.data == "a\n" {
-			break
-		}
-	}
+	u.until(7000, func(a answered) bool { return a.data == "a\n" })
 	u.tcp(7000, flagRST|flagACK, 100, opened.seq+3)
 	if c := s.counters("b"); c.ForwardedOut < 1 {
 		t.Errorf("b counted %+v", c)
 	}
 	if c := s.counters("a"); c.ForwardEnded != 0 {
 		t.Errorf("a counted %+v", c)
+	}
+}
+
+// A port that is used again while a former owner has the connection before in TIME-WAIT is the new connection's; what comes late of the old one is
+// answered.
+func TestNetForwardPortUsedAgain(t *testing.T) {
+	for name, vip := range bothVIPs {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, "a", "b")
+			s.start("a")
+			u := s.rawUserOf(vip)
+			opened := u.open(7000, 99, "a\n")
+			u.say(7000, flagACK, 100, opened.seq+3, quit)
+			end := u.until(7000, func(a answered) bool { return a.flags&flagFIN != 0 })
+			last := func() { u.tcp(7000, flagFIN|flagACK, 100+uint32(len(quit)), end.seq+1) }
+			last()
+			u.until(7000, func(a answered) bool { return a.ack == 101+uint32(len(quit)) })
+
+			s.move("b")
+			s.lead("a")
+			last()
+			if late := u.until(7000, func(answered) bool { return true }); late.flags != flagACK {
+				t.Errorf("what comes again is answered by %+v", late)
+			}
+			opened = u.open(7000, 5000, "b\n")
+			s.move("a")
+			u.say(7000, flagACK, 5001, opened.seq+3, "still")
+			u.until(7000, func(a answered) bool { return a.data == "still" })
+			if c := s.counters("a"); c.ForwardEnded != 0 {
+				t.Errorf("a counted %+v", c)
+			}
+		})
+	}
+}
+
+// open opens a connection, and waits for what the server says first.
+func (u *rawUser) open(port uint16, seq uint32, says string) answered {
+	u.t.Helper()
+	u.tcp(port, flagSYN, seq, 0)
+	opened := u.until(port, func(a answered) bool { return a.flags == flagSYN|flagACK })
+	u.tcp(port, flagACK, seq+1, opened.seq+1)
+	u.until(port, func(a answered) bool { return a.data == says })
+	return opened
+}
+
+// until waits for an answer; a reset is none.
+func (u *rawUser) until(port uint16, is func(answered) bool) answered {
+	u.t.Helper()
+	for {
+		got, ok := u.answer(port, 3*time.Second)
+		if !ok || got.flags&flagRST != 0 {
+			u.t.Fatalf("answer %+v, %t", got, ok)
+		}
+		if is(got) {
+			return got
+		}
 	}
 }
 

@@ -219,11 +219,25 @@ func (s *site) serve(name string) {
 	}
 }
 
+// quit has the server close first.
+const quit = "quit"
+
+// untilQuit fails where the user says so.
+type untilQuit struct{ net.Conn }
+
+func (c untilQuit) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if string(b[:n]) == quit {
+		return 0, errors.New(quit)
+	}
+	return n, err
+}
+
 // echoStream says the name; once the user has no more to say, "bye" 100 times.
 func echoStream(c net.Conn, name string) {
 	defer c.Close()
 	fmt.Fprintln(c, name)
-	if _, err := io.Copy(c, c); err != nil {
+	if _, err := io.Copy(c, untilQuit{c}); err != nil {
 		return
 	}
 	for range 100 {

@@ -8,7 +8,8 @@
 
 #include "packet.h"
 
-#define STATE_LISTEN 10 /* include/net/tcp_states.h */
+#define STATE_TIME_WAIT 6 /* include/net/tcp_states.h */
+#define STATE_LISTEN 10
 #define ICMPV6_ERRORS 128 /* below (RFC 4443 section 2.1) */
 #define IP6_OFFSET 0xfff8 /* of this fragment, in bytes (RFC 8200 section 4.5) */
 #define IP6_MORE 1	  /* more fragments follow */
@@ -62,6 +63,7 @@ struct arrival {
 	__u64 user;	   /* host order, of IPv6 the stand-in */
 	__u64 chains;	   /* the service's */
 	__u64 is_mine;	   /* the user is this server's */
+	__u64 is_over;	   /* its connection here is in TIME-WAIT */
 	__u64 is_straight; /* from a router */
 	__u64 hops;	   /* left */
 	__u64 epoch;	   /* it came with; once it is sent on, it goes with */
@@ -96,8 +98,9 @@ static __always_inline bool is_cookie(struct __sk_buff *skb, const struct arriva
 	return !bpf_tcp_check_syncookie(listener, header, length, &tcp, sizeof(tcp));
 }
 
-/* has_connection: requests and TIME-WAIT are connections, too. */
-static __noinline bool has_connection(struct __sk_buff *skb, const struct arrival *a)
+/* has_connection: a request is a connection, too. One in TIME-WAIT is none: its user may have opened another one since, by the same port, elsewhere. What
+ * is of nobody elsewhere goes up to it. */
+static __noinline bool has_connection(struct __sk_buff *skb, struct arrival *a)
 {
 	const struct flow *flow = &a->flow;
 	__u64 words[5]; /* struct bpf_sock_tuple, then a header */
@@ -119,7 +122,8 @@ static __noinline bool has_connection(struct __sk_buff *skb, const struct arriva
 	}
 	if (!sk)
 		return false;
-	known = sk->state != STATE_LISTEN || is_cookie(skb, a, sk, words);
+	a->is_over = sk->state == STATE_TIME_WAIT;
+	known = !a->is_over && (sk->state != STATE_LISTEN || is_cookie(skb, a, sk, words));
 	bpf_sk_release(sk);
 	return known;
 }

@@ -191,7 +191,7 @@ static __always_inline void see(const struct flow *flow)
 		*at = now;
 }
 
-static __always_inline bool is_known(struct __sk_buff *skb, const struct arrival *a)
+static __always_inline bool is_known(struct __sk_buff *skb, struct arrival *a)
 {
 	return flow_proto(&a->flow) == IPPROTO_UDP ? was_seen(&a->flow) : has_connection(skb, a);
 }
@@ -250,7 +250,7 @@ static __always_inline enum decision by_chain(struct arrival *a)
 	if (a->epoch == DIVERTED || (a->epoch == FINAL && a->kind != UDP))
 		return END;
 	if (a->epoch == PASSED)
-		return LOSE;
+		return a->is_over ? END : LOSE;
 	c = chain_of(a->chains, a->user);
 	if (!c)
 		return END;

@@ -176,7 +176,7 @@ static __always_inline int send_on(struct __sk_buff *skb, const struct arrival *
 
 static __always_inline int deliver(struct arrival *a, bool is_end)
 {
-	if (is_end && a->kind == TCP && !a->opens)
+	if (is_end && a->kind == TCP && !a->opens && !a->is_over)
 		COUNT(forward_ended, 1);
 	if (a->kind == UDP)
 		see(&a->flow);
@@ -235,6 +235,7 @@ static __noinline int keep(struct __sk_buff *skb, struct arrival *a)
 	enum decision decision;
 
 	a->to = 0;
+	a->is_over = 0;
 	if (!f || !f->device)
 		return NEXT;
 	if (a->is_part) {

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
 	"slices"
@@ -83,8 +84,24 @@ func TestNetPathsAreFollowed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	router.Address("lo", "10.9.0.8/32")
+	l, err := router.Listen("tcp4", "10.9.0.8:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := user.DialContext(t.Context(), "tcp4", "10.9.0.8:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
 	if err := p.Stop(); err != nil {
 		t.Fatal(err)
+	}
+	mss := []byte{2, 4, 0x05, 0xb4} // of this link: what else there is, is the kernel's to choose
+	if shaken := p.Handshakes(); len(shaken) != 1 || shaken[0].User.String() != c.LocalAddr().String() || shaken[0].Port != 80 ||
+		!bytes.HasPrefix(shaken[0].Request, mss) || !bytes.HasPrefix(shaken[0].Answer, mss) {
+		t.Errorf("handshakes %+v", shaken)
 	}
 	a := netip.MustParseAddr
 	if got := p.Of(Connection{from, 80}); !slices.Equal(got, []netip.Addr{a("10.9.0.1"), a("10.9.0.2"), a("10.9.0.1")}) {
@@ -93,7 +110,7 @@ func TestNetPathsAreFollowed(t *testing.T) {
 	if got := p.Of(Connection{other, 80}); len(got) != 0 {
 		t.Errorf("%v of another", got)
 	}
-	if all := p.All(); len(all) != 2 {
+	if all := p.All(); len(all) != 3 {
 		t.Errorf("%v", all)
 	}
 	if m := p.Messages(); len(m) != 1 || string(m[0].Payload) != "moved" || m[0].To != netip.MustParseAddrPort("10.1.0.1:8466") {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/manycast/manycast/internal/clientstatus"
 	"github.com/manycast/manycast/internal/lab/forger"
+	"github.com/manycast/manycast/internal/lab/probe"
 )
 
 func TestPacketsGoWhereMovesLed(t *testing.T) {
@@ -21,6 +22,9 @@ func TestPacketsGoWhereMovesLed(t *testing.T) {
 		{"va", "a", true},
 		{"vab", "ab", true},
 		{"vabcab", "abcab", true},
+		{"vb", "ab", true}, // moved before it had a packet
+		{"vb", "b", true},
+		{"vc", "ab", false},  // the SYN-ACK said another one
 		{"vac", "abc", true}, // no packet while it was there
 		{"vbc", "abc", true},
 		{"vabab", "ab", false}, // back after it had been followed
@@ -45,7 +49,7 @@ func TestPacketsGoWhereMovesLed(t *testing.T) {
 		c := clientstatus.Connection{
 			VIP: netip.AddrPortFrom(addr['v'], 9000), Destination: netip.AddrPortFrom(addr[tt.moves[len(tt.moves)-1]], 9000), Moves: uint32(len(moves)),
 		}
-		if why := wentAsTold(path, c, moves); (why == "") != tt.ok {
+		if why := wentAsTold(path, c, addr[tt.moves[0]], moves); (why == "") != tt.ok {
 			t.Errorf("%s by %s: %q", tt.path, tt.moves, why)
 		}
 	}
@@ -71,5 +75,33 @@ func TestRefusedIsWhatWasSent(t *testing.T) {
 	}
 	if _, ok := refusedAsSent(nil, nil); ok {
 		t.Error("no attack is well")
+	}
+}
+
+func TestHandshakesAreJudged(t *testing.T) {
+	request := forger.Option{Tag: 0x2a17, Cookie: 0xc00c1e5ec7e75a1d}
+	syn := []byte{0xfe, 14, 0x4d, 0x44, 0x2a, 0x17, 0xc0, 0x0c, 0x1e, 0x5e, 0xc7, 0xe7, 0x5a, 0x1d}
+	answer := append(append([]byte{0xfe, 20}, syn[2:]...), 10, 3, 1, 10, 0, 80)
+	isServer := func(a netip.Addr) bool { return a == netip.MustParseAddr("10.3.1.10") }
+	changed := func(at int) []byte {
+		b := append([]byte(nil), answer...)
+		b[at] ^= 1
+		return b
+	}
+	for name, tt := range map[string]struct {
+		answer []byte
+		ok     bool
+	}{
+		"well": {answer, true}, "tag": {changed(5), false}, "cookie": {changed(13), false}, "address": {changed(17), false}, "port": {changed(19), false},
+		"no destination": {syn, false}, "plain": {[]byte{2, 4, 5, 0xb4}, false},
+	} {
+		h := probe.Handshake{Connection: probe.Connection{Port: 80}, Answer: tt.answer}
+		if why := answeredWrong(request, h, isServer); (why == "") != tt.ok {
+			t.Errorf("%s: %q", name, why)
+		}
+	}
+	request.Destination = netip.MustParseAddrPort("10.3.1.10:80")
+	if answeredWrong(request, probe.Handshake{Connection: probe.Connection{Port: 80}, Answer: answer}, isServer) == "" {
+		t.Error("a SYN that says where it is")
 	}
 }

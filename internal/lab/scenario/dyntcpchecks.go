@@ -57,7 +57,7 @@ func (d *dyntcp) checkFollowed(ctx context.Context) error {
 				return false, err
 			}
 			streams, moved, elsewhere, late = 0, 0, nil, nil
-			announced := d.announced()
+			announced, named := d.announced(), d.named()
 			for _, c := range all {
 				if strconv.Itoa(int(c.VIP.Port())) != d.vars["streams"] {
 					continue
@@ -66,8 +66,8 @@ func (d *dyntcp) checkFollowed(ctx context.Context) error {
 				if c.Moves > 0 {
 					moved++
 				}
-				path := d.paths.Of(probe.Connection{User: c.User, Port: c.VIP.Port()})
-				if why := wentAsTold(path, c, announced[claimed{c.User, c.VIP, c.Tag}]); why != "" {
+				of := probe.Connection{User: c.User, Port: c.VIP.Port()}
+				if why := wentAsTold(d.paths.Of(of), c, named[of], announced[claimed{c.User, c.VIP, c.Tag}]); why != "" {
 					late = append(late, fmt.Sprintf("%v: %s", c.User, why))
 				}
 				if want := d.places[d.web.owner(c.User.Addr())]; c.Destination != want {
@@ -114,13 +114,24 @@ func (d *dyntcp) announced() map[claimed][]forger.Message {
 	return all
 }
 
-// wentAsTold says what is wrong with where a connection's packets went: to the VIP, to a place that its SYN-ACK may have named, whichever (strayed
-// judges whether it is a server), and from there to where one move after the other led, though a move may have been over before there was a packet. Never back.
-func wentAsTold(path []netip.Addr, c clientstatus.Connection, moves []forger.Message) string {
+// named are the addresses of which SYN-ACKs said that connections live there.
+func (d *dyntcp) named() map[probe.Connection]netip.Addr {
+	all := map[probe.Connection]netip.Addr{}
+	for _, h := range d.paths.Handshakes() {
+		if o, ok := forger.FindOption(h.Answer); ok {
+			all[h.Connection] = o.Destination.Addr()
+		}
+	}
+	return all
+}
+
+// wentAsTold says what is wrong with where a connection's packets went: to the VIP, to where its SYN-ACK said that it is, and from there to where one
+// move after the other led, though a move may have been over before there was a packet. Never back.
+func wentAsTold(path []netip.Addr, c clientstatus.Connection, named netip.Addr, moves []forger.Message) string {
 	if len(path) < 2 || path[0] != c.VIP.Addr() {
 		return fmt.Sprintf("packets went to %v", path)
 	}
-	told := []netip.Addr{c.VIP.Addr(), path[1]}
+	told := []netip.Addr{c.VIP.Addr(), named}
 	for _, m := range moves {
 		told = append(told, m.Destination().Addr())
 	}
@@ -169,6 +180,42 @@ func (d *dyntcp) strayed() (astray []string) {
 	return astray
 }
 
+// judgeHandshakes: what users' hosts asked for was answered with the same tag and cookie, and where a server is. The caller holds mu.
+func (d *dyntcp) judgeHandshakes() {
+	if d.paths == nil {
+		return
+	}
+	var asked int
+	var wrong []string
+	for _, h := range d.paths.Handshakes() {
+		request, is := forger.FindOption(h.Request)
+		if !is {
+			continue
+		}
+		asked++
+		if why := answeredWrong(request, h, d.isServer); why != "" {
+			wrong = append(wrong, fmt.Sprintf("%v: %s", h.User, why))
+		}
+	}
+	d.check("SYN-ACKs have the tag and cookie of their SYN, and where a server is", asked > 0 && len(wrong) == 0, "%d SYNs with both, %d answered otherwise%s", asked, len(wrong), some(wrong))
+}
+
+// answeredWrong says what is wrong with the SYN-ACK to a request.
+func answeredWrong(request forger.Option, h probe.Handshake, isServer func(netip.Addr) bool) string {
+	answer, is := forger.FindOption(h.Answer)
+	switch {
+	case request.Destination.IsValid():
+		return fmt.Sprintf("the SYN says that it is at %v", request.Destination)
+	case !is:
+		return "the SYN-ACK says nothing"
+	case answer.Tag != request.Tag || answer.Cookie != request.Cookie:
+		return fmt.Sprintf("tag %#x and cookie %#x answered with %#x and %#x", request.Tag, request.Cookie, answer.Tag, answer.Cookie)
+	case !isServer(answer.Destination.Addr()) || answer.Destination.Port() != h.Port:
+		return fmt.Sprintf("the SYN-ACK says that it is at %v", answer.Destination)
+	}
+	return ""
+}
+
 // until looks every 100 ms whether something is so.
 func (d *dyntcp) until(ctx context.Context, within time.Duration, is func() (bool, error)) error {
 	for deadline := time.Now().Add(within); ; {
@@ -185,6 +232,7 @@ func (d *dyntcp) until(ctx context.Context, within time.Duration, is func() (boo
 // judgeConnections: none is broken, none is somebody else's, and all bytes are there. The caller holds mu.
 func (d *dyntcp) judgeConnections() *report.DynTCP {
 	r := &report.DynTCP{Handshake: report.NewHandshakes(d.plain, d.own)}
+	d.judgeHandshakes()
 	own, brokenOwn := d.tally.Carried(d.isExtended)
 	plain, brokenPlain := d.tally.Carried(d.isPlain)
 	r.Carried, r.Plain = own, plain

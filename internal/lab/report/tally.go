@@ -356,14 +356,15 @@ func (t *Tally) bereft(user netip.Addr, start, end time.Time) bool {
 	return false
 }
 
-// pinned: all that the user sent came to the dead server, which held a connection of theirs.
+// pinned: all that the user sent came to the dead server, which held a connection of theirs, or a flow of UDP.
 func (t *Tally) pinned(user netip.Addr, d Death) bool {
 	if t.strategy(d.At) != Pin {
 		return false
 	}
-	return slices.ContainsFunc(t.closes, func(e traffic.Event) bool {
+	held := func(e traffic.Event) bool {
 		return e.User == user && e.Server == d.Server && e.Start.Before(d.Gone) && e.End.After(d.At)
-	})
+	}
+	return slices.ContainsFunc(t.closes, held) || slices.ContainsFunc(t.flows, held)
 }
 
 // waitBegan is when the user of e began to wait for something out of the ordinary.

@@ -159,14 +159,18 @@ func TestLongWaitsAreFound(t *testing.T) {
 
 // With pins all that a user sends comes to who holds a connection of theirs: its death is the user's, too.
 func TestThePinnedWaitForTheDead(t *testing.T) {
-	for strategy, want := range map[string]int{Pin: 1, "forward": 2} {
-		tl := tally()
-		tl.Periods = []Period{{Strategy: strategy, Start: at(0)}}
-		tl.Add(closed(bob, "s2", traffic.Reset, 11, 24))
-		tl.Add(request(bob, "s1", 20.5, 21.5))
-		tl.Add(request(bob, "s1", 24, 25))
-		if got := tl.Waited(500 * time.Millisecond); len(got) != want {
-			t.Errorf("%s: %d waits, want %d: %+v", strategy, len(got), want, got)
+	flow := closed(bob, "s2", traffic.Timeout, 11, 24)
+	flow.Kind = traffic.Flow
+	for i, held := range []traffic.Event{closed(bob, "s2", traffic.Reset, 11, 24), flow, closed(bob, "s1", traffic.Reset, 11, 24)} {
+		for strategy, want := range map[string]int{Pin: []int{1, 1, 2}[i], "forward": 2} {
+			tl := tally()
+			tl.Periods = []Period{{Strategy: strategy, Start: at(0)}}
+			tl.Add(held)
+			tl.Add(request(bob, "s1", 20.5, 21.5))
+			tl.Add(request(bob, "s1", 24, 25))
+			if got := tl.Waited(500 * time.Millisecond); len(got) != want {
+				t.Errorf("%s, who held %+v: %d waits, want %d: %+v", strategy, held, len(got), want, got)
+			}
 		}
 	}
 }

@@ -13,47 +13,83 @@ import (
 	"github.com/manycast/manycast/lbd/internal/dyntcp/kernel"
 )
 
+var dynamicVIP = netip.MustParseAddrPort("192.0.2.80:80")
+
+// dynamicAgents are three agents of a dynamic service, as processes of their own, and a user of s1's on their link.
+type dynamicAgents struct {
+	t      *testing.T
+	net    *testnet.Net
+	user   *testnet.Node
+	nodes  map[string]*testnet.Node
+	agents map[string]*testnet.Process
+}
+
+var dynamicServers = []string{"s1", "s2", "s3"}
+
+func newDynamicAgents(t *testing.T) *dynamicAgents {
+	n := testnet.New(t)
+	a := &dynamicAgents{t: t, net: n, user: n.Node("u"), nodes: map[string]*testnet.Node{}, agents: map[string]*testnet.Process{}}
+	lan := n.Node("lan")
+	n.Link(lan, "u", "", a.user, "eth0", "10.9.0.100/24")
+	a.user.Route("192.0.2.80/32", "10.9.0.1")
+	for i, name := range dynamicServers {
+		a.nodes[name] = n.Node(name)
+		n.Link(lan, name, "", a.nodes[name], "eth0", fmt.Sprintf("10.9.0.%d/24", i+1))
+	}
+	lan.Bridge("br0", false, append([]string{"u"}, dynamicServers...)...)
+	return a
+}
+
+// start starts the agents, by their command lines as something has them.
+func (a *dynamicAgents) start(as func(argv []string) []string) {
+	a.t.Helper()
+	for i, name := range dynamicServers {
+		argv := takeoverAgentOf(a.t, a.net, name, netip.AddrFrom4([4]byte{10, 9, 0, byte(i + 1)}),
+			"name: web\nvip: 192.0.2.80\ngroup: 239.80.80.80\nports: [tcp/80]\nslots: suffix/1\nhandover: [transfer, forward]\ndynamic: true\n")
+		a.agents[name] = a.nodes[name].Start(as(argv)...)
+	}
+}
+
+// client is the user's host's side.
+func (a *dynamicAgents) client() (client kernel.Client) {
+	a.t.Helper()
+	must(a.t, a.user.Do(func() (err error) {
+		if client, err = kernel.OpenClient(kernel.Config{Interfaces: []string{"eth0"}, Bpffs: filepath.Join(a.net.BPFFS(), "user")}); err != nil {
+			return err
+		}
+		return client.Set([]kernel.ClientService{{VIP: dynamicVIP, Published: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24")}}})
+	}))
+	a.t.Cleanup(func() { _ = client.Close(false) })
+	return client
+}
+
+// stop ends the agents as systemd does.
+func (a *dynamicAgents) stop() {
+	a.t.Helper()
+	for _, name := range dynamicServers {
+		a.agents[name].Signal(syscall.SIGTERM)
+		if err := a.agents[name].Wait(); err != nil {
+			a.t.Errorf("clean stop of %s: %v\n%s", name, err, a.agents[name].Output())
+		}
+	}
+}
+
+func asIs(argv []string) []string { return argv }
+
 // TestNetAgentSaysWhereConnectionsLive: an agent of a dynamic service, as a process of its own, answers users' hosts that ask with its own address,
 // where their packets go from then on.
 func TestNetAgentSaysWhereConnectionsLive(t *testing.T) {
-	n := testnet.New(t)
-	lan, user := n.Node("lan"), n.Node("u")
-	n.Link(lan, "u", "", user, "eth0", "10.9.0.100/24")
-	user.Route("192.0.2.80/32", "10.9.0.1")
-	var s1 *testnet.Node
-	agents := map[string]*testnet.Process{}
-	for i, name := range []string{"s1", "s2", "s3"} {
-		node := n.Node(name)
-		n.Link(lan, name, "", node, "eth0", fmt.Sprintf("10.9.0.%d/24", i+1))
-		if name == "s1" {
-			s1 = node
-		}
-		agents[name] = node.Start(takeoverAgentOf(t, n, name, netip.AddrFrom4([4]byte{10, 9, 0, byte(i + 1)}),
-			"name: web\nvip: 192.0.2.80\ngroup: 239.80.80.80\nports: [tcp/80]\nslots: suffix/1\nhandover: [transfer, forward]\ndynamic: true\n")...)
-	}
-	lan.Bridge("br0", false, "u", "s1", "s2", "s3")
-	vip, here := netip.MustParseAddrPort("192.0.2.80:80"), netip.MustParseAddrPort("10.9.0.1:80")
-	serve(t, s1, vip)
-	var client kernel.Client
-	must(t, user.Do(func() (err error) {
-		if client, err = kernel.OpenClient(kernel.Config{Interfaces: []string{"eth0"}, Bpffs: filepath.Join(n.BPFFS(), "user")}); err != nil {
-			return err
-		}
-		return client.Set([]kernel.ClientService{{VIP: vip, Published: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24")}}})
-	}))
-	t.Cleanup(func() { _ = client.Close(false) })
+	a := newDynamicAgents(t)
+	a.start(asIs)
+	serve(t, a.nodes["s1"], dynamicVIP)
+	client := a.client()
 	testnet.Eventually(t, 20*time.Second, func() bool { // until the agent serves it
-		return echoes(t, user, vip) && livesAt(t, client, here)
+		return echoes(t, a.user, dynamicVIP) && livesAt(t, client, netip.MustParseAddrPort("10.9.0.1:80"))
 	}, "a connection that lives at s1's own address")
 	if c, err := client.Counters(); err != nil || c.Sent == 0 || c.Received == 0 {
 		t.Errorf("%+v, %v", c, err)
 	}
-	for name, agent := range agents {
-		agent.Signal(syscall.SIGTERM)
-		if err := agent.Wait(); err != nil {
-			t.Errorf("clean stop of %s: %v\n%s", name, err, agent.Output())
-		}
-	}
+	a.stop()
 }
 
 // serve answers each connection with what it says, once.

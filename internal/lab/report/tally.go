@@ -223,8 +223,12 @@ func (t *Tally) Strangers() (wrong []traffic.Event) {
 // outlives: the request was on a connection that is kept, and that moves do not end.
 func (t *Tally) outlives(e traffic.Event) bool { return !e.Opened.IsZero() && t.keeps(e.Opened) }
 
-// StoodBy: who answered stood by for the user then, whether its owner was dead or not.
+// StoodBy: who answered stood by for the user then, whether its owner was dead or not, or answered a request of a user whom it pins: so it does
+// while it cannot tell whether the owner lives.
 func (t *Tally) StoodBy(e traffic.Event) bool {
+	if e.Kind == traffic.Request && t.pins(e.Server, e.User, e.Start, e.End) {
+		return true
+	}
 	for _, era := range t.Timeline.between(e.Start, e.End) {
 		if e.Server != "" && era.Standby != nil && era.Standby(e.User) == e.Server {
 			return true
@@ -356,13 +360,16 @@ func (t *Tally) bereft(user netip.Addr, start, end time.Time) bool {
 	return false
 }
 
-// pinned: all that the user sent came to the dead server, which held a connection of theirs, or a flow of UDP.
-func (t *Tally) pinned(user netip.Addr, d Death) bool {
-	if t.strategy(d.At) != Pin {
+// pinned: all that the user sent came to the dead server.
+func (t *Tally) pinned(user netip.Addr, d Death) bool { return t.pins(d.Server, user, d.At, d.Gone) }
+
+// pins: between from and to all that the user sent came to the server, which held a connection of theirs, or a flow of UDP.
+func (t *Tally) pins(server string, user netip.Addr, from, to time.Time) bool {
+	if t.strategy(from) != Pin {
 		return false
 	}
 	held := func(e traffic.Event) bool {
-		return e.User == user && e.Server == d.Server && e.Start.Before(d.Gone) && e.End.After(d.At)
+		return e.User == user && e.Server == server && e.Start.Before(to) && e.End.After(from)
 	}
 	return slices.ContainsFunc(t.closes, held) || slices.ContainsFunc(t.flows, held)
 }

@@ -168,6 +168,9 @@ func TestThePinnedWaitForTheDead(t *testing.T) {
 			tl.Add(held)
 			tl.Add(request(bob, "s1", 20.5, 21.5))
 			tl.Add(request(bob, "s1", 24, 25))
+			if stands := tl.StoodBy(request(bob, "s2", 20.5, 21.5)); stands != (want == 1) || tl.StoodBy(held) {
+				t.Errorf("%s, who held %+v: s2 may answer while it cannot tell whether s1 lives: %t", strategy, held, stands)
+			}
 			if got := tl.Waited(500 * time.Millisecond); len(got) != want {
 				t.Errorf("%s, who held %+v: %d waits, want %d: %+v", strategy, held, len(got), want, got)
 			}

@@ -16,8 +16,13 @@ import (
 func TestNetServerHost(t *testing.T) {
 	r := newRig(t)
 	server := netip.MustParsePrefix("10.9.0.80/32")
-	r.d.Neighbors = []bgp.Neighbor{r.neighbor(bgp.IPv4Labelled)}
-	f := r.frr(frrConfig{families: family("ipv4 labeled-unicast", us4)})
+	plainFamily := r.neighbor(bgp.IPv4Unicast) // by which a VIP would come
+	plainFamily.Address = frr6
+	r.d.Neighbors = []bgp.Neighbor{r.neighbor(bgp.IPv4Labelled), plainFamily}
+	f := r.frr(frrConfig{v6: []string{}, families: family("ipv4 labeled-unicast", us4) + family("ipv4 unicast", us6)})
+	r.apply()
+	r.established(frr4)
+	r.established(frr6)
 	l := routing.New(routing.Options{
 		Speaker: r.client, Base: r.d, VIPs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, Log: slog.New(slog.NewTextHandler(r.log, nil)),
 		Announcing: announcing.Config{

@@ -30,7 +30,7 @@ import (
 // speaker of a configuration before is ended, without a word to its neighbors; a gobgpd or a bfdd of one before has to forget us.
 func openBGP(o *service.Options, base bgp.Desired) (*edge.Peering, []daemon.Task, error) {
 	cfg, log := o.Config, o.Log
-	dir := filepath.Join(cfg.RuntimeDir, "speaker")
+	dir := cfg.SpeakerDir()
 	if !cfg.BGP.Enabled() || cfg.BGP.API != "" {
 		if err := child.Remove(dir); err != nil {
 			return nil, nil, err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/manycast/manycast/internal/keyfile"
 	"github.com/manycast/manycast/tdpd/internal/bgp"
+	"github.com/manycast/manycast/tdpd/internal/bgp/child"
 	"github.com/manycast/manycast/tdpd/internal/bgppolicy"
 )
 
@@ -198,10 +200,10 @@ func (c Config) checkBGP(bad func(string, ...any)) {
 	if b.Port < 0 || b.Port > 65535 {
 		bad("bgp.port is %d: want 1 to 65535, or 0 where nobody may connect", b.Port)
 	}
-	if b.API != "" {
-		if _, _, err := net.SplitHostPort(b.API); err != nil {
-			bad("bgp.api %q: want host:port of a gobgpd's gRPC API", b.API)
-		}
+	if b.API == "" {
+		c.checkSpeaker(bad)
+	} else if _, _, err := net.SplitHostPort(b.API); err != nil {
+		bad("bgp.api %q: want host:port of a gobgpd's gRPC API", b.API)
 	}
 	if b.Most < 1 || b.Most > 10_000_000 {
 		bad("bgp.most is %d: want 1 to 10000000", b.Most)
@@ -237,6 +239,22 @@ func (c Config) checkBGP(bad func(string, ...any)) {
 			bad("bgp neighbor %v is there twice", n.Address)
 		}
 		n.withDefaults().check(b, bad)
+	}
+}
+
+// socketMost is how long the path of a unix socket may be, in bytes (unix(7)).
+const socketMost = 107
+
+// SpeakerDir is the directory of the process that speaks BGP, and of its socket.
+func (c Config) SpeakerDir() string { return filepath.Join(c.RuntimeDir, "speaker") }
+
+// checkSpeaker: the library listens at all addresses of a list with commas.
+func (c Config) checkSpeaker(bad func(string, ...any)) {
+	if strings.Contains(c.RuntimeDir, ",") {
+		bad("runtime_dir %q: want a path without a comma, for the BGP speaker has its socket there, and takes a comma for the end of its path", c.RuntimeDir)
+	}
+	if n := len(child.Socket(c.SpeakerDir())); n > socketMost {
+		bad("runtime_dir %q: want a shorter path: that of the BGP speaker's socket there has %d bytes, and may have %d", c.RuntimeDir, n, socketMost)
 	}
 }
 

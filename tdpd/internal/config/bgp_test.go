@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -140,6 +141,18 @@ func TestBadBGP(t *testing.T) {
 		if _, err := load(t, least+text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
+	}
+	for dir, want := range map[string]string{"/run/a,b": "without a comma", "/run/" + strings.Repeat("a", 86): "has 108 bytes, and may have 107"} {
+		file := fmt.Sprintf("runtime_dir = %q\n%s[bgp]\nas = 1\n", dir, least)
+		if _, err := load(t, file); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("runtime_dir %q: %v, want %q", dir, err, want)
+		}
+		if _, err := load(t, file+"api = \"127.0.0.1:50051\"\n"); err != nil {
+			t.Errorf("runtime_dir %q, where a gobgpd speaks: %v", dir, err)
+		}
+	}
+	if _, err := load(t, fmt.Sprintf("runtime_dir = %q\n%s[bgp]\nas = 1\n", "/run/"+strings.Repeat("a", 85), least)); err != nil {
+		t.Error(err)
 	}
 	c, err := load(t, least+neighbor("password_file = \"/nowhere\""))
 	if err != nil {

@@ -69,8 +69,11 @@ type Child struct {
 // New returns a Child that is not started before Run.
 func New(o Options) *Child { return &Child{Options: o, ready: make(chan struct{})} }
 
+// Socket is where the process of a directory answers.
+func Socket(dir string) string { return filepath.Join(dir, "api.sock") }
+
 // Socket is where the process answers.
-func (c *Child) Socket() string { return filepath.Join(c.Dir, "api.sock") }
+func (c *Child) Socket() string { return Socket(c.Dir) }
 
 // spoke is the file that is there while neighbors may have what a process told them.
 func (c *Child) spoke() string { return filepath.Join(c.Dir, "spoke") }

@@ -3,6 +3,7 @@ package routing
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"time"
@@ -31,6 +32,8 @@ const (
 type applier struct {
 	speaker  bgp.Speaker
 	underway func(bgp.Desired) (bool, error)
+	unseen   bool // it has failed, and that was logged
+	log      *slog.Logger
 	vips     []netip.Prefix
 	wanted   chan order
 	results  chan result
@@ -49,7 +52,7 @@ type result struct {
 }
 
 func newApplier(o Options) applier {
-	return applier{speaker: o.Speaker, underway: o.Underway, vips: o.VIPs, wanted: make(chan order, 1), results: make(chan result)}
+	return applier{speaker: o.Speaker, underway: o.Underway, log: o.Log, vips: o.VIPs, wanted: make(chan order, 1), results: make(chan result)}
 }
 
 // want replaces what was wanted and has not been begun with.
@@ -185,5 +188,9 @@ func (a *applier) isUnderway(d bgp.Desired) bool {
 		return false
 	}
 	is, err := a.underway(d)
-	return err == nil && is
+	if err != nil && !a.unseen {
+		a.log.Warn("BGP: cannot see what neighbors have yet to acknowledge: they count as told when the speaker is silent", "err", err)
+	}
+	a.unseen = err != nil
+	return is && err == nil
 }

@@ -215,6 +215,7 @@ func TestRulesChangeInSteps(t *testing.T) {
 
 // TestToldIsAcknowledged: silence is no sign that neighbors have been told while something is under way to them; where that cannot be seen it is.
 func TestToldIsAcknowledged(t *testing.T) {
+	log := newLines()
 	inBubble(t, func(r *rig) {
 		r.speaker.set(func() { r.speaker.underway = true })
 		r.loop.Say(view(announcing.Reached, nil))
@@ -229,25 +230,40 @@ func TestToldIsAcknowledged(t *testing.T) {
 		}
 		r.pass(1400 * time.Millisecond)
 		r.want("10.0.0.11/32@1011")
-	})
+		const line = "BGP: cannot see what neighbors have yet to acknowledge: they count as told when the speaker is silent"
+		if n := log.count(line); n != 1 {
+			r.Errorf("logged %d times, want once", n)
+		}
+	}, func(o *Options) { o.Log = slog.New(log) })
 }
 
 // lines counts what is logged.
 type lines struct {
 	slog.Handler
-	of map[string]int
+	mutex sync.Mutex
+	of    map[string]int
 }
 
-func (l lines) Enabled(context.Context, slog.Level) bool { return true }
-func (l lines) Handle(_ context.Context, r slog.Record) error {
+func newLines() *lines { return &lines{Handler: slog.DiscardHandler, of: map[string]int{}} }
+
+func (l *lines) Enabled(context.Context, slog.Level) bool { return true }
+func (l *lines) Handle(_ context.Context, r slog.Record) error {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
 	l.of[r.Message]++
 	return nil
+}
+
+func (l *lines) count(message string) int {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return l.of[message]
 }
 
 // Why users are without rules is logged when it has changed, not with each view.
 func TestWhyThereAreNoRulesIsLoggedOnce(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		log := lines{slog.DiscardHandler, map[string]int{}}
+		log := newLines()
 		if err := r.loop.Do(r.Context(), func(time.Time) { r.loop.Log = slog.New(log) }); err != nil {
 			r.Fatal(err)
 		}
@@ -259,8 +275,8 @@ func TestWhyThereAreNoRulesIsLoggedOnce(t *testing.T) {
 		} {
 			r.loop.Say(view(announcing.Reached, bounds))
 			synctest.Wait()
-			if want := []int{1, 1, 2}[i]; log.of[line] != want {
-				r.Errorf("view %d: logged %d times, want %d", i, log.of[line], want)
+			if want := []int{1, 1, 2}[i]; log.count(line) != want {
+				r.Errorf("view %d: logged %d times, want %d", i, log.count(line), want)
 			}
 		}
 	})

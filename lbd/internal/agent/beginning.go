@@ -20,7 +20,7 @@ type beginning struct {
 	previous alloc.Allocation // what the epoch replaces
 	losers   map[string]bool  // those on this link that have not ceased
 	until    time.Time        // then a loser that is not known to live is taken for dead
-	late     time.Time        // then all are; zero: that time runs
+	late     time.Time        // then all are but those that restart
 }
 
 // latePatience is how long losers that live are waited for: after so long a server whose agent has died takes nobody any more, and to one whose agent
@@ -98,14 +98,14 @@ func (c *Core) tickBeginnings(now time.Time) []Action {
 		due := false
 		for i, b := range all {
 			if !now.Before(b.until) {
-				due, all[i].until = true, b.late
+				due, all[i].until = true, c.nextWord(now, b)
 			}
 		}
 		if !due {
 			continue
 		}
 		begun := c.endWaiting(name, func(b *beginning, loser string) bool {
-			return b.until.Equal(b.late) && (!now.Before(b.late) || !c.isLate(name, loser))
+			return !b.until.Before(b.late) && (!now.Before(b.late) && !c.isBehind(now, loser) || !c.isLate(name, loser))
 		})
 		if begun == nil {
 			begun = []Action{c.apply(), c.keep(name, c.held[name])}
@@ -113,6 +113,25 @@ func (c *Core) tickBeginnings(now time.Time) []Action {
 		out = append(out, begun...)
 	}
 	return out
+}
+
+// isBehind reports whether a loser restarts, or has just restarted: its program takes its users yet.
+func (c *Core) isBehind(now time.Time, loser string) bool {
+	return c.hearing != nil && now.Before(c.hearing.members[loser].behind)
+}
+
+// nextWord is when losers are taken for dead that live and are waited for.
+func (c *Core) nextWord(now time.Time, b beginning) time.Time {
+	last := b.late
+	if now.Before(b.late) {
+		return last
+	}
+	for loser := range b.losers {
+		if c.hearing != nil && last.Before(c.hearing.members[loser].behind) {
+			last = c.hearing.members[loser].behind
+		}
+	}
+	return last
 }
 
 // isLate reports whether a loser that has not answered is known to live, and so takes its users yet: by what is heard, or, where there is no channel,

@@ -100,14 +100,19 @@ func (c *Core) SetServices(now time.Time, services []service.Service) []Action {
 	}
 	before := c.specs
 	c.specs = specs
-	out := []Action{c.apply()}
+	apply := c.apply()
+	out := []Action{}
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
-		if _, known := before[name]; !known && c.loseUnnoticed(now, name) {
+		_, known := before[name]
+		if !known && c.loseUnnoticed(now, name) {
 			out = append(out, c.keep(name, c.held[name]))
+		}
+		if e := c.held[name].Epoch; !known && e != (epoch.Epoch{}) { // others may wait for that since it was committed, and this server away
+			apply.Ceased = append(apply.Ceased, announce.Ceased{Service: name, Epoch: e, Server: c.name})
 		}
 		c.plan(name)
 	}
-	return out
+	return append([]Action{apply}, out...)
 }
 
 // SetHealthy tells how the application is. Static portions are joined while it is healthy, and not before that is known: after

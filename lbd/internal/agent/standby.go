@@ -31,7 +31,9 @@ type heard struct {
 	since  time.Time
 	kept   map[string]*alloc.Kept // by service, as it said last
 	boot   uint64
-	anew   bool // it was silent, started anew, and has not said anything of its work yet
+	anew   bool      // it was silent, started anew, and has not said anything of its work yet
+	paused bool      // it restarts, as planned
+	behind time.Time // until then it may not know what was committed while it restarted
 }
 
 // recovery is how long those that fell silent to a deaf server have time to be heard again: each reports once a second.
@@ -64,7 +66,7 @@ func (c *Core) Heard(now time.Time, members []control.Member) []Action {
 			continue
 		}
 		old, known := c.hearing.members[m.Name]
-		is := heard{m.Health, m.Why, old.since, keptOf(m.Loads), m.Boot, false}
+		is := heard{m.Health, m.Why, old.since, keptOf(m.Loads), m.Boot, false, !m.Paused.IsZero(), old.behindNow(now, m)}
 		is.anew = len(m.Loads) == 0 && m.Health != control.Silent && (old.anew || known && old.health == control.Silent && old.boot != m.Boot)
 		if !known || old.health != m.Health || old.why != m.Why {
 			is.since, isNews = now, true
@@ -77,6 +79,17 @@ func (c *Core) Heard(now time.Time, members []control.Member) []Action {
 		out = c.reckon(now)
 	}
 	return c.forget(out)
+}
+
+// behindNow is until when a member may not know what is committed: while it restarts it executes nothing, and when it is back it has yet to be told.
+func (h heard) behindNow(now time.Time, m control.Member) time.Time {
+	switch {
+	case !m.Paused.IsZero():
+		return m.Paused
+	case h.paused:
+		return now.Add(latePatience)
+	}
+	return h.behind
 }
 
 // keptOf is what a member holds, as its report says.

@@ -314,3 +314,32 @@ func TestLateLoserIsWaitedFor(t *testing.T) {
 		n.wantServed("in the end", "s2")
 	})
 }
+
+// TestLoserThatRestartsIsWaitedFor: one that has prepared and restarts before it executes the commit leaves a program behind that takes its users for as
+// long as it has said; the next one comes to know of the commit from the bus.
+func TestLoserThatRestartsIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	inNetwork(t, hub, func(n *network, _, _ store.Buckets) {
+		to := func(server string) {
+			n.apply("policy: equal\nprefixes: [{prefix: 10.0.0.0/8, servers: [" + server + "]}]")
+		}
+		for _, restart := range []time.Duration{time.Second, 4500 * time.Millisecond, time.Minute} {
+			to("s1")
+			n.wait(3 * time.Second)
+			n.wantServed("before", "s1")
+			n.forget()
+			n.hub.(hubMedium).Lose(func(_, to string, k control.Kind) bool { return k == control.KindCommit && to == "s1" })
+			away(n.servers["s1"].bus, true)
+			to("s2")
+			n.wait(netSettle / 2)
+			n.servers["s1"].stop()
+			away(n.servers["s1"].bus, false)
+			n.hub.(hubMedium).Lose(nil)
+			n.wait(restart)
+			n.server("s1", false)
+			n.wait(5 * time.Second)
+			n.wantServed("after", "s2")
+			n.within(restart.String(), detection, 0)
+		}
+	})
+}

@@ -18,8 +18,9 @@ import (
 type Action interface{ action() }
 
 // Apply makes this all that the server accepts and joins: first the one, then what it has ceased to accept is told, then the
-// other.
+// other. Before the services are known there is the status alone: the data plane and routers have what the last run left them.
 type Apply struct {
+	Known  bool
 	Accept []dataplane.AgentService
 	Peers  []netip.Addr // who may hand packets over
 	Revive bool         // the data plane may have lapsed, and takes users again

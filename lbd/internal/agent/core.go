@@ -112,7 +112,7 @@ func (c *Core) SetServices(now time.Time, services []service.Service) []Action {
 		}
 		c.plan(name)
 	}
-	return append([]Action{apply}, out...)
+	return append(append([]Action{apply}, out...), c.settleIn(now)...)
 }
 
 // SetHealthy tells how the application is. Static portions are joined while it is healthy, and not before that is known: after
@@ -380,7 +380,7 @@ func (c *Core) Owns() bool {
 
 // apply is what all services together want of the data plane and the routers.
 func (c *Core) apply() Apply {
-	out := Apply{Status: c.status(), Peers: c.peers()}
+	out := Apply{Known: c.specs != nil, Status: c.status(), Peers: c.peers()}
 	for _, name := range slices.Sorted(maps.Keys(c.specs)) {
 		s := c.specs[name]
 		var e epoch.Epoch

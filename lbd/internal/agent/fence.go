@@ -82,7 +82,7 @@ func (c *Core) settleIn(now time.Time) []Action {
 		p.phase, p.back = absent, time.Time{}
 	case isWell && p.phase == absent:
 		p.phase, p.takesAt = returning, now.Add(c.settle)
-	case p.phase == returning && !now.Before(p.takesAt):
+	case p.phase == returning && !now.Before(p.takesAt) && c.specs != nil:
 		p.phase, p.back = present, now.Add(stoodSaid)
 		apply := c.apply()
 		apply.Revive = true
@@ -142,7 +142,7 @@ func (c *Core) Leave(now time.Time) []Action {
 // presenceTimes are when something is due of presence and takeovers.
 func (c *Core) presenceTimes() []time.Time {
 	var out []time.Time
-	if c.presence.phase == returning {
+	if c.presence.phase == returning && c.specs != nil {
 		out = append(out, c.presence.takesAt)
 	}
 	if p := c.presence; !p.back.IsZero() {

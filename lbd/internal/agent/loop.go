@@ -425,6 +425,10 @@ func (l *Loop) carryOut(ctx context.Context, actions []Action) {
 
 // apply makes the data plane drop what is lost and take what is won, then tells the routers.
 func (l *Loop) apply(ctx context.Context, a Apply) {
+	if !a.Known {
+		l.tellStatus(a.Status)
+		return
+	}
 	a.Revive = a.Revive || l.retry != nil && l.retry.Revive
 	l.retry = nil
 	err := l.setPeers(a.Peers)

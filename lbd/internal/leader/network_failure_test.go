@@ -343,3 +343,20 @@ func TestLoserThatRestartsIsWaitedFor(t *testing.T) {
 		}
 	})
 }
+
+// TestPlannedRestartBesideTheUnwell: what a server hears before it knows its own allocation again takes nothing from its users.
+func TestPlannedRestartBesideTheUnwell(t *testing.T) {
+	t.Parallel()
+	inNetworks(t, func(n *network, _, _ store.Buckets) {
+		n.servers["s3"].health(false, errors.New("connection refused"))
+		n.wait(5 * time.Second)
+		n.wantServed("s3 is unwell", "s1", "s2", "s4")
+		n.forget()
+		away(n.servers["s1"].bus, true)
+		n.servers["s1"].stop()
+		n.wait(500 * time.Millisecond)
+		n.server("s1", false)
+		n.wait(3 * time.Second)
+		n.within("restart", 0, 0)
+	})
+}

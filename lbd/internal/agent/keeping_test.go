@@ -368,6 +368,29 @@ func TestWhatIsNewOfWhoIsOutIsItsStandbys(t *testing.T) {
 	}
 }
 
+// TestStandbyThatIsThereAtLast: a server that is out sends what is new to its standby as soon as that may serve, though nobody has gone or come back.
+func TestStandbyThatIsThereAtLast(t *testing.T) {
+	a := withStandbys(allocation(1, s2, s1), s3, s3)
+	for _, why := range []string{control.Deaf, "unknown"} {
+		c := listening(t, a)
+		c.SetServices(start, []service.Service{keeping(service.Multicast)})
+		if why == control.Deaf {
+			turns(c, start, "s3", control.Unwell, why)
+		} else {
+			delete(c.hearing.members, "s3")
+		}
+		if got := chainOf(t, applied(t, c.Lapsed(start)).Accept[0], even).Owner; got.IsValid() {
+			t.Errorf("%s: it is fenced: they are %v's, want nobody's", why, got)
+		}
+		if got := chainOf(t, applied(t, turns(c, start, "s3", control.Available, "")).Accept[0], even).Owner; got != a.Addresses[s3] {
+			t.Errorf("%s: s3 is there: they are %v's, want s3's", why, got)
+		}
+		if again := turns(c, start, "s3", control.Available, ""); len(again) > 0 {
+			t.Errorf("%s: nothing is new: %+v", why, again)
+		}
+	}
+}
+
 // TestWhoComesBackAnewHoldsNothing: until it says what it holds.
 func TestWhoComesBackAnewHoldsNothing(t *testing.T) {
 	c := NewCore("s2", []string{"web"}, netip.MustParsePrefix("10.3.2.0/24"), settle)

@@ -120,7 +120,7 @@ func (c *Core) reckon(now time.Time) []Action {
 	before, doubted := c.hearing.gone, c.hearing.doubted
 	c.hearing.gone, c.hearing.doubted = c.hearing.goneNow(now), c.hearing.doubtedNow(now)
 	if maps.Equal(before, c.hearing.gone) {
-		if maps.Equal(doubted, c.hearing.doubted) {
+		if maps.Equal(doubted, c.hearing.doubted) && c.takes() { // who is out sends what is new to those who are there
 			return c.settleIn(now)
 		}
 		return append([]Action{c.apply()}, c.settleIn(now)...)

@@ -20,6 +20,17 @@ const (
 // missEvery is how often it is looked whether the speaker is still the one that it was.
 const missEvery = 250 * time.Millisecond
 
+// GoBGP counts all routes of neighbors whenever it is asked for these, and does nothing else meanwhile: 40 ms for 500,000. So it rests for so many times as long as it took before it
+// is asked again: always, and where somebody waits for the answer.
+const (
+	restAlways  = 20
+	restWaiting = 4
+)
+
+func rest(begun time.Time, times int, least time.Duration) time.Duration {
+	return max(least, time.Duration(times)*time.Since(begun))
+}
+
 // Neighbors have been told when the speaker has sent them nothing for quietFor, and their hosts have acknowledged all that it had sent. The speaker's API has nothing
 // better: GoBGP 3.37 fills in neither queues nor out_q of a neighbor, and its adj-out tables are made of the table of routes when they are asked for, whatever was sent. What
 // waits to be sent goes at once, unless TCP takes no more, and then something is under way: quietFor is for a speaker that is held up.
@@ -69,7 +80,7 @@ func (a *applier) run(ctx context.Context) {
 		return
 	}
 	var o order
-	look := time.NewTicker(missEvery)
+	look := time.NewTimer(missEvery)
 	defer look.Stop()
 	for {
 		select {
@@ -77,7 +88,10 @@ func (a *applier) run(ctx context.Context) {
 			return
 		case o = <-a.wanted:
 		case <-look.C:
-			if o.version == 0 || o.desired.Silent || a.hasNeighbors(ctx, o.desired) {
+			begun := time.Now()
+			has := o.version == 0 || o.desired.Silent || a.hasNeighbors(ctx, o.desired)
+			look.Reset(rest(begun, restAlways, missEvery))
+			if has {
 				continue
 			}
 		}
@@ -147,8 +161,8 @@ func (a *applier) say(ctx context.Context, r result) bool {
 
 // waitTold waits until the speaker has sent nothing to anybody for a while, and nothing is under way. Where it has neighbors, and no session with any, nobody is told.
 func (a *applier) waitTold(ctx context.Context, o order) (order, bool) {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
+	look := time.NewTimer(lookEvery)
+	defer look.Stop()
 	sent, since := ^uint64(0), time.Now()
 	for {
 		select {
@@ -156,9 +170,11 @@ func (a *applier) waitTold(ctx context.Context, o order) (order, bool) {
 			return o, false
 		case next := <-a.wanted:
 			return next, true
-		case <-tick.C:
+		case <-look.C:
 		}
+		begun := time.Now()
 		now, ok := a.sent(ctx)
+		look.Reset(rest(begun, restWaiting, lookEvery))
 		switch {
 		case !ok || now != sent || time.Since(since) >= quietFor && a.isUnderway(o.desired):
 			sent, since = now, time.Now()

@@ -35,8 +35,10 @@ type speaker struct {
 	fails   error
 	session bgp.SessionState
 	updates uint64
-	busy    bool // sends without end
-	anew    bool // it knows of no neighbor
+	busy    bool          // sends without end
+	anew    bool          // it knows of no neighbor
+	counts  time.Duration // takes so long to say how neighbors are
+	asked   int           // for that
 	// What Underway says.
 	underway bool
 	unseen   error
@@ -56,6 +58,11 @@ func (s *speaker) Apply(_ context.Context, d bgp.Desired) error {
 func (s *speaker) Watch(context.Context) (<-chan []bgp.Event, error) { return s.events, nil }
 
 func (s *speaker) Neighbors(context.Context) ([]bgp.NeighborState, error) {
+	s.mutex.Lock()
+	counts := s.counts
+	s.asked++
+	s.mutex.Unlock()
+	time.Sleep(counts)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	if s.busy {
@@ -235,6 +242,41 @@ func TestToldIsAcknowledged(t *testing.T) {
 			r.Errorf("logged %d times, want once", n)
 		}
 	}, func(o *Options) { o.Log = slog.New(log) })
+}
+
+// TestNeighborsWithManyRoutes: a speaker that takes long to say how its neighbors are is asked less often, so that it has time for them; who waits for a drain waits little longer, and one
+// in its place is found.
+func TestNeighborsWithManyRoutes(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.loop.Say(view(announcing.Reached, nil))
+		r.pass(2 * time.Second)
+		r.want("198.51.100.1/32 10.0.0.11/32@1011")
+		asked := func(during time.Duration) (n int) {
+			r.speaker.set(func() { r.speaker.asked = 0 })
+			r.pass(during)
+			r.speaker.set(func() { n = r.speaker.asked })
+			return n
+		}
+		if n := asked(time.Minute); n < 200 {
+			r.Errorf("a fast one was asked %d times in a minute", n)
+		}
+		r.speaker.set(func() { r.speaker.counts = 50 * time.Millisecond })
+		if n := asked(time.Minute); n < 50 || n > 60 {
+			r.Errorf("a slow one was asked %d times in a minute: want a twentieth of its time", n)
+		}
+		if err := r.loop.Drain(r.Context(), false); err != nil {
+			r.Fatal(err)
+		}
+		if n := asked(2 * time.Second); n > 8+2 {
+			r.Errorf("a slow one was asked %d times in 2 s of a drain: want a fifth of its time", n)
+		}
+		r.want("10.0.0.11/32@1011")
+		r.speaker.set(func() { r.speaker.applied, r.speaker.anew = nil, true })
+		r.pass(2 * time.Second)
+		if len(r.speaker.applied) == 0 {
+			r.Error("another one in its place was told nothing")
+		}
+	})
 }
 
 // lines counts what is logged.

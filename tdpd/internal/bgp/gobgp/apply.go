@@ -66,7 +66,7 @@ func (c *Client) begin(ctx context.Context, d bgp.Desired) error {
 	}
 	generation := c.generation.Load()
 	started := answer.GetGlobal().GetAsn() != 0
-	if started && !same(answer.GetGlobal(), d) {
+	if started && !c.runsAs(answer.GetGlobal(), d) {
 		if c.Foreign {
 			return fmt.Errorf("the speaker at %s has AS %d and router id %s, not %d and %v: say the same in bgp.as and bgp.router_id", c.Target,
 				answer.GetGlobal().GetAsn(), answer.GetGlobal().GetRouterId(), d.AS, d.RouterID)
@@ -133,9 +133,17 @@ func global(d bgp.Desired) *api.Global {
 	return g
 }
 
-// same says whether a speaker runs as it is to.
-func same(g *api.Global, d bgp.Desired) bool {
-	return g.GetAsn() == d.AS && g.GetRouterId() == d.RouterID.String()
+// anywhere is what the speaker makes of no addresses to listen at.
+var anywhere = []string{"0.0.0.0", "::"}
+
+// runsAs says whether the speaker runs as it is to. Where one of somebody else's listens is not for us to say.
+func (c *Client) runsAs(g *api.Global, d bgp.Desired) bool {
+	want := global(d)
+	if len(want.ListenAddresses) == 0 {
+		want.ListenAddresses = anywhere
+	}
+	listens := c.Foreign || g.GetListenPort() == want.ListenPort && slices.Equal(g.GetListenAddresses(), want.ListenAddresses)
+	return listens && g.GetAsn() == want.Asn && g.GetRouterId() == want.RouterId
 }
 
 // removeNeighbors takes away those that are not to be there.

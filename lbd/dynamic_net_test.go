@@ -15,7 +15,9 @@ import (
 
 var dynamicVIP = netip.MustParseAddrPort("192.0.2.80:80")
 
-// dynamicAgents are three agents of a dynamic service, as processes of their own, and a user of s1's on their link.
+// dynamicAgents are three agents of a dynamic service, as processes of their own, and a user of s1's behind a router.
+//
+//	user (10.8.0.100) --- router --- lan --- s1 (10.9.0.1), s2 (10.9.0.2), s3 (10.9.0.3)
 type dynamicAgents struct {
 	t      *testing.T
 	net    *testnet.Net
@@ -29,24 +31,29 @@ var dynamicServers = []string{"s1", "s2", "s3"}
 func newDynamicAgents(t *testing.T) *dynamicAgents {
 	n := testnet.New(t)
 	a := &dynamicAgents{t: t, net: n, user: n.Node("u"), nodes: map[string]*testnet.Node{}, agents: map[string]*testnet.Process{}}
-	lan := n.Node("lan")
-	n.Link(lan, "u", "", a.user, "eth0", "10.9.0.100/24")
-	a.user.Route("192.0.2.80/32", "10.9.0.1")
+	lan, router := n.Node("lan"), n.Node("router")
+	n.Link(router, "user", "10.8.0.1/24", a.user, "eth0", "10.8.0.100/24")
+	n.Link(router, "lan", "10.9.0.254/24", lan, "router", "")
+	a.user.Route("default", "10.8.0.1")
+	router.Sysctl("net.ipv4.ip_forward", "1")
+	router.Route("192.0.2.80/32", "10.9.0.1")
 	for i, name := range dynamicServers {
 		a.nodes[name] = n.Node(name)
 		n.Link(lan, name, "", a.nodes[name], "eth0", fmt.Sprintf("10.9.0.%d/24", i+1))
+		a.nodes[name].Route("default", "10.9.0.254")
 	}
-	lan.Bridge("br0", false, append([]string{"u"}, dynamicServers...)...)
+	lan.Bridge("br0", false, append([]string{"router"}, dynamicServers...)...)
 	return a
 }
 
-// start starts the agents, by their command lines as something has them.
-func (a *dynamicAgents) start(as func(argv []string) []string) {
+const dynamicWeb = "name: web\nvip: 192.0.2.80\ngroup: 239.80.80.80\nports: [tcp/80]\nslots: suffix/1\nhandover: [transfer, forward]\ndynamic: true\n"
+
+// start starts the agents of a service, by their command lines as something has them.
+func (a *dynamicAgents) start(service string, as func(name string, argv []string) []string) {
 	a.t.Helper()
 	for i, name := range dynamicServers {
-		argv := takeoverAgentOf(a.t, a.net, name, netip.AddrFrom4([4]byte{10, 9, 0, byte(i + 1)}),
-			"name: web\nvip: 192.0.2.80\ngroup: 239.80.80.80\nports: [tcp/80]\nslots: suffix/1\nhandover: [transfer, forward]\ndynamic: true\n")
-		a.agents[name] = a.nodes[name].Start(as(argv)...)
+		argv := takeoverAgentOf(a.t, a.net, name, netip.AddrFrom4([4]byte{10, 9, 0, byte(i + 1)}), service)
+		a.agents[name] = a.nodes[name].Start(as(name, argv)...)
 	}
 }
 
@@ -74,13 +81,13 @@ func (a *dynamicAgents) stop() {
 	}
 }
 
-func asIs(argv []string) []string { return argv }
+func asIs(_ string, argv []string) []string { return argv }
 
 // TestNetAgentSaysWhereConnectionsLive: an agent of a dynamic service, as a process of its own, answers users' hosts that ask with its own address,
 // where their packets go from then on.
 func TestNetAgentSaysWhereConnectionsLive(t *testing.T) {
 	a := newDynamicAgents(t)
-	a.start(asIs)
+	a.start(dynamicWeb, asIs)
 	serve(t, a.nodes["s1"], dynamicVIP)
 	client := a.client()
 	testnet.Eventually(t, 20*time.Second, func() bool { // until the agent serves it

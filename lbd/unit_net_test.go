@@ -40,7 +40,7 @@ func TestNetAgentTellsWhoListensAlready(t *testing.T) {
 	must(t, err)
 	t.Cleanup(func() { l.Close() })
 	go echoAll(l)
-	a.start(func(argv []string) []string { return asUnit(t, "manycast-agent.service", argv) })
+	a.start(dynamicWeb, func(_ string, argv []string) []string { return asUnit(t, "manycast-agent.service", argv) })
 	client := a.client()
 	testnet.Eventually(t, 20*time.Second, func() bool {
 		return echoes(t, a.user, dynamicVIP) && livesAt(t, client, netip.MustParseAddrPort("10.9.0.1:80"))

@@ -127,6 +127,13 @@ func Fetch(ctx context.Context, b Bus, server, service string, flows ...Flow) er
 	return err
 }
 
+// Cancel has a server stop what it is giving away of a service's connections. It returns how many stay for that.
+func Cancel(ctx context.Context, b Bus, server, service string) (stayed uint64, err error) {
+	request := &handoverv1.FlowsRequest{About: &handoverv1.FlowsRequest_Cancel{Cancel: &handoverv1.CancelRequest{Service: service}}}
+	answer, err := ask(ctx, b, server, request)
+	return answer.GetCancel().GetStayed(), err
+}
+
 // ErrSilent says that an agent does not answer.
 var ErrSilent = errors.New("its agent does not answer: it is not on the bus, or older than this command")
 

@@ -25,6 +25,7 @@ const Subject = "lbd.flows"
 type Mover interface {
 	Status(ctx context.Context) (mover.Status, error)
 	Fetch(ctx context.Context, service string, flows []handover.Flow) error
+	Cancel(ctx context.Context, service string) (stayed int, err error)
 	Counters() mover.Counters
 }
 
@@ -128,6 +129,10 @@ func (t *Task) Answer(now time.Time, request *handoverv1.FlowsRequest) (*handove
 	case *handoverv1.FlowsRequest_Fetch:
 		answer.About = &handoverv1.FlowsAnswer_Fetch{Fetch: &handoverv1.Fetched{}}
 		return answer, t.fetch(ctx, about.Fetch)
+	case *handoverv1.FlowsRequest_Cancel:
+		stayed, err := t.cancel(ctx, about.Cancel.GetService())
+		answer.About = &handoverv1.FlowsAnswer_Cancel{Cancel: &handoverv1.Cancelled{Stayed: uint64(max(stayed, 0))}}
+		return answer, err
 	}
 	return nil, errors.New("a request for connections that this agent does not know: it is older than who asks")
 }
@@ -151,6 +156,13 @@ func (t *Task) fetch(ctx context.Context, request *handoverv1.FetchRequest) erro
 		flows = append(flows, f)
 	}
 	return t.cfg.Mover.Fetch(ctx, request.GetService(), flows)
+}
+
+func (t *Task) cancel(ctx context.Context, service string) (stayed int, err error) {
+	if t.cfg.Mover == nil {
+		return 0, nil
+	}
+	return t.cfg.Mover.Cancel(ctx, service)
 }
 
 // ErrNoService says that the service asked for is none of this server's.

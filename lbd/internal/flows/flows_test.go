@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +48,8 @@ type fakeMover struct {
 	status  mover.Status
 	fetched []handover.Flow
 	fail    error
+
+	cancelled []string
 }
 
 func (m *fakeMover) Status(context.Context) (mover.Status, error) { return m.status, m.fail }
@@ -54,6 +57,11 @@ func (m *fakeMover) Status(context.Context) (mover.Status, error) { return m.sta
 func (m *fakeMover) Fetch(_ context.Context, _ string, flows []handover.Flow) error {
 	m.fetched = append(m.fetched, flows...)
 	return m.fail
+}
+
+func (m *fakeMover) Cancel(_ context.Context, service string) (int, error) {
+	m.cancelled = append(m.cancelled, service)
+	return 7, m.fail
 }
 
 func (m *fakeMover) Counters() mover.Counters {
@@ -239,6 +247,22 @@ func TestStatusAndCost(t *testing.T) {
 	if len(c.GetTo()) != 1 || c.GetTo()[0].GetServer() != "s3" || c.GetTo()[0].GetConnections() != 5 || c.GetTo()[0].GetUsers() != 5 ||
 		c.GetKept() != 5 || c.GetStates() != 4 || c.GetStateBytes() != 4096 {
 		t.Errorf("%v", c)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	task, m := newTask(1)
+	request := &handoverv1.FlowsRequest{About: &handoverv1.FlowsRequest_Cancel{Cancel: &handoverv1.CancelRequest{Service: "web"}}}
+	if a, err := task.Answer(start, request); err != nil || a.GetCancel().GetStayed() != 7 || !slices.Equal(m.cancelled, []string{"web"}) {
+		t.Errorf("%v, %v: cancelled %v", a, err, m.cancelled)
+	}
+	m.fail = errors.New("it ends")
+	if _, err := task.Answer(start, request); !errors.Is(err, m.fail) {
+		t.Errorf("%v", err)
+	}
+	task.cfg.Mover = nil
+	if a, err := task.Answer(start, request); err != nil || a.GetCancel().GetStayed() != 0 {
+		t.Errorf("nothing moves: %v, %v", a, err)
 	}
 }
 

@@ -26,18 +26,26 @@ func (t *Taker) Want(now time.Time, service string, e epoch.Epoch, from []string
 	}
 	t.batches = slices.DeleteFunc(t.batches, func(a *ask) bool { return a.Service == service })
 	if len(from) > 0 {
-		a := &ask{Ask: Ask{Service: service, Epoch: e, From: slices.Clone(from), Address: t.address}, deadline: deadline, again: now}
+		a := &ask{Ask: Ask{Service: service, Epoch: e, From: slices.Clone(from), Address: t.address, Again: t.again}, deadline: deadline, again: now}
 		t.batches = append(t.batches, a)
 	}
 	return t.settle()
 }
 
-// WantFlow asks for one connection, whose packet has come: of these givers, or where there are none of whoever has it. It is asked for once
-// at a time, and not at all where too many are.
+// WantAgain is Want, also of what was tried before and stayed.
+func (t *Taker) WantAgain(now time.Time, service string, e epoch.Epoch, from []string, deadline time.Time) []Action {
+	t.batches = slices.DeleteFunc(t.batches, func(a *ask) bool { return a.Service == service && !e.Less(a.Epoch) })
+	t.again++
+	return t.Want(now, service, e, from, deadline)
+}
+
+// WantFlow asks for one connection, though it was tried before and stayed: of these givers, or where there are none of whoever has it. It is asked
+// for once at a time, and not at all where too many are.
 func (t *Taker) WantFlow(now time.Time, service string, e epoch.Epoch, f Flow, from []string, deadline time.Time) []Action {
 	t.now = now
 	if t.flows[f] == nil && t.bySingle[f] == nil && len(t.single) < t.limits.Asked {
-		a := &ask{Ask: Ask{Service: service, Epoch: e, From: slices.Clone(from), Flow: &f, Address: t.address}, deadline: deadline, again: now}
+		t.again++
+		a := &ask{Ask: Ask{Service: service, Epoch: e, From: slices.Clone(from), Flow: &f, Address: t.address, Again: t.again}, deadline: deadline, again: now}
 		t.single, t.bySingle[f] = append(t.single, a), a
 	}
 	return t.settle()

@@ -10,8 +10,9 @@ type batch struct {
 	Progress
 	deadline time.Time
 	queue    []*giving     // those that are Wanted, in their order; others are left over
-	tried    map[Flow]bool // each once
-	over     bool          // nothing more is begun
+	tried    map[Flow]bool // each once, until it is asked again
+	again    uint64
+	over     bool // nothing more is begun
 	reported bool
 	forget   time.Time // over: until then asks for it are known as old
 }
@@ -23,16 +24,23 @@ func (b *batch) front(t *giving) {
 }
 
 // batch finds or begins one. A taker's older batches of the service are over: it asks for more by the newer.
-func (g *Giver) batch(id BatchID, deadline time.Time) *batch {
+func (g *Giver) batch(id BatchID, again uint64, deadline time.Time) *batch {
 	for _, b := range g.batches {
-		if b.BatchID == id && (!b.over || b.forget.After(g.now)) {
+		isAgain := b.again < again
+		switch {
+		case b.BatchID == id && !b.over:
+			if isAgain {
+				b.again, b.deadline, b.tried = again, deadline, map[Flow]bool{}
+			}
+			return b
+		case b.BatchID == id && !isAgain && b.forget.After(g.now):
 			return b
 		}
 		if b.Taker == id.Taker && b.Service == id.Service {
 			g.stopWanted(b, Why{Cancelled, "asked for by a newer epoch"})
 		}
 	}
-	b := &batch{Progress: Progress{BatchID: id}, deadline: deadline, tried: map[Flow]bool{}}
+	b := &batch{Progress: Progress{BatchID: id}, deadline: deadline, again: again, tried: map[Flow]bool{}}
 	g.batches = append(g.batches, b)
 	return b
 }

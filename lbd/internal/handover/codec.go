@@ -99,7 +99,7 @@ func EncodeWord(w Word) []byte {
 	var p proto.Message
 	switch w := w.(type) {
 	case Ask:
-		a := &handoverv1.Ask{Service: w.Service, Epoch: alloc.EpochToProto(w.Epoch), From: w.From, Address: w.Address}
+		a := &handoverv1.Ask{Service: w.Service, Epoch: alloc.EpochToProto(w.Epoch), From: w.From, Address: w.Address, Again: w.Again}
 		if w.Flow != nil {
 			a.Flow = encodeFlow(*w.Flow)
 		}
@@ -125,7 +125,7 @@ func DecodeAsk(body []byte) (Ask, error) {
 	if err := checkService(p.GetService()); err != nil {
 		return Ask{}, err
 	}
-	a := Ask{Service: p.GetService(), Epoch: decodeEpoch(p.GetEpoch()), From: p.GetFrom(), Address: p.GetAddress()}
+	a := Ask{Service: p.GetService(), Epoch: decodeEpoch(p.GetEpoch()), From: p.GetFrom(), Address: p.GetAddress(), Again: p.GetAgain()}
 	if len(a.From) > MaxGivers {
 		return Ask{}, malformed("ask of %d givers, at most %d", len(a.From), MaxGivers)
 	}

@@ -55,7 +55,7 @@ func TestWordsComeBack(t *testing.T) {
 	f := flow6()
 	for _, a := range []handover.Ask{
 		{Service: "web", Epoch: second, From: []string{"s1", "s2"}, Address: "10.0.0.3:8465"},
-		{Service: "web", Epoch: second, Flow: &f, Address: "[fd00::1]:8465"},
+		{Service: "web", Epoch: second, Flow: &f, Address: "[fd00::1]:8465", Again: 7},
 	} {
 		if got, err := handover.DecodeAsk(handover.EncodeWord(a)); err != nil || !reflect.DeepEqual(got, a) {
 			t.Errorf("%+v came back as %+v, %v", a, got, err)
@@ -78,7 +78,7 @@ func TestWordsOfNewerVersions(t *testing.T) {
 	newer := func(w handover.Word) []byte {
 		return protowire.AppendBytes(protowire.AppendTag(handover.EncodeWord(w), 1000, protowire.BytesType), []byte("new"))
 	}
-	ask := handover.Ask{Service: "web", Epoch: second, From: []string{"s1"}, Address: "10.0.0.3:8465"}
+	ask := handover.Ask{Service: "web", Epoch: second, From: []string{"s1"}, Address: "10.0.0.3:8465", Again: 3}
 	if got, err := handover.DecodeAsk(newer(ask)); err != nil || !reflect.DeepEqual(got, ask) {
 		t.Errorf("%+v, %v", got, err)
 	}

@@ -71,7 +71,7 @@ type Asked struct {
 	Deadline time.Time // what has not been sent then stays
 }
 
-// Asked takes up what a taker wants. Connections that a batch has tried are not tried again; one asked for by itself is the next. An Ask
+// Asked takes up what a taker wants. Connections that a batch has tried are tried again when it asks again; one asked for by itself is the next. An Ask
 // that is older than the service's newest is refused with an error.
 func (g *Giver) Asked(now time.Time, a Asked) ([]Action, error) {
 	g.now = now
@@ -82,7 +82,7 @@ func (g *Giver) Asked(now time.Time, a Asked) ([]Action, error) {
 		return nil, nil
 	}
 	g.newest[a.Ask.Service] = a.Ask.Epoch
-	b := g.batch(BatchID{a.Taker, a.Ask.Service, a.Ask.Epoch}, a.Deadline)
+	b := g.batch(BatchID{a.Taker, a.Ask.Service, a.Ask.Epoch}, a.Ask.Again, a.Deadline)
 	for _, f := range a.Flows {
 		g.want(b, f, a.Ask.Flow != nil)
 	}
@@ -264,12 +264,12 @@ func (g *Giver) Returned(now time.Time, o Offer) []Action {
 	return g.settle()
 }
 
-// Cancel stops a batch: what has not been sent stays.
-func (g *Giver) Cancel(now time.Time, id BatchID) []Action {
+// Cancel stops the batches of a service: what has not been sent stays.
+func (g *Giver) Cancel(now time.Time, service string) []Action {
 	g.now = now
 	for _, b := range g.batches {
-		if b.BatchID == id {
-			g.stopBatch(b, Why{Cancelled, ""})
+		if b.Service == service {
+			g.stopBatch(b, Why{Cancelled, "by the operator"})
 		}
 	}
 	return g.settle()

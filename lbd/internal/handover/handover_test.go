@@ -195,7 +195,10 @@ func TestDeadlineAndCancel(t *testing.T) {
 	for what, stop := range map[string]func(*handover.Giver) []handover.Action{
 		"deadline": func(g *handover.Giver) []handover.Action { return g.Tick(at(2 * time.Second)) },
 		"cancel": func(g *handover.Giver) []handover.Action {
-			return g.Cancel(begin, handover.BatchID{Taker: "b", Service: "web", Epoch: number(1)})
+			if other := g.Cancel(begin, "mail"); len(other) > 0 {
+				t.Errorf("another service's: %+v", other)
+			}
+			return g.Cancel(begin, "web")
 		},
 	} {
 		g := newGiver(t, handover.Limits{Window: 2}, "b")
@@ -219,6 +222,19 @@ func TestDeadlineAndCancel(t *testing.T) {
 		if late := ask(t, g, begin, asked("b", 1, flow(9))); len(late) > 0 {
 			t.Errorf("%s: %+v afterwards", what, late)
 		}
+		again := asked("b", 1, offers[1].Flow)
+		again.Ask.Again, again.Deadline = 1, at(time.Minute)
+		if offered, _ := sent[handover.Offer](ask(t, g, begin, again)); len(offered) != 1 || offered[0].Flow != offers[1].Flow {
+			t.Errorf("%s: asked again: %+v", what, offered)
+		} else {
+			g.Received(begin, "b", handover.Refused{ID: offered[0].ID})
+		}
+		for _, word := range []handover.Asked{asked("b", 1, flow(9)), again} { // said before, or twice
+			if offered, _ := sent[handover.Offer](ask(t, g, begin, word)); len(offered) > 0 {
+				t.Errorf("%s: an old word: %+v", what, offered)
+			}
+		}
+		g.Cancel(begin, "web")
 		if next := g.Next(); next.IsZero() || !next.After(at(2*time.Second)) {
 			t.Errorf("%s: next %v", what, next)
 		}

@@ -66,6 +66,7 @@ type Ask struct {
 	From    []string // empty, with a Flow: whoever has it
 	Flow    *Flow    // nil: all
 	Address string   // of the sender's link, address:port
+	Again   uint64   // by a higher one of the epoch what stayed is tried again
 }
 
 // Query asks what became of a transfer.

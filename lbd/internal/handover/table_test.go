@@ -71,7 +71,7 @@ var giverEvents = map[event]func(g *Giver, at Step) []Action{
 	},
 	onUntold:   func(g *Giver, _ Step) []Action { return g.Verdict(tableStart, "taker", Verdict{tableID, Untold}) },
 	onLinkDown: func(g *Giver, _ Step) []Action { return g.LinkDown(tableStart, "taker") },
-	onStop:     func(g *Giver, _ Step) []Action { return g.Cancel(tableStart, tableBatch) },
+	onStop:     func(g *Giver, _ Step) []Action { return g.Cancel(tableStart, tableBatch.Service) },
 	onGone:     func(g *Giver, _ Step) []Action { return g.Silent(tableStart, "taker") },
 	onLate: func(g *Giver, at Step) []Action {
 		limit := map[Step]time.Duration{Exporting: g.limits.Give, Freezing: g.limits.Give, Sent: g.limits.Answer}[at]

@@ -26,6 +26,7 @@ type Taker struct {
 	batches  []*ask // what was asked for whole, and is not yet offered
 	single   []*ask // flows asked for by themselves
 	bySingle map[Flow]*ask
+	again    uint64 // of what was asked for
 }
 
 // taking is a transfer.

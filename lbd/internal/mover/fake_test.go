@@ -190,13 +190,17 @@ type server struct {
 	stop    func()
 
 	mu    sync.Mutex
-	users []netip.AddrPort // in its socket table
+	users []netip.AddrPort // who connected
 }
 
+// connected are those whose sockets are there yet.
 func (s *server) connected(context.Context, []netip.Addr, []dataplane.Port) ([]netip.AddrPort, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.users), nil
+	return slices.DeleteFunc(slices.Clone(s.users), func(user netip.AddrPort) bool {
+		c := s.apps.Conn(apps.Flow{Local: front, Remote: user})
+		return c == nil || strings.HasSuffix(s.sockets.history(c.Descriptor), "ended")
+	}), nil
 }
 
 func newBench(t *testing.T) *bench {

@@ -35,7 +35,7 @@ func (m *Mover) Fetch(ctx context.Context, name string, flows []handover.Flow) e
 			return nil, fmt.Errorf("no connections of service %s move here: its handover has no %s, or nothing is allocated yet", name, service.Transfer)
 		}
 		if len(flows) == 0 {
-			return m.taker.Want(now, name, view.Allocation.Epoch, view.givers(m.cfg.Name), view.deadline(now)), nil
+			return m.taker.WantAgain(now, name, view.Allocation.Epoch, view.givers(m.cfg.Name), view.deadline(now)), nil
 		}
 		var out []handover.Action
 		for _, f := range flows {
@@ -70,6 +70,23 @@ func (m *Mover) ask(ctx context.Context, do func(now time.Time) ([]handover.Acti
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", ErrEnded, ctx.Err())
 	}
+}
+
+// Cancel stops what is being given away of a service's connections. It returns how many stay for that; those whose state was sent go.
+func (m *Mover) Cancel(ctx context.Context, name string) (stayed int, err error) {
+	err = m.ask(ctx, func(now time.Time) ([]handover.Action, error) {
+		if _, known := m.views[name]; !known {
+			return nil, fmt.Errorf("no connections of service %s move from here", name)
+		}
+		actions := m.giver.Cancel(now, name)
+		for _, a := range actions {
+			if r, is := a.(handover.Report); is && r.Outcome == handover.Stayed {
+				stayed++
+			}
+		}
+		return actions, nil
+	})
+	return stayed, err
 }
 
 // Owner is whose a user is; "": nothing is allocated.

@@ -199,6 +199,7 @@ type Ask struct {
 	From          []string               `protobuf:"bytes,3,rep,name=from,proto3" json:"from,omitempty"`
 	Flow          *Flow                  `protobuf:"bytes,4,opt,name=flow,proto3" json:"flow,omitempty"`
 	Address       string                 `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"` // where the sender takes links, address:port
+	Again         uint64                 `protobuf:"varint,6,opt,name=again,proto3" json:"again,omitempty"`    // counted by the sender: by a higher one it wants what was tried before, too
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -266,6 +267,13 @@ func (x *Ask) GetAddress() string {
 		return x.Address
 	}
 	return ""
+}
+
+func (x *Ask) GetAgain() uint64 {
+	if x != nil {
+		return x.Again
+	}
+	return 0
 }
 
 // Query is what a giver asks that was not told what became of a state: it repeats this for some seconds.
@@ -619,13 +627,14 @@ const file_proto_handover_v1_channel_proto_rawDesc = "" +
 	"\x06number\x18\x03 \x01(\x04R\x06number\"4\n" +
 	"\x04Flow\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\fR\x05local\x12\x16\n" +
-	"\x06remote\x18\x02 \x01(\fR\x06remote\"\xad\x01\n" +
+	"\x06remote\x18\x02 \x01(\fR\x06remote\"\xc3\x01\n" +
 	"\x03Ask\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12.\n" +
 	"\x05epoch\x18\x02 \x01(\v2\x18.manycast.alloc.v1.EpochR\x05epoch\x12\x12\n" +
 	"\x04from\x18\x03 \x03(\tR\x04from\x12.\n" +
 	"\x04flow\x18\x04 \x01(\v2\x1a.manycast.handover.v1.FlowR\x04flow\x12\x18\n" +
-	"\aaddress\x18\x05 \x01(\tR\aaddress\"m\n" +
+	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05again\x18\x06 \x01(\x04R\x05again\"m\n" +
 	"\x05Query\x12:\n" +
 	"\btransfer\x18\x01 \x01(\v2\x1e.manycast.handover.v1.TransferR\btransfer\x12\x14\n" +
 	"\x05taker\x18\x02 \x01(\tR\x05taker\x12\x12\n" +

@@ -87,6 +87,7 @@ type FlowsRequest struct {
 	//	*FlowsRequest_Status
 	//	*FlowsRequest_Cost
 	//	*FlowsRequest_Fetch
+	//	*FlowsRequest_Cancel
 	About         isFlowsRequest_About `protobuf_oneof:"about"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -165,6 +166,15 @@ func (x *FlowsRequest) GetFetch() *FetchRequest {
 	return nil
 }
 
+func (x *FlowsRequest) GetCancel() *CancelRequest {
+	if x != nil {
+		if x, ok := x.About.(*FlowsRequest_Cancel); ok {
+			return x.Cancel
+		}
+	}
+	return nil
+}
+
 type isFlowsRequest_About interface {
 	isFlowsRequest_About()
 }
@@ -185,6 +195,10 @@ type FlowsRequest_Fetch struct {
 	Fetch *FetchRequest `protobuf:"bytes,4,opt,name=fetch,proto3,oneof"`
 }
 
+type FlowsRequest_Cancel struct {
+	Cancel *CancelRequest `protobuf:"bytes,5,opt,name=cancel,proto3,oneof"`
+}
+
 func (*FlowsRequest_List) isFlowsRequest_About() {}
 
 func (*FlowsRequest_Status) isFlowsRequest_About() {}
@@ -192,6 +206,8 @@ func (*FlowsRequest_Status) isFlowsRequest_About() {}
 func (*FlowsRequest_Cost) isFlowsRequest_About() {}
 
 func (*FlowsRequest_Fetch) isFlowsRequest_About() {}
+
+func (*FlowsRequest_Cancel) isFlowsRequest_About() {}
 
 type FlowsAnswer struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -202,6 +218,7 @@ type FlowsAnswer struct {
 	//	*FlowsAnswer_Status
 	//	*FlowsAnswer_Cost
 	//	*FlowsAnswer_Fetch
+	//	*FlowsAnswer_Cancel
 	About         isFlowsAnswer_About `protobuf_oneof:"about"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -287,6 +304,15 @@ func (x *FlowsAnswer) GetFetch() *Fetched {
 	return nil
 }
 
+func (x *FlowsAnswer) GetCancel() *Cancelled {
+	if x != nil {
+		if x, ok := x.About.(*FlowsAnswer_Cancel); ok {
+			return x.Cancel
+		}
+	}
+	return nil
+}
+
 type isFlowsAnswer_About interface {
 	isFlowsAnswer_About()
 }
@@ -307,6 +333,10 @@ type FlowsAnswer_Fetch struct {
 	Fetch *Fetched `protobuf:"bytes,5,opt,name=fetch,proto3,oneof"`
 }
 
+type FlowsAnswer_Cancel struct {
+	Cancel *Cancelled `protobuf:"bytes,6,opt,name=cancel,proto3,oneof"`
+}
+
 func (*FlowsAnswer_List) isFlowsAnswer_About() {}
 
 func (*FlowsAnswer_Status) isFlowsAnswer_About() {}
@@ -314,6 +344,8 @@ func (*FlowsAnswer_Status) isFlowsAnswer_About() {}
 func (*FlowsAnswer_Cost) isFlowsAnswer_About() {}
 
 func (*FlowsAnswer_Fetch) isFlowsAnswer_About() {}
+
+func (*FlowsAnswer_Cancel) isFlowsAnswer_About() {}
 
 // ListRequest wants a page of connections. The first one takes them all down; the others read on, within half a minute.
 type ListRequest struct {
@@ -1233,23 +1265,114 @@ func (*Fetched) Descriptor() ([]byte, []int) {
 	return file_proto_handover_v1_flows_proto_rawDescGZIP(), []int{15}
 }
 
+// CancelRequest stops what is being given away of a service's connections. Those whose state was sent go.
+type CancelRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelRequest) Reset() {
+	*x = CancelRequest{}
+	mi := &file_proto_handover_v1_flows_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelRequest) ProtoMessage() {}
+
+func (x *CancelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_handover_v1_flows_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
+func (*CancelRequest) Descriptor() ([]byte, []int) {
+	return file_proto_handover_v1_flows_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CancelRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+type Cancelled struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stayed        uint64                 `protobuf:"varint,1,opt,name=stayed,proto3" json:"stayed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cancelled) Reset() {
+	*x = Cancelled{}
+	mi := &file_proto_handover_v1_flows_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cancelled) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cancelled) ProtoMessage() {}
+
+func (x *Cancelled) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_handover_v1_flows_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cancelled.ProtoReflect.Descriptor instead.
+func (*Cancelled) Descriptor() ([]byte, []int) {
+	return file_proto_handover_v1_flows_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Cancelled) GetStayed() uint64 {
+	if x != nil {
+		return x.Stayed
+	}
+	return 0
+}
+
 var File_proto_handover_v1_flows_proto protoreflect.FileDescriptor
 
 const file_proto_handover_v1_flows_proto_rawDesc = "" +
 	"\n" +
-	"\x1dproto/handover/v1/flows.proto\x12\x14manycast.handover.v1\x1a\x1aproto/alloc/v1/alloc.proto\x1a\x1fproto/handover/v1/channel.proto\"\x84\x02\n" +
+	"\x1dproto/handover/v1/flows.proto\x12\x14manycast.handover.v1\x1a\x1aproto/alloc/v1/alloc.proto\x1a\x1fproto/handover/v1/channel.proto\"\xc3\x02\n" +
 	"\fFlowsRequest\x127\n" +
 	"\x04list\x18\x01 \x01(\v2!.manycast.handover.v1.ListRequestH\x00R\x04list\x12=\n" +
 	"\x06status\x18\x02 \x01(\v2#.manycast.handover.v1.StatusRequestH\x00R\x06status\x127\n" +
 	"\x04cost\x18\x03 \x01(\v2!.manycast.handover.v1.CostRequestH\x00R\x04cost\x12:\n" +
-	"\x05fetch\x18\x04 \x01(\v2\".manycast.handover.v1.FetchRequestH\x00R\x05fetchB\a\n" +
-	"\x05about\"\x8a\x02\n" +
+	"\x05fetch\x18\x04 \x01(\v2\".manycast.handover.v1.FetchRequestH\x00R\x05fetch\x12=\n" +
+	"\x06cancel\x18\x05 \x01(\v2#.manycast.handover.v1.CancelRequestH\x00R\x06cancelB\a\n" +
+	"\x05about\"\xc5\x02\n" +
 	"\vFlowsAnswer\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x124\n" +
 	"\x04list\x18\x02 \x01(\v2\x1e.manycast.handover.v1.FlowPageH\x00R\x04list\x12;\n" +
 	"\x06status\x18\x03 \x01(\v2!.manycast.handover.v1.FlowsStatusH\x00R\x06status\x120\n" +
 	"\x04cost\x18\x04 \x01(\v2\x1a.manycast.handover.v1.CostH\x00R\x04cost\x125\n" +
-	"\x05fetch\x18\x05 \x01(\v2\x1d.manycast.handover.v1.FetchedH\x00R\x05fetchB\a\n" +
+	"\x05fetch\x18\x05 \x01(\v2\x1d.manycast.handover.v1.FetchedH\x00R\x05fetch\x129\n" +
+	"\x06cancel\x18\x06 \x01(\v2\x1f.manycast.handover.v1.CancelledH\x00R\x06cancelB\a\n" +
 	"\x05about\"\x8a\x01\n" +
 	"\vListRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
@@ -1317,7 +1440,11 @@ const file_proto_handover_v1_flows_proto_rawDesc = "" +
 	"\fFetchRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x120\n" +
 	"\x05flows\x18\x02 \x03(\v2\x1a.manycast.handover.v1.FlowR\x05flows\"\t\n" +
-	"\aFetched*|\n" +
+	"\aFetched\")\n" +
+	"\rCancelRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\"#\n" +
+	"\tCancelled\x12\x16\n" +
+	"\x06stayed\x18\x01 \x01(\x04R\x06stayed*|\n" +
 	"\tFlowState\x12\x1a\n" +
 	"\x16FLOW_STATE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eFLOW_STATE_OWN\x10\x01\x12\x13\n" +
@@ -1338,7 +1465,7 @@ func file_proto_handover_v1_flows_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_handover_v1_flows_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_proto_handover_v1_flows_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_proto_handover_v1_flows_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_proto_handover_v1_flows_proto_goTypes = []any{
 	(FlowState)(0),        // 0: manycast.handover.v1.FlowState
 	(*FlowsRequest)(nil),  // 1: manycast.handover.v1.FlowsRequest
@@ -1357,38 +1484,42 @@ var file_proto_handover_v1_flows_proto_goTypes = []any{
 	(*CostTo)(nil),        // 14: manycast.handover.v1.CostTo
 	(*FetchRequest)(nil),  // 15: manycast.handover.v1.FetchRequest
 	(*Fetched)(nil),       // 16: manycast.handover.v1.Fetched
-	(*Flow)(nil),          // 17: manycast.handover.v1.Flow
-	(*v1.Epoch)(nil),      // 18: manycast.alloc.v1.Epoch
-	(*v1.Allocation)(nil), // 19: manycast.alloc.v1.Allocation
+	(*CancelRequest)(nil), // 17: manycast.handover.v1.CancelRequest
+	(*Cancelled)(nil),     // 18: manycast.handover.v1.Cancelled
+	(*Flow)(nil),          // 19: manycast.handover.v1.Flow
+	(*v1.Epoch)(nil),      // 20: manycast.alloc.v1.Epoch
+	(*v1.Allocation)(nil), // 21: manycast.alloc.v1.Allocation
 }
 var file_proto_handover_v1_flows_proto_depIdxs = []int32{
 	3,  // 0: manycast.handover.v1.FlowsRequest.list:type_name -> manycast.handover.v1.ListRequest
 	6,  // 1: manycast.handover.v1.FlowsRequest.status:type_name -> manycast.handover.v1.StatusRequest
 	12, // 2: manycast.handover.v1.FlowsRequest.cost:type_name -> manycast.handover.v1.CostRequest
 	15, // 3: manycast.handover.v1.FlowsRequest.fetch:type_name -> manycast.handover.v1.FetchRequest
-	4,  // 4: manycast.handover.v1.FlowsAnswer.list:type_name -> manycast.handover.v1.FlowPage
-	7,  // 5: manycast.handover.v1.FlowsAnswer.status:type_name -> manycast.handover.v1.FlowsStatus
-	13, // 6: manycast.handover.v1.FlowsAnswer.cost:type_name -> manycast.handover.v1.Cost
-	16, // 7: manycast.handover.v1.FlowsAnswer.fetch:type_name -> manycast.handover.v1.Fetched
-	0,  // 8: manycast.handover.v1.ListRequest.states:type_name -> manycast.handover.v1.FlowState
-	5,  // 9: manycast.handover.v1.FlowPage.flows:type_name -> manycast.handover.v1.LiveFlow
-	17, // 10: manycast.handover.v1.LiveFlow.flow:type_name -> manycast.handover.v1.Flow
-	0,  // 11: manycast.handover.v1.LiveFlow.state:type_name -> manycast.handover.v1.FlowState
-	18, // 12: manycast.handover.v1.LiveFlow.until:type_name -> manycast.alloc.v1.Epoch
-	8,  // 13: manycast.handover.v1.FlowsStatus.services:type_name -> manycast.handover.v1.ServiceFlows
-	9,  // 14: manycast.handover.v1.FlowsStatus.batches:type_name -> manycast.handover.v1.Batch
-	10, // 15: manycast.handover.v1.FlowsStatus.counters:type_name -> manycast.handover.v1.Counter
-	11, // 16: manycast.handover.v1.FlowsStatus.state_sizes:type_name -> manycast.handover.v1.StateSize
-	18, // 17: manycast.handover.v1.ServiceFlows.epoch:type_name -> manycast.alloc.v1.Epoch
-	18, // 18: manycast.handover.v1.Batch.epoch:type_name -> manycast.alloc.v1.Epoch
-	19, // 19: manycast.handover.v1.CostRequest.next:type_name -> manycast.alloc.v1.Allocation
-	14, // 20: manycast.handover.v1.Cost.to:type_name -> manycast.handover.v1.CostTo
-	17, // 21: manycast.handover.v1.FetchRequest.flows:type_name -> manycast.handover.v1.Flow
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	17, // 4: manycast.handover.v1.FlowsRequest.cancel:type_name -> manycast.handover.v1.CancelRequest
+	4,  // 5: manycast.handover.v1.FlowsAnswer.list:type_name -> manycast.handover.v1.FlowPage
+	7,  // 6: manycast.handover.v1.FlowsAnswer.status:type_name -> manycast.handover.v1.FlowsStatus
+	13, // 7: manycast.handover.v1.FlowsAnswer.cost:type_name -> manycast.handover.v1.Cost
+	16, // 8: manycast.handover.v1.FlowsAnswer.fetch:type_name -> manycast.handover.v1.Fetched
+	18, // 9: manycast.handover.v1.FlowsAnswer.cancel:type_name -> manycast.handover.v1.Cancelled
+	0,  // 10: manycast.handover.v1.ListRequest.states:type_name -> manycast.handover.v1.FlowState
+	5,  // 11: manycast.handover.v1.FlowPage.flows:type_name -> manycast.handover.v1.LiveFlow
+	19, // 12: manycast.handover.v1.LiveFlow.flow:type_name -> manycast.handover.v1.Flow
+	0,  // 13: manycast.handover.v1.LiveFlow.state:type_name -> manycast.handover.v1.FlowState
+	20, // 14: manycast.handover.v1.LiveFlow.until:type_name -> manycast.alloc.v1.Epoch
+	8,  // 15: manycast.handover.v1.FlowsStatus.services:type_name -> manycast.handover.v1.ServiceFlows
+	9,  // 16: manycast.handover.v1.FlowsStatus.batches:type_name -> manycast.handover.v1.Batch
+	10, // 17: manycast.handover.v1.FlowsStatus.counters:type_name -> manycast.handover.v1.Counter
+	11, // 18: manycast.handover.v1.FlowsStatus.state_sizes:type_name -> manycast.handover.v1.StateSize
+	20, // 19: manycast.handover.v1.ServiceFlows.epoch:type_name -> manycast.alloc.v1.Epoch
+	20, // 20: manycast.handover.v1.Batch.epoch:type_name -> manycast.alloc.v1.Epoch
+	21, // 21: manycast.handover.v1.CostRequest.next:type_name -> manycast.alloc.v1.Allocation
+	14, // 22: manycast.handover.v1.Cost.to:type_name -> manycast.handover.v1.CostTo
+	19, // 23: manycast.handover.v1.FetchRequest.flows:type_name -> manycast.handover.v1.Flow
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_proto_handover_v1_flows_proto_init() }
@@ -1402,12 +1533,14 @@ func file_proto_handover_v1_flows_proto_init() {
 		(*FlowsRequest_Status)(nil),
 		(*FlowsRequest_Cost)(nil),
 		(*FlowsRequest_Fetch)(nil),
+		(*FlowsRequest_Cancel)(nil),
 	}
 	file_proto_handover_v1_flows_proto_msgTypes[1].OneofWrappers = []any{
 		(*FlowsAnswer_List)(nil),
 		(*FlowsAnswer_Status)(nil),
 		(*FlowsAnswer_Cost)(nil),
 		(*FlowsAnswer_Fetch)(nil),
+		(*FlowsAnswer_Cancel)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1415,7 +1548,7 @@ func file_proto_handover_v1_flows_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_handover_v1_flows_proto_rawDesc), len(file_proto_handover_v1_flows_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -26,7 +26,7 @@ func New(f *cmdutil.Factory) *cobra.Command {
 A connection is the server's own, kept (its user is another server's by now), moving (being given to another server), or held (coming from
 another server: its packets wait for it).`,
 	}
-	cmd.AddCommand(newList(f), newShow(f), newStatus(f), newMove(f))
+	cmd.AddCommand(newList(f), newShow(f), newStatus(f), newMove(f), newCancel(f))
 	return cmd
 }
 

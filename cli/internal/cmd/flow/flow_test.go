@@ -51,6 +51,8 @@ func (a *agent) answer(r *handoverv1.FlowsRequest) *handoverv1.FlowsAnswer {
 			a.onFetch()
 		}
 		out.About = &handoverv1.FlowsAnswer_Fetch{Fetch: &handoverv1.Fetched{}}
+	case *handoverv1.FlowsRequest_Cancel:
+		out.About = &handoverv1.FlowsAnswer_Cancel{Cancel: &handoverv1.Cancelled{Stayed: uint64(len(a.flows))}}
 	case *handoverv1.FlowsRequest_Status:
 		out.About = &handoverv1.FlowsAnswer_Status{Status: &handoverv1.FlowsStatus{
 			Services:   []*handoverv1.ServiceFlows{{Service: "web", Handover: []string{"transfer", "forward"}, Own: 10, Kept: 2}},
@@ -173,6 +175,21 @@ func TestStatus(t *testing.T) {
 	if got := b.OK("flow", "status", "s1", "-o", "json"); !strings.Contains(strings.Join(strings.Fields(got), ""), `"state_sizes":[{"up_to":288,"count":3},{"up_to":5120,"count":1}],"state_max":4711`) {
 		t.Errorf("%s", got)
 	}
+}
+
+func TestCancel(t *testing.T) {
+	b, _ := world(t)
+	startAgent(t, b, "s1", live("203.0.113.1:1000", moving, "s2"), live("203.0.113.3:1000", moving, "s2"))
+	startAgent(t, b, "s2")
+	r := b.Run("flow", "cancel", "--service", "web")
+	if r.Error != nil || strings.Join(strings.Fields(r.Out), " ") != "SERVER STAYED s1 2 s2 0" || !strings.Contains(r.Err, "server s3: its agent does not answer") {
+		t.Errorf("%v\n%s%s", r.Error, r.Out, r.Err)
+	}
+	if got := strings.Join(strings.Fields(b.OK("flow", "cancel", "s1", "--service", "web", "-o", "json")), ""); got != `[{"server":"s1","stayed":2}]` {
+		t.Errorf("%s", got)
+	}
+	b.Refused([]string{"service"}, "flow", "cancel", "s1")
+	b.Refused([]string{"mail", "not there"}, "flow", "cancel", "--service", "mail")
 }
 
 // TestMoveOfAUser: the user becomes the server's by the service's prefixes, the leader gives it there, and its connections follow.

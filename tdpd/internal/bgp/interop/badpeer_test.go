@@ -69,6 +69,24 @@ func (r *rig) next(peers <-chan *badPeer) *badPeer {
 	}
 }
 
+// connects has a bad peer connect to us, again and again until there is a session.
+func (r *rig) connects(from *testnet.Node, address string) (p *badPeer) {
+	r.t.Helper()
+	r.eventually(func() bool {
+		c, err := from.DialContext(r.t.Context(), "tcp", address)
+		if err != nil {
+			return false
+		}
+		if p = (&badPeer{r.t, c}); p.open(true) != nil {
+			c.Close()
+			return false
+		}
+		return true
+	}, "a session of a bad peer's")
+	r.t.Cleanup(func() { p.conn.Close() })
+	return p
+}
+
 // families are AFI and SAFI of those that a badPeer speaks.
 var families = map[bgp.Family][3]byte{bgp.IPv4Unicast: {0, 1, 1}, bgp.IPv6Unicast: {0, 2, 1}, bgp.IPv4Labelled: {0, 1, 4}, bgp.IPv6Labelled: {0, 2, 4}}
 

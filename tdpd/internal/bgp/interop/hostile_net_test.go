@@ -219,17 +219,28 @@ func TestNetKilledInConvergence(t *testing.T) {
 	r.eventually(func() bool { routes, _, lost, _ := seen.counts(); return routes == n-10 && lost == 10 }, "ten are lost")
 }
 
-// TestNetFlaps: a neighbor that ends its session as soon as it has told something. What it told comes and goes with it, or is kept for its restart, and the next session is as good as the first.
+// TestNetFlaps: a neighbor ends its session as soon as it has told something, and connects again at once, many times a second; the library lets it in every 5 s. What it told comes and
+// goes with it, or is kept for its restart, and the last session is as good as the first. FRR beside it has the VIP all the time, on the session that it had.
 func TestNetFlaps(t *testing.T) {
 	t.Parallel()
+	const flaps = 5
 	r := newRig(t)
+	bad := r.net.Node("bad")
+	r.net.Link(r.us, "b", "10.0.2.1/24", bad, "a", "10.0.2.2/24")
 	r.taking(everything)
+	r.d.Unicast = []bgp.Path{{Prefix: vip4}}
+	other := r.d.Neighbors[0]
+	other.Address, other.Passive = netip.MustParseAddr("10.0.2.2"), true // we would be slower to connect
+	r.d.Neighbors = append(r.d.Neighbors, other)
+	f := r.frr(frrConfig{families: family("ipv4 unicast", us4)})
 	seen := r.watch()
-	peers := r.badPeers(true)
 	r.apply()
+	r.established(frr4)
+	r.eventually(func() bool { return len(f.routes("ipv4 unicast", vip4)) == 1 }, "the VIP at FRR")
+	since, w, begun := r.state(frr4).Since, r.watchRoutes(), time.Now()
 	one := prefixes("20.0.0.0", 100)
-	for i := range 3 {
-		p := r.next(peers)
+	for i := range flaps {
+		p := r.connects(bad, "10.0.2.1:179")
 		if err := p.tell(one[:100-i]); err != nil {
 			t.Fatal(err)
 		}
@@ -239,8 +250,15 @@ func TestNetFlaps(t *testing.T) {
 		r.eventually(func() bool { routes, _, _, _ := seen.counts(); return routes == 100-i }, "routes of session ", i)
 		p.conn.Close()
 	}
-	if s := r.state(frr4); s.Flaps == 0 {
+	t.Logf("%d sessions in %v", flaps, time.Since(begun).Round(time.Millisecond))
+	if s := r.state(other.Address); s.Flaps == 0 {
 		t.Errorf("%+v", s)
+	}
+	if s := r.state(frr4); s.State != bgp.Established || s.Since != since {
+		t.Errorf("FRR's session, of %v, has not gone on: %+v", since, s)
+	}
+	if n := w.withdrawn(vip4.Addr().String()); n != 0 {
+		t.Errorf("the VIP was withdrawn %d times", n)
 	}
 	if n := r.child.Restarts(); n != 0 {
 		t.Errorf("the speaker's process has ended %d times", n)

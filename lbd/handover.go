@@ -41,7 +41,7 @@ func newHanding(cfg config.Agent, link agent.Link, plane dataplane.AgentPlane, c
 		}
 	}
 	if b.conn != nil {
-		f := flows.Config{Name: cfg.Name, Bus: b.conn, Connected: dataplane.ConnectedUsers, Forwarded: h.forwarded(plane)}
+		f := flows.Config{Name: cfg.Name, Bus: b.conn, Connected: dataplane.ConnectedUsers, Totals: []func() []flows.Counter{h.forwarded(plane)}}
 		if h.mover != nil {
 			f.Mover = h.mover
 		}
@@ -100,6 +100,20 @@ func (h *handing) forwarded(plane dataplane.AgentPlane) func() []flows.Counter {
 		}
 		return out
 	}
+}
+
+// count has the agent's own totals shown: of what is reset, and pinned.
+func (h *handing) count(l *agent.Loop) {
+	if h.flows == nil {
+		return
+	}
+	h.flows.Count(func() (out []flows.Counter) {
+		for why, n := range l.Ended() {
+			out = append(out, flows.Counter{Strategy: "reset", Name: "closed", Reason: why, Value: n})
+		}
+		held, late := l.Pinned()
+		return append(out, flows.Counter{Strategy: "pin", Name: "prepared", Reason: "held", Value: held}, flows.Counter{Strategy: "pin", Name: "prepared", Reason: "late", Value: late})
+	})
 }
 
 // Set tells them what the agent executes.

@@ -187,6 +187,7 @@ func agentTasks(ctx context.Context, cfg config.Agent, keep bool, link agent.Lin
 		c.Channel, c.Pause = ch, ch.Pause
 	}
 	loop := agent.NewLoop(c)
+	h.count(loop)
 	if ch != nil {
 		ch.OnBeat(loop.Beat)
 		ch.SpeakWhile(loop.Alive)

@@ -61,6 +61,7 @@ type Close struct {
 	Ports   []dataplane.Port
 	Lost    func(user netip.AddrPort) bool
 	How     dataplane.Ending
+	Why     string // for the counters
 }
 
 // Warn tells the operator.

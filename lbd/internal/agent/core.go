@@ -51,7 +51,21 @@ type closing struct {
 	until   epoch.Epoch      // of users whom the server lost after that epoch or before; zero: of all
 	breaks  bool             // those that are at a break point, again and again
 	winners map[string]bool  // where all are on this link: those that have yet to take over
+	isBack  bool             // their owner is back, who was out
 	at      time.Time        // at the latest
+}
+
+// why is how connections are counted that it closes.
+func (d closing) why() string {
+	switch {
+	case d.breaks:
+		return "break"
+	case d.all:
+		return "deadline"
+	case d.isBack:
+		return "back"
+	}
+	return "moved"
 }
 
 // NewCore returns a Core that executes nothing yet. Connections of lost portions are closed settle after a commit; until then
@@ -282,7 +296,7 @@ func (c *Core) Tick(now time.Time) []Action {
 		}
 		lingering = lingering || !d.before.Zero()
 		if s, ok := c.specs[d.service]; ok {
-			out = append(out, Close{Service: d.service, Epoch: d.epoch, VIPs: s.VIPs(), Ports: s.Ports, Lost: c.lost(d), How: ending(s, d)})
+			out = append(out, Close{Service: d.service, Epoch: d.epoch, VIPs: s.VIPs(), Ports: s.Ports, Lost: c.lost(d), How: ending(s, d), Why: d.why()})
 		}
 		if d.breaks && again[d.service].Less(d.until) && c.mayHold(d.service) {
 			again[d.service] = d.until

@@ -92,6 +92,7 @@ type Loop struct {
 	pinner      *pinner    // nil: nobody is pinned
 	messages    chan announce.Message
 	closed      chan closeResult
+	totals      totals
 	pinnedAhead chan announce.Prepared // what may be said now
 	verdicts    chan verdict
 	timer       *time.Timer
@@ -277,6 +278,7 @@ func (l *Loop) turn(ctx context.Context, in *inputs) (done bool, err error) {
 	case m := <-l.messages:
 		actions = l.message(m)
 	case r := <-l.closed:
+		l.totals.add(r.Why, r.connections)
 		actions = l.core.Closed(r.Service, r.Epoch, r.connections)
 	case prepared := <-l.pinnedAhead:
 		l.send(prepared)

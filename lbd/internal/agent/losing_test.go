@@ -189,6 +189,7 @@ func TestAgentGoesOnWithItsBreakPoints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		buckets, dir := store.NewMemories(), t.TempDir()
 		var ended []time.Time
+		var closed map[string]uint64
 		run := func(then func()) {
 			ctx, cancel := context.WithCancel(t.Context())
 			l := NewLoop(Config{
@@ -199,6 +200,7 @@ func TestAgentGoesOnWithItsBreakPoints(t *testing.T) {
 				Close: func(_ context.Context, _ netip.Addr, _ []dataplane.Port, lost func(netip.AddrPort) bool, how dataplane.Ending) (int, error) {
 					if how.Idle > 0 && lost(netip.AddrPortFrom(odd, 1)) {
 						ended = append(ended, time.Now())
+						return 3, nil
 					}
 					return 0, nil
 				},
@@ -208,6 +210,7 @@ func TestAgentGoesOnWithItsBreakPoints(t *testing.T) {
 			go func() { stopped <- l.Run(ctx) }()
 			time.Sleep(time.Second)
 			then()
+			closed = l.Ended()
 			cancel()
 			if err := <-stopped; err != nil {
 				t.Error(err)
@@ -231,6 +234,9 @@ func TestAgentGoesOnWithItsBreakPoints(t *testing.T) {
 		run(func() { time.Sleep(2 * time.Minute) })
 		if len(ended) == 0 || ended[0].Sub(lost) != time.Minute {
 			t.Errorf("connections end at %v, want after a minute from %v", ended, lost)
+		}
+		if closed["break"] != uint64(3*len(ended)) || closed["moved"] != 0 {
+			t.Errorf("counts %v, want %d at break points", closed, 3*len(ended))
 		}
 	})
 }

@@ -181,7 +181,7 @@ func (c *Core) release(now time.Time, before map[string]bool) (kept []Action) {
 			if !before[owner] || c.hearing.gone[owner] {
 				continue
 			}
-			c.closings = append(c.closings, closing{service: name, at: now.Add(c.settle)})
+			c.closings = append(c.closings, closing{service: name, isBack: true, at: now.Add(c.settle)})
 			if a := c.current(name); keeps(c.specs[name], a) {
 				c.lose(now, name, a.Epoch)
 				kept = append(kept, c.keep(name, a))

@@ -41,7 +41,7 @@ type Config struct {
 	Mover Mover // nil: connections do not move
 	// Connected are the users of the TCP connections to addresses and ports: dataplane.ConnectedUsers.
 	Connected func(ctx context.Context, vips []netip.Addr, ports []dataplane.Port) ([]netip.AddrPort, error)
-	Forwarded func() []Counter // what is forwarded
+	Totals    []func() []Counter // of strategies, beside what moves
 }
 
 // Counter is a total of a strategy.
@@ -81,6 +81,9 @@ func (t *Task) Set(all []mover.View) {
 	defer t.mu.Unlock()
 	t.views = all
 }
+
+// Count adds totals to those that are shown. It is called before Run.
+func (t *Task) Count(totals func() []Counter) { t.cfg.Totals = append(t.cfg.Totals, totals) }
 
 // Run answers until ctx is done.
 func (t *Task) Run(ctx context.Context) error {

@@ -85,7 +85,7 @@ func newTask(n int) (*Task, *fakeMover) {
 			}
 			return users, nil
 		},
-		Forwarded: func() []Counter { return []Counter{{"forward", "out", "", 7}} },
+		Totals: []func() []Counter{func() []Counter { return []Counter{{"forward", "out", "", 7}} }},
 	})
 	before, now := allocation(1, "s1", "s1"), allocation(2, "s1", "s2")
 	now.Trail = alloc.Follow(before, now, alloc.Holders{"s1": {}}, nil)
@@ -213,6 +213,7 @@ func TestBadRequestsAreRefused(t *testing.T) {
 
 func TestStatusAndCost(t *testing.T) {
 	task, m := newTask(10)
+	task.Count(func() []Counter { return []Counter{{"reset", "closed", "moved", 9}} })
 	m.status.Batches = []handover.Progress{{BatchID: handover.BatchID{Taker: "s2", Service: "web"}, Wanted: 3, Given: 2, Bytes: 2048}}
 	a, err := task.Answer(start, &handoverv1.FlowsRequest{About: &handoverv1.FlowsRequest_Status{Status: &handoverv1.StatusRequest{}}})
 	if err != nil {
@@ -226,7 +227,7 @@ func TestStatusAndCost(t *testing.T) {
 	for _, c := range s.GetCounters() {
 		counters[c.GetStrategy()+" "+c.GetName()+" "+c.GetReason()] = c.GetValue()
 	}
-	if counters["forward out "] != 7 || counters["transfer given "] != 4 || counters["transfer stayed "+handover.Late.String()] != 3 {
+	if counters["forward out "] != 7 || counters["reset closed moved"] != 9 || counters["transfer given "] != 4 || counters["transfer stayed "+handover.Late.String()] != 3 {
 		t.Errorf("counters %v", counters)
 	}
 	if b := s.GetBatches(); len(b) != 1 || b[0].GetTaker() != "s2" || b[0].GetWanted() != 3 {

@@ -35,8 +35,10 @@ func (t *Task) status(ctx context.Context) (*handoverv1.FlowsStatus, error) {
 		}
 		out.Services = append(out.Services, s)
 	}
-	for _, c := range t.cfg.Forwarded() {
-		out.Counters = append(out.Counters, c.proto())
+	for _, totals := range t.cfg.Totals {
+		for _, c := range totals() {
+			out.Counters = append(out.Counters, c.proto())
+		}
 	}
 	if t.cfg.Mover == nil {
 		return out, nil

@@ -884,7 +884,7 @@ func (x *Batch) GetBytes() uint64 {
 // Counter is a total since the agent's start, or, of the data plane, since that was set up.
 type Counter struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Strategy      string                 `protobuf:"bytes,1,opt,name=strategy,proto3" json:"strategy,omitempty"` // forward, transfer
+	Strategy      string                 `protobuf:"bytes,1,opt,name=strategy,proto3" json:"strategy,omitempty"` // reset, forward, transfer, pin
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	Value         uint64                 `protobuf:"varint,4,opt,name=value,proto3" json:"value,omitempty"`

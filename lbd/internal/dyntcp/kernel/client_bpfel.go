@@ -101,6 +101,7 @@ type clientSegment struct {
 	Ip       uint64
 	L4       uint64
 	Sum      uint64
+	Check    uint64
 	Fragment [2]uint64
 }
 

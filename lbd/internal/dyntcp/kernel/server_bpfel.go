@@ -51,6 +51,7 @@ type serverSegment struct {
 	Ip       uint64
 	L4       uint64
 	Sum      uint64
+	Check    uint64
 	Fragment [2]uint64
 }
 

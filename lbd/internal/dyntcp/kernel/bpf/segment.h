@@ -44,6 +44,7 @@ struct segment {
 	__u64 ip;    /* offset of the IP header */
 	__u64 l4;
 	__u64 sum;   /* offset of the sum that covers the ports */
+	__u64 check; /* of the IPv4 header */
 	__u64 fragment[2]; /* key of fragments; 0: the packet is none */
 };
 
@@ -107,6 +108,7 @@ static __noinline bool read_quoted4(struct __sk_buff *skb, struct segment *s)
 	s->sum = s->l4 + 2;
 	s->ip = s->l4 + ICMP_HEADER;
 	s->l4 = s->ip + inner.ihl * 4;
+	s->check = inner.check;
 	set_ends4(s, inner.saddr, inner.daddr);
 	return read_ports(skb, s);
 }
@@ -120,6 +122,7 @@ static __noinline bool read4(struct __sk_buff *skb, struct segment *s)
 	s->ip = ETH_HLEN;
 	s->l4 = l4_offset(&ip);
 	s->sum = s->l4 + offsetof(struct tcphdr, check);
+	s->check = ip.check;
 	s->fragment[0] = s->fragment[1] = 0;
 	set_ends4(s, ip.saddr, ip.daddr);
 	if (ip.protocol == IPPROTO_ICMP)
@@ -138,6 +141,29 @@ static __noinline bool read4(struct __sk_buff *skb, struct segment *s)
 		return true;
 	}
 	return read_ports(skb, s);
+}
+
+#define PLAIN4 0x45 /* version, length: no options */
+
+/* read_plain4 reads what most packets are from where it lies; false: read4 is to look. */
+static __always_inline bool read_plain4(struct __sk_buff *skb, struct segment *s)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct iphdr *ip = data + ETH_HLEN;
+	struct ports *ports = (void *)(ip + 1);
+
+	if ((void *)(ports + 1) > end || skb->vlan_present || skb->pkt_type == PACKET_OTHERHOST || *(__u8 *)ip != PLAIN4 ||
+	    ip->protocol != IPPROTO_TCP || is_fragment(ip))
+		return false;
+	s->what = TCP;
+	s->ip = ETH_HLEN;
+	s->l4 = ETH_HLEN + sizeof(*ip);
+	s->sum = s->l4 + offsetof(struct tcphdr, check);
+	s->check = ip->check;
+	s->fragment[0] = s->fragment[1] = 0;
+	s->ports = HALF(ports->src, ports->dst);
+	set_ends4(s, ip->saddr, ip->daddr);
+	return true;
 }
 
 static __always_inline bool is_extension(__u8 proto)
@@ -223,19 +249,35 @@ static __always_inline bool read(struct __sk_buff *skb, struct segment *s)
 {
 	if (skb->protocol == bpf_htons(ETH_P_IPV6))
 		return read6(skb, s);
-	return read4(skb, s);
+	return (skb->protocol == bpf_htons(ETH_P_IP) && read_plain4(skb, s)) || read4(skb, s);
 }
 
-/* set_address4: the sum of TCP covers the address, that of ICMP the quoted header, with that header's own sum. */
-static __noinline bool set_address4(struct __sk_buff *skb, const struct segment *s, __u32 at, __be32 was, __be32 address)
+/* replaced is an IPv4 header's sum after a change of 4 bytes that it covers (RFC 1624). */
+static __always_inline __u16 replaced(__u16 check, __be32 was, __be32 is)
 {
-	ALONE __be32 to = address;
+	__u32 sum = (__u16)~check + (__u16)~was + (__u16)(~was >> 16) + (__u16)is + (is >> 16);
 
-	if (s->what == TCP && bpf_l4_csum_replace(skb, s->sum, was, to, BPF_F_PSEUDO_HDR | 4))
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~(sum + (sum >> 16));
+}
+
+enum end { SOURCE, TARGET };
+
+/* set_address4: the sum of TCP covers the address, that of ICMP the quoted header, with that header's own sum, which the addresses follow. */
+static __noinline bool set_address4(struct __sk_buff *skb, const struct segment *s, enum end end, __be32 address)
+{
+	__be32 src = ADDRESS4(s->src), dst = ADDRESS4(s->dst), was = end == SOURCE ? src : dst;
+	__u64 check = replaced(s->check, was, address);
+
+	if (end == SOURCE)
+		src = address;
+	else
+		dst = address;
+	__u64 words[] = { check | (__u64)src << 16 | (__u64)dst << 48, dst >> 16 };
+
+	if (s->what == TCP && bpf_l4_csum_replace(skb, s->sum, was, address, BPF_F_PSEUDO_HDR | 4))
 		return false;
-	if (bpf_l3_csum_replace(skb, s->ip + offsetof(struct iphdr, check), was, to, 4))
-		return false;
-	return !bpf_skb_store_bytes(skb, at, &to, sizeof(to), 0);
+	return !bpf_skb_store_bytes(skb, s->ip + offsetof(struct iphdr, check), words, 2 + 4 + 4, 0);
 }
 
 /* set_address6: there is no sum of the header which would make up for the address in that of the whole packet, so BPF_F_RECOMPUTE_CSUM does;
@@ -276,7 +318,7 @@ static __noinline bool set_source(struct __sk_buff *skb, const struct segment *s
 
 	remember(s, to);
 	if (IS_MAPPED(s->src))
-		ok = set_address4(skb, s, s->ip + offsetof(struct iphdr, saddr), ADDRESS4(s->src), ADDRESS4(to->address));
+		ok = set_address4(skb, s, SOURCE, ADDRESS4(to->address));
 	else
 		ok = set_address6(skb, s, s->ip + offsetof(struct ipv6hdr, saddr), s->src, to->address);
 	return ok && set_port(skb, s, s->l4, FIRST_PORT(s->ports), to->port);
@@ -288,7 +330,7 @@ static __noinline bool set_target(struct __sk_buff *skb, const struct segment *s
 
 	remember(s, to);
 	if (IS_MAPPED(s->dst))
-		ok = set_address4(skb, s, s->ip + offsetof(struct iphdr, daddr), ADDRESS4(s->dst), ADDRESS4(to->address));
+		ok = set_address4(skb, s, TARGET, ADDRESS4(to->address));
 	else
 		ok = set_address6(skb, s, s->ip + offsetof(struct ipv6hdr, daddr), s->dst, to->address);
 	return ok && set_port(skb, s, s->l4 + 2, SECOND_PORT(s->ports), to->port);
@@ -299,14 +341,14 @@ static __always_inline bool follow_source(struct __sk_buff *skb, const struct se
 {
 	__u64 *address = bpf_map_lookup_elem(&fragments, s->fragment);
 
-	return !address || set_address4(skb, s, s->ip + offsetof(struct iphdr, saddr), ADDRESS4(s->src), *address >> 32);
+	return !address || set_address4(skb, s, SOURCE, *address >> 32);
 }
 
 static __always_inline bool follow_destination(struct __sk_buff *skb, const struct segment *s)
 {
 	__u64 *address = bpf_map_lookup_elem(&fragments, s->fragment);
 
-	return !address || set_address4(skb, s, s->ip + offsetof(struct iphdr, daddr), ADDRESS4(s->dst), *address >> 32);
+	return !address || set_address4(skb, s, TARGET, *address >> 32);
 }
 
 #endif

@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type serverArrival struct {
+	_       structs.HostLayout
+	Flow    serverFlow
+	Numbers uint64
+}
+
 type serverConnection struct {
 	_           structs.HostLayout
 	Cookie      uint64

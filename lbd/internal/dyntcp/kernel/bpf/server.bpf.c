@@ -88,12 +88,20 @@ struct {
 	__type(value, struct connection);
 } connections SEC(".maps");
 
-/* The numbers of the last segment at destination of handshakes that may end there. To lose them costs the first answers their source. */
+/* The numbers of the last segment at destination of handshakes that may end there. Each flow has one place, which it shares with others: to lose it
+ * costs the first answers their source. */
+#define ARRIVALS_BITS 12
+
+struct arrival {
+	struct flow flow;
+	__u64 numbers;
+};
+
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 4096);
-	__type(key, struct flow);
-	__type(value, __u64);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << ARRIVALS_BITS);
+	__type(key, __u32);
+	__type(value, struct arrival);
 } arrivals SEC(".maps");
 
 /* Connections that were here: their segments come to the VIP as if they were, for whoever knows where to they went. */
@@ -211,16 +219,29 @@ static __noinline int write(struct bpf_sock_ops *ctx)
 	return 1;
 }
 
+static __always_inline struct arrival *arrival_of(const struct flow *flow)
+{
+	__u64 mixed = (flow->user[0] ^ flow->user[1] ^ flow->ports) * 0x9e3779b97f4a7c15; /* Fibonacci hashing */
+	ALONE __u32 place = mixed >> (64 - ARRIVALS_BITS);
+
+	return bpf_map_lookup_elem(&arrivals, &place);
+}
+
+static __always_inline bool is_same(const struct flow *a, const struct flow *b)
+{
+	return a->user[0] == b->user[0] && a->user[1] == b->user[1] && a->vip[0] == b->vip[0] && a->vip[1] == b->vip[1] && a->ports == b->ports;
+}
+
 /* ended_at_destination says whether it is the segment that ends the handshake that came to destination: so say its numbers. */
 static __always_inline bool ended_at_destination(struct bpf_sock_ops *ctx, const struct flow *flow)
 {
-	__u64 *arrived = bpf_map_lookup_elem(&arrivals, flow);
+	struct arrival *arrived = arrival_of(flow);
 	bool is;
 
-	if (!arrived)
+	if (!arrived || !is_same(&arrived->flow, flow))
 		return false;
-	is = *arrived == NUMBERS(ctx->rcv_nxt, ctx->snd_nxt);
-	bpf_map_delete_elem(&arrivals, flow);
+	is = arrived->numbers == NUMBERS(ctx->rcv_nxt, ctx->snd_nxt);
+	arrived->flow.ports = 0;
 	if (!is)
 		COUNT(doubted);
 	return is;
@@ -387,10 +408,13 @@ static __always_inline bool is_at(const struct connection *c, const struct segme
 /* arrives keeps the numbers of what may end a handshake: only when it has ended they can be compared. */
 static __always_inline void arrives(struct __sk_buff *skb, const struct segment *s, const struct flow *flow)
 {
+	struct arrival *arrived = arrival_of(flow);
 	__u64 numbers;
 
-	if (load_numbers(skb, s, &numbers))
-		bpf_map_update_elem(&arrivals, flow, &numbers, BPF_ANY);
+	if (!arrived || !load_numbers(skb, s, &numbers))
+		return;
+	arrived->flow = *flow;
+	arrived->numbers = numbers;
 }
 
 /* whose says whether a socket of the VIP has the flow and can be moved. Of a request, and in TIME-WAIT, it is not known: it can. */

@@ -26,19 +26,27 @@ var loops = map[string][]byte{"close": nil, "request": make([]byte, 100)}
 
 // BenchmarkNetConnect makes connections one after the other, between hosts with the programs of both sides and between hosts without, in short turns:
 // of close, they are made, accepted and closed at both ends; of request, one goes and is answered before (as netperf's TCP_CRR). Each host's programs
-// see its own sockets alone, as on hosts of their own. Other are connections beside the programs, to what is no service.
+// see its own sockets alone, as on hosts of their own. Other are connections beside the programs, to what is no service. Floor has programs in the place
+// of both sides' that do the least.
 func BenchmarkNetConnect(b *testing.B) {
 	for _, loop := range slices.Sorted(maps.Keys(loops)) {
-		b.Run(loop, func(b *testing.B) { benchmarkConnect(b, loops[loop]) })
+		b.Run(loop, func(b *testing.B) { benchmarkConnect(b, loops[loop], (*path).both) })
+		b.Run(loop+"-floor", func(b *testing.B) { benchmarkConnect(b, loops[loop], (*path).floor) })
 	}
 }
 
-func benchmarkConnect(b *testing.B, request []byte) {
+// both loads the programs of both sides. agreed counts connections that can move.
+func (p *path) both(user, server cgroup) (agreed func() uint64) {
+	client, _ := p.clientOf(user), p.serverOf(p.s1, server)
+	return func() uint64 { return clientCounters(p.t, client).Agreed }
+}
+
+func benchmarkConnect(b *testing.B, request []byte, load func(p *path, user, server cgroup) (agreed func() uint64)) {
 	const each = 100 // connections of a turn
 	vip := families["IPv4"].vip
 	without, with := newPath(b), newPath(b)
 	plainGroup, userGroup, serverGroup := newCgroup(b, "plain"), newCgroup(b, "user"), newCgroup(b, "server")
-	client, _ := with.clientOf(userGroup), with.serverOf(with.s1, serverGroup)
+	agreed := load(with, userGroup, serverGroup)
 	serverGroup.join()
 	no := netip.AddrPortFrom(vip.Addr(), vip.Port()+1) // service
 	service, another := with.listen(with.s1, vip.String()), with.listen(with.s1, no.String())
@@ -56,13 +64,13 @@ func benchmarkConnect(b *testing.B, request []byte) {
 		turn(new(turns), userGroup, with, no, another)
 		turn(new(turns), userGroup, with, vip, service)
 	}
-	before := clientCounters(b, client).Agreed
+	before := agreed()
 	for b.Loop() {
 		turn(&extended, userGroup, with, vip, service)
 		turn(&plain, plainGroup, without, vip, alone)
 		turn(&other, userGroup, with, no, another)
 	}
-	if n := clientCounters(b, client).Agreed - before; n != uint64(each*b.N) {
+	if n := agreed() - before; n != uint64(each*b.N) {
 		b.Fatalf("%d of %d connections can move", n, each*b.N)
 	}
 	for name, t := range map[string]*turns{"plain": &plain, "extended": &extended, "other": &other} {

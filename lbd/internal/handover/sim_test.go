@@ -30,6 +30,7 @@ type world struct {
 	epoch   uint64
 	boots   uint64
 	calm    bool // no more faults
+	crashes crashes
 	trace   []string
 	reports map[handover.Outcome]int
 	why     map[handover.Reason]int
@@ -46,6 +47,14 @@ type faults struct {
 	deaf         int           // of each step to cut its server off the control channel for a while
 	pause        int           // of each step to stop its agent for a while
 	moves        time.Duration // mean time between reallocations
+}
+
+// crashes kills a server, once, when one comes to a step.
+type crashes struct {
+	at    string // stepOf an action; empty: never
+	after int    // so many of these
+	peer  bool   // another server than the one that comes to it
+	done  bool
 }
 
 func (f faults) none() bool { return f == faults{moves: f.moves} }

@@ -1,7 +1,9 @@
 package handover_test
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/manycast/manycast/internal/epoch"
@@ -178,6 +180,9 @@ func (s *server) do(all []handover.Action) {
 			s.crash()
 			return
 		}
+		if s.dies(a) {
+			return
+		}
 		if s.w.chance(s.w.faults.deaf) {
 			s.deaf = s.w.now.Add(s.w.some(time.Second))
 		}
@@ -198,6 +203,40 @@ func (s *server) do(all []handover.Action) {
 			}))
 		}
 	}
+}
+
+// dies kills a server if this is the step at which one is to die, and reports whether it was this one.
+func (s *server) dies(a handover.Action) bool {
+	c := &s.w.crashes
+	if c.done || stepOf(a) != c.at || s.w.calm {
+		return false
+	}
+	if c.after--; c.after >= 0 {
+		return false
+	}
+	victim := s
+	if c.peer {
+		others := slices.DeleteFunc(slices.Clone(s.w.servers), func(o *server) bool { return o == s || o.dead })
+		if len(others) == 0 {
+			return false
+		}
+		victim = others[s.w.r.IntN(len(others))]
+	}
+	c.done = true
+	victim.crash()
+	return victim == s
+}
+
+// stepOf names an action, and what is sent by the message.
+func stepOf(a handover.Action) string {
+	var what any = a
+	switch a := a.(type) {
+	case handover.Send:
+		what = a.Message
+	case handover.Say:
+		what = a.Word
+	}
+	return strings.TrimPrefix(fmt.Sprintf("%T", what), "handover.")
 }
 
 // later does something of a flow when what was begun before is over.

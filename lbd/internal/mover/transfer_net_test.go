@@ -1,6 +1,7 @@
 package mover
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -11,14 +12,29 @@ import (
 
 // TestNetTransfers moves live connections with numbered bytes both ways again and again, and loses none.
 func TestNetTransfers(t *testing.T) {
-	r := newRig(t, nil)
+	for family, at := range map[string]netip.AddrPort{"IPv4": front, "IPv6": front6} {
+		t.Run(family, func(t *testing.T) {
+			r := newRigBeside(t, testnet.New(t), at, nil, nil)
+			r.serve()
+			moves := 100
+			if testing.Short() {
+				moves = 10
+			}
+			moveStreams(t, r, moves)
+			for name, s := range r.servers {
+				if c := s.Counters(); len(c.Stayed)+len(c.Lost)+len(c.NotTaken) > 0 {
+					t.Errorf("%s counts %+v", name, c)
+				}
+			}
+		})
+	}
+}
+
+func moveStreams(t *testing.T, r *rig, moves int) {
+	t.Helper()
 	var all []*numbers
 	for range 8 {
 		all = append(all, r.numbers())
-	}
-	moves := 100
-	if testing.Short() {
-		moves = 10
 	}
 	for i := range moves {
 		from, to := r.servers[[]string{"s1", "s2"}[i%2]], []string{"s2", "s1"}[i%2]
@@ -28,11 +44,6 @@ func TestNetTransfers(t *testing.T) {
 		for _, n := range all {
 			got := n.got.Load()
 			testnet.Eventually(t, 5*time.Second, func() bool { n.check(t); return n.got.Load() > got+40 }, "a stream goes on")
-		}
-	}
-	for name, s := range r.servers {
-		if c := s.Counters(); len(c.Stayed)+len(c.Lost)+len(c.NotTaken) > 0 {
-			t.Errorf("%s counts %+v", name, c)
 		}
 	}
 }

@@ -152,12 +152,12 @@ func (l *Loop) Run(ctx context.Context) error {
 		case <-l.news:
 			l.take(time.Now())
 		case some, ok := <-events:
-			if !ok {
+			if ok {
+				l.heard(time.Now(), some)
+			} else {
 				events = nil
 				l.follow.SpeakerLost(time.Now())
-				continue
 			}
-			l.heard(time.Now(), some)
 		case out <- l.waiting:
 			l.waiting = bgppolicy.Changes{}
 		case l.out = <-l.Out:

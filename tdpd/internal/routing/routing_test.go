@@ -43,6 +43,7 @@ type speaker struct {
 	underway bool
 	unseen   error
 	events   chan []bgp.Event
+	mute     error // it tells no events
 }
 
 func (s *speaker) Apply(_ context.Context, d bgp.Desired) error {
@@ -55,7 +56,11 @@ func (s *speaker) Apply(_ context.Context, d bgp.Desired) error {
 	return s.fails
 }
 
-func (s *speaker) Watch(context.Context) (<-chan []bgp.Event, error) { return s.events, nil }
+func (s *speaker) Watch(context.Context) (<-chan []bgp.Event, error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.events, s.mute
+}
 
 func (s *speaker) Neighbors(context.Context) ([]bgp.NeighborState, error) {
 	s.mutex.Lock()
@@ -338,6 +343,40 @@ func TestASpeakerThatFailsIsAskedAgain(t *testing.T) {
 		if len(r.speaker.applied) == 0 {
 			r.Error("a speaker that is new was told nothing")
 		}
+	})
+}
+
+// TestAWatchThatBreaks: it is begun anew, though that fails at first, and what was learned is stale meanwhile.
+func TestAWatchThatBreaks(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		far := netip.MustParsePrefix("10.70.0.0/16")
+		path := bgp.Path{Prefix: far, From: neighbor, Attributes: bgp.Attributes{NextHop: neighbor}}
+		learned := func(what string, got func(bgppolicy.Changes) []bgppolicy.Route) {
+			r.Helper()
+			select {
+			case c := <-r.loop.Learned():
+				if all := got(c); len(all) != 1 || all[0].Prefix != far {
+					r.Errorf("%s: %+v", what, c)
+				}
+			case <-time.After(2 * time.Second):
+				r.Errorf("%s: nothing", what)
+			}
+		}
+		r.speaker.events <- []bgp.Event{{Learned: &bgp.Learned{Unicast: &path}}}
+		learned("told", func(c bgppolicy.Changes) []bgppolicy.Route { return c.Added })
+		r.pass(time.Minute) // nothing else goes on
+		old := r.speaker.events
+		r.speaker.set(func() { r.speaker.events, r.speaker.mute = nil, errors.New("no speaker") })
+		close(old)
+		learned("away", func(c bgppolicy.Changes) []bgppolicy.Route { return c.Stale })
+		events := make(chan []bgp.Event)
+		r.speaker.set(func() { r.speaker.events, r.speaker.mute = events, nil })
+		select {
+		case events <- []bgp.Event{{Neighbor: &bgp.NeighborEvent{Address: neighbor, State: bgp.Established}}, {Learned: &bgp.Learned{Unicast: &path}}}:
+		case <-time.After(2 * watchAgain):
+			r.Fatal("nobody listens")
+		}
+		learned("back", func(c bgppolicy.Changes) []bgppolicy.Route { return c.Fresh })
 	})
 }
 

@@ -230,9 +230,10 @@ func zombie(pid int) bool {
 	return err != nil || strings.HasPrefix(state, "Z")
 }
 
-// TestNetBGPForeign: tdpd has a gobgpd that runs already, at a TCP port, announce what it wants, and takes that back when it stops.
+// TestNetBGPForeign: tdpd has a gobgpd that runs already, at a TCP port, announce what it wants, and takes that back when it stops. When it dies gobgpd goes on, and the next tdpd takes back
+// what it hears no more of.
 func TestNetBGPForeign(t *testing.T) {
-	p := newPeering(t, `api = "127.0.0.1:50051"`)
+	p := newPeering(t, "api = \"127.0.0.1:50051\"\ndeferral = \"5s\"")
 	p.gobgpd("r1", "[global.config]\nas = 4200000001\nrouter-id = \"10.0.1.1\"\n")
 	p.start("r1")
 	p.established()
@@ -242,6 +243,25 @@ func TestNetBGPForeign(t *testing.T) {
 	p.eventually(func() bool { return strings.Contains(p.rib(), "192.0.2.80/32") }, "the VIP at the neighbor")
 	if pid := p.speaker(); pid != 0 {
 		t.Errorf("a speaker of its own runs, too: %d", pid)
+	}
+	if w := p.tell(`"announce": {"prefix": "192.0.2.81/32"}`); w != "announced" {
+		t.Fatal(w)
+	}
+	p.eventually(func() bool { return strings.Contains(p.rib(), "192.0.2.81/32") }, "another VIP")
+	since := p.neighbor().GetSinceMs()
+	p.daemons["r1"].Signal(unix.SIGKILL)
+	_ = p.daemons["r1"].Wait()
+	if err := os.Remove(filepath.Join(p.state("r1"), "announced")); err != nil { // as if it were a service's, which is there no more
+		t.Fatal(err)
+	}
+	if text := p.rib(); !strings.Contains(text, "192.0.2.80/32") || !strings.Contains(text, "192.0.2.81/32") {
+		t.Errorf("what gobgpd announces went with tdpd:\n%s", text)
+	}
+	p.start("r1")
+	p.eventually(func() bool { return p.tell(`"announce": {"prefix": "192.0.2.80/32"}`) == "announced" }, "the next tdpd")
+	p.eventually(func() bool { return !strings.Contains(p.rib(), "192.0.2.81") }, "one VIP is withdrawn")
+	if n := p.neighbor(); n.GetState() != "established" || n.GetSinceMs() < since || !strings.Contains(p.rib(), "192.0.2.80/32") {
+		t.Errorf("the session, or the other VIP, has not gone on: %v", n)
 	}
 	p.daemons["r1"].Signal(unix.SIGTERM)
 	p.eventually(func() bool { return !strings.Contains(p.rib(), "192.0.2.80") }, "nothing is announced")

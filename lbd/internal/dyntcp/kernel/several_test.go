@@ -102,6 +102,33 @@ func TestNetSeveralClients(t *testing.T) {
 	}
 }
 
+// A host that is a user of a service, and a server of it or of others, says of its connections what any user does: again in the second SYN, and in what
+// ends the handshake.
+func TestNetClientBesideServer(t *testing.T) {
+	for name, e := range families {
+		t.Run(name, func(t *testing.T) {
+			p := newPath(t)
+			client := p.client()
+			p.server(p.user)
+			p.server(p.s1)
+			users, servers := p.tap(p.router, "users"), p.tap(p.router, "s1")
+			p.nft(p.router, `add table inet m; add chain inet m f { type filter hook forward priority 0; }; `+
+				`add rule inet m f oifname "s1" tcp flags & (syn | ack) == syn limit rate over 1/day burst 1 packets accept; add rule inet m f oifname "s1" tcp flags & (syn | ack) == syn drop`)
+			c := p.connect(e.vip, p.listen(p.s1, e.vip.String()))
+			p.echo(c)
+			is := connectionOf(t, client, c.flow())
+			option := golden(t, "option", is.Tag, is.Cookie, e.s1)
+			first := users.find(flagSYN, nil)
+			wants(t, "the first SYN", first, option)
+			wants(t, "the second SYN", servers.find(flagSYN, nil), option)
+			wants(t, "what ends the handshake", users.find(flagACK, func(s segment) bool { return s.src == first.src }), option)
+			if n := clientCounters(t, client); n.Agreed != 1 || n.NoRoom != 0 {
+				t.Errorf("counted %+v", n)
+			}
+		})
+	}
+}
+
 // One who goes leaves the others as they are, and none takes what another has.
 func TestNetClientsComeAndGo(t *testing.T) {
 	p := newPath(t)

@@ -174,7 +174,7 @@ static __always_inline bool offered(struct bpf_sock_ops *ctx, struct option *o)
 	return load_option(ctx, o, BPF_LOAD_HDR_OPT_TCP_SYN) && o->length == DYNTCP_OPTION_SIZE;
 }
 
-/* no_more: a child has its listener's flags, but its own segments have no option. */
+/* no_more: a child has its listener's flags, but its own segments have no option. Sockets of a client beside, which connect, have flags of their own. */
 static __always_inline int no_more(struct bpf_sock_ops *ctx)
 {
 	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
@@ -191,7 +191,7 @@ static __noinline int reserve(struct bpf_sock_ops *ctx)
 	if (ctx->args[0] == BPF_WRITE_HDR_TCP_CURRENT_MSS)
 		return 1;
 	if (!is_synack(ctx))
-		return no_more(ctx);
+		return is_service_port(local_port(ctx)) ? no_more(ctx) : 1;
 	to = destination_of(ctx, &flow);
 	if (!to || !offered(ctx, &o))
 		return 1;

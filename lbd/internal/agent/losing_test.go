@@ -210,6 +210,7 @@ func TestAgentGoesOnWithItsBreakPoints(t *testing.T) {
 			go func() { stopped <- l.Run(ctx) }()
 			time.Sleep(time.Second)
 			then()
+			synctest.Wait() // what ends at this moment is counted
 			closed = l.Ended()
 			cancel()
 			if err := <-stopped; err != nil {

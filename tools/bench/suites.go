@@ -54,6 +54,10 @@ func suites() []suite {
 			{name: "blackout of a transfer, paced stream, p50", unit: "ms", metric: "blackout-p50-ms", against: "longest wait in 30 ms of quiet, p50", versus: "quiet-p50-ms"},
 			{name: "blackout of a transfer, paced stream, p99", unit: "ms", metric: "blackout-p99-ms", against: "longest wait in 30 ms of quiet, p99", versus: "quiet-p99-ms"},
 		}},
+		{pkg: "./lbd/internal/mover", bench: "NetBulk", benchtime: "100x", figures: []figure{
+			{name: "blackout of a transfer, bulk, p50", unit: "ms", metric: "blackout-p50-ms", against: "longest wait in 30 ms of quiet, p50", versus: "quiet-p50-ms"},
+			{name: "blackout of a transfer, bulk, p99", unit: "ms", metric: "blackout-p99-ms", against: "longest wait in 30 ms of quiet, p99", versus: "quiet-p99-ms"},
+		}},
 		{pkg: "./lbd/internal/mover", bench: "NetDynamic", benchtime: "400x", figures: []figure{
 			{name: "blackout of a dynamic move, paced stream, p50", unit: "ms", metric: "blackout-p50-ms", against: "longest wait in 30 ms of quiet, p50", versus: "quiet-p50-ms"},
 			{name: "blackout of a dynamic move, paced stream, p99", unit: "ms", metric: "blackout-p99-ms", against: "longest wait in 30 ms of quiet, p99", versus: "quiet-p99-ms"},

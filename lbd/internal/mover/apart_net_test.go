@@ -18,7 +18,7 @@ import (
 // What this program is as a process of its own, by its environment: the application of a server, or a user, of whom a benchmark wants to know how
 // long they wait, and not what else goes on in its own process.
 const (
-	apartApplication = "MOVER_TEST_APPLICATION" // address, server, socket of its agent
+	apartApplication = "MOVER_TEST_APPLICATION" // address, server, socket of its agent, "paced" or "bulk"
 	apartUser        = "MOVER_TEST_USER"        // address
 )
 
@@ -26,8 +26,8 @@ func TestMain(m *testing.M) {
 	var err error
 	if n, e := strconv.Atoi(os.Getenv(idleUsers)); e == nil {
 		err = beIdle(n)
-	} else if of := strings.Fields(os.Getenv(apartApplication)); len(of) == 3 {
-		err = beApplication(of[0], of[1], of[2])
+	} else if of := strings.Fields(os.Getenv(apartApplication)); len(of) == 4 {
+		err = beApplication(of[0], of[1], of[2], of[3] == "bulk")
 	} else if to := os.Getenv(apartUser); to != "" {
 		err = beUser(to)
 	} else {
@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-func beApplication(at, name, agent string) error {
+func beApplication(at, name, agent string, bulk bool) error {
 	address, err := netip.ParseAddrPort(at)
 	if err != nil {
 		return err
@@ -48,7 +48,7 @@ func beApplication(at, name, agent string) error {
 	if err != nil {
 		return err
 	}
-	acceptNumbers(l, name, new(atomic.Bool), new(atomic.Bool))
+	acceptNumbers(l, name, manner{new(atomic.Bool), new(atomic.Bool), bulk})
 	return nil
 }
 
@@ -68,11 +68,11 @@ func beUser(to string) error {
 	return nil
 }
 
-// serveApart has applications, as serve, that are processes of their own.
-func (r *rig) serveApart() {
+// serveApart has applications, as serve, that are processes of their own; traffic is paced or bulk.
+func (r *rig) serveApart(traffic string) {
 	r.t.Helper()
 	for name, s := range r.servers {
-		s.node.Start("env", fmt.Sprintf("%s=%v %s %s", apartApplication, r.front, name, s.path), os.Args[0])
+		s.node.Start("env", fmt.Sprintf("%s=%v %s %s %s", apartApplication, r.front, name, s.path, traffic), os.Args[0])
 	}
 	r.awaitServed()
 }

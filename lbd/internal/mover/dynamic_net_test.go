@@ -242,7 +242,7 @@ func goOn(t *testing.T, all []*numbers, more uint64) {
 // BenchmarkNetDynamic is BenchmarkNetTransfer of a connection whose user's host follows it.
 func BenchmarkNetDynamic(b *testing.B) {
 	d := newDynamicRig(b, front)
-	d.serveApart()
+	d.serveApart("paced")
 	n := d.farNumbers()
 	testnet.Eventually(b, 10*time.Second, func() bool { return d.liveAt("s1", 0, 1) }, "it lives at s1")
 	moves := uint32(0)

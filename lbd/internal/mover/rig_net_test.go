@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/manycast/manycast/internal/alloc"
 	"github.com/manycast/manycast/internal/control"
 	"github.com/manycast/manycast/internal/control/identity"
@@ -278,7 +280,7 @@ func (r *rig) serve() {
 			return err
 		})
 		r.t.Cleanup(func() { _ = l.Close() })
-		go acceptNumbers(l, name, &s.idle, &s.busy)
+		go acceptNumbers(l, name, manner{&s.idle, &s.busy, false})
 	}
 	r.awaitServed()
 }
@@ -295,32 +297,39 @@ func listenNumbers(at netip.AddrPort, name, agent string) (*migrate.Listener, er
 	return migrate.Listen("tcp", at.String(), migrate.Options{Agent: agent, Name: name, Movable: migrate.Later, Backlog: 16384})
 }
 
-func acceptNumbers(l *migrate.Listener, name string, idle, busy *atomic.Bool) {
+// manner is how an application works.
+type manner struct {
+	idle *atomic.Bool // it says nothing
+	busy *atomic.Bool // connections that begin now are not given
+	bulk bool         // it writes as much as the kernel takes
+}
+
+func acceptNumbers(l *migrate.Listener, name string, m manner) {
 	for {
 		c, err := l.Accept()
 		if err != nil {
 			return
 		}
-		go serveNumbers(c.(*migrate.Conn), number(name), idle, busy.Load())
+		go serveNumbers(c.(*migrate.Conn), number(name), m)
 	}
 }
 
 // numbersState is how far both directions are, in bytes.
 type numbersState struct{ Out, In uint64 }
 
-func serveNumbers(c *migrate.Conn, writer int, idle *atomic.Bool, isBusy bool) {
+func serveNumbers(c *migrate.Conn, writer int, m manner) {
 	defer c.Close()
 	var s numbersState
 	if state, ok := c.Imported(); ok && json.Unmarshal(state, &s) != nil {
 		return
 	}
-	if !isBusy {
+	if !m.busy.Load() {
 		c.SetMovable(migrate.Now)
 	}
 	for {
 		read := make(chan error, 1)
 		go func() { read <- s.read(c) }()
-		writeErr := s.write(c, writer, idle)
+		writeErr := s.write(c, writer, m)
 		if !errors.Is(writeErr, migrate.ErrMoving) {
 			c.Close() // ends the reader
 		}
@@ -342,10 +351,13 @@ func word(at uint64, writer int) []byte {
 // isRight reports whether a byte is the one that has a place in the stream.
 func isRight(b byte, at uint64) bool { return at%8 == 0 || b == word(at, 0)[0] }
 
-func (s *numbersState) write(c *migrate.Conn, writer int, idle *atomic.Bool) error {
-	if idle.Load() {
+func (s *numbersState) write(c *migrate.Conn, writer int, m manner) error {
+	switch {
+	case m.idle.Load():
 		<-c.Moving()
 		return migrate.ErrMoving
+	case m.bulk:
+		return s.writeBulk(c, writer)
 	}
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -358,6 +370,34 @@ func (s *numbersState) write(c *migrate.Conn, writer int, idle *atomic.Bool) err
 		select {
 		case <-tick.C:
 		case <-c.Moving():
+		}
+	}
+}
+
+// bulkRate is how fast the kernel sends bulk, in bytes a second. What the application writes before that waits in its queue.
+const bulkRate = 1 << 20
+
+func (s *numbersState) writeBulk(c *migrate.Conn, writer int) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var setErr error
+	if err := raw.Control(func(fd uintptr) {
+		setErr = errors.Join(unix.SetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, bulkRate),
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, bulkRate/8))
+	}); errors.Join(err, setErr) != nil {
+		return errors.Join(err, setErr)
+	}
+	for {
+		var block []byte
+		for at := s.Out; len(block) < 4096; at = s.Out + uint64(len(block)) {
+			block = append(block, word(at, writer)...)
+		}
+		n, err := c.Write(block)
+		s.Out += uint64(n)
+		if err != nil {
+			return err
 		}
 	}
 }

@@ -94,8 +94,21 @@ func TestNetDeadline(t *testing.T) {
 // BenchmarkNetTransfer moves one connection that has a number each millisecond, both ways.
 func BenchmarkNetTransfer(b *testing.B) {
 	r := newRigBeside(b, testnet.New(b), front, nil, nil)
-	r.serveApart()
+	r.serveApart("paced")
 	measureBlackouts(b, r, r.farNumbers(), func(string) {})
+}
+
+// BenchmarkNetBulk moves one connection whose server's kernel sends all the time, from a queue that is full and moves along.
+func BenchmarkNetBulk(b *testing.B) {
+	r := newRigBeside(b, testnet.New(b), front, nil, nil)
+	r.serveApart("bulk")
+	measureBlackouts(b, r, r.farNumbers(), func(string) {})
+	var states uint64
+	for _, s := range r.servers {
+		c := s.Counters()
+		states += c.Bytes
+	}
+	b.ReportMetric(float64(states)/float64(b.N)/1024, "state-KiB")
 }
 
 // measureBlackouts moves the user's connection to and fro, and waits for what is behind each move. The blackout is the longest wait for a number from

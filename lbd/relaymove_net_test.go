@@ -141,7 +141,7 @@ func moveRelayed(t *testing.T, user *testnet.Node, c net.Conn, from, to *relayed
 		t.Fatal(err)
 	}
 	if err := to.node.Do(func() (err error) {
-		restored, err = mover.Kernel{}.Restore(state)
+		restored, err = mover.Kernel{}.Restore(flow.Local, flow.Remote, state)
 		return err
 	}); err != nil {
 		t.Fatal(err)

@@ -56,7 +56,7 @@ func (s *fakeSockets) Freeze(fd int) (Socket, []byte, error) {
 	return &fakeSocket{all: s, fd: fd}, fmt.Appendf(nil, "fd %d", fd), nil
 }
 
-func (s *fakeSockets) Restore(state []byte) (Socket, error) {
+func (s *fakeSockets) Restore(_, _ netip.AddrPort, state []byte) (Socket, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fail != nil {

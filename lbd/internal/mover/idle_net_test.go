@@ -120,6 +120,7 @@ func (r *rig) kernelRate() (rate float64) {
 		if err = errors.Join(err, f.Close(), c.Close()); err != nil {
 			return err
 		}
+		local, remote := c.LocalAddr().(*net.TCPAddr).AddrPort(), c.RemoteAddr().(*net.TCPAddr).AddrPort()
 		began := time.Now()
 		for range times {
 			frozen, state, err := Kernel{}.Freeze(fd)
@@ -129,7 +130,7 @@ func (r *rig) kernelRate() (rate float64) {
 			if err := frozen.Close(); err != nil {
 				return err
 			}
-			restored, err := Kernel{}.Restore(state)
+			restored, err := Kernel{}.Restore(local, remote, state)
 			if err != nil {
 				return err
 			}

@@ -207,9 +207,9 @@ func (k socketsIn) Freeze(fd int) (socket Socket, state []byte, err error) {
 
 func (k socketsIn) Drop(fd int) error { return Kernel{}.Drop(fd) }
 
-func (k socketsIn) Restore(state []byte) (socket Socket, err error) {
+func (k socketsIn) Restore(local, remote netip.AddrPort, state []byte) (socket Socket, err error) {
 	err = k.s.node.Do(func() error {
-		socket, err = Kernel{}.Restore(state)
+		socket, err = Kernel{}.Restore(local, remote, state)
 		return err
 	})
 	return socket, err

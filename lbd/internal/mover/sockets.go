@@ -3,6 +3,7 @@ package mover
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"golang.org/x/sys/unix"
 
@@ -15,8 +16,8 @@ type Sockets interface {
 	Freeze(fd int) (Socket, []byte, error)
 	// Drop closes the descriptor of a connection that is not to be touched.
 	Drop(fd int) error
-	// Restore makes a socket of it, in repair mode.
-	Restore(state []byte) (Socket, error)
+	// Restore makes a socket of it, in repair mode. A state of any other connection than that is refused.
+	Restore(local, remote netip.AddrPort, state []byte) (Socket, error)
 }
 
 // Socket is one in repair mode. It is no type of its own, so that others may stand between (dyntcp/serving).
@@ -47,10 +48,13 @@ func (Kernel) Freeze(fd int) (Socket, []byte, error) {
 func (Kernel) Drop(fd int) error { return unix.Close(fd) }
 
 // Restore implements Sockets.
-func (Kernel) Restore(state []byte) (Socket, error) {
+func (Kernel) Restore(local, remote netip.AddrPort, state []byte) (Socket, error) {
 	s, err := repair.Decode(state)
 	if err != nil {
 		return nil, err
+	}
+	if unmap(s.Local) != local || unmap(s.Remote) != remote {
+		return nil, fmt.Errorf("%w: its state is of %v and %v", errOther, s.Local, s.Remote)
 	}
 	r, err := repair.Restore(s)
 	if err != nil {
@@ -58,6 +62,11 @@ func (Kernel) Restore(state []byte) (Socket, error) {
 	}
 	return r, nil
 }
+
+func unmap(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
+
+// errOther is of a giver that sends something else than it has offered.
+var errOther = errors.New("it is another connection than was offered")
 
 // errGone is of what was undone before it was done.
 var errGone = errors.New("it was undone meanwhile")

@@ -35,7 +35,7 @@ func (h *hands) restore(t handover.Transfer, state []byte, heard func(now time.T
 	h.do(t.Flow, func() {
 		h.shut(t, h.gates.Hold)
 		var err error
-		c.socket, err = h.sockets.Restore(state)
+		c.socket, err = h.sockets.Restore(t.Flow.Local, t.Flow.Remote, state)
 		h.tell(func(now time.Time) []handover.Action { return heard(now, t.ID, err) })
 	})
 }

@@ -77,7 +77,7 @@ func (b *bench) Freeze(fd int) (Socket, []byte, error) {
 
 func (b *bench) Drop(int) error { return nil }
 
-func (b *bench) Restore(state []byte) (Socket, error) {
+func (b *bench) Restore(_, _ netip.AddrPort, state []byte) (Socket, error) {
 	if string(state) != "plain" {
 		return nil, errors.New("not a state")
 	}
@@ -142,7 +142,7 @@ func (b *bench) move(fd int, other *bench) int {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	taker, err := other.loop.Sockets(other).Restore(state)
+	taker, err := other.loop.Sockets(other).Restore(flow.VIP, flow.User, state)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -494,7 +494,7 @@ func TestConnectionThatStays(t *testing.T) {
 func TestHighestSequenceIsNotTheLast(t *testing.T) {
 	inBubble(t, func(t *testing.T, one, two *bench) {
 		state := State{Tag: 7, Cookie: secret, Sequence: 1<<64 - 1, Destination: s1}
-		r, err := two.loop.Sockets(two).Restore(append(state.Append(nil), "plain"...))
+		r, err := two.loop.Sockets(two).Restore(flow.VIP, flow.User, append(state.Append(nil), "plain"...))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -513,7 +513,7 @@ func TestPlainConnections(t *testing.T) {
 		if err != nil || string(state) != "plain" {
 			t.Fatalf("%q, %v", state, err)
 		}
-		if r, err := two.loop.Sockets(two).Restore(state); err != nil || errors.Join(r.Thaw(), s.Close()) != nil {
+		if r, err := two.loop.Sockets(two).Restore(flow.VIP, flow.User, state); err != nil || errors.Join(r.Thaw(), s.Close()) != nil {
 			t.Fatal(err)
 		}
 		if one.kernel.Follows(flow) || len(two.sent()) > 0 {
@@ -531,10 +531,10 @@ func TestServerThatTakesNoPartRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := two.loop.Sockets(two).Restore(state); err == nil || !two.frozen[0].closed {
+		if _, err := two.loop.Sockets(two).Restore(flow.VIP, flow.User, state); err == nil || !two.frozen[0].closed {
 			t.Errorf("%v", err)
 		}
-		if _, err := two.loop.Sockets(two).Restore(state[:10]); !errors.Is(err, ErrMalformed) {
+		if _, err := two.loop.Sockets(two).Restore(flow.VIP, flow.User, state[:10]); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%v", err)
 		}
 		if err := giver.Thaw(); err != nil || one.kernel.Follows(flow) {

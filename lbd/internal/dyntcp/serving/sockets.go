@@ -14,7 +14,7 @@ import (
 type Plain interface {
 	Freeze(fd int) (Socket, []byte, error)
 	Drop(fd int) error
-	Restore(state []byte) (Socket, error)
+	Restore(local, remote netip.AddrPort, state []byte) (Socket, error)
 }
 
 // Socket is mover.Socket.
@@ -79,12 +79,12 @@ func (f *frozen) Close() error {
 }
 
 // Restore implements mover.Sockets.
-func (s Sockets) Restore(b []byte) (Socket, error) {
+func (s Sockets) Restore(local, remote netip.AddrPort, b []byte) (Socket, error) {
 	state, plain, can, err := Decode(b)
 	if err != nil {
 		return nil, err
 	}
-	socket, err := s.Plain.Restore(plain)
+	socket, err := s.Plain.Restore(local, remote, plain)
 	if err != nil || !can {
 		return socket, err
 	}

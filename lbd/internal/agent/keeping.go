@@ -41,6 +41,7 @@ type class struct {
 	owner string // who serves them; empty: not known
 	away  string // in whose stead, or who was in theirs, if that may hold connections; empty: nobody
 	takes bool   // this server is about to have them, or stands by for their owner
+	owns  bool   // it is about to have them, or has them and is out
 }
 
 // chains are who may have connections of whose users, and whose these are now. Where routers alone decide who comes here, what is for
@@ -106,7 +107,8 @@ func (c *Core) chainsOf(s service.Service, a, known alloc.Allocation, owner, awa
 		if a.Trail.Of != nil {
 			k.chain = a.Trail.Of[cell]
 		}
-		k.takes = k.owner != c.name && (a.OwnerOf(cell) == c.name || a.StandbyOf(cell) == c.name)
+		k.owns = k.owner != c.name && a.OwnerOf(cell) == c.name
+		k.takes = k.owns || k.owner != c.name && a.StandbyOf(cell) == c.name
 		classes[cell] = k
 		comes := s.Mode == service.Tags || pinsUsers(s) || k.takes
 		if k.chain > 0 || k.away != "" || comes && k.owner != c.name { // with a chain: who had them in a trail before this one may yet be sent to
@@ -115,13 +117,7 @@ func (c *Core) chainsOf(s service.Service, a, known alloc.Allocation, owner, awa
 	}
 	var out []dataplane.Chain
 	for _, k := range slices.SortedFunc(maps.Keys(seen), func(x, y class) int {
-		if x.takes != y.takes {
-			if x.takes {
-				return 1
-			}
-			return -1
-		}
-		return cmp.Or(cmp.Compare(x.owner, y.owner), cmp.Compare(x.away, y.away), cmp.Compare(x.chain, y.chain))
+		return cmp.Or(later(x.takes, y.takes), later(x.owns, y.owns), cmp.Compare(x.owner, y.owner), cmp.Compare(x.away, y.away), cmp.Compare(x.chain, y.chain))
 	}) {
 		users := a.Select(func(cell int) bool { return classes[cell] == k })
 		out = append(out, c.chain(s.Name, a, known, k, portion.Union{users}))
@@ -129,8 +125,19 @@ func (c *Core) chainsOf(s service.Service, a, known alloc.Allocation, owner, awa
 	return out
 }
 
+// later orders those last of which something is true.
+func later(x, y bool) int {
+	switch {
+	case x == y:
+		return 0
+	case x:
+		return 1
+	}
+	return -1
+}
+
 func (c *Core) chain(name string, a, known alloc.Allocation, k class, users portion.Union) dataplane.Chain {
-	out := dataplane.Chain{Users: users, Takes: k.takes}
+	out := dataplane.Chain{Users: users, Takes: k.takes, Owns: k.owns}
 	staysHere := c.isSilent(k.owner) || c.isDoubted(k.owner) && c.mayServe(a, k)
 	var hops []alloc.Hop
 	if k.owner != "" && k.owner != c.name && !staysHere {

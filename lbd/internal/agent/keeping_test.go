@@ -139,18 +139,18 @@ func TestWhoTakesWhatOthersSend(t *testing.T) {
 		c.Committed(start, "web", a[0])
 		c.Committed(start, "web", a[1])
 		in := c.apply().Accept[0]
-		if lost := chainOf(t, in, even); lost.Owner != a[1].Addresses[s1] || lost.Takes {
+		if lost := chainOf(t, in, even); lost.Owner != a[1].Addresses[s1] || lost.Takes || lost.Owns {
 			t.Errorf("%s: users who are lost: %+v, want them to be s1's", mode, lost)
 		}
-		if stands := chainOf(t, in, odd); stands.Owner != a[1].Addresses[s1] || !stands.Takes {
+		if stands := chainOf(t, in, odd); stands.Owner != a[1].Addresses[s1] || !stands.Takes || stands.Owns {
 			t.Errorf("%s: users it stands by for: %+v, want them to be s1's, and taken", mode, stands)
 		}
 		ahead := c.Announced(start, "web", a[2], a[1])[0].(Prepare).Accept[0]
-		if won := chainOf(t, ahead, odd); won.Owner != a[1].Addresses[s1] || !won.Takes {
+		if won := chainOf(t, ahead, odd); won.Owner != a[1].Addresses[s1] || !won.Takes || !won.Owns {
 			t.Errorf("%s: users to be: %+v, want them to be s1's yet, and taken", mode, won)
 		}
 		c.Committed(start, "web", a[2])
-		if own := chainOf(t, c.apply().Accept[0], odd); own.Owner.IsValid() || own.Takes {
+		if own := chainOf(t, c.apply().Accept[0], odd); own.Owner.IsValid() || own.Takes || own.Owns {
 			t.Errorf("%s: its users: %+v", mode, own)
 		}
 	}

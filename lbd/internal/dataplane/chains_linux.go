@@ -19,6 +19,7 @@ type chainMapValue struct {
 const (
 	chainAsk = 1 << iota
 	chainTakes
+	chainOwns
 )
 
 type hopMapValue struct{ Address, Until uint32 }
@@ -38,6 +39,9 @@ func newChainMapValue(c Chain) chainMapValue {
 	}
 	if c.Takes {
 		v.Flags |= chainTakes
+	}
+	if c.Owns {
+		v.Flags |= chainOwns
 	}
 	if c.Owner.IsValid() {
 		v.Owner = hostOrder(c.Owner)

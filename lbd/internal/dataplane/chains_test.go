@@ -63,8 +63,8 @@ func TestNetChainsAreNumberedByWhatTheySay(t *testing.T) {
 }
 
 func TestChainMapValue(t *testing.T) {
-	v := newChainMapValue(Chain{Hops: []Hop{{addr("10.0.0.1"), 1 << 20}, {addr("10.0.0.2"), 1<<20 - 1}, {addr("10.0.0.3"), 5}}, Ask: true, Takes: true})
-	want := chainMapValue{Flags: 3, Hops: [MaxHops]hopMapValue{{0x0a000001, 6}, {0x0a000002, 5}, {0x0a000003, 7}}}
+	v := newChainMapValue(Chain{Hops: []Hop{{addr("10.0.0.1"), 1 << 20}, {addr("10.0.0.2"), 1<<20 - 1}, {addr("10.0.0.3"), 5}}, Ask: true, Takes: true, Owns: true})
+	want := chainMapValue{Flags: 7, Hops: [MaxHops]hopMapValue{{0x0a000001, 6}, {0x0a000002, 5}, {0x0a000003, 7}}}
 	if v != want {
 		t.Errorf("%+v, want %+v", v, want)
 	}

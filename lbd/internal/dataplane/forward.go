@@ -16,6 +16,7 @@ type Chain struct {
 	Ask   bool       // others may have had them, too, who are not known: packets of TCP that nobody knows come out of Strays (claim 10)
 	Owner netip.Addr // IPv4: whose users they are now, where they are not this server's; zero: this server's, or not known
 	Takes bool       // what another server takes for this one's is: it is about to have them, or stands by. Else it is sent on to the owner
+	Owns  bool       // with Takes: it is about to have them, or has them and is out. It keeps a flow of UDP that comes back, whoever Owner is
 }
 
 // Hop is a former owner.

@@ -150,15 +150,17 @@ func TestNetForwardFlowsOfUDPPastServersThatAreBehind(t *testing.T) {
 		behind []string
 		over   string // has said that it holds nothing
 		stands string // by for the owner
+		near   bool   // on its link: it does not take its users
 		want   string
 	}{
-		{"the last owner", []string{"a", "b"}, []string{"a"}, "", "", "a"},
-		{"the last but one", []string{"a", "b", "c"}, []string{"a"}, "", "", "c"},
-		{"the last but one, the last is forgotten", []string{"a", "b", "c"}, []string{"a"}, "b", "", "c"},
-		{"the last but one, the last stands by", []string{"a", "b", "c"}, []string{"a"}, "b", "b", "c"},
-		{"the last of three", []string{"a", "b", "c"}, []string{"b"}, "", "", "c"},
-		{"both", []string{"a", "b", "c"}, []string{"a", "b"}, "", "", "b"},
-		{"in a circle", []string{"a", "b", "a"}, []string{"b"}, "", "", "a"},
+		{"the last owner", []string{"a", "b"}, []string{"a"}, "", "", false, "a"},
+		{"the last but one", []string{"a", "b", "c"}, []string{"a"}, "", "", false, "c"},
+		{"the last but one, the last is forgotten", []string{"a", "b", "c"}, []string{"a"}, "b", "", false, "c"},
+		{"the last but one, the last stands by", []string{"a", "b", "c"}, []string{"a"}, "b", "b", false, "c"},
+		{"the last but one, the last stands by on the owner's link", []string{"a", "b", "c"}, []string{"a"}, "b", "b", true, "c"},
+		{"the last of three", []string{"a", "b", "c"}, []string{"b"}, "", "", false, "c"},
+		{"both", []string{"a", "b", "c"}, []string{"a", "b"}, "", "", false, "b"},
+		{"in a circle", []string{"a", "b", "a"}, []string{"b"}, "", "", false, "a"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSite(t, "a", "b", "c")
@@ -177,6 +179,9 @@ func TestNetForwardFlowsOfUDPPastServersThatAreBehind(t *testing.T) {
 			if tt.stands != "" {
 				standby := s.service(tt.stands)
 				standby.Accept, standby.Chains[0].Takes = everybody, true
+				if tt.near {
+					standby.Accept = nil
+				}
 				s.in(tt.stands, func() error { return s.planes[tt.stands].Set([]AgentService{standby}) })
 			}
 			service := s.service(owner)
@@ -204,7 +209,7 @@ func TestNetForwardFlowsOfUDPToAnOwnerThatIsBehind(t *testing.T) {
 	s.start("a")
 	s.owners = append(s.owners, "b")
 	ahead := s.service("b")
-	ahead.Accept, ahead.Chains[0].Owner, ahead.Chains[0].Takes = nil, s.address("a"), true
+	ahead.Accept, ahead.Chains[0].Owner, ahead.Chains[0].Takes, ahead.Chains[0].Owns = nil, s.address("a"), true, true
 	s.in("b", func() error { return s.planes["b"].Set([]AgentService{ahead}) })
 	s.set("a")
 	flow := s.dialUDP(testVIP) // routers lead to a yet
@@ -231,7 +236,7 @@ func TestNetForwardFromAnOwnerThatIsOut(t *testing.T) {
 			s.question(flow)
 
 			out, standby := s.service("a"), s.service("b")
-			out.Accept, out.Chains[0].Owner, out.Chains[0].Takes = nil, s.address("b"), true
+			out.Accept, out.Chains[0].Owner, out.Chains[0].Takes, out.Chains[0].Owns = nil, s.address("b"), true, true
 			standby.Chains[0].Takes = true
 			if hasHeard {
 				standby.Accept, standby.Chains[0].Takes = everybody, false

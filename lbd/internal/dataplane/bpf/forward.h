@@ -60,6 +60,7 @@ struct hop {
 
 #define CHAIN_ASK 1
 #define CHAIN_TAKES 2
+#define CHAIN_OWNS 4
 
 /* Users of a service share chains: plans of steer.h have their numbers, under struct service's chains. */
 struct chain {
@@ -235,10 +236,10 @@ static __always_inline bool is_late(const struct arrival *a, const struct chain 
 	return !((a->epoch ^ STRAIGHT) | (a->hops ^ HOPS) | a->is_mine | (c->flags & CHAIN_TAKES));
 }
 
-/* is_about_to_own reports whether this server is about to have the user, whom it does not take yet. */
+/* is_about_to_own reports whether this server is about to have the user, whom it does not take yet, or any more. */
 static __always_inline bool is_about_to_own(const struct arrival *a, const struct chain *c)
 {
-	return !a->is_mine && c->flags & CHAIN_TAKES;
+	return !a->is_mine && c->flags & CHAIN_OWNS;
 }
 
 /* by_chain says what becomes of a packet that is of nobody here. Of a flow of UDP that no former owner knows one that is behind takes this server

@@ -250,7 +250,7 @@ func TestBootPacketPrograms(t *testing.T) {
 		{at: "lbd/internal/dataplane", tests: []string{"TestNetDirectorProgramRefuses", "TestNetAgentProgramClampsMSS/at_an_odd_offset", "TestNetClsact", "TestNetForwardUnknownOwner"}},
 		{at: "tdpd/internal/fastpath", tests: []string{"TestNetUsersGetLabels", "TestNetSplitUsers", "TestNetLabelsAreSwappedAndPopped", "TestNetLabelsLeaveInUDP", "TestNetLabelsComeInUDP", "TestNetPacketsWithoutATagAreToldOf"}},
 		{at: "tdpd/internal/marking", tests: []string{"TestNetUsersAreMarked", "TestNetUsersOfTwoServers"}},
-		{at: "lbd/internal/dyntcp/kernel", tests: []string{"TestNetHandshakeOnTheWire", "TestNetDestinationSwitches", "TestNetChangesAreJudged", "TestNetRedirect", "TestNetSeveralClients/IPv4", "TestNetListen/IPv6"}},
+		{at: "lbd/internal/dyntcp/kernel", tests: []string{"TestNetHandshakeOnTheWire", "TestNetDestinationSwitches", "TestNetChangesAreJudged", "TestNetRedirect", "TestNetSeveralClients/IPv4", "TestNetListen/IPv6", "TestNetMoveFromTheNextHop"}},
 		{at: "igmpd/internal/kernel", tests: []string{"TestNetOwnerMode"}},
 		{at: "internal/steer", tests: []string{"TestNetNobodyIsNotNoGroup"}},
 	})

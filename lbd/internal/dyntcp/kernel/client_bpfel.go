@@ -86,10 +86,10 @@ type clientPlace struct {
 	Port    uint64
 }
 
-type clientPublishedKey struct {
-	_             structs.HostLayout
-	LengthService uint64
-	Address       [2]uint64
+type clientPrefix struct {
+	_        structs.HostLayout
+	LengthOf uint64
+	Address  [2]uint64
 }
 
 type clientSegment struct {
@@ -103,6 +103,12 @@ type clientSegment struct {
 	Sum      uint64
 	Check    uint64
 	Fragment [2]uint64
+}
+
+type clientWay struct {
+	_    structs.HostLayout
+	Hop  [2]uint64
+	Hops uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -120,6 +126,7 @@ const (
 	clientMapPublished          = "published"
 	clientMapSegments           = "segments"
 	clientMapServices           = "services"
+	clientMapWays               = "ways"
 	clientProgClientConnections = "client_connections"
 	clientProgClientEgress      = "client_egress"
 	clientProgClientIngress     = "client_ingress"
@@ -189,6 +196,7 @@ type clientMapSpecs struct {
 	Published   *ebpf.MapSpec `ebpf:"published"`
 	Segments    *ebpf.MapSpec `ebpf:"segments"`
 	Services    *ebpf.MapSpec `ebpf:"services"`
+	Ways        *ebpf.MapSpec `ebpf:"ways"`
 }
 
 // clientVariableSpecs contains global variables before they are loaded into the kernel.
@@ -230,6 +238,7 @@ type clientMaps struct {
 	Published   *ebpf.Map `ebpf:"published"`
 	Segments    *ebpf.Map `ebpf:"segments"`
 	Services    *ebpf.Map `ebpf:"services"`
+	Ways        *ebpf.Map `ebpf:"ways"`
 }
 
 func (m *clientMaps) Close() error {
@@ -245,6 +254,7 @@ func (m *clientMaps) Close() error {
 		m.Published,
 		m.Segments,
 		m.Services,
+		m.Ways,
 	)
 }
 

@@ -32,10 +32,14 @@ type connectionMapValue struct {
 	_           uint64 // the rate of its changes
 }
 
-// publishedMapKey is struct published_key of bpf/client.bpf.c.
-type publishedMapKey struct {
-	Length, Service uint32
-	Address         [16]byte
+// prefixMapKey is struct prefix of bpf/client.bpf.c.
+type prefixMapKey struct {
+	Length, Of uint32
+	Address    [16]byte
+}
+
+func newPrefix(of uint32, p netip.Prefix) prefixMapKey {
+	return prefixMapKey{uint32(32 + 128 - p.Addr().BitLen() + p.Bits()), of, p.Masked().Addr().As16()}
 }
 
 // client is the Client of the kernel.
@@ -45,6 +49,7 @@ type client struct {
 	dir     string
 	lock    io.Closer
 	hooks   hooks
+	ways    *wayWatch
 	changes *ring[Change]
 
 	mu sync.Mutex // of destinations: there is one who changes them
@@ -81,11 +86,15 @@ func openClient(c Config) (_ *client, err error) {
 		}
 	}
 	u := &client{dir: c.Bpffs, lock: lock, hooks: hooks{dir: c.Bpffs}}
+	log := logger(c.Log)
 	if u.spec, err = clientSpec(); err != nil {
 		return nil, err
 	}
-	if err := loadPinned(u.spec, c.Bpffs, &u.objects, logger(c.Log)); err != nil {
+	if err := loadPinned(u.spec, c.Bpffs, &u.objects, log); err != nil {
 		return nil, err
+	}
+	if u.ways, err = watchWays(c.Interfaces, u.objects.Ways, log); err != nil {
+		return nil, errors.Join(err, u.objects.Close())
 	}
 	err = u.hooks.attach(c, programs{u.objects.ClientConnections, u.objects.ClientIngress, u.objects.ClientEgress},
 		bpfnet.Options{Name: "manycast-" + filepath.Base(c.Bpffs)}) // another client's is another
@@ -93,6 +102,7 @@ func openClient(c Config) (_ *client, err error) {
 		u.changes, err = readRing(u.objects.Changes, changesWaiting, parseChange)
 	}
 	if err != nil {
+		u.ways.close()
 		return nil, errors.Join(err, u.hooks.close(true), u.objects.Close())
 	}
 	return u, nil
@@ -123,11 +133,10 @@ func (u *client) Set(services []ClientService) error {
 	if err != nil {
 		return fmt.Errorf("client: %w", err)
 	}
-	published := make(map[publishedMapKey]uint32)
+	published := make(map[prefixMapKey]uint32)
 	for _, s := range services {
 		for _, p := range s.Published {
-			bits := 32 + 128 - p.Addr().BitLen() + p.Bits()
-			published[publishedMapKey{uint32(bits), uint32(numbers[newPlace(s.VIP)]), p.Masked().Addr().As16()}] = 1
+			published[newPrefix(uint32(numbers[newPlace(s.VIP)]), p)] = 1
 		}
 	}
 	if err := errors.Join(bpfnet.SyncMap(u.objects.Published, published), bpfnet.SyncMap(u.objects.Services, numbers)); err != nil {
@@ -294,6 +303,7 @@ func (c ClientCounters) plus(d ClientCounters) ClientCounters {
 // Close keeps all in place or takes all of it away.
 func (u *client) Close(keep bool) error {
 	defer u.lock.Close()
+	u.ways.close()
 	err := errors.Join(u.changes.close(), u.hooks.close(keep), u.objects.Close())
 	if keep {
 		return err

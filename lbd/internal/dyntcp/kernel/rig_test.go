@@ -43,13 +43,7 @@ type path struct {
 
 func newPath(t testing.TB) *path {
 	t.Helper()
-	n := testnet.New(t)
-	p := &path{t: t, net: n, user: n.Node("user"), router: n.Node("router"), s1: n.Node("s1"), s2: n.Node("s2"), bpffs: n.BPFFS()}
-	for _, node := range []*testnet.Node{p.user, p.router, p.s1, p.s2} {
-		for _, key := range []string{"net.ipv6.conf.all.accept_dad", "net.ipv6.conf.default.accept_dad"} {
-			node.Sysctl(key, "0")
-		}
-	}
+	p := newNodes(t)
 	p.router.Sysctl("net.ipv4.ip_forward", "1")
 	p.router.Sysctl("net.ipv6.conf.all.forwarding", "1")
 	for i, leaf := range []struct {
@@ -61,7 +55,7 @@ func newPath(t testing.TB) *path {
 		{p.s1, "s1", []string{"10.2.0.3/24", "2001:db8:2::3/64", "10.2.0.4/24", "2001:db8:2::4/64"}},
 		{p.s2, "s2", []string{"10.3.0.4/24", "2001:db8:3::4/64"}},
 	} {
-		n.Link(leaf.node, "eth0", "", p.router, leaf.port, fmt.Sprintf("10.%d.0.1/24", i+1))
+		p.net.Link(leaf.node, "eth0", "", p.router, leaf.port, fmt.Sprintf("10.%d.0.1/24", i+1))
 		p.router.Address(leaf.port, fmt.Sprintf("2001:db8:%d::1/64", i+1))
 		for _, a := range leaf.addresses {
 			leaf.node.Address("eth0", a)
@@ -69,12 +63,25 @@ func newPath(t testing.TB) *path {
 		leaf.node.Route("default", fmt.Sprintf("10.%d.0.1", i+1))
 		leaf.node.Route("::/0", fmt.Sprintf("2001:db8:%d::1", i+1))
 	}
+	p.router.Route("192.0.2.80/32", "10.2.0.3")
+	p.router.Route("2001:db8::80/128", "2001:db8:2::3")
+	return p
+}
+
+// newNodes has nothing that joins them yet.
+func newNodes(t testing.TB) *path {
+	t.Helper()
+	n := testnet.New(t)
+	p := &path{t: t, net: n, user: n.Node("user"), router: n.Node("router"), s1: n.Node("s1"), s2: n.Node("s2"), bpffs: n.BPFFS()}
+	for _, node := range []*testnet.Node{p.user, p.router, p.s1, p.s2} {
+		for _, key := range []string{"net.ipv6.conf.all.accept_dad", "net.ipv6.conf.default.accept_dad"} {
+			node.Sysctl(key, "0")
+		}
+	}
 	for _, s := range []*testnet.Node{p.s1, p.s2} {
 		s.Address("lo", "192.0.2.80/32")
 		s.Address("lo", "2001:db8::80/128")
 	}
-	p.router.Route("192.0.2.80/32", "10.2.0.3")
-	p.router.Route("2001:db8::80/128", "2001:db8:2::3")
 	return p
 }
 

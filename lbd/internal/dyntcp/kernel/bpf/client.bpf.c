@@ -65,19 +65,35 @@ struct {
 	__type(value, __u64);
 } services SEC(".maps");
 
-/* Where servers of a service may be. */
-struct published_key {
-	__u64 length_service; /* of the prefix in bits, the 32 of the service's number included; that number */
+/* Addresses that begin alike, of one of several. */
+struct prefix {
+	__u64 length_of; /* bits, the 32 of the number behind it included; whose: 32 bits */
 	__u64 address[2];
+};
+
+/* Where servers of a service may be. */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct prefix);
+	__type(value, __u32);
+} published SEC(".maps");
+
+/* By which ways packets leave by an interface: ways.go. */
+struct way {
+	__u64 hop[2]; /* ::, the destination is on the link */
+	__u64 hops; /* names all the next hops that there are */
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 65536);
-	__type(key, struct published_key);
-	__type(value, __u32);
-} published SEC(".maps");
+	__type(key, struct prefix);
+	__type(value, struct way);
+} ways SEC(".maps");
 
 /* What a socket has said in its SYN. It stays with one whose connection can move. */
 struct pending {
@@ -308,7 +324,7 @@ static __always_inline int write(struct bpf_sock_ops *ctx)
 /* is_published says whether a server of the service may be there. */
 static __always_inline bool is_published(__u64 service, const struct place *place)
 {
-	struct published_key key = { WORD(160, service), { place->address[0], place->address[1] } };
+	struct prefix key = { WORD(160, service), { place->address[0], place->address[1] } };
 
 	return place->port && bpf_map_lookup_elem(&published, &key);
 }
@@ -480,6 +496,49 @@ static __always_inline bool may_be_ours(struct __sk_buff *skb)
 	return !sk || sk->state == STATE_CLOSE || bpf_sk_storage_get(&pendings, sk, 0, 0);
 }
 
+static __always_inline struct way *way_of(__u32 interface, const __u64 *address)
+{
+	struct prefix key = { WORD(160, interface), { address[0], address[1] } };
+
+	return bpf_map_lookup_elem(&ways, &key);
+}
+
+/* by_hop sends to a neighbor. The packet comes by this hook again, where it is nobody's: it is not for a VIP now. */
+static __always_inline int by_hop(struct __sk_buff *skb, const __u64 *hop)
+{
+	__u64 words[] = { FAMILY_IPV6 | hop[0] << 32, hop[0] >> 32 | hop[1] << 32, hop[1] >> 32 }; /* struct bpf_redir_neigh */
+
+	if (IS_MAPPED(hop)) {
+		words[0] = WORD(FAMILY_IPV4, ADDRESS4(hop));
+		words[1] = words[2] = 0;
+	}
+	return bpf_redirect_neigh(skb->ifindex, (void *)words, sizeof(words), 0);
+}
+
+/* leave: the frame is to the VIP's next hop. It stays so where the destination's is the same, and where the interface does not lead there. */
+static __noinline int leave(struct __sk_buff *skb, const __u64 *vip, const __u64 *to)
+{
+	struct way *way = way_of(skb->ifindex, to), *other;
+
+	if (!way)
+		return NEXT;
+	if (!(way->hop[0] | way->hop[1]))
+		return by_hop(skb, to);
+	other = way_of(skb->ifindex, vip);
+	return other && other->hops == way->hops ? NEXT : by_hop(skb, way->hop);
+}
+
+static __noinline int later_leaves(struct __sk_buff *skb, const struct segment *s)
+{
+	__u64 *address = bpf_map_lookup_elem(&fragments, s->fragment), to[2];
+
+	if (!address)
+		return NEXT;
+	to[0] = 0;
+	to[1] = *address;
+	return set_address4(skb, s, TARGET, ADDRESS4(to)) ? leave(skb, s->dst, to) : done(false);
+}
+
 SEC("tc")
 int client_egress(struct __sk_buff *skb)
 {
@@ -493,7 +552,7 @@ int client_egress(struct __sk_buff *skb)
 	if (!s || !read(skb, s) || (s->what != TCP && s->what != LATER))
 		return NEXT;
 	if (s->what == LATER)
-		return done(follow_destination(skb, s));
+		return later_leaves(skb, s);
 	flow.user[0] = s->src[0];
 	flow.user[1] = s->src[1];
 	flow.vip[0] = s->dst[0];
@@ -502,7 +561,7 @@ int client_egress(struct __sk_buff *skb)
 	if (!find_destination(&flow, &to) || is_same(&to, &flow))
 		return NEXT;
 	COUNT(sent);
-	return done(set_target(skb, s, &to));
+	return set_target(skb, s, &to) ? leave(skb, flow.vip, to.address) : done(false);
 }
 
 static __always_inline bool find_origin(const struct flow *flow, struct place *vip)

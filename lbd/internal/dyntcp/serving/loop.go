@@ -59,10 +59,17 @@ type Loop struct {
 	places    map[netip.AddrPort]netip.AddrPort
 	announcer *movement.Announcer
 	moves     map[kernel.Flow]wire.Change // the last ones, of connections that are here
+	taken     []taken                     // that live here, and are yet to be announced
 	follows   follows
 	late      lateness
 	unsent    uint64
 	failed    string // the last error of the programs
+}
+
+// taken is a connection that has come here, and where it has been.
+type taken struct {
+	wire.Change
+	places []netip.AddrPort
 }
 
 // New returns a Loop that has yet to run.
@@ -108,6 +115,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		case <-timer.C:
 			l.act(func(now time.Time) []movement.Action { return l.announcer.Tick(now) })
 		case <-l.kick:
+			l.announce()
 		case <-l.turn:
 		}
 		l.setTimer(timer)
@@ -261,7 +269,9 @@ func (l *Loop) fails(err error) bool {
 func (l *Loop) act(what func(now time.Time) []movement.Action) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.carryOut(what(time.Now()))
+	now := time.Now()
+	l.announceTaken(now)
+	l.carryOut(what(now))
 }
 
 func (l *Loop) carryOut(actions []movement.Action) {
@@ -283,6 +293,10 @@ func (l *Loop) carryOut(actions []movement.Action) {
 			l.cfg.Log.Debug("change of destination", "flow", a.Flow, "sequence", a.Sequence, "outcome", a.Outcome, "sent", a.Sent, "after", a.After)
 		}
 	}
+	l.wake()
+}
+
+func (l *Loop) wake() {
 	select {
 	case l.kick <- struct{}{}:
 	default:
@@ -347,6 +361,7 @@ func (l *Loop) held(fd int) (kernel.Held, bool) {
 func (l *Loop) giving(flow kernel.Flow, h kernel.Held) State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.announceTaken(time.Now()) // else its places would not be known
 	s := State{Tag: h.Tag, Cookie: h.Cookie, Sequence: h.Sequence, Destination: h.Destination}
 	switch places, known := l.announcer.Places(time.Now(), movement.Flow(flow)); {
 	case known:
@@ -407,12 +422,27 @@ func (l *Loop) adopt(fd int, flow kernel.Flow, s State) (wire.Change, error) {
 	return c, err
 }
 
-// took announces a connection that lives here.
+// took has the loop announce a connection that lives here. It does not wait for the signature: its application does neither.
 func (l *Loop) took(c wire.Change, places []netip.AddrPort) {
-	l.act(func(now time.Time) []movement.Action {
-		l.moves[kernel.Flow{User: c.User, VIP: c.VIP}] = c
-		return l.announcer.Took(now, c, places)
-	})
+	l.mu.Lock()
+	l.taken = append(l.taken, taken{c, places})
+	l.mu.Unlock()
+	l.wake()
+}
+
+func (l *Loop) announce() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.announceTaken(time.Now())
+}
+
+// announceTaken announces what took was told of. l.mu is held.
+func (l *Loop) announceTaken(now time.Time) {
+	for _, t := range l.taken {
+		l.moves[kernel.Flow{User: t.User, VIP: t.VIP}] = t.Change
+		l.carryOut(l.announcer.Took(now, t.Change, t.places))
+	}
+	l.taken = nil
 }
 
 // Counters are totals since the start, and how many connections that moved here are here.

@@ -146,9 +146,10 @@ func (b *bench) move(fd int, other *bench) int {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if err := errors.Join(taker.Thaw(), giver.Close()); err != nil {
+	if err := errors.Join(taker.Thaw(), taker.Close(), giver.Close()); err != nil {
 		b.t.Fatal(err)
 	}
+	synctest.Wait() // it is announced
 	b.kernel.End(fd)
 	other.kernel.Bind(taker.FD(), flow)
 	return taker.FD()
@@ -498,13 +499,58 @@ func TestHighestSequenceIsNotTheLast(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := r.Thaw(); err != nil {
+		if err := errors.Join(r.Thaw(), r.Close()); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait()
 		if c := two.sent()[0].Change; c.Sequence != uint64(time.Now().UnixMilli()) {
 			t.Errorf("%+v", c)
 		}
 	})
+}
+
+// Whose application is yet to have it is not announced, nor what did not live.
+func TestAnnouncedOnceItsApplicationHasIt(t *testing.T) {
+	inBubble(t, func(t *testing.T, one, two *bench) {
+		state := append(State{Tag: 7, Cookie: secret, Sequence: 1, Destination: s1}.Append(nil), "plain"...)
+		restore := func() Socket {
+			t.Helper()
+			r, err := two.loop.Sockets(two).Restore(flow.VIP, flow.User, state)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r
+		}
+		announced := func() int {
+			synctest.Wait()
+			return len(two.sent())
+		}
+		if err := restore().Close(); err != nil || announced() > 0 {
+			t.Errorf("one that did not live: %d messages, %v", announced(), err)
+		}
+		r := restore()
+		if err := r.Thaw(); err != nil || announced() > 0 {
+			t.Errorf("before its application has it: %d messages, %v", announced(), err)
+		}
+		if err := r.Close(); err != nil || announced() != 1 {
+			t.Errorf("afterwards: %d messages, %v", announced(), err)
+		}
+	})
+}
+
+// The places where a connection was go along also when it leaves before it was announced.
+func TestGivenBeforeItIsAnnounced(t *testing.T) {
+	l := New(Config{
+		Sign: func(c wire.Change) (wire.Signed, error) { return wire.Sign(c, key) },
+		Send: func(netip.Addr, []byte) error { return nil },
+	})
+	l.took(wire.Change{Tag: 7, Cookie: secret, User: flow.User, VIP: flow.VIP, Old: s1, New: s2, Sequence: 2}, []netip.AddrPort{flow.VIP, s1})
+	s := l.giving(flow, kernel.Held{Tag: 7, Cookie: secret, Sequence: 2, Destination: s2})
+	for _, place := range []netip.AddrPort{flow.VIP, s1} {
+		if !slices.Contains(s.Places, place) {
+			t.Errorf("%v is not among %v", place, s.Places)
+		}
+	}
 }
 
 func TestPlainConnections(t *testing.T) {

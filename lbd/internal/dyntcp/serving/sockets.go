@@ -114,15 +114,23 @@ type restored struct {
 	loop   *Loop
 	change wire.Change
 	places []netip.AddrPort
+	thawed bool
 }
 
-// Thaw implements mover.Socket. Its user hears of it from now on.
+// Thaw implements mover.Socket.
 func (r *restored) Thaw() error {
-	if err := r.Socket.Thaw(); err != nil {
-		return err
+	err := r.Socket.Thaw()
+	r.thawed = err == nil
+	return err
+}
+
+// Close implements mover.Socket. Its user hears of a connection that lives from now on, and not before: what the application has to say has not to wait
+// for a signature.
+func (r *restored) Close() error {
+	if r.thawed {
+		r.loop.took(r.change, r.places)
 	}
-	r.loop.took(r.change, r.places)
-	return nil
+	return r.Socket.Close()
 }
 
 // FlowOf is the connection of a descriptor, in whatever network namespace its socket is.

@@ -61,6 +61,8 @@ func suites() []suite {
 		{pkg: "./lbd/internal/mover", bench: "NetDynamic", benchtime: "400x", figures: []figure{
 			{name: "blackout of a dynamic move, paced stream, p50", unit: "ms", metric: "blackout-p50-ms", against: "longest wait in 30 ms of quiet, p50", versus: "quiet-p50-ms"},
 			{name: "blackout of a dynamic move, paced stream, p99", unit: "ms", metric: "blackout-p99-ms", against: "longest wait in 30 ms of quiet, p99", versus: "quiet-p99-ms"},
+			{name: "switch of a dynamic move, paced stream, p50", unit: "ms", metric: "switch-p50-ms", against: "a commit that moves nothing, p50", versus: "still-p50-ms"},
+			{name: "switch of a dynamic move, paced stream, p99", unit: "ms", metric: "switch-p99-ms", against: "a commit that moves nothing, p99", versus: "still-p99-ms"},
 		}},
 		{pkg: "./lbd/internal/mover", bench: "NetBatch", benchtime: "2x", figures: []figure{
 			{name: "10,000 idle connections moved in one batch", unit: "connections/s", metric: "connections/s", against: "frozen and restored, one after the other", versus: "connections/s-kernel"},

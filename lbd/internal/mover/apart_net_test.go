@@ -52,7 +52,8 @@ func beApplication(at, name, agent string, bulk bool) error {
 	return nil
 }
 
-// beUser says at each line of its input how long it waited at most since the one before, and how often another server has gone on.
+// beUser says at each line of its input how long it waited at most since the one before, how often another server has gone on, and how long it waited for
+// the last one that did.
 func beUser(to string) error {
 	c, err := net.DialTimeout("tcp", to, 5*time.Second)
 	if err != nil {
@@ -63,7 +64,7 @@ func beUser(to string) error {
 		if err := n.failed.Load(); err != nil {
 			return *err
 		}
-		fmt.Println(n.longest.Swap(0), n.switched.Load())
+		fmt.Println(n.longest.Swap(0), n.switched.Load(), n.over.Load())
 	}
 	return nil
 }
@@ -97,8 +98,14 @@ func (r *rig) farNumbers() farNumbers {
 	return farNumbers{r.t, in, bufio.NewScanner(out)}
 }
 
-// waits is for how long it has waited at most for a number since it was last asked, and how often another server has gone on.
-func (n farNumbers) waits() (longest time.Duration, switched int) {
+// waited is for how long a user has waited for numbers.
+type waited struct {
+	longest  time.Duration // since it was last asked
+	switched int           // how often another server has gone on
+	over     time.Duration // for that one's first number, the last time
+}
+
+func (n farNumbers) waits() (w waited) {
 	n.t.Helper()
 	if _, err := fmt.Fprintln(n.in); err != nil {
 		n.t.Fatal(err)
@@ -106,8 +113,8 @@ func (n farNumbers) waits() (longest time.Duration, switched int) {
 	if !n.out.Scan() {
 		n.t.Fatal("the user has ended")
 	}
-	if _, err := fmt.Sscan(n.out.Text(), &longest, &switched); err != nil {
+	if _, err := fmt.Sscan(n.out.Text(), &w.longest, &w.switched, &w.over); err != nil {
 		n.t.Fatalf("%q: %v", n.out.Text(), err)
 	}
-	return longest, switched
+	return w
 }

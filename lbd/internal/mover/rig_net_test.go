@@ -429,6 +429,7 @@ type numbers struct {
 	got      atomic.Uint64 // bytes
 	longest  atomic.Int64  // ns, from a number to the next one, since it was last taken
 	switched atomic.Uint64 // how often another server has gone on
+	over     atomic.Int64  // ns, from the last number before that to the next one
 	failed   atomic.Pointer[error]
 }
 
@@ -484,9 +485,11 @@ func (n *numbers) read() {
 			at++
 		}
 		n.longest.Store(max(n.longest.Load(), int64(now.Sub(last))))
-		if last = now; was != writer {
+		if was != writer {
+			n.over.Store(int64(now.Sub(last)))
 			n.switched.Add(1)
 		}
+		last = now
 		n.got.Store(at)
 		if err != nil {
 			n.fail(fmt.Errorf("read number %d: %w", at/8, err))

@@ -112,33 +112,41 @@ func BenchmarkNetBulk(b *testing.B) {
 }
 
 // measureBlackouts moves the user's connection to and fro, and waits for what is behind each move. The blackout is the longest wait for a number from
-// the commit to the new server's first one, beyond the millisecond of their pace; quiet is that of 30 ms in which nothing moves, of the same run: what
-// the machine does.
+// the commit to the new server's first one, beyond the millisecond of their pace; the switch is the wait for that first one alone. Beside them, of the same
+// run, is what the machine does: quiet is the longest wait of 30 ms in which nothing is done, still that of a commit that moves nothing.
 func measureBlackouts(b *testing.B, r *rig, n farNumbers, moved func(to string)) {
-	var blackouts, quiet []float64
-	beyond := func(longest time.Duration) float64 { return max(0, float64(longest-time.Millisecond)/1e6) }
+	all := map[string][]float64{}
+	note := func(name string, d time.Duration) {
+		all[name] = append(all[name], max(0, float64(d-time.Millisecond)/1e6))
+	}
 	time.Sleep(100 * time.Millisecond)
 	for i := 0; b.Loop(); i++ {
+		from, to := []string{"s1", "s2"}[i%2], []string{"s2", "s1"}[i%2]
 		time.Sleep(30 * time.Millisecond)
 		n.waits()
 		time.Sleep(30 * time.Millisecond)
-		longest, before := n.waits()
-		quiet = append(quiet, beyond(longest))
-		to := []string{"s2", "s1"}[i%2]
+		before := n.waits()
+		note("quiet", before.longest)
+		r.commit(from)
+		time.Sleep(2 * time.Millisecond) // as long as a move takes
+		note("still", n.waits().longest)
+		time.Sleep(30 * time.Millisecond)
+		n.waits()
 		r.commit(to)
-		longest = 0
+		longest, over := time.Duration(0), time.Duration(0)
 		testnet.Eventually(b, 5*time.Second, func() bool {
-			waited, switched := n.waits()
-			longest = max(longest, waited)
-			return switched > before
+			w := n.waits()
+			longest, over = max(longest, w.longest), w.over
+			return w.switched > before.switched
 		}, "it goes on at the other server")
-		blackouts = append(blackouts, beyond(longest))
+		note("blackout", longest)
+		note("switch", over)
 		moved(to)
 	}
-	for name, all := range map[string][]float64{"blackout": blackouts, "quiet": quiet} {
-		slices.Sort(all)
-		b.ReportMetric(all[len(all)/2], name+"-p50-ms")
-		b.ReportMetric(all[len(all)*99/100], name+"-p99-ms")
+	for name, waits := range all {
+		slices.Sort(waits)
+		b.ReportMetric(waits[len(waits)/2], name+"-p50-ms")
+		b.ReportMetric(waits[len(waits)*99/100], name+"-p99-ms")
 	}
 	b.ReportMetric(0, "ns/op")
 }

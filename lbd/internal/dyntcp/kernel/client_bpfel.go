@@ -50,6 +50,7 @@ type clientConnection struct {
 	Opened   uint64
 	Ended    uint64
 	ChangeAt uint64
+	Stays    uint64
 }
 
 type clientEnded struct {
@@ -132,6 +133,7 @@ const (
 	clientProgClientIngress     = "client_ingress"
 	clientVarNetns              = "netns"
 	clientVarSecret             = "secret"
+	clientVarWaysAt             = "ways_at"
 )
 
 // loadClient returns the embedded CollectionSpec for client.
@@ -205,6 +207,7 @@ type clientMapSpecs struct {
 type clientVariableSpecs struct {
 	Netns  *ebpf.VariableSpec `ebpf:"netns"`
 	Secret *ebpf.VariableSpec `ebpf:"secret"`
+	WaysAt *ebpf.VariableSpec `ebpf:"ways_at"`
 }
 
 // clientObjects contains all objects after they have been loaded into the kernel.
@@ -264,6 +267,7 @@ func (m *clientMaps) Close() error {
 type clientVariables struct {
 	Netns  *ebpf.Variable `ebpf:"netns"`
 	Secret *ebpf.Variable `ebpf:"secret"`
+	WaysAt *ebpf.Variable `ebpf:"ways_at"`
 }
 
 // clientPrograms contains all programs after they have been loaded into the kernel.

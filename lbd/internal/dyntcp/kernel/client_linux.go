@@ -30,6 +30,7 @@ type connectionMapValue struct {
 	Opened      uint64
 	Ended       uint64
 	_           uint64 // the rate of its changes
+	_           uint64 // where its frames go
 }
 
 // prefixMapKey is struct prefix of bpf/client.bpf.c.
@@ -93,7 +94,7 @@ func openClient(c Config) (_ *client, err error) {
 	if err := loadPinned(u.spec, c.Bpffs, &u.objects, log); err != nil {
 		return nil, err
 	}
-	if u.ways, err = watchWays(c.Interfaces, u.objects.Ways, log); err != nil {
+	if u.ways, err = watchWays(c.Interfaces, u.objects.Ways, u.objects.WaysAt, log); err != nil {
 		return nil, errors.Join(err, u.objects.Close())
 	}
 	err = u.hooks.attach(c, programs{u.objects.ClientConnections, u.objects.ClientIngress, u.objects.ClientEgress},

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -25,6 +26,7 @@ type wayWatch struct {
 	nl         *netlink.Handle
 	interfaces map[int]bool
 	is         *ebpf.Map
+	at         *ebpf.Variable // when it was written, ns since boot
 	log        *slog.Logger
 	done       <-chan struct{}
 	stop       func()
@@ -32,9 +34,9 @@ type wayWatch struct {
 }
 
 // watchWays has written the map when it returns.
-func watchWays(names []string, is *ebpf.Map, log *slog.Logger) (_ *wayWatch, err error) {
+func watchWays(names []string, is *ebpf.Map, at *ebpf.Variable, log *slog.Logger) (_ *wayWatch, err error) {
 	ctx, stop := context.WithCancel(context.Background())
-	w := &wayWatch{interfaces: make(map[int]bool), is: is, log: log, done: ctx.Done(), stop: stop}
+	w := &wayWatch{interfaces: make(map[int]bool), is: is, at: at, log: log, done: ctx.Done(), stop: stop}
 	if w.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, fmt.Errorf("netlink: %w", err)
 	}
@@ -108,7 +110,8 @@ func (w *wayWatch) write() error {
 			all = append(all, routeOf(family, r))
 		}
 	}
-	return bpfnet.SyncMap(w.is, waysOf(all, w.interfaces))
+	var now unix.Timespec
+	return errors.Join(bpfnet.SyncMap(w.is, waysOf(all, w.interfaces)), unix.ClockGettime(unix.CLOCK_BOOTTIME, &now), w.at.Set(uint64(now.Nano())))
 }
 
 func routeOf(family int, r netlink.Route) route {

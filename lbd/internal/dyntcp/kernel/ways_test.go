@@ -264,6 +264,9 @@ func TestNetWaysFollowRoutes(t *testing.T) {
 	p.echo(pair)
 	p.moveToS2(c, one, server, &pair)
 	p.echo(pair)
+	p.user.Route("10.3.0.0/24", "eth0")
+	p.s1.Sysctl("net.ipv4.ip_forward", "0")
+	p.echo(pair)
 }
 
 // index is that of the user's interface.

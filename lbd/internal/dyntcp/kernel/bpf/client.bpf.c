@@ -95,6 +95,9 @@ struct {
 	__type(value, struct way);
 } ways SEC(".maps");
 
+/* When the ways were written, ns since boot: so no other process's moment is the same. */
+volatile __u64 ways_at;
+
 /* What a socket has said in its SYN. It stays with one whose connection can move. */
 struct pending {
 	__u64 cookie;
@@ -122,6 +125,7 @@ struct connection {
 	__u64 opened; /* ns since boot */
 	__u64 ended;  /* it is over, and its port in TIME-WAIT */
 	__u64 change_at; /* when its next change may be given to user space: ns since boot; each move begins it anew */
+	__u64 stays; /* when its frames were for the VIP's next hop: stay_of */
 };
 
 struct {
@@ -474,15 +478,17 @@ static __always_inline bool is_same(const struct place *place, const struct flow
 	return place->address[0] == flow->vip[0] && place->address[1] == flow->vip[1] && place->port == SECOND_PORT(flow->ports);
 }
 
-static __always_inline bool find_destination(const struct flow *flow, struct place *to)
+static __always_inline struct connection *find_destination(const struct flow *flow, struct place *to, __u64 *moves)
 {
 	struct connection *c = bpf_map_lookup_elem(&connections, flow);
-	struct place before;
 
 	if (!c)
-		return false;
-	places_of(c, to, &before);
-	return true;
+		return c;
+	bpf_spin_lock(&c->lock);
+	*to = c->now;
+	*moves = c->moves;
+	bpf_spin_unlock(&c->lock);
+	return c;
 }
 
 /* may_be_ours: a socket's segments are where the socket has said so; what TCP answers without a socket, as in TIME-WAIT, and fragments, may be. */
@@ -528,6 +534,12 @@ static __noinline int leave(struct __sk_buff *skb, const __u64 *vip, const __u64
 	return other && other->hops == way->hops ? NEXT : by_hop(skb, way->hop);
 }
 
+/* stay_of changes with ways, interface and destination. */
+static __always_inline __u64 stay_of(const struct __sk_buff *skb, __u64 moves)
+{
+	return ways_at + moves + ((__u64)skb->ifindex << 48);
+}
+
 static __noinline int later_leaves(struct __sk_buff *skb, const struct segment *s)
 {
 	__u64 *address = bpf_map_lookup_elem(&fragments, s->fragment), to[2];
@@ -542,9 +554,12 @@ static __noinline int later_leaves(struct __sk_buff *skb, const struct segment *
 SEC("tc")
 int client_egress(struct __sk_buff *skb)
 {
+	struct connection *c;
 	struct segment *s;
 	struct place to;
 	struct flow flow;
+	__u64 stay, moves;
+	int verdict;
 
 	if (!may_be_ours(skb))
 		return NEXT;
@@ -558,10 +573,19 @@ int client_egress(struct __sk_buff *skb)
 	flow.vip[0] = s->dst[0];
 	flow.vip[1] = s->dst[1];
 	flow.ports = s->ports;
-	if (!find_destination(&flow, &to) || is_same(&to, &flow))
+	c = find_destination(&flow, &to, &moves);
+	if (!c || is_same(&to, &flow))
 		return NEXT;
 	COUNT(sent);
-	return set_target(skb, s, &to) ? leave(skb, flow.vip, to.address) : done(false);
+	if (!set_target(skb, s, &to))
+		return done(false);
+	stay = stay_of(skb, moves);
+	if (c->stays == stay)
+		return NEXT;
+	verdict = leave(skb, flow.vip, to.address);
+	if (verdict == NEXT)
+		c->stays = stay;
+	return verdict;
 }
 
 static __always_inline bool find_origin(const struct flow *flow, struct place *vip)

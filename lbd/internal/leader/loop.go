@@ -106,6 +106,13 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 	l.turnedAt = time.Now()
 	for {
+		select {
+		case t := <-tenures: // before all else: after a turn that took long the lease that is known may be over, and what was begun with it be dropped
+			l.awake(time.Now())
+			l.carryOut(ctx, l.tenure(t))
+			continue
+		default:
+		}
 		var turn func() []Action
 		select {
 		case <-ctx.Done():

@@ -53,6 +53,8 @@ func suites() []suite {
 		{pkg: "./lbd/internal/mover", bench: "NetTransfer", benchtime: "300x", figures: []figure{
 			{name: "blackout of a transfer, paced stream, p50", unit: "ms", metric: "blackout-p50-ms", against: "longest wait in 30 ms of quiet, p50", versus: "quiet-p50-ms"},
 			{name: "blackout of a transfer, paced stream, p99", unit: "ms", metric: "blackout-p99-ms", against: "longest wait in 30 ms of quiet, p99", versus: "quiet-p99-ms"},
+			{name: "switch of a transfer, paced stream, p50", unit: "ms", metric: "switch-p50-ms", against: "a commit that moves nothing, p50", versus: "still-p50-ms"},
+			{name: "switch of a transfer, paced stream, p99", unit: "ms", metric: "switch-p99-ms", against: "a commit that moves nothing, p99", versus: "still-p99-ms"},
 		}},
 		{pkg: "./lbd/internal/mover", bench: "NetBulk", benchtime: "100x", figures: []figure{
 			{name: "blackout of a transfer, bulk, p50", unit: "ms", metric: "blackout-p50-ms", against: "longest wait in 30 ms of quiet, p50", versus: "quiet-p50-ms"},

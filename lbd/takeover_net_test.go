@@ -121,6 +121,7 @@ func TestNetConnectionsToAStandbyGoOn(t *testing.T) {
 	}
 	bring("s1")
 	testnet.Eventually(t, 15*time.Second, connects("s1"), "s1 to serve: it is the owner of even users")
+	time.Sleep(time.Second) // who is stopped in the turn in which it begins to serve has told nobody, and no time of its has run out
 
 	agents["s1"].Signal(syscall.SIGSTOP)
 	bring("s2")

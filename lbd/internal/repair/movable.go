@@ -104,7 +104,11 @@ func (f *fault) events() (urgent, shut bool) {
 		return false, false
 	}
 	p := []unix.PollFd{{Fd: int32(f.fd), Events: unix.POLLPRI | unix.POLLRDHUP}}
-	if _, err := unix.Poll(p, 0); err != nil {
+	_, err := unix.Poll(p, 0)
+	for errors.Is(err, unix.EINTR) { // Go's own signals
+		_, err = unix.Poll(p, 0)
+	}
+	if err != nil {
 		f.fail("poll", err)
 	}
 	urgent, shut = p[0].Revents&unix.POLLPRI != 0, p[0].Revents&unix.POLLRDHUP != 0

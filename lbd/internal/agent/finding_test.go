@@ -44,7 +44,7 @@ type finding struct {
 func newFinding(mode string, seed uint64) *finding {
 	f := &finding{
 		mode: mode, seed: seed, r: rand.New(rand.NewPCG(seed, 8)), now: start, names: []string{"s1", "s2", "s3"},
-		cores: map[string]*Core{}, inData: map[string]dataplane.AgentService{}, at: allocation(1, 0, 0),
+		cores: map[string]*Core{}, inData: map[string]dataplane.AgentService{},
 	}
 	f.at = f.random(1)
 	f.holder = f.at.OwnerOf(0)

@@ -156,8 +156,8 @@ func (s *Server) inspect() error {
 
 const noteEvery = 5 * time.Second
 
-// watchRevisions writes down what the store holds until ctx is done, or the server cannot write (true).
-func (s *Server) watchRevisions(ctx context.Context, ns *server.Server, stuck <-chan struct{}) bool {
+// watchRevisions writes down what the store holds until ctx is done, or the server cannot write: why is what it said then.
+func (s *Server) watchRevisions(ctx context.Context, ns *server.Server, stuck <-chan string) (why string) {
 	tick := time.NewTicker(noteEvery)
 	defer tick.Stop()
 	for {
@@ -166,9 +166,9 @@ func (s *Server) watchRevisions(ctx context.Context, ns *server.Server, stuck <-
 		case <-tick.C:
 		case <-s.turn:
 		case <-ctx.Done():
-			return false
-		case <-stuck:
-			return true
+			return ""
+		case why := <-stuck:
+			return why
 		}
 	}
 }

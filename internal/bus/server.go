@@ -119,7 +119,7 @@ func (s *Server) serve(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("bus: %w", err)
 	}
-	stuck := make(chan struct{}, 1)
+	stuck := make(chan string, 1)
 	ns.SetLogger(natsLog{s.cfg.Log, stuck}, false, false)
 	go ns.Start()
 	gate := gate{log: s.cfg.Log, role: roles, dial: ns.InProcessConn}
@@ -148,8 +148,8 @@ func (s *Server) serve(ctx context.Context) error {
 		clients.Go(func() { s.awaitQuorum(open, url) })
 	}
 	s.cfg.Log.Info("bus serves", "url", url, "data", s.cfg.DataDir)
-	if s.watchRevisions(ctx, ns, stuck) {
-		s.cfg.Log.Error("bus cannot write: nothing new is kept until there is room", "data", s.cfg.DataDir)
+	if why := s.watchRevisions(ctx, ns, stuck); why != "" {
+		s.cfg.Log.Error("bus cannot write: nothing new is kept until there is room", "data", s.cfg.DataDir, "err", why)
 		s.waitForRoom(ctx)
 		return nil
 	}
@@ -234,7 +234,7 @@ func (s *Server) users() (users []*server.NkeyUser, byKey map[string]string, err
 // natsLog hands the server's log lines on. One of them is the only sign that a stream takes no more writes.
 type natsLog struct {
 	log   *slog.Logger
-	stuck chan<- struct{} // has room for one
+	stuck chan<- string // has room for one line
 }
 
 func (l natsLog) Noticef(f string, v ...any) { l.log.Debug(fmt.Sprintf(f, v...)) }
@@ -248,7 +248,7 @@ func (l natsLog) Errorf(f string, v ...any) {
 	l.log.Warn(line)
 	if strings.Contains(strings.ToLower(line), "critical write error") {
 		select {
-		case l.stuck <- struct{}{}:
+		case l.stuck <- line:
 		default:
 		}
 	}

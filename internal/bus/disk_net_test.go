@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,8 +20,10 @@ func TestNetFullDisk(t *testing.T) {
 		t.Fatalf("mount (as root?): %v", err)
 	}
 	t.Cleanup(func() { unix.Unmount(disk, unix.MNT_DETACH) })
+	told := make(chan string, 10)
 	s := &testServer{t: t, cfg: ServerConfig{
-		Listen: "127.0.0.1:0", DataDir: filepath.Join(disk, "bus"), Log: slog.New(slog.DiscardHandler),
+		Listen: "127.0.0.1:0", DataDir: filepath.Join(disk, "bus"),
+		Log: slog.New(slog.NewTextHandler(logLines(func(line string) { told <- line }), &slog.HandlerOptions{Level: slog.LevelError})),
 	}}
 	srv := NewServer(s.cfg)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -50,6 +53,9 @@ func TestNetFullDisk(t *testing.T) {
 	}
 	if put("new") == nil {
 		t.Fatal("written to a full disk")
+	}
+	if line := <-told; !strings.Contains(line, "no space left on device") {
+		t.Errorf("the log does not say that the disk is full: %s", line)
 	}
 	if e, err := b.Get(ctx, "old"); err != nil || len(e.Value) != 20000 {
 		t.Errorf("read while the disk is full: %d bytes, %v", len(e.Value), err)

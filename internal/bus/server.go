@@ -35,6 +35,8 @@ type Server struct {
 	kept  kept      // as on the disk
 	term  uint64    // the highest, as on the disk
 
+	failed time.Time // when the server failed to write last
+
 	lacking atomic.Bool // a quorum, since the start
 }
 
@@ -149,8 +151,7 @@ func (s *Server) serve(ctx context.Context) error {
 	}
 	s.cfg.Log.Info("bus serves", "url", url, "data", s.cfg.DataDir)
 	if why := s.watchRevisions(ctx, ns, stuck); why != "" {
-		s.cfg.Log.Error("bus cannot write: nothing new is kept until there is room", "data", s.cfg.DataDir, "err", why)
-		s.waitForRoom(ctx)
+		s.awaitWritable(ctx, why)
 		return nil
 	}
 	s.noteRevisions(ns)
@@ -162,26 +163,44 @@ func (s *Server) serve(ctx context.Context) error {
 const (
 	roomNeeded = 1 << 20 // bytes
 	roomCheck  = time.Second
+	failsAgain = time.Minute // what fails so soon after a new start is not mended by another
 )
 
-// waitForRoom waits until the data directory can be written to. The server's streams do not try again by themselves.
-func (s *Server) waitForRoom(ctx context.Context) {
+// awaitWritable waits until the data directory can be written to: the server's streams do not try again by themselves. Why is what
+// the server said. It gives a stream up for other errors than a full disk, too; where there is room a new start is all that is needed.
+func (s *Server) awaitWritable(ctx context.Context, why string) {
+	again := time.Since(s.failed) < failsAgain
+	s.failed = time.Now()
+	switch err := s.tryWrite(); {
+	case err != nil:
+		s.cfg.Log.Error("bus cannot write: nothing new is kept until it can", "data", s.cfg.DataDir, "err", err, "server", why)
+	case again:
+		s.cfg.Log.Error("bus failed to write again though there is room", "data", s.cfg.DataDir, "err", why)
+	default:
+		s.cfg.Log.Warn("bus failed to write though there is room: it starts anew", "data", s.cfg.DataDir, "err", why)
+		return
+	}
 	tick := time.NewTicker(roomCheck)
 	defer tick.Stop()
-	path := filepath.Join(s.cfg.DataDir, "room")
 	for {
-		err := os.WriteFile(path, make([]byte, roomNeeded), 0o600)
-		if err = errors.Join(err, os.Remove(path)); err == nil {
-			s.cfg.Log.Info("bus can write again and starts anew")
-			return
-		}
 		select {
 		case <-tick.C:
+			if s.tryWrite() == nil {
+				s.cfg.Log.Info("bus can write again and starts anew")
+				return
+			}
 		case <-s.turn:
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// tryWrite returns why nothing can be written to the data directory.
+func (s *Server) tryWrite() error {
+	path := filepath.Join(s.cfg.DataDir, "room")
+	err := os.WriteFile(path, make([]byte, roomNeeded), 0o600)
+	return errors.Join(err, os.Remove(path))
 }
 
 // options are of a server that listens to nobody: the gate brings it its clients.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/manycast/manycast/internal/testnet"
 )
@@ -303,5 +305,34 @@ func TestNetAttachSaysWhatIsWrong(t *testing.T) {
 		if err := PinDir(filepath.Join(bpf, "a/b")); err != nil {
 			t.Errorf("PinDir: %v", err)
 		}
+	}
+}
+
+// TestNetPinDirOfAUnit: a unit's directory for pins is a mount of its own in what is read-only, and in one that is not: it stays, and that is no failure.
+func TestNetPinDirOfAUnit(t *testing.T) {
+	bpf := testnet.New(t).BPFFS()
+	dir := filepath.Join(bpf, "client")
+	mount := func(path string, flags uintptr) {
+		t.Helper()
+		if err := unix.Mount(path, path, "", unix.MS_BIND|flags, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := PinDir(dir); err != nil {
+		t.Fatal(err)
+	}
+	mount(dir, 0)
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	mount(bpf, unix.MS_REC)
+	t.Cleanup(func() { unix.Unmount(bpf, unix.MNT_DETACH) })
+	if err := RemovePinDir(dir); err != nil {
+		t.Error(err)
+	}
+	mount(bpf, unix.MS_REMOUNT|unix.MS_RDONLY)
+	if err := RemovePinDir(dir); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(dir); err != nil {
+		t.Error(err)
 	}
 }

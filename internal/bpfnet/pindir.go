@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -38,10 +39,12 @@ func PinDir(path string) error {
 	return nil
 }
 
-// RemovePinDir removes a directory for pins. One that somebody has pins in yet, or that lies in somebody else's directory, stays.
+// RemovePinDir removes a directory for pins. One that somebody has pins in yet, or that is not this process' to remove, stays: it lies in somebody
+// else's directory, or is a mount of its own in what is read-only (systemd's ReadWritePaths=).
 func RemovePinDir(path string) error {
 	err := os.Remove(path)
-	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ENOTEMPTY) {
+	stays := []error{fs.ErrNotExist, fs.ErrPermission, unix.ENOTEMPTY, unix.EROFS, unix.EBUSY}
+	if err == nil || slices.ContainsFunc(stays, func(e error) bool { return errors.Is(err, e) }) {
 		return nil
 	}
 	return fmt.Errorf("remove pin directory: %w", err)

@@ -128,6 +128,13 @@ type connecting struct {
 	*testnet.Process
 	flow   kernel.Flow
 	server *net.TCPConn
+	at     int              // of clientNet's servers
+	moves  uint64           // so far
+	places []netip.AddrPort // where its user may be
+}
+
+func (p *clientNet) connected(command *testnet.Process, flow kernel.Flow, server *net.TCPConn) connecting {
+	return connecting{Process: command, flow: flow, server: server, places: []netip.AddrPort{clientVIP, p.places[0]}}
 }
 
 func (p *clientNet) connecting(connect []string, l net.Listener) connecting {
@@ -142,19 +149,22 @@ func (p *clientNet) connecting(connect []string, l net.Listener) connecting {
 		p.t.Fatalf("the command does not connect: %v: %s", err, command.Output())
 	}
 	user := c.RemoteAddr().(*net.TCPAddr).AddrPort()
-	return connecting{command, kernel.Flow{User: netip.AddrPortFrom(user.Addr().Unmap(), user.Port()), VIP: clientVIP}, c.(*net.TCPConn)}
+	return p.connected(command, kernel.Flow{User: netip.AddrPortFrom(user.Addr().Unmap(), user.Port()), VIP: clientVIP}, c.(*net.TCPConn))
 }
 
-// move takes the connection to the second server, which tells the user.
+// move takes the connection to the other server, which tells the user.
 func (p *clientNet) move(c *connecting) {
 	p.t.Helper()
-	h := p.held(0, c.server)
-	h.Sequence, h.Heard, h.Destination = 1, false, p.places[1]
-	c.server = p.carry(c.flow, c.server, 0, 1, h)
-	change := wire.Change{Tag: h.Tag, Cookie: h.Cookie, User: c.flow.User, VIP: c.flow.VIP, Old: p.places[0], New: p.places[1], Sequence: 1}
-	if r := p.announce(1, change, []netip.AddrPort{clientVIP, p.places[0]}); r.Outcome != movement.Arrived {
+	from, to := c.at, 1-c.at
+	h := p.held(from, c.server)
+	c.at, c.moves = to, c.moves+1
+	h.Sequence, h.Heard, h.Destination = c.moves, false, p.places[to]
+	c.server = p.carry(c.flow, c.server, from, to, h)
+	change := wire.Change{Tag: h.Tag, Cookie: h.Cookie, User: c.flow.User, VIP: c.flow.VIP, Old: p.places[from], New: p.places[to], Sequence: c.moves}
+	if r := p.announce(to, change, c.places); r.Outcome != movement.Arrived {
 		p.t.Errorf("%s: %+v", c.flow, r)
 	}
+	c.places = []netip.AddrPort{p.places[to]}
 }
 
 // Two commands beside the client of the whole host: each connection moves, told by its own client.
@@ -170,7 +180,7 @@ func TestNetConnectSideBySide(t *testing.T) {
 	first, second := p.connecting(connect, l), p.connecting(connect, l)
 	l.Close()
 	user, server := p.connect()
-	others := connecting{nil, clientFlow(user), server}
+	others := p.connected(nil, clientFlow(user), server)
 	if s := p.status(); len(s.Connections) != 1 || s.Connections[0].User != others.flow.User {
 		t.Errorf("the whole host's client has %+v", s.Connections)
 	}
@@ -297,7 +307,7 @@ func TestNetConnectKilled(t *testing.T) {
 	lives.Signal(syscall.SIGTERM)
 	lives.Wait()
 	gone(lives, "a run that was ended leaves nothing")
-	if out, err := p.user.Run("bpftool", "net", "show", "dev", "eth0"); err != nil || strings.Contains(out, "client_") {
-		t.Errorf("programs are left: %s, %v", out, err)
+	if left := p.user.Programs("eth0"); len(left) > 0 {
+		t.Errorf("programs are left: %q", left)
 	}
 }

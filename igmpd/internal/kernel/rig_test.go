@@ -310,16 +310,18 @@ func (r *rig) nothingLeft() {
 	for command, want := range map[string]string{
 		"ip mroute show table all": "",
 		"ip mrule":                 "32767:\tfrom all lookup default",
-		"cat /proc/thread-self/net/ip_mr_vif | tail -n +2":    "",
-		"tc filter show dev users ingress":                    "",
-		"bpftool net show dev users 2>/dev/null | grep igmpd": "",
-		"ls " + r.bpffs + " 2>/dev/null":                      "",
+		"cat /proc/thread-self/net/ip_mr_vif | tail -n +2": "",
+		"tc filter show dev users ingress":                 "",
+		"ls " + r.bpffs + " 2>/dev/null":                   "",
 	} {
 		// The test's own context has ended already during its clean-up.
 		out, _ := r.router.Command(context.Background(), "sh", "-c", command).CombinedOutput()
 		if strings.TrimSpace(string(out)) != want {
 			r.t.Errorf("%s:\n%s", command, out)
 		}
+	}
+	if left := r.router.Programs("users"); len(left) > 0 {
+		r.t.Errorf("programs: %q", left)
 	}
 }
 

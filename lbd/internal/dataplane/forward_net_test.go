@@ -762,5 +762,5 @@ func (s *site) traces(name string) string {
 	if err != nil && !strings.Contains(out, "No such file") {
 		s.t.Fatalf("%v: %s", err, out)
 	}
-	return out
+	return out + strings.Join(s.servers[name].Programs("eth0"), "\n")
 }

@@ -78,29 +78,29 @@ func newClientNet(t *testing.T) *clientNet {
 	return p
 }
 
-// argv is lbd client with a pinned key.
-func (p *clientNet) argv() []string {
+// configure writes a configuration of lbd client, which begins as said, and the service's record that it names into a directory.
+func (p *clientNet) configure(begin, dir string) (file string) {
 	p.t.Helper()
 	pinned, err := record.Marshal(record.Record{
 		Name: "shop.cast.example.", Address: clientVIP.Addr(), Owner: "ops@example.com",
 		Keys:         []record.Key{record.NewKey(p.key.Public().(ed25519.PublicKey))},
 		Destinations: []netip.Prefix{netip.MustParsePrefix("10.2.0.0/24"), netip.MustParsePrefix("10.3.0.0/24")},
 	})
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	file, keys := filepath.Join(p.dir, "client.toml"), filepath.Join(p.dir, "shop.yaml")
-	text := fmt.Sprintf("interfaces = [\"eth0\"]\nbpffs = %q\nsocket = %q\nkeys.pinned = [%q]\n[log]\nlevel = \"debug\"\n[[service]]\nname = \"shop\"\naddresses = [%q]\n",
-		filepath.Join(p.bpffs, "client"), p.socket, keys, clientVIP.String())
-	for path, text := range map[string]string{file: text, keys: string(pinned)} {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			p.t.Fatal(err)
-		}
-	}
+	must(p.t, err)
+	must(p.t, os.WriteFile(filepath.Join(dir, "shop.yaml"), pinned, 0o600))
+	text := begin + fmt.Sprintf("[log]\nlevel = \"debug\"\n[[service]]\nname = \"shop\"\naddresses = [%q]\n", clientVIP.String())
+	file = filepath.Join(dir, "client.toml")
+	must(p.t, os.WriteFile(file, []byte(text), 0o600))
+	return file
+}
+
+// argv is lbd client with a pinned key.
+func (p *clientNet) argv() []string {
+	p.t.Helper()
+	file := p.configure(fmt.Sprintf("interfaces = [\"eth0\"]\nbpffs = %q\nsocket = %q\nkeys.pinned = [%q]\n",
+		filepath.Join(p.bpffs, "client"), p.socket, filepath.Join(p.dir, "shop.yaml")), p.dir)
 	self, err := os.Executable()
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	must(p.t, err)
 	return []string{"env", asLBD + "=1", self, "client", "--config", file}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -46,15 +47,20 @@ func New(t testing.TB) *Net {
 // sweep deletes what test processes that were killed left behind.
 func sweep() {
 	names, _ := netns.List(prefix)
-	for _, name := range names {
-		pid, _, ok := strings.Cut(strings.TrimPrefix(name, prefix), "-")
-		if !ok || strings.Trim(pid, "0123456789") != "" {
-			continue
-		}
-		if _, err := os.Stat("/proc/" + pid); err != nil {
-			_ = netns.Delete(name) // best effort: another test may be at it, too
-		}
+	for _, name := range slices.DeleteFunc(names, inUse) {
+		_ = netns.Delete(name) // best effort: another test may be at it, too
 	}
+	sweepGroups()
+}
+
+// inUse says of a name whether the test process that has it lives, or that no test has it.
+func inUse(name string) bool {
+	pid, _, ok := strings.Cut(strings.TrimPrefix(name, prefix), "-")
+	if !ok || strings.Trim(pid, "0123456789") != "" {
+		return true
+	}
+	_, err := os.Stat("/proc/" + pid)
+	return err == nil
 }
 
 // Node returns the node of that name; the first call makes it.

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/manycast/manycast/cli/internal/cmdutil"
+	"github.com/manycast/manycast/internal/cgroup2"
 	"github.com/manycast/manycast/internal/clientstatus"
 	"github.com/manycast/manycast/internal/connects"
 )
@@ -69,7 +70,7 @@ func (o options) run(ctx context.Context, argv []string) (err error) {
 }
 
 func (o options) newRun() (*connects.Run, error) {
-	own, err := connects.OwnGroup()
+	own, err := cgroup2.Own()
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/manycast/manycast/internal/bpfnet"
+	"github.com/manycast/manycast/internal/cgroup2"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/wire"
 )
 
@@ -82,7 +83,7 @@ func openClient(c Config) (_ *client, err error) {
 		}
 	}()
 	if c.Cgroup == "" {
-		if c.Cgroup, err = cgroupRoot(); err != nil {
+		if c.Cgroup, err = cgroup2.Root(); err != nil {
 			return nil, err
 		}
 	}

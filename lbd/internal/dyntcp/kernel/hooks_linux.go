@@ -1,12 +1,9 @@
 package kernel
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -106,23 +103,4 @@ func netnsCookie() (uint64, error) {
 		return 0, fmt.Errorf("cookie of the network namespace: %w", err)
 	}
 	return cookie, nil
-}
-
-// cgroupRoot is where cgroup2 is mounted.
-func cgroupRoot() (string, error) {
-	mounts, err := os.Open("/proc/self/mounts")
-	if err != nil {
-		return "", fmt.Errorf("find cgroup2: %w", err)
-	}
-	defer mounts.Close()
-	lines := bufio.NewScanner(mounts)
-	for lines.Scan() {
-		if f := strings.Fields(lines.Text()); len(f) > 2 && f[2] == "cgroup2" {
-			return f[1], nil
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return "", fmt.Errorf("find cgroup2: %w", err)
-	}
-	return "", errors.New("cgroup2 is not mounted; `mount -t cgroup2 none /sys/fs/cgroup` does, or set the control group to a directory on one")
 }

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/manycast/manycast/internal/cgroup2"
 	"github.com/manycast/manycast/internal/testnet"
 )
 
@@ -439,7 +440,7 @@ type cgroup struct {
 
 func newCgroup(t testing.TB, name string) cgroup {
 	t.Helper()
-	root, err := cgroupRoot()
+	root, err := cgroup2.Root()
 	if err != nil {
 		t.Fatal(err)
 	}

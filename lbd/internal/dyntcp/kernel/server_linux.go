@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"github.com/manycast/manycast/internal/bpfnet"
+	"github.com/manycast/manycast/internal/cgroup2"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/wire"
 )
 
@@ -50,7 +51,7 @@ func openServer(c Config) (_ *server, err error) {
 		return nil, err
 	}
 	if c.Cgroup == "" {
-		if c.Cgroup, err = cgroupRoot(); err != nil {
+		if c.Cgroup, err = cgroup2.Root(); err != nil {
 			return nil, err
 		}
 	}

@@ -67,10 +67,9 @@ test-net: ## tests in network namespaces, as root
 
 test-vm: ## tests on a kernel with MPLS: this one where it has it, else in user-mode Linux, else in QEMU (docs/testing.md)
 	@tools/setup test
-	CGO_ENABLED=0 go build -o bin/vmtest ./tools/vmtest
 	go build -o bin/manycast ./cli
 	go test -count=1 -timeout 20m -run '^TestBoot' ./tools/vmtest
-	go test -p 1 -count=1 -timeout 20m -run '^TestVM' -exec '$(CURDIR)/bin/vmtest -timeout 20m --' $(call with,TestVM)
+	@tools/vm
 
 demo: ## three servers behind one address, in network namespaces, as root
 	@tools/setup demo

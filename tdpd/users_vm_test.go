@@ -20,25 +20,33 @@ import (
 // vipsOfWeb are those that bind names.
 var vipsOfWeb = []string{"192.0.2.80", "2001:db8::80"}
 
-// TestVMUsersByMarks: users of both families reach their server along its tree, whichever of the kernel and the fast path puts the label on,
-// swaps it and takes it off. The tree is one of IPv4, no router has a route to the VIPs, and all daemons have their units' capabilities and
-// CAP_BPF. Where both push, marks are for what the fast path leaves: it has no address of IPv6 here to tell of what is too long.
-func TestVMUsersByMarks(t *testing.T) {
-	const kernel, both = "users = \"kernel\"\n", "fast_path = true\n"
-	for name, c := range map[string]struct {
-		forwarding [3]string
-		does       [3]string // what of each router's programs counts
-	}{
-		"kernel alone":                       {[3]string{kernel, kernel, kernel}, [3]string{"marked"}},
-		"the kernel pushes, XDP swaps, pops": {[3]string{kernel, both, both}, [3]string{"marked", "swapped", "popped"}},
-		"XDP pushes, the kernel swaps":       {[3]string{both, kernel, both}, [3]string{"pushed", "", "popped"}},
-		"both everywhere":                    {[3]string{both, both, both}, [3]string{"pushed", "swapped", "popped"}},
-		"XDP for labels, marks for users":    {[3]string{both + kernel, both, kernel}, [3]string{"marked", "swapped"}},
-	} {
-		t.Run(name, func(t *testing.T) { usersByMarks(t, c.forwarding, c.does) })
-	}
+// How a router forwards users: by its kernel's tables, or by the fast path, which has the kernel do the rest.
+const byKernel, byBoth = "users = \"kernel\"\n", "fast_path = true\n"
+
+func TestVMUsersByMarksAlone(t *testing.T) {
+	usersByMarks(t, [3]string{byKernel, byKernel, byKernel}, [3]string{"marked"})
 }
 
+func TestVMUsersByMarksThenXDP(t *testing.T) {
+	usersByMarks(t, [3]string{byKernel, byBoth, byBoth}, [3]string{"marked", "swapped", "popped"})
+}
+
+func TestVMUsersByXDPThenKernel(t *testing.T) {
+	usersByMarks(t, [3]string{byBoth, byKernel, byBoth}, [3]string{"pushed", "", "popped"})
+}
+
+func TestVMUsersByXDP(t *testing.T) {
+	usersByMarks(t, [3]string{byBoth, byBoth, byBoth}, [3]string{"pushed", "swapped", "popped"})
+}
+
+func TestVMUsersByMarksBesideXDP(t *testing.T) {
+	usersByMarks(t, [3]string{byBoth + byKernel, byBoth, byKernel}, [3]string{"marked", "swapped"})
+}
+
+// usersByMarks is told of each router how it forwards, and what its programs count then. Users of both families reach their server along its tree,
+// whichever of the kernel and the fast path puts the label on, swaps it and takes it off. The tree is one of IPv4, no router has a route to the
+// VIPs, and all daemons have their units' capabilities and CAP_BPF. Where both push, marks are for what the fast path leaves: it has no address of
+// IPv6 here to tell of what is too long. Each is a test, for tools/vm to give it a machine: to load the fast path takes one its time.
 func usersByMarks(t *testing.T, forwarding, does [3]string) {
 	n := testnet.NewMPLS(t)
 	r := newRigIn(t, n)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -159,6 +160,42 @@ func TestNetForgedSegmentsOfTheStream(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A firewall on the user's host that drops what connection tracking finds invalid, as many do, drops none of the server's segments because somebody has sent
+// resets from ahead of what has come: tracking takes one just beyond the window for how far the server has sent.
+func TestNetResetsAhead(t *testing.T) {
+	for name, e := range families {
+		for from, source := range map[string]netip.AddrPort{"the VIP": e.vip, "the server": e.s1} {
+			for what, flags := range map[string]byte{"alone": flagRST, "of acknowledgement 0": flagRST | flagACK} {
+				t.Run(name+" from "+from+" "+what, func(t *testing.T) {
+					p := newPath(t)
+					p.nft(p.user, "add table inet f; add chain inet f i { type filter hook input priority 0; }; "+
+						"add rule inet f i ct state invalid tcp flags & rst == 0 counter drop; add rule inet f i ct state invalid drop")
+					client, server, evil := p.client(), p.server(p.s1), p.forger()
+					tap := p.tap(p.router, "users")
+					c := p.connect(e.vip, p.listen(p.s1, e.vip.String()))
+					if at := connectionOf(t, client, c.flow()).Destination; at != e.s1 {
+						h := p.held(server, c)
+						if err := client.SetDestination(c.flow(), h.Cookie, e.s1, 1); err != nil {
+							t.Fatal(err)
+						}
+					}
+					p.echo(c)
+					next, resets := p.next(tap, c), uint64(0)
+					for ahead := uint32(1); ahead < 1<<18; ahead += 1 << 12 {
+						evil.send(segment{src: source, dst: c.flow().User, flags: flags, seq: next.ack + ahead}, "")
+						resets++
+					}
+					testnet.Eventually(t, 20*time.Second, func() bool { return clientCounters(t, client).ResetsAhead == resets }, "resets are dropped")
+					p.echo(c)
+					if out, err := p.user.Run("nft", "list chain inet f i"); err != nil || !strings.Contains(out, "counter packets 0") {
+						t.Errorf("the firewall: %v: %s", err, out)
+					}
+				})
+			}
+		}
 	}
 }
 

@@ -75,6 +75,7 @@ type ClientCounters struct {
 	Received     uint64 // from there
 	Errors       uint64 // ICMP errors about those that were sent
 	Failed       uint64 // dropped: could not be rewritten
+	ResetsAhead  uint64 // dropped: resets of what has not come, which no server sends
 
 	ChangeMalformed uint64 // not of its length, magic or version, or fragmented; or behind too many extension headers, whatever it is
 	ChangeUnknown   uint64 // of no connection here

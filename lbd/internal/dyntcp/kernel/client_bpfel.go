@@ -26,6 +26,7 @@ type clientClientCounters struct {
 	Received        uint64
 	Errors          uint64
 	Failed          uint64
+	ResetsAhead     uint64
 	ChangeMalformed uint64
 	ChangeUnknown   uint64
 	ChangeTag       uint64

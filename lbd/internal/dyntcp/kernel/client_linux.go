@@ -297,6 +297,7 @@ func (c ClientCounters) plus(d ClientCounters) ClientCounters {
 	return ClientCounters{
 		c.Offered + d.Offered, c.Agreed + d.Agreed, c.Plain + d.Plain, c.Mismatched + d.Mismatched, c.NotPublished + d.NotPublished,
 		c.NoRoom + d.NoRoom, c.TableFull + d.TableFull, c.Sent + d.Sent, c.Received + d.Received, c.Errors + d.Errors, c.Failed + d.Failed,
+		c.ResetsAhead + d.ResetsAhead,
 		c.ChangeMalformed + d.ChangeMalformed, c.ChangeUnknown + d.ChangeUnknown, c.ChangeTag + d.ChangeTag, c.ChangeCookie + d.ChangeCookie,
 		c.ChangeOld + d.ChangeOld, c.ChangePassed + d.ChangePassed, c.ChangeLost + d.ChangeLost,
 	}

@@ -32,6 +32,7 @@ struct client_counters {
 	__u64 received;
 	__u64 errors;
 	__u64 failed;
+	__u64 resets_ahead;
 	__u64 change_malformed;
 	__u64 change_unknown;
 	__u64 change_tag;
@@ -598,16 +599,60 @@ static __always_inline bool find_origin(const struct flow *flow, struct place *v
 	return true;
 }
 
+/* is_ahead says whether a number is beyond what has come on a flow. */
+static __always_inline bool is_ahead(struct __sk_buff *skb, const struct flow *flow, __u32 seq)
+{
+	bool v4 = IS_MAPPED(flow->user), ahead;
+	__u64 ports = HALF(SECOND_PORT(flow->ports), FIRST_PORT(flow->ports));
+	__u64 tuple[] = { /* struct bpf_sock_tuple */
+		v4 ? WORD(ADDRESS4(flow->vip), ADDRESS4(flow->user)) : flow->vip[0],
+		v4 ? ports : flow->vip[1],
+		flow->user[0],
+		flow->user[1],
+		ports,
+	};
+	struct bpf_tcp_sock *tcp;
+	struct bpf_sock *sk;
+
+	sk = bpf_skc_lookup_tcp(skb, (void *)tuple, v4 ? sizeof(((struct bpf_sock_tuple *)0)->ipv4) : sizeof(((struct bpf_sock_tuple *)0)->ipv6),
+				BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return false;
+	tcp = bpf_tcp_sock(sk);
+	ahead = tcp && (__s32)(seq - tcp->rcv_nxt) > 0;
+	bpf_sk_release(sk);
+	return ahead;
+}
+
+/* resets_ahead finds resets that no server sends. One without an acknowledgement answers a segment, and has the number that this one acknowledges (RFC 9293
+ * section 3.10.7.1): of what has come. No TCP ends by another (RFC 5961 section 3.2), but connection tracking comes first: Linux's takes one beyond the window
+ * for how far the server has sent, and finds invalid what is sent from then on. An acknowledgement of 0 is none to it. */
+static __noinline bool resets_ahead(struct __sk_buff *skb, const struct segment *s, const struct place *vip)
+{
+	struct flow flow = { { s->dst[0], s->dst[1] }, { vip->address[0], vip->address[1] }, HALF(SECOND_PORT(s->ports), vip->port) };
+	__u64 words[2]; /* of struct tcphdr, from the sequence on */
+
+	if (bpf_skb_load_bytes(skb, s->l4 + offsetof(struct tcphdr, seq), words, sizeof(words)))
+		return false;
+	if (!(words[1] >> 8 & RST) || (words[1] >> 8 & ACK && words[0] >> 32))
+		return false;
+	return bpf_map_lookup_elem(&connections, &flow) && is_ahead(skb, &flow, bpf_ntohl(words[0]));
+}
+
 /* from_server gives a segment the VIP instead of the place that it comes from. */
 static __noinline int from_server(struct __sk_buff *skb, const struct segment *s)
 {
 	struct flow origin = { { s->dst[0], s->dst[1] }, { s->src[0], s->src[1] }, HALF(SECOND_PORT(s->ports), FIRST_PORT(s->ports)) };
-	struct place vip;
+	struct place vip = { { s->src[0], s->src[1] }, FIRST_PORT(s->ports) };
+	bool moved = find_origin(&origin, &vip) && !is_same(&vip, &origin);
 
-	if (!find_origin(&origin, &vip) || is_same(&vip, &origin))
-		return NEXT;
-	COUNT(received);
-	return done(set_source(skb, s, &vip));
+	if (moved)
+		COUNT(received);
+	if (resets_ahead(skb, s, &vip)) {
+		COUNT(resets_ahead);
+		return DROP;
+	}
+	return moved ? done(set_source(skb, s, &vip)) : NEXT;
 }
 
 /* about_segment does so with what an error quotes: TCP knows it by the VIP alone. */

@@ -363,15 +363,32 @@ func (t *Tally) bereft(user netip.Addr, start, end time.Time) bool {
 // pinned: all that the user sent came to the dead server.
 func (t *Tally) pinned(user netip.Addr, d Death) bool { return t.pins(d.Server, user, d.At, d.Gone) }
 
-// pins: between from and to all that the user sent came to the server, which held a connection of theirs, or a flow of UDP.
+// pins: between from and to all that the user sent came to the server: of those that had owned the user before its owner, it is the last one that held
+// something of the user's.
 func (t *Tally) pins(server string, user netip.Addr, from, to time.Time) bool {
 	if t.strategy(from) != Pin {
 		return false
 	}
-	held := func(e traffic.Event) bool {
-		return e.User == user && e.Server == server && e.Start.Before(to) && e.End.After(from)
+	owner := t.Timeline.Owner(user, from)
+	for _, era := range slices.Backward(t.Timeline[:t.Timeline.At(from)+1]) {
+		if before := era.Owner(user); before != owner && t.holds(before, user, from, to) {
+			return before == server
+		}
 	}
-	return slices.ContainsFunc(t.closes, held) || slices.ContainsFunc(t.flows, held)
+	return false
+}
+
+// flowStays is how long a flow of UDP is a server's after its last packet (docs/handover.md): nothing tells a server that it has ended.
+const flowStays = 30 * time.Second
+
+// holds: between from and to the server had a connection of the user's, or a flow of UDP.
+func (t *Tally) holds(server string, user netip.Addr, from, to time.Time) bool {
+	until := func(from time.Time) func(traffic.Event) bool {
+		return func(e traffic.Event) bool {
+			return e.User == user && e.Server == server && e.Start.Before(to) && e.End.After(from)
+		}
+	}
+	return slices.ContainsFunc(t.closes, until(from)) || slices.ContainsFunc(t.flows, until(from.Add(-flowStays)))
 }
 
 // waitBegan is when the user of e began to wait for something out of the ordinary.

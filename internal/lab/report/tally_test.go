@@ -157,22 +157,51 @@ func TestLongWaitsAreFound(t *testing.T) {
 	}
 }
 
-// With pins all that a user sends comes to who holds a connection of theirs: its death is the user's, too.
+// With pins all that a user sends comes to the last former owner that holds something of theirs: its death is the user's, too.
 func TestThePinnedWaitForTheDead(t *testing.T) {
-	flow := closed(bob, "s2", traffic.Timeout, 11, 24)
-	flow.Kind = traffic.Flow
-	for i, held := range []traffic.Event{closed(bob, "s2", traffic.Reset, 11, 24), flow, closed(bob, "s1", traffic.Reset, 11, 24)} {
-		for strategy, want := range map[string]int{Pin: []int{1, 1, 2}[i], "forward": 2} {
+	flow := func(server string, start, end float64) traffic.Event {
+		e := closed(bob, server, traffic.Own, start, end)
+		e.Kind = traffic.Flow
+		return e
+	}
+	for _, tt := range []struct {
+		name string
+		had  []string // bob, from 0, 2, 4, ... seconds on
+		held []traffic.Event
+		pins bool
+	}{
+		{"a connection", []string{"s2", "s1"}, []traffic.Event{closed(bob, "s2", traffic.Reset, 1, 24)}, true},
+		{"a connection that was over", []string{"s2", "s1"}, []traffic.Event{closed(bob, "s2", traffic.Own, 1, 19)}, false},
+		{"a flow", []string{"s2", "s1"}, []traffic.Event{flow("s2", 1, 24)}, true},
+		{"a flow that was silent", []string{"s2", "s1"}, []traffic.Event{flow("s2", -20, -9)}, true},
+		{"a flow that was silent for too long", []string{"s2", "s1"}, []traffic.Event{flow("s2", -20, -11)}, false},
+		{"its owner's", []string{"s2", "s1"}, []traffic.Event{closed(bob, "s1", traffic.Reset, 3, 24)}, false},
+		{"one that was never its owner's", []string{"s3", "s1"}, []traffic.Event{closed(bob, "s2", traffic.Reset, 1, 24)}, false},
+		{"at a later owner, too", []string{"s2", "s3", "s1"}, []traffic.Event{flow("s2", 1, 19), closed(bob, "s3", traffic.Own, 3, 24)}, false},
+		{"at an earlier owner, too", []string{"s3", "s2", "s1"}, []traffic.Event{flow("s2", 3, 19), closed(bob, "s3", traffic.Own, 1, 24)}, true},
+		{"at an owner that had them later and now", []string{"s1", "s2", "s1"}, []traffic.Event{flow("s2", 3, 19), closed(bob, "s1", traffic.Own, 1, 24)}, true},
+	} {
+		for _, strategy := range []string{Pin, "forward"} {
 			tl := tally()
-			tl.Periods = []Period{{Strategy: strategy, Start: at(0)}}
-			tl.Add(held)
+			tl.Timeline = nil
+			for i, owner := range tt.had {
+				tl.Timeline = append(tl.Timeline, Era{At: at(2 * float64(i)), Owner: owners(map[netip.Addr]string{bob: owner})})
+			}
+			tl.Periods = []Period{{Strategy: strategy, Start: at(-30)}}
+			for _, e := range tt.held {
+				tl.Add(e)
+			}
 			tl.Add(request(bob, "s1", 20.5, 21.5))
 			tl.Add(request(bob, "s1", 24, 25))
-			if stands := tl.StoodBy(request(bob, "s2", 20.5, 21.5)); stands != (want == 1) || tl.StoodBy(held) {
-				t.Errorf("%s, who held %+v: s2 may answer while it cannot tell whether s1 lives: %t", strategy, held, stands)
+			pins, want := tt.pins && strategy == Pin, 2
+			if pins {
+				want = 1
+			}
+			if stands := tl.StoodBy(request(bob, "s2", 20.1, 20.2)); stands != pins || tl.StoodBy(tt.held[0]) {
+				t.Errorf("%s, %s: s2 may answer while it cannot tell whether s1 lives: %t", strategy, tt.name, stands)
 			}
 			if got := tl.Waited(500 * time.Millisecond); len(got) != want {
-				t.Errorf("%s, who held %+v: %d waits, want %d: %+v", strategy, held, len(got), want, got)
+				t.Errorf("%s, %s: %d waits, want %d: %+v", strategy, tt.name, len(got), want, got)
 			}
 		}
 	}

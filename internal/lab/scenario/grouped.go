@@ -66,9 +66,13 @@ func (g *grouped) move(ctx context.Context) error {
 	return err
 }
 
-// awaitGroups waits until each group is where it is to be: at the first server of its turn that is not away.
+// awaitGroups waits until each group is where it is to be, at the first server of its turn that is not away, and who is away has nobody at all: a server
+// that was killed, and has given its groups away, is yet to be found.
 func (g *grouped) awaitGroups(ctx context.Context, away ...string) (time.Time, error) {
 	return g.web.awaitAllocation(ctx, "each group has its server", func(a alloc.Allocation) bool {
+		if slices.ContainsFunc(away, a.Owns) {
+			return false
+		}
 		for _, user := range g.users {
 			in := g.turn(int(user.As4()[3]) % groups)
 			i := slices.IndexFunc(in, func(s string) bool { return !slices.Contains(away, s) })

@@ -78,29 +78,41 @@ func newClientNet(t *testing.T) *clientNet {
 	return p
 }
 
-// configure writes a configuration of lbd client, which begins as said, and the service's record that it names into a directory.
+// configureClient writes a configuration of lbd client, which begins as said, and the record of the service that it names into a directory.
+func configureClient(t *testing.T, dir, begin string, vip netip.AddrPort, key ed25519.PrivateKey, published ...netip.Prefix) (file string) {
+	t.Helper()
+	pinned, err := record.Marshal(record.Record{
+		Name: "shop.cast.example.", Address: vip.Addr(), Owner: "ops@example.com",
+		Keys: []record.Key{record.NewKey(key.Public().(ed25519.PublicKey))}, Destinations: published,
+	})
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(dir, "shop.yaml"), pinned, 0o600))
+	text := begin + fmt.Sprintf("[log]\nlevel = \"debug\"\n[[service]]\nname = \"shop\"\naddresses = [%q]\n", vip)
+	file = filepath.Join(dir, "client.toml")
+	must(t, os.WriteFile(file, []byte(text), 0o600))
+	return file
+}
+
 func (p *clientNet) configure(begin, dir string) (file string) {
 	p.t.Helper()
-	pinned, err := record.Marshal(record.Record{
-		Name: "shop.cast.example.", Address: clientVIP.Addr(), Owner: "ops@example.com",
-		Keys:         []record.Key{record.NewKey(p.key.Public().(ed25519.PublicKey))},
-		Destinations: []netip.Prefix{netip.MustParsePrefix("10.2.0.0/24"), netip.MustParsePrefix("10.3.0.0/24")},
-	})
-	must(p.t, err)
-	must(p.t, os.WriteFile(filepath.Join(dir, "shop.yaml"), pinned, 0o600))
-	text := begin + fmt.Sprintf("[log]\nlevel = \"debug\"\n[[service]]\nname = \"shop\"\naddresses = [%q]\n", clientVIP.String())
-	file = filepath.Join(dir, "client.toml")
-	must(p.t, os.WriteFile(file, []byte(text), 0o600))
-	return file
+	return configureClient(p.t, dir, begin, clientVIP, p.key, netip.MustParsePrefix("10.2.0.0/24"), netip.MustParsePrefix("10.3.0.0/24"))
 }
 
 // argv is lbd client with a pinned key.
 func (p *clientNet) argv() []string {
 	p.t.Helper()
-	file := p.configure(fmt.Sprintf("interfaces = [\"eth0\"]\nbpffs = %q\nsocket = %q\nkeys.pinned = [%q]\n",
-		filepath.Join(p.bpffs, "client"), p.socket, filepath.Join(p.dir, "shop.yaml")), p.dir)
+	return clientCommand(p.t, p.configure(clientBegin(p.bpffs, p.socket, p.dir), p.dir))
+}
+
+// clientBegin is of a client without systemd.
+func clientBegin(bpffs, socket, dir string) string {
+	return fmt.Sprintf("interfaces = [\"eth0\"]\nbpffs = %q\nsocket = %q\nkeys.pinned = [%q]\n", filepath.Join(bpffs, "client"), socket, filepath.Join(dir, "shop.yaml"))
+}
+
+func clientCommand(t *testing.T, file string) []string {
+	t.Helper()
 	self, err := os.Executable()
-	must(p.t, err)
+	must(t, err)
 	return []string{"env", asLBD + "=1", self, "client", "--config", file}
 }
 

@@ -1,48 +1,80 @@
 package main
 
 import (
+	"bytes"
+	"crypto/ed25519"
 	"fmt"
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/manycast/manycast/internal/keyfile"
 	"github.com/manycast/manycast/internal/testnet"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/kernel"
 )
 
-var dynamicVIP = netip.MustParseAddrPort("192.0.2.80:80")
+var (
+	dynamicVIP  = netip.MustParseAddrPort("192.0.2.80:80")
+	dynamicVIP6 = netip.MustParseAddrPort("[2001:db8::80]:80")
+	dynamicKey  = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
+)
+
+// serviceKeys are of both VIPs: changes of destination are signed by them.
+func serviceKeys() (all []keyfile.Group) {
+	for _, vip := range []netip.AddrPort{dynamicVIP, dynamicVIP6} {
+		all = append(all, keyfile.Group{Name: "web.example.", Address: vip.Addr(), Private: dynamicKey})
+	}
+	return all
+}
 
 // dynamicAgents are three agents of a dynamic service, as processes of their own, and a user of s1's behind a router.
 //
-//	user (10.8.0.100) --- router --- lan --- s1 (10.9.0.1), s2 (10.9.0.2), s3 (10.9.0.3)
+//	user (10.8.0.100) --- router --- lan --- s1 (10.9.0.1), s2 (10.9.0.2), s3 (10.9.0.3), leader (10.9.0.9)
+//
+// Of IPv6 they have addresses with the same ends: 2001:db8:8::100, 2001:db8:9::1 and so on.
 type dynamicAgents struct {
 	t      *testing.T
 	net    *testnet.Net
 	user   *testnet.Node
 	nodes  map[string]*testnet.Node
 	agents map[string]*testnet.Process
+	apps   map[string]string // sockets of the agents, for applications
 }
 
 var dynamicServers = []string{"s1", "s2", "s3"}
 
 func newDynamicAgents(t *testing.T) *dynamicAgents {
 	n := testnet.New(t)
-	a := &dynamicAgents{t: t, net: n, user: n.Node("u"), nodes: map[string]*testnet.Node{}, agents: map[string]*testnet.Process{}}
+	a := &dynamicAgents{t: t, net: n, user: n.Node("u"), nodes: map[string]*testnet.Node{}, agents: map[string]*testnet.Process{}, apps: map[string]string{}}
 	lan, router := n.Node("lan"), n.Node("router")
 	n.Link(router, "user", "10.8.0.1/24", a.user, "eth0", "10.8.0.100/24")
 	n.Link(router, "lan", "10.9.0.254/24", lan, "router", "")
+	router.Address("user", "2001:db8:8::1/64")
+	router.Address("lan", "2001:db8:9::254/64")
+	a.user.Address("eth0", "2001:db8:8::100/64")
 	a.user.Route("default", "10.8.0.1")
+	a.user.Route("::/0", "2001:db8:8::1")
 	router.Sysctl("net.ipv4.ip_forward", "1")
+	router.Sysctl("net.ipv6.conf.all.forwarding", "1")
 	router.Route("192.0.2.80/32", "10.9.0.1")
-	for i, name := range dynamicServers {
+	router.Route("2001:db8::80/128", "2001:db8:9::1")
+	hosts := append(slices.Clone(dynamicServers), "leader")
+	for i, name := range hosts {
+		last := i + 1
+		if name == "leader" {
+			last = 9
+		}
 		a.nodes[name] = n.Node(name)
-		n.Link(lan, name, "", a.nodes[name], "eth0", fmt.Sprintf("10.9.0.%d/24", i+1))
+		n.Link(lan, name, "", a.nodes[name], "eth0", fmt.Sprintf("10.9.0.%d/24", last))
+		a.nodes[name].Address("eth0", fmt.Sprintf("2001:db8:9::%d/64", last))
 		a.nodes[name].Route("default", "10.9.0.254")
+		a.nodes[name].Route("::/0", "2001:db8:9::254")
 	}
-	lan.Bridge("br0", false, append([]string{"router"}, dynamicServers...)...)
+	lan.Bridge("br0", false, append(hosts, "router")...)
 	return a
 }
 
@@ -53,6 +85,7 @@ func (a *dynamicAgents) start(service string, as func(name string, argv []string
 	a.t.Helper()
 	for i, name := range dynamicServers {
 		argv := takeoverAgentOf(a.t, a.net, name, netip.AddrFrom4([4]byte{10, 9, 0, byte(i + 1)}), service)
+		a.apps[name] = filepath.Join(filepath.Dir(argv[len(argv)-1]), "migrate.sock")
 		a.agents[name] = a.nodes[name].Start(as(name, argv)...)
 	}
 }

@@ -169,12 +169,20 @@ func takeoverAgent(t *testing.T, n *testnet.Net, name string, address netip.Addr
 	return takeoverAgentOf(t, n, name, address, dynamicService)
 }
 
+// takeoverAllocation is what agents know from an earlier run: even users are s1's, odd ones s2's.
+func takeoverAllocation() alloc.Allocation {
+	return alloc.Allocation{
+		Epoch: epoch.Epoch{Term: 1, Number: 1}, Slots: alloc.Slots{By: alloc.Suffix, Bits: 1}, Servers: []string{"s1", "s2"},
+		Owner: []uint16{0, 1}, Standby: []uint16{1, 0}, Addresses: []netip.Addr{netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("10.9.0.2")},
+	}
+}
+
 func takeoverAgentOf(t *testing.T, n *testnet.Net, name string, address netip.Addr, services string) []string {
 	dir, now := t.TempDir(), time.Now()
 	keys := filepath.Join(dir, "groups")
 	must(t, os.Mkdir(keys, 0o700))
 	web := keyfile.Group{Name: "web.example.", Address: netip.MustParseAddr("239.80.80.80"), Private: ed25519.NewKeyFromSeed(make([]byte, 32))}
-	for _, g := range []keyfile.Group{web, controltest.GroupKey(1)} {
+	for _, g := range append(serviceKeys(), web, controltest.GroupKey(1)) {
 		must(t, keyfile.WriteGroup(filepath.Join(keys, g.FileName()), g, false))
 	}
 	identity, authority := filepath.Join(dir, "identity.key"), filepath.Join(dir, "authority.key")
@@ -183,10 +191,7 @@ func takeoverAgentOf(t *testing.T, n *testnet.Net, name string, address netip.Ad
 	_, err := bus.NATSConfig(dir) // makes credentials
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(dir, "services.yaml"), []byte(services), 0o600))
-	must(t, store.Shelf{Dir: dir}.Keep("web", alloc.Allocation{
-		Epoch: epoch.Epoch{Term: 1, Number: 1}, Slots: alloc.Slots{By: alloc.Suffix, Bits: 1}, Servers: []string{"s1", "s2"},
-		Owner: []uint16{0, 1}, Standby: []uint16{1, 0}, Addresses: []netip.Addr{netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("10.9.0.2")},
-	}))
+	must(t, store.Shelf{Dir: dir}.Keep("web", takeoverAllocation()))
 	config := fmt.Sprintf(`name = %q
 interface = "eth0"
 bpffs = %q

@@ -70,7 +70,15 @@ func needs(err error) error {
 // watch subscribes to links, addresses and routes.
 func (n *linuxNetwork) watch() error {
 	links, addrs, routes := make(chan netlink.LinkUpdate, 64), make(chan netlink.AddrUpdate, 64), make(chan netlink.RouteUpdate, 64)
-	report := func(err error) { n.log.Warn("netlink notifications", "err", err); n.tell() }
+	report := func(err error) {
+		select {
+		case <-n.done: // they are closed by us
+			return
+		default:
+		}
+		n.log.Warn("netlink notifications", "err", err)
+		n.tell()
+	}
 	if err := netlink.LinkSubscribeWithOptions(links, n.done, netlink.LinkSubscribeOptions{ErrorCallback: report}); err != nil {
 		return fmt.Errorf("watch links: %w", err)
 	}

@@ -36,12 +36,20 @@ func must(t *testing.T, env []string, argv ...string) string {
 	return out
 }
 
+// build builds all binaries into a directory, without symbols.
+func build(t *testing.T) (built string) {
+	t.Helper()
+	built = t.TempDir()
+	const small = "-ldflags=-s -w"
+	must(t, nil, "go", "build", small, "-o", built+"/manycast", "./cli")
+	must(t, nil, "go", "build", small, "-o", built+"/", "./igmpd", "./lbd", "./dnsd", "./tdpd")
+	return built
+}
+
 // TestInstall goes the way of a machine: binaries are built once, all that follows is looked at below a DESTDIR.
 func TestInstall(t *testing.T) {
-	built, dest := t.TempDir(), t.TempDir()
-	must(t, nil, "go", "build", "-o", built+"/manycast", "./cli")
-	must(t, nil, "go", "build", "-o", built+"/", "./igmpd", "./lbd", "./dnsd", "./tdpd")
-	env := []string{"BUILT=" + built, "DESTDIR=" + dest, "PREFIX=/usr", "SYSCONFDIR=/etc"}
+	dest := t.TempDir()
+	env := []string{"BUILT=" + build(t), "DESTDIR=" + dest, "PREFIX=/usr", "SYSCONFDIR=/etc"}
 	must(t, env, "tools/packaging/install", "install")
 
 	t.Run("tree", func(t *testing.T) { checkTree(t, dest) })

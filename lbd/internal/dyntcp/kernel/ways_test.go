@@ -1,13 +1,18 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"fmt"
 	"io"
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/manycast/manycast/internal/testnet"
 )
@@ -98,6 +103,15 @@ var ways = map[string]func(p *path){
 		p.user.Route("10.3.0.0/24", "eth0")
 		p.user.Route("2001:db8:3::/64", "eth0")
 	},
+	"on the link, the VIP by a table of its own": func(p *path) {
+		p.user.Route("10.3.0.0/24", "eth0")
+		p.user.Route("2001:db8:3::/64", "eth0")
+		for family, to := range map[string][2]string{"-4": {"192.0.2.80", "10.2.0.3"}, "-6": {"2001:db8::80", "2001:db8:2::3"}} {
+			p.ip(p.user, family, "route", "add", to[0], "via", to[1], "table", "100")
+			p.ip(p.user, family, "rule", "add", "to", to[0], "lookup", "100")
+			p.ip(p.user, family, "route", "del", to[0])
+		}
+	},
 	"behind a router": func(p *path) {
 		p.routes()
 		p.user.Route("10.3.0.0/24", "10.1.0.1")
@@ -155,6 +169,70 @@ func TestNetMoveFromTheNextHop(t *testing.T) {
 			})
 		}
 	}
+}
+
+// All fragments of a segment go to where its connection is, and none to the VIP's next hop, which is another server.
+func TestNetFragmentsBesideTheNextHop(t *testing.T) {
+	for where, to2 := range ways {
+		t.Run(where, func(t *testing.T) {
+			p := newLink(t)
+			to2(p)
+			client, one, two := p.client(), p.server(p.s1), p.server(p.s2)
+			e := families["IPv4"]
+			c := p.connect(e.vip, p.listen(p.s1, e.vip.String()))
+			p.echo(c)
+			p.moveToS2(client, one, two, &c)
+			p.echo(c)
+			const each = 5
+			for id := range uint16(each) {
+				p.sendCut(c.flow(), 1+id)
+			}
+			testnet.Eventually(t, 5*time.Second, func() bool { return reassembled(t, p.s2, "IpReasmOKs") == each }, "s2 has all fragments")
+			if n := reassembled(t, p.s1, "IpReasmReqds"); n > 0 {
+				t.Errorf("s1 has %d fragments", n)
+			}
+			p.echo(c)
+		})
+	}
+}
+
+// sendCut sends a segment of a flow's user, an old one, as three fragments.
+func (p *path) sendCut(f Flow, id uint16) {
+	p.t.Helper()
+	segment := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, f.User.Port()), f.VIP.Port())
+	segment = append(segment, 0, 0, 0, 1, 0, 0, 0, 1, 5<<4, 0x10, 0, 1, 0, 0, 0, 0) // ACK
+	const each = 24                                                                 // the first one has the whole header of TCP
+	segment = append(segment, make([]byte, 2*each+4)...)
+	err := p.user.Do(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		for offset := 0; offset < len(segment) && err == nil; offset += each {
+			header := []byte{4<<4 | 5, 0, 0, 0, byte(id >> 8), byte(id), 0, byte(offset / 8), 64, unix.IPPROTO_TCP, 0, 0} // the kernel adds length and checksum
+			if offset+each < len(segment) {
+				header[6] = 0x20 // more follow
+			}
+			packet := slices.Concat(header, f.User.Addr().AsSlice(), f.VIP.Addr().AsSlice(), segment[offset:min(offset+each, len(segment))])
+			err = unix.Sendto(fd, packet, 0, &unix.SockaddrInet4{Addr: f.VIP.Addr().As4()})
+		}
+		return err
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// reassembled is a counter of a node's reassembly.
+func reassembled(t *testing.T, node *testnet.Node, name string) (n int) {
+	t.Helper()
+	out, err := node.Run("nstat", "-asz", name)
+	_, counted, _ := strings.Cut(out, name)
+	if _, e := fmt.Sscan(counted, &n); err != nil || e != nil {
+		t.Fatalf("%v, %v: %s", err, e, out)
+	}
+	return n
 }
 
 // moveToS2 takes a connection from s1 to s2, and tells the user.

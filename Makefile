@@ -11,8 +11,16 @@ CLIENTS ?= 60
 FUZZTIME ?= 4s
 DAEMONS := $(patsubst %/main.go,%,$(wildcard igmpd/main.go lbd/main.go dnsd/main.go tdpd/main.go))
 PRIVILEGED := ^Test(Net|VM|Boot)
-# The packages with tests whose names begin so: to build the tests of all others takes longer than to run these.
-with = $(shell grep -rlE --include='*_test.go' '^func $(1)' . | xargs -n1 dirname | sort -u)
+# What go vet finds is in make lint.
+GOTEST := go test -vet=off
+# The packages whose tests have such a line: to build the tests of all others takes longer than to run these.
+with = $(shell grep -rlE --include='*_test.go' '$(1)' . | xargs -n1 dirname | sort -u)
+# The concurrent packages.
+RACED := ./internal/bus ./internal/control/... ./internal/daemon ./igmpd/internal/... ./lbd/internal/... ./lbd/migrate/... ./dnsd/internal/... ./tdpd/internal/...
+# What test-race and test-packaging test as a whole, for no test in there asks whether it is to do less; and the rest, UNIT of make test.
+WHOLE = comm -23 <(go list $(RACED) ./tools/packaging | sort) <(go list $(call with,testing\.Short) | sort)
+REST = comm -23 <(go list ./... | sort) <($(WHOLE)) | xargs
+UNIT ?= ./...
 # Where users may not wait, and bulk data has to keep up: nothing else is to keep this machine busy then.
 ALONE := ./internal/lab/scenario ./lbd ./lbd/internal/repair
 LINT := go tool -modfile=tools/lint/go.mod golangci-lint
@@ -45,16 +53,18 @@ lint: ## golangci-lint, pinned in tools/lint/go.mod; the daemons' borders
 
 test: ## everything, as root
 	@tools/setup test
-	@$(MAKE) --no-print-directory build test-unit test-packaging test-race test-fuzz test-net test-vm
+	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory test-unit UNIT="$$($(REST))"
+	@$(MAKE) --no-print-directory test-packaging test-race test-fuzz test-net test-vm
 
 test-unit: ## tests that need no privilege
-	go test -skip '$(PRIVILEGED)' ./...
+	$(GOTEST) -skip '$(PRIVILEGED)' $(UNIT)
 
 test-packaging: ## make install below a directory; what systemd says of the units, and how exposed they are
-	go test -count=1 -v ./tools/packaging
+	$(GOTEST) -count=1 -v ./tools/packaging
 
 test-race: ## the concurrent packages under the race detector, with fewer runs of the random tests
-	go test -race -short -skip '$(PRIVILEGED)' ./internal/bus ./internal/control/... ./internal/daemon ./igmpd/internal/... ./lbd/internal/... ./lbd/migrate/... ./dnsd/internal/... ./tdpd/internal/...
+	$(GOTEST) -race -short -skip '$(PRIVILEGED)' $(RACED)
 
 test-fuzz: ## every fuzz target for FUZZTIME
 	@tools/fuzz $(FUZZTIME)
@@ -62,13 +72,13 @@ test-fuzz: ## every fuzz target for FUZZTIME
 test-net: ## tests in network namespaces, as root
 	@tools/setup test
 	@mkdir -p bin
-	go test -p 3 -parallel 4 -count=1 -run '^TestNet' $(filter-out $(ALONE),$(call with,TestNet))
-	go test -p 1 -count=1 -run '^TestNet' $(ALONE)
+	$(GOTEST) -p 3 -parallel 4 -count=1 -run '^TestNet' $(filter-out $(ALONE),$(call with,^func TestNet))
+	$(GOTEST) -p 1 -parallel 4 -count=1 -run '^TestNet' $(ALONE)
 
 test-vm: ## tests on a kernel with MPLS: this one where it has it, else in user-mode Linux, else in QEMU (docs/testing.md)
 	@tools/setup test
 	go build -o bin/manycast ./cli
-	go test -count=1 -timeout 20m -run '^TestBoot' ./tools/vmtest
+	$(GOTEST) -count=1 -timeout 20m -run '^TestBoot' ./tools/vmtest
 	@tools/vm
 
 demo: ## three servers behind one address, in network namespaces, as root

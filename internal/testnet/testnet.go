@@ -28,7 +28,7 @@ type Net struct {
 	nodes map[string]*Node
 }
 
-// Node is a namespace of the network.
+// Node is a namespace of the network. Its addresses of IPv6 are of use at once: nobody looks for others who have them, which takes two seconds.
 type Node struct {
 	*netns.Namespace
 	t testing.TB
@@ -76,6 +76,7 @@ func (n *Net) Node(name string) *Node {
 	node := &Node{Namespace: ns, t: n.t}
 	n.nodes[name] = node
 	n.t.Cleanup(func() { node.remove() })
+	node.Sysctl("net.ipv6.conf.default.accept_dad", "0")
 	return node
 }
 

@@ -81,9 +81,6 @@ func newRigBeside(t testing.TB, n *testnet.Net, at netip.AddrPort, peers func(na
 	if at == front6 {
 		r.service.VIP6 = front6.Addr()
 	}
-	for _, node := range []*testnet.Node{r.user, r.router} {
-		node.Sysctl("net.ipv6.conf.default.accept_dad", "0")
-	}
 	n.Link(r.user, "eth0", "10.9.0.11/24", r.router, "users", "10.9.0.254/24")
 	r.user.Route("default", "10.9.0.254")
 	r.user.Address("eth0", "2001:db8:9::11/64")
@@ -98,7 +95,6 @@ func newRigBeside(t testing.TB, n *testnet.Net, at netip.AddrPort, peers func(na
 	}
 	for _, name := range []string{"s1", "s2"} {
 		s := &rigServer{node: n.Node(name)}
-		s.node.Sysctl("net.ipv6.conf.default.accept_dad", "0")
 		n.Link(s.node, "eth0", rigAddress(name)+"/24", r.router, name, fmt.Sprintf("10.0.%d.254/24", number(name)))
 		s.node.Route("default", fmt.Sprintf("10.0.%d.254", number(name)))
 		s.node.Address("eth0", rigAddress6(name)+"/64")

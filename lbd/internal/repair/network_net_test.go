@@ -37,9 +37,6 @@ func newNetwork(t testing.TB, vip, listen string) *network {
 	n := testnet.New(t)
 	w := &network{t: t, user: n.Node("u"), router: n.Node("r"), vip: vip, listenAddress: net.JoinHostPort(listen, port)}
 	w.servers = [2]*testnet.Node{n.Node("a"), n.Node("b")}
-	for _, node := range []*testnet.Node{w.user, w.router, w.servers[0], w.servers[1]} {
-		node.Sysctl("net.ipv6.conf.default.accept_dad", "0") // addresses are of use at once
-	}
 	n.Link(w.user, "eth0", "10.1.0.2/24", w.router, "u", "10.1.0.1/24")
 	n.Link(w.servers[0], "eth0", "10.2.0.2/24", w.router, "a", "10.2.0.1/24")
 	n.Link(w.servers[1], "eth0", "10.3.0.2/24", w.router, "b", "10.3.0.1/24")

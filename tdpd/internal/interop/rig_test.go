@@ -41,7 +41,7 @@ func newLine(t testing.TB, ids ...byte) *line {
 	l := &line{t: t, net: testnet.NewMPLS(t), ids: ids}
 	for i := range ids {
 		node := l.net.Node(string(rune('a' + i)))
-		for _, s := range []string{"net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0", "net.ipv6.conf.default.accept_dad=0",
+		for _, s := range []string{"net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0",
 			"net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"} {
 			key, value, _ := strings.Cut(s, "=")
 			node.Sysctl(key, value)

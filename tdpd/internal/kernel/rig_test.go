@@ -56,7 +56,7 @@ func newRig(t testing.TB) *rig {
 	n := testnet.NewMPLS(t)
 	r := &rig{t: t, a: n.Node("a"), b: n.Node("b"), c: n.Node("c"), file: filepath.Join(t.TempDir(), "former")}
 	for _, node := range []*testnet.Node{r.a, r.b, r.c} {
-		for _, s := range []string{"net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0", "net.ipv6.conf.default.accept_dad=0",
+		for _, s := range []string{"net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0",
 			"net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"} {
 			key, value, _ := strings.Cut(s, "=")
 			node.Sysctl(key, value)

@@ -83,7 +83,7 @@ func TestNetUsersOfTwoServers(t *testing.T) {
 	n := testnet.New(t)
 	u, r := n.Node("u"), n.Node("r")
 	servers := []*testnet.Node{n.Node("s1"), n.Node("s2")}
-	for _, key := range []string{"net.ipv6.conf.default.accept_dad", "net.ipv4.conf.all.rp_filter", "net.ipv4.conf.default.rp_filter"} {
+	for _, key := range []string{"net.ipv4.conf.all.rp_filter", "net.ipv4.conf.default.rp_filter"} {
 		for _, node := range append(servers, u, r) {
 			node.Sysctl(key, "0")
 		}

@@ -158,9 +158,6 @@ type couple struct {
 func newCouple(t *testing.T) *couple {
 	n := testnet.New(t)
 	c := &couple{t, n.Node("a"), n.Node("b")}
-	for _, node := range []*testnet.Node{c.a, c.b} { // addresses are good at once
-		node.Sysctl("net.ipv6.conf.default.accept_dad", "0")
-	}
 	n.Link(c.a, "eth0", "10.0.0.1/24", c.b, "eth0", "10.0.0.2/24")
 	c.a.Address("eth0", "2001:db8::1/64")
 	c.b.Address("eth0", "2001:db8::2/64")

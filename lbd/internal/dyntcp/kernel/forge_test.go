@@ -20,9 +20,6 @@ type forger struct {
 func (p *path) forger() forger {
 	p.t.Helper()
 	evil := p.net.Node("evil")
-	for _, key := range []string{"net.ipv6.conf.all.accept_dad", "net.ipv6.conf.default.accept_dad"} {
-		evil.Sysctl(key, "0")
-	}
 	p.net.Link(evil, "eth0", "10.9.0.66/24", p.router, "evil", "10.9.0.1/24")
 	evil.Address("eth0", "2001:db8:9::66/64")
 	p.router.Address("evil", "2001:db8:9::1/64")

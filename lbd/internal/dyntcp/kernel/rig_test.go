@@ -74,11 +74,6 @@ func newNodes(t testing.TB) *path {
 	t.Helper()
 	n := testnet.New(t)
 	p := &path{t: t, net: n, user: n.Node("user"), router: n.Node("router"), s1: n.Node("s1"), s2: n.Node("s2"), bpffs: n.BPFFS()}
-	for _, node := range []*testnet.Node{p.user, p.router, p.s1, p.s2} {
-		for _, key := range []string{"net.ipv6.conf.all.accept_dad", "net.ipv6.conf.default.accept_dad"} {
-			node.Sysctl(key, "0")
-		}
-	}
 	for _, s := range []*testnet.Node{p.s1, p.s2} {
 		s.Address("lo", "192.0.2.80/32")
 		s.Address("lo", "2001:db8::80/128")

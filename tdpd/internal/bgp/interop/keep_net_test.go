@@ -14,6 +14,7 @@ import (
 // TestNetKeep: a speaker that goes on keeps what an earlier client has told it, for as long as the next one says so and does not name it; rules only while there are no
 // others.
 func TestNetKeep(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	match := func(source string) bgp.FlowRule {
 		return bgp.FlowRule{FlowMatch: bgp.FlowMatch{Destination: vip4, Source: netip.MustParsePrefix(source)}, FlowAction: bgp.FlowAction{RedirectIP: us4}}

@@ -27,6 +27,7 @@ var (
 // no packet comes by. With these two put there as zebra has them the user of the rule comes to the server, and another one to us. (Of a rule that is withdrawn bgpd leaves zebra the
 // match, for it takes it for one that was never installed.)
 func TestNetFlowSpecRedirects(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for key, value := range map[string]string{"net.ipv4.ip_forward": "1", "net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.default.rp_filter": "0"} {
 		r.peer.Sysctl(key, value)

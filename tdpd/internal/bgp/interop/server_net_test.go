@@ -14,6 +14,7 @@ import (
 
 // TestNetServerHost: a server's host route comes to FRR with its label softly, then as it is to be; it goes the other way round, and comes again. No VIP does.
 func TestNetServerHost(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	server := netip.MustParsePrefix("10.9.0.80/32")
 	plainFamily := r.neighbor(bgp.IPv4Unicast) // by which a VIP would come

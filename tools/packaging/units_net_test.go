@@ -106,7 +106,8 @@ func (h onHost) confined(unit, pid string) {
 	}
 }
 
-// TestNetUnits: systemd runs all daemons as their units say, starts those again that die, and a stop of each ends well and leaves nothing in the kernel.
+// TestNetUnits: systemd runs all daemons as their units say, starts those again that die, and a stop of each ends well and leaves nothing in the kernel. Then all
+// start at once, as after a boot.
 func TestNetUnits(t *testing.T) {
 	h, node, interfaces := newOnHost(t)
 	all := units(t)
@@ -138,5 +139,12 @@ func TestNetUnits(t *testing.T) {
 	}
 	if left := h.must("find", "/sys/fs/bpf/manycast", "-mindepth", "2", "!", "-type", "d"); left != "" {
 		t.Errorf("pins are left: %s", left)
+	}
+
+	h.must("rm", "-rf", "/run/manycast", "/sys/fs/bpf/manycast") // as a boot does
+	h.must("systemd-tmpfiles", "--create", "--boot")
+	h.must(append([]string{"systemctl", "start"}, all...)...) // in the order that the units have
+	for _, unit := range all {
+		h.confined(unit, h.serves(unit, "0"))
 	}
 }

@@ -23,10 +23,11 @@ import (
 	"github.com/manycast/manycast/lbd/internal/dyntcp/wire"
 )
 
-// manycastConnect is `manycast connect`, whose lbd is this test's.
+// manycastConnect is `manycast connect`, that of make build, whose lbd is this test's.
 func manycastConnect(t *testing.T, p *clientNet) []string {
 	t.Helper()
-	binary := filepath.Join(p.dir, "manycast")
+	binary, err := filepath.Abs("../bin/manycast")
+	must(t, err)
 	if out, err := exec.Command("go", "build", "-o", binary, "github.com/manycast/manycast/cli").CombinedOutput(); err != nil {
 		t.Fatalf("build manycast: %v\n%s", err, out)
 	}

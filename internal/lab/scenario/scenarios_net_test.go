@@ -16,10 +16,13 @@ import (
 	"github.com/manycast/manycast/internal/testnet"
 )
 
-// newStore has the real daemons, in a directory that the labs' user passes.
+// newStore has the real daemons, those of make build: what has not changed since is not linked again. Labs are in a directory that their user passes.
 func newStore(t *testing.T, programs ...string) *lab.Store {
 	testnet.New(t) // fails the test where namespaces cannot be made
-	bin := t.TempDir()
+	bin, err := filepath.Abs("../../../bin")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, program := range append([]string{"cli"}, programs...) {
 		name := filepath.Join(bin, map[bool]string{true: "manycast", false: program}[program == "cli"])
 		if out, err := exec.Command("go", "build", "-o", name, "github.com/manycast/manycast/"+program).CombinedOutput(); err != nil {

@@ -141,7 +141,7 @@ func (s *State) checkQueues() error {
 	case w.Send > w.SendMax:
 		return fmt.Errorf("a window of %d bytes, the largest ever being %d", w.Send, w.SendMax)
 	case after(w.SendUpdate, s.ReceiveNext+w.Receive), after(w.ReceiveFrom, s.ReceiveNext):
-		return errors.New("windows of bytes that have not come")
+		return fmt.Errorf("windows of bytes that have not come: %+v, the next is %d", w, s.ReceiveNext)
 	case max(s.SendBuffer, s.ReceiveBuffer) > MaxBuffer || min(s.SendBuffer, s.ReceiveBuffer) < 0:
 		return fmt.Errorf("buffers of %d and %d bytes, 0 to %d", s.SendBuffer, s.ReceiveBuffer, MaxBuffer)
 	}

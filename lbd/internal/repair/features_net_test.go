@@ -96,9 +96,11 @@ func TestNetQueueTooLong(t *testing.T) {
 	w := newNetwork(t, vip4, vip4)
 	w.bigBuffers(64 << 20)
 	u, s := w.connect()
-	n := fill(t, s, 32<<20)
+	shutConn(t, u)
+	send(t, s, 0, 32<<20)
 	w.wantNotFrozen(descriptor(t, s), QueueTooLong)
-	receive(t, u, 0, n)
+	openConn(t, u)
+	receive(t, u, 0, 32<<20)
 }
 
 // What is on its way is lost, and its retransmission waits: both go along.

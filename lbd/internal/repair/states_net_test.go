@@ -117,7 +117,10 @@ func (w *network) gone(server int) {
 func both(t *testing.T, f func(t *testing.T, w *network)) {
 	t.Helper()
 	for _, c := range []struct{ name, vip, listen string }{{"IPv4", vip4, vip4}, {"IPv6", vip6, vip6}, {"mapped", vip4, "::"}} {
-		t.Run(c.name, func(t *testing.T) { f(t, newNetwork(t, c.vip, c.listen)) })
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // most wait for the kernel's timers
+			f(t, newNetwork(t, c.vip, c.listen))
+		})
 	}
 }
 

@@ -150,6 +150,7 @@ func (l *loaded) value(name string) float64 {
 // TestNetLoadIsMeasured: connections, accepts and bytes of a real application are what users did, through the programs of a director
 // and an agent; what the application says by HTTP is passed on.
 func TestNetLoadIsMeasured(t *testing.T) {
+	t.Parallel() // it waits for what is smoothed over seconds
 	l := newLoaded(t, `application = "http://127.0.0.1:8080/load"`)
 	said, err := l.server.Listen("tcp4", "127.0.0.1:8080")
 	must(t, err)
@@ -198,6 +199,7 @@ func TestNetLoadIsMeasured(t *testing.T) {
 
 // TestNetQueueIsMeasured: connections that the application does not accept.
 func TestNetQueueIsMeasured(t *testing.T) {
+	t.Parallel() // it waits for what is smoothed over seconds
 	l := newLoaded(t, "")
 	l.listen()
 	for i := range 12 {
@@ -212,6 +214,7 @@ func TestNetQueueIsMeasured(t *testing.T) {
 // TestNetOverload: an application that says that it has too much to do: new connections of more and more users are refused, at once, and those
 // that are there go on; when it says that it has less to do, everybody is served.
 func TestNetOverload(t *testing.T) {
+	t.Parallel() // it waits for what is smoothed over seconds
 	file := filepath.Join(t.TempDir(), "load")
 	say := func(text string) {
 		must(t, os.WriteFile(file+".new", []byte(text), 0o644))

@@ -23,8 +23,6 @@ REST = comm -23 <(go list ./... | sort) <($(WHOLE)) | xargs
 UNIT ?= ./...
 # Where users may not wait, and bulk data has to keep up: nothing else is to keep this machine busy then.
 ALONE := ./internal/lab/scenario ./lbd ./lbd/internal/repair
-# Those that take longest come first, that they do not go on alone at the end.
-LONGEST := ./tdpd/internal/bgp/interop ./lbd/internal/dataplane ./tdpd
 LINT := go tool -modfile=tools/lint/go.mod golangci-lint
 
 .PHONY: help setup build install uninstall test-packaging generate generate-check lint test test-unit test-race test-fuzz test-net test-vm demo failures bench clean
@@ -74,7 +72,7 @@ test-fuzz: ## every fuzz target for FUZZTIME
 test-net: ## tests in network namespaces, as root
 	@tools/setup test
 	@mkdir -p bin
-	$(GOTEST) -p 3 -parallel 4 -count=1 -run '^TestNet' $(LONGEST) $(filter-out $(ALONE) $(LONGEST),$(call with,^func TestNet))
+	$(GOTEST) -p 3 -parallel 4 -count=1 -run '^TestNet' $(filter-out $(ALONE),$(call with,^func TestNet))
 	$(GOTEST) -p 1 -parallel 4 -count=1 -run '^TestNet' $(ALONE)
 
 test-vm: ## tests on a kernel with MPLS: this one where it has it, else in user-mode Linux, else in QEMU (docs/testing.md)

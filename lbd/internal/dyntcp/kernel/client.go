@@ -64,7 +64,7 @@ var ErrOld = errors.New("a later change of destination has come before")
 // ClientCounters count connections, packets as the programs see them, where a super-packet is one, and changes of destination, all of which
 // are dropped.
 type ClientCounters struct {
-	Offered      uint64 // connections to services
+	Offered      uint64 // connections to services; not counted below are handshakes under way, or whose place others took
 	Agreed       uint64 // of these, connections whose server has answered with tag and cookie
 	Plain        uint64 // whose server has not
 	Mismatched   uint64 // whose server has answered with others

@@ -42,16 +42,18 @@ type clientConnection struct {
 		_   structs.HostLayout
 		Val uint32
 	}
-	Moves    uint32
-	Now      clientPlace
-	Before   clientPlace
-	Sequence uint64
-	Cookie   uint64
-	Tag      uint64
-	Opened   uint64
-	Ended    uint64
-	ChangeAt uint64
-	Stays    uint64
+	Moves      uint32
+	Now        clientPlace
+	Before     clientPlace
+	Sequence   uint64
+	Cookie     uint64
+	Tag        uint64
+	Opened     uint64
+	Ended      uint64
+	ChangeAt   uint64
+	Stays      uint64
+	First      clientPlace
+	HasOrigins uint64
 }
 
 type clientEnded struct {
@@ -74,12 +76,19 @@ type clientFragmentKey struct {
 	Id        uint64
 }
 
-type clientPending struct {
+type clientHandshake struct {
 	_      structs.HostLayout
+	Socket uint64
 	Cookie uint64
 	Tag    uint64
 	Syns   uint64
 	Keep   uint64
+}
+
+type clientLead struct {
+	_     structs.HostLayout
+	Vip   clientPlace
+	Stays uint64
 }
 
 type clientPlace struct {
@@ -123,8 +132,10 @@ const (
 	clientMapCounters           = "counters"
 	clientMapEndings            = "endings"
 	clientMapFragments          = "fragments"
+	clientMapHandshakes         = "handshakes"
+	clientMapKnown              = "known"
+	clientMapLeads              = "leads"
 	clientMapOrigins            = "origins"
-	clientMapPendings           = "pendings"
 	clientMapPublished          = "published"
 	clientMapSegments           = "segments"
 	clientMapServices           = "services"
@@ -194,8 +205,10 @@ type clientMapSpecs struct {
 	Counters    *ebpf.MapSpec `ebpf:"counters"`
 	Endings     *ebpf.MapSpec `ebpf:"endings"`
 	Fragments   *ebpf.MapSpec `ebpf:"fragments"`
+	Handshakes  *ebpf.MapSpec `ebpf:"handshakes"`
+	Known       *ebpf.MapSpec `ebpf:"known"`
+	Leads       *ebpf.MapSpec `ebpf:"leads"`
 	Origins     *ebpf.MapSpec `ebpf:"origins"`
-	Pendings    *ebpf.MapSpec `ebpf:"pendings"`
 	Published   *ebpf.MapSpec `ebpf:"published"`
 	Segments    *ebpf.MapSpec `ebpf:"segments"`
 	Services    *ebpf.MapSpec `ebpf:"services"`
@@ -237,8 +250,10 @@ type clientMaps struct {
 	Counters    *ebpf.Map `ebpf:"counters"`
 	Endings     *ebpf.Map `ebpf:"endings"`
 	Fragments   *ebpf.Map `ebpf:"fragments"`
+	Handshakes  *ebpf.Map `ebpf:"handshakes"`
+	Known       *ebpf.Map `ebpf:"known"`
+	Leads       *ebpf.Map `ebpf:"leads"`
 	Origins     *ebpf.Map `ebpf:"origins"`
-	Pendings    *ebpf.Map `ebpf:"pendings"`
 	Published   *ebpf.Map `ebpf:"published"`
 	Segments    *ebpf.Map `ebpf:"segments"`
 	Services    *ebpf.Map `ebpf:"services"`
@@ -253,8 +268,10 @@ func (m *clientMaps) Close() error {
 		m.Counters,
 		m.Endings,
 		m.Fragments,
+		m.Handshakes,
+		m.Known,
+		m.Leads,
 		m.Origins,
-		m.Pendings,
 		m.Published,
 		m.Segments,
 		m.Services,

@@ -30,8 +30,10 @@ type connectionMapValue struct {
 	_           [6]byte
 	Opened      uint64
 	Ended       uint64
-	_           uint64 // the rate of its changes
-	_           uint64 // where its frames go
+	ChangeAt    uint64
+	Stays       uint64
+	First       placeMapValue
+	HasOrigins  uint64
 }
 
 // prefixMapKey is struct prefix of bpf/client.bpf.c.
@@ -141,6 +143,11 @@ func (u *client) Set(services []ClientService) error {
 			published[newPrefix(uint32(numbers[newPlace(s.VIP)]), p)] = 1
 		}
 	}
+	for vip := range numbers {
+		if err := errors.Join(know(u.objects.Known, knownVIP, vip), know(u.objects.Known, knownPlace, vip)); err != nil {
+			return fmt.Errorf("client: %w", err)
+		}
+	}
 	if err := errors.Join(bpfnet.SyncMap(u.objects.Published, published), bpfnet.SyncMap(u.objects.Services, numbers)); err != nil {
 		return fmt.Errorf("client: %w", err)
 	}
@@ -203,29 +210,38 @@ func (u *client) Connections() ([]Connection, error) {
 
 // Connection reads one.
 func (u *client) Connection(flow Flow) (Connection, error) {
-	var v connectionMapValue
-	err := u.objects.Connections.LookupWithFlags(newFlowMapKey(flow), &v, ebpf.LookupLock)
+	v, err := u.read(flow)
+	if err != nil {
+		return Connection{}, err
+	}
+	return v.connection(flow), nil
+}
+
+func (u *client) read(flow Flow) (v connectionMapValue, err error) {
+	err = u.objects.Connections.LookupWithFlags(newFlowMapKey(flow), &v, ebpf.LookupLock)
 	if errors.Is(err, ebpf.ErrKeyNotExist) || v.Ended != 0 {
 		err = ErrGone
 	}
 	if err != nil {
-		return Connection{}, fmt.Errorf("client: connection of %s: %w", flow, err)
+		return connectionMapValue{}, fmt.Errorf("client: connection of %s: %w", flow, err)
 	}
+	return v, nil
+}
+
+func (v connectionMapValue) connection(flow Flow) Connection {
 	return Connection{
 		Flow: flow, Tag: binary.BigEndian.Uint16(v.Tag[:]), Cookie: v.Cookie, Destination: v.Now.addrPort(), Before: v.Before.addrPort(),
 		Sequence: v.Sequence, Moves: v.Moves, Opened: time.Duration(min(v.Opened, math.MaxInt64)),
-	}, nil
+	}
 }
 
-// value is what the programs read.
-func (c Connection) value() connectionMapValue {
-	v := connectionMapValue{
-		Moves: c.Moves, Now: newPlace(c.Destination), Sequence: c.Sequence, Cookie: c.Cookie, Opened: uint64(c.Opened),
+// moved is what the programs read after a change of destination.
+func (v connectionMapValue) moved(is Connection) connectionMapValue {
+	v.Moves, v.Now, v.Sequence, v.HasOrigins = is.Moves, newPlace(is.Destination), is.Sequence, 1
+	v.ChangeAt, v.Stays = 0, 0
+	if is.Before.IsValid() {
+		v.Before = newPlace(is.Before)
 	}
-	if c.Before.IsValid() {
-		v.Before = newPlace(c.Before)
-	}
-	binary.BigEndian.PutUint16(v.Tag[:], c.Tag)
 	return v
 }
 
@@ -234,18 +250,21 @@ func (c Connection) value() connectionMapValue {
 func (u *client) SetDestination(flow Flow, cookie wire.Cookie, to netip.AddrPort, sequence uint64) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	was, err := u.Connection(flow)
+	v, err := u.read(flow)
 	if err != nil {
 		return err
 	}
+	was := v.connection(flow)
 	if err := checkMove(was, cookie, to, sequence); err != nil {
 		return fmt.Errorf("client: %w", err)
 	}
 	is := was.moved(to, sequence)
-	if err := u.objects.Origins.Put(origin(flow, to), newPlace(flow.VIP)); err != nil {
+	place, known := newPlace(to), u.objects.Known
+	err = errors.Join(know(known, knownPlace, place), know(known, knownOrigin, place), u.objects.Origins.Put(origin(flow, to), newPlace(flow.VIP)))
+	if err != nil {
 		return fmt.Errorf("client: destination %s of %s: %w", to, flow, err)
 	}
-	err = u.objects.Connections.Update(newFlowMapKey(flow), is.value(), ebpf.UpdateExist|ebpf.UpdateLock)
+	err = u.objects.Connections.Update(newFlowMapKey(flow), v.moved(is), ebpf.UpdateExist|ebpf.UpdateLock)
 	if err != nil {
 		if errors.Is(err, ebpf.ErrKeyNotExist) {
 			err = ErrGone

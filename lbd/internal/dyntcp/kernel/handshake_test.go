@@ -329,6 +329,43 @@ func TestNetDroppedOptions(t *testing.T) {
 	}
 }
 
+// A handshake whose place others have taken meanwhile, as who makes connections very fast does, ends at the VIP, plain.
+func TestNetHandshakeIsDisplaced(t *testing.T) {
+	p := newPath(t)
+	e := families["IPv4"]
+	user, w := p.client(), p.tap(p.router, "users")
+	p.server(p.s1)
+	l := p.listen(p.s1, e.vip.String())
+	p.nft(p.router, `add table ip m; add chain ip m f { type filter hook forward priority 0; }; add rule ip m f oifname "users" drop`)
+	displaced := make(chan error, 1)
+	go func() {
+		w.find(flagSYN, nil)
+		displaced <- displace(user)
+		p.nft(p.router, "delete table ip m")
+	}()
+	c := p.connect(e.vip, l)
+	if err := <-displaced; err != nil {
+		t.Fatal(err)
+	}
+	p.echo(c)
+	if _, err := user.Connection(c.flow()); !errors.Is(err, ErrGone) {
+		t.Errorf("%v", err)
+	}
+	if n := clientCounters(t, user); n.Offered != 1 || n.Agreed != 0 || n.Sent != 0 {
+		t.Errorf("counted %+v", n)
+	}
+}
+
+func displace(c Client) error {
+	places := c.(*client).objects.Handshakes
+	for i := range places.MaxEntries() {
+		if err := places.Put(i, make([]byte, places.ValueSize())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Cookies are each another, and so are tags, mostly.
 func TestNetCookiesDiffer(t *testing.T) {
 	p := newPath(t)

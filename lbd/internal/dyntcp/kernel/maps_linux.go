@@ -34,6 +34,22 @@ func (p placeMapValue) addrPort() netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(p.Address).Unmap(), binary.BigEndian.Uint16(p.Port[:]))
 }
 
+// What places are known as: enum known_as of bpf/known.h.
+const (
+	knownVIP = iota
+	knownPlace
+	knownOrigin
+)
+
+const knownBits = 12
+
+// know has programs look at segments of a place: bpf/known.h.
+func know(known *ebpf.Map, as uint32, p placeMapValue) error {
+	native := binary.NativeEndian
+	mixed := native.Uint64(p.Address[:]) ^ native.Uint64(p.Address[8:]) ^ uint64(native.Uint16(p.Port[:]))
+	return known.Put(as<<knownBits|uint32(mixed*0x9e3779b97f4a7c15>>(64-knownBits)), uint64(1))
+}
+
 // flowMapKey is struct flow of bpf/segment.h.
 type flowMapKey struct {
 	User, VIP         [16]byte

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
-
 	"github.com/manycast/manycast/internal/testnet"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/wire"
 	"github.com/manycast/manycast/lbd/internal/repair"
@@ -457,18 +455,7 @@ func TestNetPortIsUsedAgain(t *testing.T) {
 // entries counts what the tables of connections have.
 func entries(t *testing.T, c Client) (n int) {
 	t.Helper()
-	for _, m := range []*ebpf.Map{c.(*client).objects.Connections, c.(*client).objects.Origins} {
-		var key flowMapKey
-		value := make([]byte, m.ValueSize())
-		all := m.Iterate()
-		for all.Next(&key, &value) {
-			n++
-		}
-		if err := all.Err(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return n
+	return entriesOf(t, c.(*client).objects.Connections) + entriesOf(t, c.(*client).objects.Origins)
 }
 
 // One segment at the destination is told, and another one when it is asked for.

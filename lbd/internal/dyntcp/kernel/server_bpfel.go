@@ -89,6 +89,8 @@ const (
 	serverMapFollows            = "follows"
 	serverMapFragments          = "fragments"
 	serverMapHearings           = "hearings"
+	serverMapKnown              = "known"
+	serverMapMade               = "made"
 	serverMapPorts              = "ports"
 	serverMapSegments           = "segments"
 	serverMapServices           = "services"
@@ -160,6 +162,8 @@ type serverMapSpecs struct {
 	Follows      *ebpf.MapSpec `ebpf:"follows"`
 	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
 	Hearings     *ebpf.MapSpec `ebpf:"hearings"`
+	Known        *ebpf.MapSpec `ebpf:"known"`
+	Made         *ebpf.MapSpec `ebpf:"made"`
 	Ports        *ebpf.MapSpec `ebpf:"ports"`
 	Segments     *ebpf.MapSpec `ebpf:"segments"`
 	Services     *ebpf.MapSpec `ebpf:"services"`
@@ -199,6 +203,8 @@ type serverMaps struct {
 	Follows      *ebpf.Map `ebpf:"follows"`
 	Fragments    *ebpf.Map `ebpf:"fragments"`
 	Hearings     *ebpf.Map `ebpf:"hearings"`
+	Known        *ebpf.Map `ebpf:"known"`
+	Made         *ebpf.Map `ebpf:"made"`
 	Ports        *ebpf.Map `ebpf:"ports"`
 	Segments     *ebpf.Map `ebpf:"segments"`
 	Services     *ebpf.Map `ebpf:"services"`
@@ -213,6 +219,8 @@ func (m *serverMaps) Close() error {
 		m.Follows,
 		m.Fragments,
 		m.Hearings,
+		m.Known,
+		m.Made,
 		m.Ports,
 		m.Segments,
 		m.Services,

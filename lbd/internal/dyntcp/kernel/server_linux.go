@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/manycast/manycast/internal/bpfnet"
 	"github.com/manycast/manycast/internal/cgroup2"
@@ -87,16 +89,19 @@ func (s *server) Set(services []ServerService) error {
 	}
 	to, from := make(map[placeMapValue]placeMapValue), make(map[placeMapValue]placeMapValue)
 	ports := make(map[uint32]uint32)
+	var errs []error
 	for _, v := range services {
 		vip := newPlace(v.VIP)
 		to[vip] = newPlace(v.Destination)
+		errs = append(errs, know(s.objects.Known, knownVIP, vip))
 		for _, d := range v.destinations() {
 			from[newPlace(d)] = vip
+			errs = append(errs, know(s.objects.Known, knownPlace, newPlace(d)))
 		}
 		ports[uint32(binary.NativeEndian.Uint16(vip.Port[:]))] = 1
 	}
-	err := errors.Join(bpfnet.SyncMap(s.objects.Destinations, from), bpfnet.SyncMap(s.objects.Services, to), bpfnet.SyncMap(s.objects.Ports, ports))
-	if err != nil {
+	errs = append(errs, bpfnet.SyncMap(s.objects.Destinations, from), bpfnet.SyncMap(s.objects.Services, to), bpfnet.SyncMap(s.objects.Ports, ports))
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("server: %w", err)
 	}
 	if err := s.reachListeners(); err != nil && len(services) > 0 {
@@ -128,10 +133,16 @@ func (s *server) reachListeners() error {
 	return nil
 }
 
-// Held reads what lies with the socket.
+// Held reads what lies with the socket, or for its flow.
 func (s *server) Held(socket int) (Held, error) {
 	var v heldMapValue
 	err := s.objects.Connections.Lookup(int32(socket), &v)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		var flow Flow
+		if flow, err = flowOf(socket); err == nil {
+			err = s.objects.Made.Lookup(newFlowMapKey(flow), &v)
+		}
+	}
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		err = ErrGone
 	}
@@ -187,10 +198,43 @@ func (s *server) Adopt(socket int, h Held) error {
 	if h.Heard {
 		v.Heard = 1
 	}
-	if err := s.objects.Connections.Put(int32(socket), v); err != nil {
+	flow, err := flowOf(socket)
+	if err == nil {
+		err = s.objects.Connections.Put(int32(socket), v)
+	}
+	if err == nil { // the socket's is not looked at before
+		err = bpfnet.Deleted(s.objects.Made.Delete(newFlowMapKey(flow)))
+	}
+	if err != nil {
 		return fmt.Errorf("server: adopt a connection: %w", err)
 	}
 	return nil
+}
+
+// flowOf is the flow of a connection by its socket here; ErrGone: it has none, or no more.
+func flowOf(socket int) (Flow, error) {
+	here, err := unix.Getsockname(socket)
+	if err != nil {
+		return Flow{}, err
+	}
+	user, err := unix.Getpeername(socket)
+	if errors.Is(err, unix.ENOTCONN) {
+		err = ErrGone
+	}
+	if err != nil {
+		return Flow{}, err
+	}
+	return Flow{User: addrPortOf(user), VIP: addrPortOf(here)}, nil
+}
+
+func addrPortOf(s unix.Sockaddr) netip.AddrPort {
+	switch s := s.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(s.Addr), uint16(s.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(s.Addr).Unmap(), uint16(s.Port))
+	}
+	return netip.AddrPort{}
 }
 
 // Listen runs server_listen.

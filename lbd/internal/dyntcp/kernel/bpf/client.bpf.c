@@ -2,6 +2,7 @@
 /* The user's side of dynamic TCP (Fig 20, 21). Connections to a service say by an option that they can move; segments go to where a connection is,
  * and the application sees the address that it connected to. Changes of destination are taken here, and go on to user space when they are of a
  * connection that there is: neither the kernel nor applications see any. Several clients, each of its control group, have programs of their own. */
+#include "known.h"
 #include "option.h"
 #include "siphash.h"
 
@@ -99,8 +100,12 @@ struct {
 /* When the ways were written, ns since boot: so no other process's moment is the same. */
 volatile __u64 ways_at;
 
-/* What a socket has said in its SYN. It stays with one whose connection can move. */
-struct pending {
+/* What a socket says in its SYN, until the server is heard. Storage of sockets is dear to make, so each has a place of many, by its number: who begins so
+ * many later takes it, and a handshake that lasts so long ends plain. */
+#define HANDSHAKES 16384
+
+struct handshake {
+	__u64 socket;
 	__u64 cookie;
 	__u64 tag;
 	__u64 syns; /* that had the option */
@@ -108,11 +113,11 @@ struct pending {
 };
 
 struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct pending);
-} pendings SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, HANDSHAKES);
+	__type(key, __u32);
+	__type(value, struct handshake);
+} handshakes SEC(".maps");
 
 /* connectionMapValue in Go, which alone changes where it is; the lock keeps anybody from seeing half of that. */
 struct connection {
@@ -127,6 +132,8 @@ struct connection {
 	__u64 ended;  /* it is over, and its port in TIME-WAIT */
 	__u64 change_at; /* when its next change may be given to user space: ns since boot; each move begins it anew */
 	__u64 stays; /* when its frames were for the VIP's next hop: stay_of */
+	struct place first; /* where it is until it moves: nobody changes this, so it takes no lock */
+	__u64 has_origins;
 };
 
 struct {
@@ -137,7 +144,20 @@ struct {
 	__type(value, struct connection);
 } connections SEC(".maps");
 
-/* Whose segments come from where a connection is, and was: the place instead of the VIP, to the VIP. */
+/* Whose connections are at a place at first: the VIP that was so first. */
+struct lead {
+	struct place vip;
+	__u64 stays; /* as connections' */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct place);
+	__type(value, struct lead);
+} leads SEC(".maps");
+
+/* Whose segments come from where a connection is, and was, when it has moved or leads do not say it: the place instead of the VIP, to the VIP. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -230,6 +250,10 @@ static __noinline int forget(const struct flow *flow, __u64 opened)
 
 	if (!c || (opened && c->opened != opened))
 		return 0;
+	if (!c->has_origins) {
+		bpf_map_delete_elem(&connections, flow);
+		return 0;
+	}
 	places_of(c, &now, &before);
 	bpf_map_delete_elem(&connections, flow);
 	forget_origin(flow, &now);
@@ -252,44 +276,49 @@ static __noinline int tidy(__u64 now)
 	return 0;
 }
 
+static __always_inline struct handshake *place_of(__u64 socket)
+{
+	ALONE __u32 place = socket % HANDSHAKES;
+
+	return bpf_map_lookup_elem(&handshakes, &place);
+}
+
 /* begins draws tag and cookie: of the socket and the moment, which do not come again. A control group's client goes before one of those above it:
  * the kernel runs their programs in this order, on one context. */
 static __noinline int begins(struct bpf_sock_ops *ctx)
 {
-	__u64 socket, now = bpf_ktime_get_boot_ns();
-	struct bpf_sock *sk = ctx->sk;
-	struct pending *p;
+	__u64 socket = bpf_get_socket_cookie(ctx), now = bpf_ktime_get_boot_ns();
+	struct handshake *h = place_of(socket);
 	struct flow flow;
 
-	if (!sk || ctx->reply == TAKEN || !flow_of(ctx, &flow) || !service_of(&flow))
+	if (!h || ctx->reply == TAKEN || !flow_of(ctx, &flow) || !service_of(&flow))
 		return 1;
 	ctx->reply = TAKEN;
 	forget(&flow, 0);
 	tidy(now);
-	p = bpf_sk_storage_get(&pendings, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!p)
-		return 1;
-	socket = bpf_get_socket_cookie(ctx);
-	p->cookie = siphash(secret[0], secret[1], socket, now);
-	p->tag = siphash(secret[0], secret[1], ~socket, now) & 0xffff;
-	p->syns = 0;
-	p->keep = ctx->bpf_sock_ops_cb_flags;
+	h->socket = socket;
+	h->cookie = siphash(secret[0], secret[1], socket, now);
+	h->tag = siphash(secret[0], secret[1], ~socket, now) & 0xffff;
+	h->syns = 0;
+	h->keep = ctx->bpf_sock_ops_cb_flags;
 	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 	COUNT(offered);
 	return 1;
 }
 
-static __always_inline struct pending *pending_of(struct bpf_sock_ops *ctx)
+static __always_inline struct handshake *handshake_of(struct bpf_sock_ops *ctx)
 {
-	struct bpf_sock *sk = ctx->sk;
+	__u64 socket = bpf_get_socket_cookie(ctx);
+	struct handshake *h = place_of(socket);
 
-	return sk ? bpf_sk_storage_get(&pendings, sk, 0, 0) : 0;
+	return h && h->socket == socket ? h : 0;
 }
 
 /* said ends callbacks of the handshake that nobody else has asked for. */
-static __always_inline int said(struct bpf_sock_ops *ctx, const struct pending *p, int flags)
+static __always_inline int said(struct bpf_sock_ops *ctx, struct handshake *h, int flags)
 {
-	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags & ~(flags & ~(int)p->keep));
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags & ~(flags & ~(int)h->keep));
+	h->socket = 0;
 	return 1;
 }
 
@@ -305,10 +334,10 @@ static __always_inline void withdraw(struct bpf_sock_ops *ctx)
 
 static __noinline int reserve(struct bpf_sock_ops *ctx)
 {
-	struct pending *p = pending_of(ctx);
+	struct handshake *h = handshake_of(ctx);
 	bool opens = ctx->skb_tcp_flags & SYN;
 
-	if (!p || (opens && p->syns >= SYNS_WITH_OPTION) || !bpf_reserve_hdr_opt(ctx, DYNTCP_OPTION_SIZE, 0))
+	if (!h || (opens && h->syns >= SYNS_WITH_OPTION) || !bpf_reserve_hdr_opt(ctx, DYNTCP_OPTION_SIZE, 0))
 		return 1;
 	if (opens)
 		COUNT(no_room);
@@ -319,10 +348,10 @@ static __noinline int reserve(struct bpf_sock_ops *ctx)
 
 static __always_inline int write(struct bpf_sock_ops *ctx)
 {
-	struct pending *p = pending_of(ctx);
+	struct handshake *h = handshake_of(ctx);
 
-	if (p && store_option(ctx, p->tag, p->cookie) && ctx->skb_tcp_flags & SYN)
-		p->syns++;
+	if (h && store_option(ctx, h->tag, h->cookie) && ctx->skb_tcp_flags & SYN)
+		h->syns++;
 	return 1;
 }
 
@@ -353,19 +382,51 @@ static __always_inline void whereabouts(const struct flow *flow, const struct op
 	place->port = SECOND_PORT(flow->ports);
 }
 
-static __noinline bool keep(const struct flow *flow, const struct option *o)
+static __always_inline bool is_same(const struct place *place, const struct flow *flow)
 {
-	struct connection c = { .opened = bpf_ktime_get_boot_ns(), .tag = option_tag(o), .cookie = option_cookie(o) };
+	return place->address[0] == flow->vip[0] && place->address[1] == flow->vip[1] && place->port == SECOND_PORT(flow->ports);
+}
+
+/* begin_at says where a connection is until it moves; false: it needs an origin, for the place leads to another VIP. */
+static __always_inline bool begin_at(struct connection *c, const struct flow *flow)
+{
+	struct lead new = { { { flow->vip[0], flow->vip[1] }, SECOND_PORT(flow->ports) } }, *l;
+
+	c->now = c->first;
+	if (is_same(&c->first, flow))
+		return true;
+	know(KNOWN_PLACE, &c->first);
+	l = bpf_map_lookup_elem(&leads, &c->first);
+	if (!l)
+		return !bpf_map_update_elem(&leads, &c->first, &new, BPF_NOEXIST);
+	if (!is_same(&l->vip, flow))
+		return false;
+	c->stays = l->stays;
+	return true;
+}
+
+static __always_inline bool keep_origin(const struct flow *flow, const struct place *place)
+{
 	struct place vip = { { flow->vip[0], flow->vip[1] }, SECOND_PORT(flow->ports) };
 	struct flow origin;
 
-	whereabouts(flow, o, &c.now);
-	origin_of(&origin, flow, &c.now);
-	if (bpf_map_update_elem(&origins, &origin, &vip, BPF_ANY))
+	know(KNOWN_ORIGIN, place);
+	origin_of(&origin, flow, place);
+	return !bpf_map_update_elem(&origins, &origin, &vip, BPF_ANY);
+}
+
+static __noinline bool keep(const struct flow *flow, const struct option *o)
+{
+	struct connection c = { .opened = bpf_ktime_get_boot_ns(), .tag = option_tag(o), .cookie = option_cookie(o) };
+
+	whereabouts(flow, o, &c.first);
+	c.has_origins = !begin_at(&c, flow);
+	if (c.has_origins && !keep_origin(flow, &c.first))
 		return false;
 	if (!bpf_map_update_elem(&connections, flow, &c, BPF_ANY))
 		return true;
-	bpf_map_delete_elem(&origins, &origin);
+	if (c.has_origins)
+		forget_origin(flow, &c.first);
 	return false;
 }
 
@@ -381,16 +442,15 @@ static __always_inline bool agree(const struct flow *flow, const struct option *
 /* established: the server's SYN-ACK is here, the acknowledgement of it is not yet sent. */
 static __noinline int established(struct bpf_sock_ops *ctx)
 {
-	struct bpf_sock *sk = ctx->sk;
-	struct pending *p = pending_of(ctx);
+	struct handshake *h = handshake_of(ctx);
 	struct option o;
 	struct flow flow;
 
-	if (!sk || !p || !flow_of(ctx, &flow))
+	if (!h || !flow_of(ctx, &flow))
 		return 1;
-	if (!p->syns || !load_option(ctx, &o, 0))
+	if (!h->syns || !load_option(ctx, &o, 0))
 		COUNT(plain);
-	else if (option_tag(&o) != p->tag || option_cookie(&o) != p->cookie)
+	else if (option_tag(&o) != h->tag || option_cookie(&o) != h->cookie)
 		COUNT(mismatched);
 	else if (!agree(&flow, &o))
 		COUNT(table_full);
@@ -402,19 +462,17 @@ static __noinline int established(struct bpf_sock_ops *ctx)
 		COUNT(agreed);
 		return 1;
 	}
-	said(ctx, p, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
-	bpf_sk_storage_delete(&pendings, sk);
-	return 1;
+	return said(ctx, h, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 }
 
 /* heard: a segment that is no SYN-ACK shows that the server has the connection. */
 static __always_inline int heard(struct bpf_sock_ops *ctx)
 {
-	struct pending *p = pending_of(ctx);
+	struct handshake *h = handshake_of(ctx);
 
-	if (!p || ctx->skb_tcp_flags & SYN)
+	if (!h || ctx->skb_tcp_flags & SYN)
 		return 1;
-	return said(ctx, p, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
+	return said(ctx, h, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
 }
 
 /* has_time_wait says of the state that a connection was closed in whether its port is in TIME-WAIT now. */
@@ -474,35 +532,6 @@ static __always_inline int done(bool ok)
 	return DROP;
 }
 
-static __always_inline bool is_same(const struct place *place, const struct flow *flow)
-{
-	return place->address[0] == flow->vip[0] && place->address[1] == flow->vip[1] && place->port == SECOND_PORT(flow->ports);
-}
-
-static __always_inline struct connection *find_destination(const struct flow *flow, struct place *to, __u64 *moves)
-{
-	struct connection *c = bpf_map_lookup_elem(&connections, flow);
-
-	if (!c)
-		return c;
-	bpf_spin_lock(&c->lock);
-	*to = c->now;
-	*moves = c->moves;
-	bpf_spin_unlock(&c->lock);
-	return c;
-}
-
-/* may_be_ours: a socket's segments are where the socket has said so; what TCP answers without a socket, as in TIME-WAIT, and fragments, may be. */
-static __always_inline bool may_be_ours(struct __sk_buff *skb)
-{
-	struct bpf_sock *sk = skb->sk;
-
-	if (!sk)
-		return true;
-	sk = bpf_sk_fullsock(sk);
-	return !sk || sk->state == STATE_CLOSE || bpf_sk_storage_get(&pendings, sk, 0, 0);
-}
-
 static __always_inline struct way *way_of(__u32 interface, const __u64 *address)
 {
 	struct prefix key = { WORD(160, interface), { address[0], address[1] } };
@@ -541,6 +570,19 @@ static __always_inline __u64 stay_of(const struct __sk_buff *skb, __u64 moves)
 	return ways_at + moves + ((__u64)skb->ifindex << 48);
 }
 
+/* stays: those that begin at the same place do so, too. */
+static __noinline void stays(struct connection *c, const struct flow *flow, __u64 stay, __u64 moves)
+{
+	struct lead *l;
+
+	c->stays = stay;
+	if (moves)
+		return;
+	l = bpf_map_lookup_elem(&leads, &c->first);
+	if (l && is_same(&l->vip, flow))
+		l->stays = stay;
+}
+
 static __noinline int later_leaves(struct __sk_buff *skb, const struct segment *s)
 {
 	__u64 *address = bpf_map_lookup_elem(&fragments, s->fragment), to[2];
@@ -557,46 +599,85 @@ int client_egress(struct __sk_buff *skb)
 {
 	struct connection *c;
 	struct segment *s;
-	struct place to;
+	const struct place *to;
+	struct place moved;
 	struct flow flow;
-	__u64 stay, moves;
+	__u64 stay, moves = 0;
 	int verdict;
 
-	if (!may_be_ours(skb))
+	if (is_udp(skb) || is_nobodys(skb, TARGET, KNOWN_VIP))
 		return NEXT;
 	s = segment_of(EGRESS);
 	if (!s || !read(skb, s) || (s->what != TCP && s->what != LATER))
 		return NEXT;
 	if (s->what == LATER)
 		return later_leaves(skb, s);
+	if (!is_end_known(s, TARGET, KNOWN_VIP))
+		return NEXT;
 	flow.user[0] = s->src[0];
 	flow.user[1] = s->src[1];
 	flow.vip[0] = s->dst[0];
 	flow.vip[1] = s->dst[1];
 	flow.ports = s->ports;
-	c = find_destination(&flow, &to, &moves);
-	if (!c || is_same(&to, &flow))
+	c = bpf_map_lookup_elem(&connections, &flow);
+	if (!c)
+		return NEXT;
+	to = &c->first;
+	if (c->moves) {
+		bpf_spin_lock(&c->lock);
+		moved = c->now;
+		moves = c->moves;
+		bpf_spin_unlock(&c->lock);
+		to = &moved;
+	}
+	if (is_same(to, &flow))
 		return NEXT;
 	COUNT(sent);
-	if (!set_target(skb, s, &to))
+	if (!set_target(skb, s, to))
 		return done(false);
 	stay = stay_of(skb, moves);
 	if (c->stays == stay)
 		return NEXT;
-	verdict = leave(skb, flow.vip, to.address);
+	verdict = leave(skb, flow.vip, to->address);
 	if (verdict == NEXT)
-		c->stays = stay;
+		stays(c, &flow, stay, moves);
 	return verdict;
 }
 
-static __always_inline bool find_origin(const struct flow *flow, struct place *vip)
+/* is_at says whether a connection is at a place, or was before its last move. */
+static __always_inline bool is_at(struct connection *c, const struct flow *from)
 {
-	struct place *p = bpf_map_lookup_elem(&origins, flow);
+	struct place now, before;
 
-	if (!p)
+	if (!c->moves)
+		return is_same(&c->first, from);
+	places_of(c, &now, &before);
+	return is_same(&now, from) || is_same(&before, from);
+}
+
+/* find_origin finds the VIP of what comes from a place; false: it is no connection's, or as it should be. */
+static __noinline bool find_origin(const struct flow *from, struct place *vip)
+{
+	struct place place = { { from->vip[0], from->vip[1] }, SECOND_PORT(from->ports) }, *origin;
+	struct lead *l = bpf_map_lookup_elem(&leads, &place);
+	struct connection *c;
+	struct flow flow;
+
+	if (l) {
+		origin_of(&flow, from, &l->vip);
+		c = bpf_map_lookup_elem(&connections, &flow);
+		if (c && is_at(c, from)) {
+			*vip = l->vip;
+			return true;
+		}
+	}
+	if (!is_known(KNOWN_ORIGIN, &place))
 		return false;
-	*vip = *p;
-	return true;
+	origin = bpf_map_lookup_elem(&origins, from);
+	if (!origin)
+		return false;
+	*vip = *origin;
+	return !is_same(vip, from);
 }
 
 /* is_ahead says whether a number is beyond what has come on a flow. */
@@ -644,7 +725,7 @@ static __noinline int from_server(struct __sk_buff *skb, const struct segment *s
 {
 	struct flow origin = { { s->dst[0], s->dst[1] }, { s->src[0], s->src[1] }, HALF(SECOND_PORT(s->ports), FIRST_PORT(s->ports)) };
 	struct place vip = { { s->src[0], s->src[1] }, FIRST_PORT(s->ports) };
-	bool moved = find_origin(&origin, &vip) && !is_same(&vip, &origin);
+	bool moved = find_origin(&origin, &vip);
 
 	if (moved)
 		COUNT(received);
@@ -659,9 +740,9 @@ static __noinline int from_server(struct __sk_buff *skb, const struct segment *s
 static __noinline int about_segment(struct __sk_buff *skb, const struct segment *s)
 {
 	struct flow origin = { { s->src[0], s->src[1] }, { s->dst[0], s->dst[1] }, s->ports };
-	struct place vip;
+	struct place vip = {};
 
-	if (!find_origin(&origin, &vip) || is_same(&vip, &origin))
+	if (!find_origin(&origin, &vip))
 		return NEXT;
 	COUNT(errors);
 	return done(set_target(skb, s, &vip));
@@ -781,8 +862,11 @@ static __noinline int take_change(struct __sk_buff *skb, const struct segment *s
 SEC("tc")
 int client_ingress(struct __sk_buff *skb)
 {
-	struct segment *s = segment_of(INGRESS);
+	struct segment *s;
 
+	if (is_nobodys(skb, SOURCE, KNOWN_PLACE))
+		return NEXT;
+	s = segment_of(INGRESS);
 	if (!s || !read(skb, s))
 		return NEXT;
 	if (s->what == LATER)

@@ -85,7 +85,7 @@ static __always_inline int rewrite(struct __sk_buff *skb, enum hook hook, enum e
 	struct segment *s = segment_of(hook);
 	__u8 *data = (void *)(long)skb->data, *flags = data + ETH_HLEN + sizeof(struct iphdr) + 13;
 
-	if (!s || skb->protocol != bpf_htons(ETH_P_IP) || !read_plain4(skb, s) || ADDRESS4(end == SOURCE ? s->src : s->dst) != from ||
+	if (!s || !read_plain4(skb, s) || ADDRESS4(end == SOURCE ? s->src : s->dst) != from ||
 	    (FIRST_PORT(s->ports) != port && SECOND_PORT(s->ports) != port) || (void *)(flags + 1) > (void *)(long)skb->data_end || *flags & SYN)
 		return NEXT;
 	rewritten++;

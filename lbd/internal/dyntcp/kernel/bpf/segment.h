@@ -145,16 +145,26 @@ static __noinline bool read4(struct __sk_buff *skb, struct segment *s)
 
 #define PLAIN4 0x45 /* version, length: no options */
 
-/* read_plain4 reads what most packets are from where it lies; false: read4 is to look. */
-static __always_inline bool read_plain4(struct __sk_buff *skb, struct segment *s)
+/* plain4 is the header of what most packets are, where it lies, and the ports behind it; NULL: read4 is to look. */
+static __always_inline struct iphdr *plain4(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct iphdr *ip = data + ETH_HLEN;
-	struct ports *ports = (void *)(ip + 1);
 
-	if ((void *)(ports + 1) > end || skb->vlan_present || skb->pkt_type == PACKET_OTHERHOST || *(__u8 *)ip != PLAIN4 ||
-	    ip->protocol != IPPROTO_TCP || is_fragment(ip))
+	if ((void *)(ip + 1) + sizeof(struct ports) > end || skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present ||
+	    skb->pkt_type == PACKET_OTHERHOST || *(__u8 *)ip != PLAIN4 || ip->protocol != IPPROTO_TCP || is_fragment(ip))
+		return NULL;
+	return ip;
+}
+
+static __always_inline bool read_plain4(struct __sk_buff *skb, struct segment *s)
+{
+	struct iphdr *ip = plain4(skb);
+	struct ports *ports;
+
+	if (!ip)
 		return false;
+	ports = (void *)(ip + 1);
 	s->what = TCP;
 	s->ip = ETH_HLEN;
 	s->l4 = ETH_HLEN + sizeof(*ip);
@@ -249,7 +259,7 @@ static __always_inline bool read(struct __sk_buff *skb, struct segment *s)
 {
 	if (skb->protocol == bpf_htons(ETH_P_IPV6))
 		return read6(skb, s);
-	return (skb->protocol == bpf_htons(ETH_P_IP) && read_plain4(skb, s)) || read4(skb, s);
+	return read_plain4(skb, s) || read4(skb, s);
 }
 
 /* replaced is an IPv4 header's sum after a change of 4 bytes that it covers (RFC 1624). */

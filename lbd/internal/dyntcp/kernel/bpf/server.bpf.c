@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Dual BSD/GPL
 /* The server's side of dynamic TCP (Fig 20, 21). Who offers to be moved is answered with where this server is, and is served there: segments for the
- * server's own address come to the socket at the VIP, answers leave from where the user sends to. What is known of a connection lies with its
- * socket and ends with it. */
+ * server's own address come to the socket at the VIP, answers leave from where the user sends to. What is known of a connection ends with it. */
+#include "known.h"
 #include "mark.h"
 #include "option.h"
 
@@ -81,6 +81,15 @@ struct connection {
 	__u64 elsewhere; /* when it was last told that it does not: ns since boot */
 };
 
+/* Connections that were made here. Storage of sockets is dear to make. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct flow);
+	__type(value, struct connection);
+} made SEC(".maps");
+
+/* Connections that came here, and those for which there was no room: what is known of them lies with their sockets. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -247,32 +256,54 @@ static __always_inline bool ended_at_destination(struct bpf_sock_ops *ctx, const
 	return is;
 }
 
+/* keep keeps what is known of a connection: with its socket, where there is no room. */
+static __always_inline bool keep(struct bpf_sock_ops *ctx, const struct flow *flow, struct connection *c)
+{
+	struct bpf_sock *sk;
+
+	if (!bpf_map_update_elem(&made, flow, c, BPF_ANY)) {
+		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+		return true;
+	}
+	sk = ctx->sk;
+	return sk && bpf_sk_storage_get(&connections, sk, c, BPF_SK_STORAGE_GET_F_CREATE);
+}
+
 /* established: a server that answered with a SYN cookie knows nothing of the SYN, but the option comes again with what ends the handshake. */
 static __noinline int established(struct bpf_sock_ops *ctx)
 {
-	struct bpf_sock *sk = ctx->sk;
-	struct connection *c;
+	struct connection c = {};
 	struct place *to;
 	struct option o;
 	struct flow flow;
 
-	if (!sk || !is_service_port(local_port(ctx)))
+	if (!is_service_port(local_port(ctx)))
 		return 1;
 	if (!(ctx->skb_tcp_flags & SYN)) /* with fast open the SYN-ACK is yet to come, from the child */
 		no_more(ctx);
 	to = destination_of(ctx, &flow);
 	if (!to || (!offered(ctx, &o) && !(load_option(ctx, &o, 0) && o.length == DYNTCP_OPTION_SIZE)))
 		return 1;
-	c = bpf_sk_storage_get(&connections, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!c) {
+	c.cookie = option_cookie(&o);
+	c.tag = option_tag(&o);
+	c.destination = *to;
+	c.heard = ended_at_destination(ctx, &flow);
+	if (keep(ctx, &flow, &c))
+		COUNT(established);
+	else
 		COUNT(no_memory);
-		return 1;
+	return 1;
+}
+
+/* ends: what is in TIME-WAIT has no more to say. */
+static __noinline int ends(struct bpf_sock_ops *ctx)
+{
+	struct flow flow;
+
+	if (ctx->args[1] == STATE_CLOSE && ends_of(ctx, flow.vip, flow.user)) {
+		flow.ports = HALF(remote_port(ctx), local_port(ctx));
+		bpf_map_delete_elem(&made, &flow);
 	}
-	c->cookie = option_cookie(&o);
-	c->tag = option_tag(&o);
-	c->destination = *to;
-	c->heard = ended_at_destination(ctx, &flow);
-	COUNT(established);
 	return 1;
 }
 
@@ -288,6 +319,8 @@ int server_connections(struct bpf_sock_ops *ctx)
 		return is_ours(ctx) ? write(ctx) : 1;
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 		return is_ours(ctx) ? established(ctx) : 1;
+	case BPF_SOCK_OPS_STATE_CB:
+		return is_ours(ctx) ? ends(ctx) : 1;
 	}
 	return 1;
 }
@@ -317,6 +350,14 @@ static __always_inline struct bpf_sock *connection_at(struct __sk_buff *skb, con
 
 	return bpf_skc_lookup_tcp(skb, (void *)tuple, v4 ? sizeof(((struct bpf_sock_tuple *)0)->ipv4) : sizeof(((struct bpf_sock_tuple *)0)->ipv6),
 				  BPF_F_CURRENT_NETNS, 0);
+}
+
+/* connection_of is what is known of the connection of a flow, which is a socket's. */
+static __always_inline struct connection *connection_of(const struct flow *flow, struct bpf_sock *sk)
+{
+	struct connection *c = bpf_map_lookup_elem(&made, flow);
+
+	return c ?: bpf_sk_storage_get(&connections, sk, 0, 0);
 }
 
 /* is_here says whether there is a connection of a flow, not only a listener. */
@@ -397,7 +438,7 @@ static __always_inline void miss(const struct flow *flow, struct connection *c)
 	tell(flow, c, true);
 }
 
-enum whose { OTHERS, OURS, MAYBE_OURS, NOBODYS };
+enum whose { OTHERS, OURS, MAYBE_OURS, REQUESTED, NOBODYS };
 
 /* is_at: who is heard at another place of this server may not know of this one yet. */
 static __always_inline bool is_at(const struct connection *c, const struct segment *s)
@@ -417,30 +458,55 @@ static __always_inline void arrives(struct __sk_buff *skb, const struct segment 
 	arrived->numbers = numbers;
 }
 
-/* whose says whether a socket of the VIP has the flow and can be moved. Of a request, and in TIME-WAIT, it is not known: it can. */
+/* listen_for hears a user who comes to where the connection is. */
+static __always_inline void listen_for(struct __sk_buff *skb, const struct segment *s, const struct flow *flow, struct connection *c, struct bpf_sock *sk)
+{
+	if (c->heard || !is_at(c, s))
+		return;
+	if (is_next(skb, s, sk))
+		hear(flow, c);
+	else
+		COUNT(doubted);
+}
+
+/* made_here: where the user is heard, the socket need not be looked for. */
+static __noinline enum whose made_here(struct __sk_buff *skb, const struct segment *s, const struct flow *flow, struct connection *c)
+{
+	struct bpf_sock *sk;
+
+	if (c->heard)
+		return OURS;
+	sk = connection_at(skb, flow);
+	if (!sk)
+		return NOBODYS;
+	listen_for(skb, s, flow, c, sk);
+	bpf_sk_release(sk);
+	return OURS;
+}
+
+/* whose says whether a socket of the VIP has the flow and can be moved. Of a request, and in TIME-WAIT, it is not known: it can.
+ * Here and below what may be NULL is not asked about twice: Linux 6.1 follows also what a CPU could guess there, for who has no CAP_PERFMON. */
 static __noinline enum whose whose(struct __sk_buff *skb, const struct segment *s, const struct flow *flow)
 {
-	struct bpf_sock *sk = connection_at(skb, flow);
-	struct connection *c;
+	struct connection *c = bpf_map_lookup_elem(&made, flow);
+	struct bpf_sock *sk;
 	enum whose whose;
 
+	if (c)
+		return made_here(skb, s, flow, c);
+	sk = connection_at(skb, flow);
 	if (!sk)
 		return NOBODYS;
 	c = bpf_sk_storage_get(&connections, sk, 0, 0);
 	if (c) {
 		whose = OURS;
-		if (!c->heard && is_at(c, s)) {
-			if (is_next(skb, s, sk))
-				hear(flow, c);
-			else
-				COUNT(doubted);
-		}
+		listen_for(skb, s, flow, c, sk);
 	} else if (sk->state == STATE_LISTEN) {
 		whose = NOBODYS;
 	} else if (sk->state == STATE_TIME_WAIT) {
 		whose = MAYBE_OURS;
 	} else if (sk->state == STATE_NEW_SYN_RECV) {
-		whose = MAYBE_OURS;
+		whose = REQUESTED;
 		arrives(skb, s, flow);
 	} else {
 		whose = OTHERS;
@@ -452,18 +518,20 @@ static __noinline enum whose whose(struct __sk_buff *skb, const struct segment *
 /* has_option looks for it where Linux puts options, at multiples of 4 bytes. */
 static __noinline bool has_option(struct __sk_buff *skb, const struct segment *s)
 {
-	__u64 at = s->l4 + sizeof(struct tcphdr);
-	ALONE __u32 word;
+	__u64 words[DYNTCP_OPTIONS_MAX / 8] = {};
 	ALONE __u8 offset;
+	__u64 length;
 
 	if (bpf_skb_load_bytes(skb, s->l4 + 12, &offset, sizeof(offset)))
 		return false;
-	offset >>= 4;
+	length = (offset >> 4) * 4 - sizeof(struct tcphdr);
+	if (length < DYNTCP_OPTION_SIZE || length > sizeof(words) || bpf_skb_load_bytes(skb, s->l4 + sizeof(struct tcphdr), words, length))
+		return false;
 #pragma unroll
 	for (int i = 0; i <= DYNTCP_OPTIONS_MAX - 16; i += 4) {
-		if (offset * 4 < (int)sizeof(struct tcphdr) + i + DYNTCP_OPTION_SIZE || bpf_skb_load_bytes(skb, at + i, &word, sizeof(word)))
+		if (length < i + DYNTCP_OPTION_SIZE)
 			return false;
-		if (word == (__u32)OPTION_BEGIN(DYNTCP_OPTION_SIZE))
+		if ((__u32)(words[i / 8] >> i % 8 * 8) == (__u32)OPTION_BEGIN(DYNTCP_OPTION_SIZE))
 			return true;
 	}
 	return false;
@@ -485,11 +553,11 @@ static __always_inline bool is_for_vip(struct __sk_buff *skb, const struct segme
 	if (opens(skb, s))
 		return false;
 	it = whose(skb, s, flow);
-	if (it == OURS)
+	if (it == OURS || (it == REQUESTED && has_option(skb, s)))
 		return true;
 	if (is_here(skb, &own) || it == OTHERS)
 		return false;
-	if (it == MAYBE_OURS)
+	if (it != NOBODYS)
 		return true;
 	if (bpf_map_lookup_elem(&follows, flow)) {
 		COUNT(followed);
@@ -529,7 +597,7 @@ static __noinline int sent_on(struct __sk_buff *skb, const struct segment *s)
 
 	if (!sk)
 		return NEXT;
-	c = bpf_sk_storage_get(&connections, sk, 0, 0);
+	c = connection_of(&flow, sk);
 	if (c && c->sequence && is_next(skb, s, sk))
 		miss(&flow, c);
 	bpf_sk_release(sk);
@@ -559,8 +627,11 @@ static __noinline int about_answer(struct __sk_buff *skb, const struct segment *
 SEC("tc")
 int server_ingress(struct __sk_buff *skb)
 {
-	struct segment *s = segment_of(INGRESS);
+	struct segment *s;
 
+	if (is_nobodys(skb, TARGET, KNOWN_PLACE) && MARK_OF(skb->mark) != FORWARDED)
+		return NEXT;
+	s = segment_of(INGRESS);
 	if (!s || !read(skb, s))
 		return NEXT;
 	if (s->what == TCP)
@@ -570,51 +641,65 @@ int server_ingress(struct __sk_buff *skb)
 	return s->what == LATER ? done(follow_destination(skb, s)) : NEXT;
 }
 
-SEC("tc")
-int server_egress(struct __sk_buff *skb)
+static __noinline int answer(struct __sk_buff *skb, const struct segment *s, const struct connection *c)
 {
-	struct segment *s;
-	struct connection *c;
+	if (!c->heard)
+		return NEXT;
+	COUNT(sent);
+	return done(set_source(skb, s, &c->destination));
+}
+
+/* from_vip: of a connection that came here only its socket can tell. */
+static __noinline int from_vip(struct __sk_buff *skb, const struct segment *s)
+{
+	struct flow flow = { { s->dst[0], s->dst[1] }, { s->src[0], s->src[1] }, HALF(SECOND_PORT(s->ports), FIRST_PORT(s->ports)) };
+	struct connection *c = bpf_map_lookup_elem(&made, &flow);
 	struct bpf_sock *sk = skb->sk;
 
+	if (c)
+		return answer(skb, s, c);
 	if (!sk)
 		return NEXT;
 	sk = bpf_sk_fullsock(sk);
 	if (!sk)
 		return NEXT;
 	c = bpf_sk_storage_get(&connections, sk, 0, 0);
-	if (!c || !c->heard)
+	return c ? answer(skb, s, c) : NEXT;
+}
+
+SEC("tc")
+int server_egress(struct __sk_buff *skb)
+{
+	struct segment *s;
+
+	if (is_udp(skb) || is_nobodys(skb, SOURCE, KNOWN_VIP))
 		return NEXT;
 	s = segment_of(EGRESS);
 	if (!s || !read(skb, s))
 		return NEXT;
 	if (s->what == LATER)
 		return done(follow_source(skb, s));
-	if (s->what != TCP)
-		return NEXT;
-	COUNT(sent);
-	return done(set_source(skb, s, &c->destination));
+	return s->what == TCP && is_end_known(s, SOURCE, KNOWN_VIP) ? from_vip(skb, s) : NEXT;
 }
 
 /* named is the socket of a flow that is in a packet's place: user space runs these programs, which are at no hook. */
-static __always_inline struct bpf_sock *named(struct __sk_buff *skb)
+static __always_inline struct bpf_sock *named(struct __sk_buff *skb, struct flow *flow)
 {
-	struct flow flow;
-
-	return bpf_skb_load_bytes(skb, 0, &flow, sizeof(flow)) ? NULL : connection_at(skb, &flow);
+	return bpf_skb_load_bytes(skb, 0, flow, sizeof(*flow)) ? NULL : connection_at(skb, flow);
 }
 
 /* server_find writes what is known of the connection behind its flow. */
 SEC("tc")
 int server_find(struct __sk_buff *skb)
 {
-	struct bpf_sock *sk = named(skb);
+	struct flow flow;
+	struct bpf_sock *sk = named(skb, &flow);
 	struct connection *c;
 	bool found;
 
 	if (!sk)
 		return 0;
-	c = bpf_sk_storage_get(&connections, sk, 0, 0);
+	c = connection_of(&flow, sk);
 	found = c && !bpf_skb_store_bytes(skb, sizeof(struct flow), c, sizeof(*c), 0);
 	bpf_sk_release(sk);
 	return found;
@@ -624,12 +709,13 @@ int server_find(struct __sk_buff *skb)
 SEC("tc")
 int server_listen(struct __sk_buff *skb)
 {
-	struct bpf_sock *sk = named(skb);
+	struct flow flow;
+	struct bpf_sock *sk = named(skb, &flow);
 	struct connection *c;
 
 	if (!sk)
 		return 0;
-	c = bpf_sk_storage_get(&connections, sk, 0, 0);
+	c = connection_of(&flow, sk);
 	if (c)
 		c->heard = 0;
 	bpf_sk_release(sk);

@@ -100,12 +100,28 @@ func (s *server) Set(services []ServerService) error {
 		}
 		ports[uint32(binary.NativeEndian.Uint16(vip.Port[:]))] = 1
 	}
+	errs = append(errs, s.keepDestinations(from))
 	errs = append(errs, bpfnet.SyncMap(s.objects.Destinations, from), bpfnet.SyncMap(s.objects.Services, to), bpfnet.SyncMap(s.objects.Ports, ports))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("server: %w", err)
 	}
 	if err := s.reachListeners(); err != nil && len(services) > 0 {
 		s.log.Warn("who listens already makes plain connections until it listens anew: that needs Linux 6.12 and CAP_PERFMON", "err", err)
+	}
+	return nil
+}
+
+// keepDestinations adds to from, while there is room, where services were: connections are there still, and nothing else is led from there to a VIP.
+func (s *server) keepDestinations(from map[placeMapValue]placeMapValue) error {
+	var place, vip placeMapValue
+	all := s.objects.Destinations.Iterate()
+	for all.Next(&place, &vip) {
+		if _, taken := from[place]; !taken && len(from) < int(s.objects.Destinations.MaxEntries()) {
+			from[place] = vip
+		}
+	}
+	if err := all.Err(); err != nil {
+		return fmt.Errorf("destinations: %w", err)
 	}
 	return nil
 }

@@ -135,3 +135,20 @@ type leadMapValue struct {
 	VIP placeMapValue
 	_   uint64 // when frames were for the VIP's next hop
 }
+
+// Connections of a service that a server no more has go on as they are; new ones are plain. Those of IPv6 are at the VIP until they move.
+func TestNetConnectionsOutliveTheirService(t *testing.T) {
+	p, e := newPath(t), families["IPv4"]
+	p.client()
+	s := p.server(p.s1)
+	l := p.listen(p.s1, e.vip.String())
+	c := p.connect(e.vip, l)
+	p.echo(c)
+	before := serverCounters(t, s)
+	p.in(p.s1, func() error { return s.Set(nil) })
+	p.echo(c)
+	p.echo(p.connect(e.vip, l))
+	if n := serverCounters(t, s); n.Received == before.Received || n.Sent == before.Sent || n.Established != before.Established {
+		t.Errorf("counted %+v, before %+v", n, before)
+	}
+}

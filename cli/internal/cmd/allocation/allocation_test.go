@@ -139,7 +139,7 @@ func TestRebalanceWaitsForTheLeader(t *testing.T) {
 	a := cmdtest.World(b)
 	cmdtest.Golden(t, "rebalance-wait", b.OK("allocation", "rebalance", "web"))
 	b.Put(bus.BucketOperator, "web.s2", &allocv1.Operator{Drained: true})
-	b.Refused([]string{"the leader's own work", "director d1", "--timeout"}, "allocation", "rebalance", "--timeout", "300ms")
+	b.Refused([]string{"the leader's own work", "director d1", "--timeout"}, "allocation", "rebalance", "--timeout", "2s")
 	b.Allocate("web", b.Next(a, 2, cmdtest.Alive("s1", 2), cmdtest.Alive("s3", 1)), alloc.Allocation{})
 	b.OK("allocation", "rebalance")
 }

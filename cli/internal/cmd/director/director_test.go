@@ -105,7 +105,7 @@ func TestDrainAndUndrain(t *testing.T) {
 func TestWaitingEnds(t *testing.T) {
 	b, e := start(t)
 	e.stays = true
-	r := b.Run("director", "drain", "edge1", "--wait", "--timeout", "500ms")
+	r := b.Run("director", "drain", "edge1", "--wait", "--timeout", "2s")
 	if r.Error == nil || !strings.Contains(r.Error.Error(), "is leaving and waits for neighbors to be told") || !strings.Contains(r.Out, "leaving") {
 		t.Errorf("%v\n%s", r.Error, r.Out)
 	}

@@ -252,7 +252,7 @@ func TestNameAloneIsTheServerInAllItsServices(t *testing.T) {
 func TestWaitForTheLeader(t *testing.T) {
 	b := cmdtest.Start(t)
 	a := cmdtest.World(b)
-	b.Refused([]string{"not taken in yet", "director d1", "--timeout"}, "server", "weight", "s3", "3", "--wait", "--timeout", "300ms")
+	b.Refused([]string{"not taken in yet", "director d1", "--timeout"}, "server", "weight", "s3", "3", "--wait", "--timeout", "2s")
 	b.OK("server", "weight", "s3", "default")
 
 	done := make(chan cmdtest.Result, 1)
@@ -297,7 +297,7 @@ func TestNobodyLeads(t *testing.T) {
 	b := cmdtest.Start(t)
 	b.Service(cmdtest.Web)
 	b.Register("web", "s1", "10.0.1.1", 1, true)
-	b.Refused([]string{"no director leads"}, "server", "weight", "s1", "3", "--wait", "--timeout", "300ms")
+	b.Refused([]string{"no director leads"}, "server", "weight", "s1", "3", "--wait", "--timeout", "2s")
 }
 
 func TestCompletion(t *testing.T) {

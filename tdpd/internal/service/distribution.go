@@ -125,11 +125,11 @@ func (s *Service) routesChanged(now time.Time, c routes.Change) {
 	}
 }
 
-// setServers makes those that services have, of the configuration, and, where their hosts are asked themselves, of users' bindings, all the
-// servers.
+// setServers makes those that services have, of the configuration, and of users' bindings, where their hosts are asked themselves or nobody has told
+// yet which services have, all the servers: those bound to users before a restart keep their trees.
 func (s *Service) setServers(now time.Time) {
 	all := slices.Concat(s.servers, s.Config.Servers.Addresses)
-	if s.Config.Servers.Tunnel != "" {
+	if s.Config.Servers.Tunnel != "" || s.Servers != nil && !s.told {
 		all = append(all, s.users.servers()...)
 	}
 	changed, gone := s.fecs.SetServers(all)

@@ -18,7 +18,7 @@ import (
 )
 
 // alone starts a router whose peers do not come, by whose journal and kernel a process before is known.
-func alone(t *testing.T, had map[netip.Prefix]wire.Label, left kernel.State) *router {
+func alone(t *testing.T, had map[netip.Prefix]wire.Label, left kernel.State, change ...func(*Options)) *router {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "labels")
 	j, err := journal.Open(path, "boot")
@@ -29,7 +29,7 @@ func alone(t *testing.T, had map[netip.Prefix]wire.Label, left kernel.State) *ro
 		t.Fatal(err)
 	}
 	j.Close()
-	return begin(t, transport.NewFabric(), "r1", "1.1.1.1", path, left)
+	return begin(t, transport.NewFabric(), "r1", "1.1.1.1", path, left, change...)
 }
 
 // interfaces of a router that is alone.

@@ -104,6 +104,7 @@ type Service struct {
 	tables    *forwarding.Tables
 	links     []discovery.Interface // that LDP runs on now
 	servers   []netip.Addr          // that services have, as told last
+	told      bool                  // they were told
 	inputs    map[string]int        // interfaces of the configuration that exist, with their index, up or not
 	plain     map[netip.Prefix]bool // see settlePlain
 	outdoing  map[netip.Prefix]bool // routes that outdo their labels
@@ -168,7 +169,7 @@ func (s *Service) Run(ctx context.Context) error {
 		case c := <-s.Routes:
 			s.routesChanged(time.Now(), c)
 		case all := <-s.Servers:
-			s.servers = all
+			s.servers, s.told = all, true
 			s.setServers(time.Now())
 		case <-s.control.mail.Ready():
 			s.heard(time.Now())

@@ -3,6 +3,7 @@ package service
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"sync"
@@ -21,6 +22,7 @@ import (
 	"github.com/manycast/manycast/tdpd/internal/steering"
 	"github.com/manycast/manycast/tdpd/internal/transport"
 	"github.com/manycast/manycast/tdpd/internal/vips"
+	"github.com/manycast/manycast/tdpd/internal/wire"
 )
 
 // usersChain is r1 - r2 - r3: r3 has the director, r2 takes bindings of it and tells r1, who takes them of r2.
@@ -379,8 +381,12 @@ type store struct {
 	touched time.Time
 }
 
-func (s *store) Load() (binding.Kept, error) { return binding.Kept{}, s.load }
-func (s *store) Remove() error               { return nil }
+func (s *store) Load() (binding.Kept, error) {
+	owners := map[netip.Addr]steer.Owner{}
+	maps.Copy(owners, s.kept.Owners)
+	return binding.Kept{At: time.Now(), Bindings: s.kept.Bindings, Owners: owners}, s.load
+}
+func (s *store) Remove() error { return nil }
 
 func (s *store) Touch(now time.Time) error {
 	s.mu.Lock()
@@ -455,6 +461,38 @@ func TestKeptUsers(t *testing.T) {
 		synctest.Wait()
 		kept.want(t, "there is space again", 3)
 		stopAll(t, r)
+	})
+}
+
+// TestServersAreToldLate: a process that starts again has users of servers before it is told which servers there are. They keep the trees that a process
+// before has left.
+func TestServersAreToldLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kept := &store{}
+		all := routes.Change{Full: true, Interfaces: interfaces(), Routes: map[netip.Prefix]*routes.Route{prefix("10.9.0.0/24"): via("10.0.1.2", 2)}}
+		r := alone(t, nil, kernel.State{}, func(o *Options) { o.Users = kept })
+		r.settled(all)
+		r.say(t, said(1, 1))
+		r.end(t)
+		servers := make(chan []netip.Addr)
+		var in vips.Users
+		r = alone(t, map[netip.Prefix]wire.Label{host(server): 100}, kernel.State{Labels: map[uint32][]kernel.Hop{100: {push(200, "10.0.1.2", 2)}}}, func(o *Options) {
+			o.Config.Servers.Addresses, o.Servers, o.Users = nil, servers, kept
+			o.Steer = func(u vips.Users) error { in = u; return nil }
+		})
+		r.settled(all)
+		tree := func() string {
+			return fmt.Sprint(in.Trees[in.VIPs[addr("192.0.2.80")].Lookup(addr("10.1.0.0"))])
+		}
+		if got, want := tree(), fmt.Sprint([]kernel.Hop{push(200, "10.0.1.2", 2)}); got != want {
+			t.Errorf("users leave by %s, want %s", got, want)
+		}
+		servers <- nil
+		synctest.Wait()
+		if got, want := tree(), fmt.Sprint([]kernel.Hop{{}}); got != want {
+			t.Errorf("users of what is no server leave by %s, want %s", got, want)
+		}
+		r.end(t)
 	})
 }
 

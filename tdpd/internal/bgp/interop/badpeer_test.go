@@ -150,6 +150,17 @@ func attributes() []byte { return append(origin(), 0x40, 3, 4, 10, 0, 1, 2) }
 
 func origin() []byte { return []byte{0x40, 1, 1, 0, 0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xe9} }
 
+// live has it say every second that it is there, as long as the session lasts: who takes long over what it told would find it silent for the hold time.
+func (p *badPeer) live() {
+	go func() {
+		for range time.Tick(time.Second) {
+			if p.write(msgKeepalive, nil) != nil {
+				return
+			}
+		}
+	}()
+}
+
 // update is one of RFC 4271 section 4.3.
 func update(attributes []byte, withdrawn, told []netip.Prefix) []byte {
 	w, n := nlri(withdrawn), nlri(told)

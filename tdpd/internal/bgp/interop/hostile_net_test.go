@@ -145,6 +145,7 @@ func TestNetFlood(t *testing.T) {
 			peers := r.badPeers(true)
 			r.apply()
 			p := r.next(peers)
+			p.live()
 			before, begun := heap(), time.Now()
 			most := uint64(0)
 			if err := p.tell(prefixes("20.0.0.0", n)); err != nil {
@@ -184,6 +185,7 @@ func TestNetKilledInConvergence(t *testing.T) {
 	all := prefixes("20.0.0.0", n)
 	for range 2 {
 		p := r.next(peers)
+		p.live()
 		if err := p.tell(all[:n/2]); err != nil {
 			t.Fatal(err)
 		}
@@ -194,6 +196,7 @@ func TestNetKilledInConvergence(t *testing.T) {
 		r.apply()
 	}
 	p := r.next(peers)
+	p.live()
 	if err := p.tell(all); err != nil {
 		t.Fatal(err)
 	}
@@ -210,6 +213,7 @@ func TestNetKilledInConvergence(t *testing.T) {
 	r.eventually(func() bool { pid := r.child.PID(); return pid != 0 && pid != old }, "another process")
 	r.apply()
 	p = r.next(peers)
+	p.live()
 	if err := p.tell(all[10:]); err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ func newDynamic(cfg config.Agent, link agent.Link, plane dataplane.AgentPlane, k
 		return nil, err
 	}
 	return serving.New(serving.Config{
-		Addresses: addresses, Keep: keep, Sign: keys.Sign, FlowOf: serving.FlowOf, Knows: plane.Knows, Connected: dataplane.ConnectedUsers, Log: b.log,
+		Addresses: addresses, Keep: keep, Sign: keys.Sign, FlowOf: kernel.FlowOf, Knows: plane.Knows, Connected: dataplane.ConnectedUsers, Log: b.log,
 		Open: func() (kernel.Server, error) {
 			return kernel.OpenServer(kernel.Config{Interfaces: []string{cfg.Interface}, Bpffs: filepath.Join(cfg.BPFFS, "dyntcp"), Log: b.log})
 		},

@@ -107,7 +107,7 @@ func startServing(t testing.TB, s *rigServer, name, bpffs string) *serving.Loop 
 		t.Cleanup(func() { _ = sockets[a.Is4()].Close() })
 	}
 	loop := serving.New(serving.Config{
-		Addresses: addresses, FlowOf: serving.FlowOf, Knows: func(f kernel.Flow) (bool, error) { return gatesIn{s.plane, s}.Knows(f) }, Log: slog.New(slog.DiscardHandler),
+		Addresses: addresses, FlowOf: kernel.FlowOf, Knows: func(f kernel.Flow) (bool, error) { return gatesIn{s.plane, s}.Knows(f) }, Log: slog.New(slog.DiscardHandler),
 		Connected: func(context.Context, []netip.Addr, []service.Port) ([]netip.AddrPort, error) { return nil, nil }, // nobody was here before
 		Open: func() (server kernel.Server, err error) {
 			err = s.node.Do(func() error {

@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/netip"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 
 	"github.com/manycast/manycast/internal/bpfnet"
 	"github.com/manycast/manycast/internal/cgroup2"
@@ -155,7 +153,7 @@ func (s *server) Held(socket int) (Held, error) {
 	err := s.objects.Connections.Lookup(int32(socket), &v)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		var flow Flow
-		if flow, err = flowOf(socket); err == nil {
+		if flow, err = FlowOf(socket); err == nil {
 			err = s.objects.Made.Lookup(newFlowMapKey(flow), &v)
 		}
 	}
@@ -214,7 +212,7 @@ func (s *server) Adopt(socket int, h Held) error {
 	if h.Heard {
 		v.Heard = 1
 	}
-	flow, err := flowOf(socket)
+	flow, err := FlowOf(socket)
 	if err == nil {
 		err = s.objects.Connections.Put(int32(socket), v)
 	}
@@ -225,32 +223,6 @@ func (s *server) Adopt(socket int, h Held) error {
 		return fmt.Errorf("server: adopt a connection: %w", err)
 	}
 	return nil
-}
-
-// flowOf is the flow of a connection by its socket here; ErrGone: it has none, or no more.
-func flowOf(socket int) (Flow, error) {
-	here, err := unix.Getsockname(socket)
-	if err != nil {
-		return Flow{}, err
-	}
-	user, err := unix.Getpeername(socket)
-	if errors.Is(err, unix.ENOTCONN) {
-		err = ErrGone
-	}
-	if err != nil {
-		return Flow{}, err
-	}
-	return Flow{User: addrPortOf(user), VIP: addrPortOf(here)}, nil
-}
-
-func addrPortOf(s unix.Sockaddr) netip.AddrPort {
-	switch s := s.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(s.Addr), uint16(s.Port))
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(s.Addr).Unmap(), uint16(s.Port))
-	}
-	return netip.AddrPort{}
 }
 
 // Listen runs server_listen.

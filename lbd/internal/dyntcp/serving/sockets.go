@@ -1,10 +1,7 @@
 package serving
 
 import (
-	"fmt"
 	"net/netip"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/manycast/manycast/lbd/internal/dyntcp/kernel"
 	"github.com/manycast/manycast/lbd/internal/dyntcp/wire"
@@ -131,27 +128,4 @@ func (r *restored) Close() error {
 		r.loop.took(r.change, r.places)
 	}
 	return r.Socket.Close()
-}
-
-// FlowOf is the connection of a descriptor, in whatever network namespace its socket is.
-func FlowOf(fd int) (kernel.Flow, error) {
-	local, err := unix.Getsockname(fd)
-	if err != nil {
-		return kernel.Flow{}, fmt.Errorf("name of a socket: %w", err)
-	}
-	remote, err := unix.Getpeername(fd)
-	if err != nil {
-		return kernel.Flow{}, fmt.Errorf("peer of a socket: %w", err)
-	}
-	return kernel.Flow{User: addrPort(remote), VIP: addrPort(local)}, nil
-}
-
-func addrPort(a unix.Sockaddr) netip.AddrPort {
-	switch a := a.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
-	}
-	return netip.AddrPort{}
 }

@@ -169,6 +169,21 @@ func TestNextTimestamp(t *testing.T) {
 	}
 }
 
+// A socket without memory has shut its window before what the peer's window was learned by.
+func TestWindowThatWasShut(t *testing.T) {
+	for _, tt := range []struct{ receive, update, want uint32 }{{0, 1100, 1000}, {50, 1100, 1050}, {200, 1100, 1100}, {0, 900, 900}} {
+		s := sample()
+		s.Window.ReceiveFrom, s.Window.Receive, s.Window.SendUpdate, s.ReceiveNext = 1000, tt.receive, tt.update, 1000
+		s.Window.within(s.ReceiveNext)
+		if s.Window.SendUpdate != tt.want {
+			t.Errorf("a window of %d, learned by %d: by %d, want %d", tt.receive, tt.update, s.Window.SendUpdate, tt.want)
+		}
+		if err := s.checkQueues(); err != nil {
+			t.Errorf("a window of %d, learned by %d: %v", tt.receive, tt.update, err)
+		}
+	}
+}
+
 func TestReasonOfState(t *testing.T) {
 	want := []Reason{
 		Closing, "", Opening, Opening, "", "", Closing, Closing, "", Closing, NotTCP, Closing, Opening,

@@ -122,11 +122,7 @@ func (f *fault) features(s *State, i info) {
 		s.Timestamp = uint32(f.tcpInt(unix.TCP_TIMESTAMP, "TCP_TIMESTAMP"))
 	}
 	f.get(unix.IPPROTO_TCP, unix.TCP_REPAIR_WINDOW, unsafe.Pointer(&s.Window), unsafe.Sizeof(s.Window), "TCP_REPAIR_WINDOW")
-	// A socket that had no memory for what came shuts its window at once. It may have learned the peer's by bytes that are beyond it now, and no socket
-	// takes that.
-	if end := s.ReceiveNext + s.Window.Receive; after(s.Window.SendUpdate, end) {
-		s.Window.SendUpdate = end
-	}
+	s.Window.within(s.ReceiveNext)
 }
 
 // toSend reads the bytes that are not acknowledged. The send queue is chosen.

@@ -121,6 +121,14 @@ func unicast(a netip.Addr) bool {
 	return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast()
 }
 
+// within ends what the window was learned by where the receive window ends, which begins at next. A socket that had no memory for what came shuts its
+// window at once (Linux 6.6), and may have learned the peer's by bytes that are beyond it now: no socket takes that.
+func (w *Window) within(next uint32) {
+	if end := next + w.Receive; after(w.SendUpdate, end) {
+		w.SendUpdate = end
+	}
+}
+
 func (s *State) checkQueues() error {
 	w := s.Window
 	switch {

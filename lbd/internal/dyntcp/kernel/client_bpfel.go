@@ -77,12 +77,13 @@ type clientFragmentKey struct {
 }
 
 type clientHandshake struct {
-	_      structs.HostLayout
-	Socket uint64
-	Cookie uint64
-	Tag    uint64
-	Syns   uint64
-	Keep   uint64
+	_       structs.HostLayout
+	Socket  uint64
+	Service uint64
+	Cookie  uint64
+	Tag     uint64
+	Syns    uint64
+	Keep    uint64
 }
 
 type clientLead struct {
@@ -114,6 +115,12 @@ type clientSegment struct {
 	Sum      uint64
 	Check    uint64
 	Fragment [2]uint64
+	Flags    uint64
+	Flow     clientFlow
+	Wire     clientFlow
+	Place    clientPlace
+	Vip      clientPlace
+	Words    [5]uint64
 }
 
 type clientWay struct {

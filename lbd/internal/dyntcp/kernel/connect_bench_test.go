@@ -35,9 +35,9 @@ func BenchmarkNetConnect(b *testing.B) {
 	}
 }
 
-// both loads the programs of both sides. agreed counts connections that can move.
+// both loads the programs of both sides, with the capabilities that the units give. agreed counts connections that can move.
 func (p *path) both(user, server cgroup) (agreed func() uint64) {
-	client, _ := p.clientOf(user), p.serverOf(p.s1, server)
+	client, _ := p.clientOf(user), p.serverOf(p.s1, server, unix.CAP_PERFMON)
 	return func() uint64 { return clientCounters(p.t, client).Agreed }
 }
 

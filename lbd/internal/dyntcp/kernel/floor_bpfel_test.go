@@ -30,6 +30,30 @@ type floorSegment struct {
 	Sum      uint64
 	Check    uint64
 	Fragment [2]uint64
+	Flags    uint64
+	Flow     struct {
+		_     structs.HostLayout
+		User  [2]uint64
+		Vip   [2]uint64
+		Ports uint64
+	}
+	Wire struct {
+		_     structs.HostLayout
+		User  [2]uint64
+		Vip   [2]uint64
+		Ports uint64
+	}
+	Place struct {
+		_       structs.HostLayout
+		Address [2]uint64
+		Port    uint64
+	}
+	Vip struct {
+		_       structs.HostLayout
+		Address [2]uint64
+		Port    uint64
+	}
+	Words [5]uint64
 }
 
 // Names of all BPF objects in the ELF.

@@ -119,8 +119,8 @@ func (p *path) clientOf(g cgroup) Client {
 // server is that of s1 or s2.
 func (p *path) server(node *testnet.Node) Server { return p.serverOf(node, cgroup{}) }
 
-// serverOf is that of the sockets of a control group.
-func (p *path) serverOf(node *testnet.Node, g cgroup) Server {
+// serverOf is that of the sockets of a control group, with more capabilities.
+func (p *path) serverOf(node *testnet.Node, g cgroup, more ...int) Server {
 	p.t.Helper()
 	var s Server
 	config := p.config(node.Name())
@@ -130,7 +130,7 @@ func (p *path) serverOf(node *testnet.Node, g cgroup) Server {
 			return err
 		}
 		return s.Set(p.services(node))
-	})
+	}, more...)
 	p.t.Cleanup(func() { s.Close(false) })
 	return s
 }

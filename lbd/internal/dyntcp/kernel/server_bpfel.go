@@ -59,6 +59,12 @@ type serverSegment struct {
 	Sum      uint64
 	Check    uint64
 	Fragment [2]uint64
+	Flags    uint64
+	Flow     serverFlow
+	Wire     serverFlow
+	Place    serverPlace
+	Vip      serverPlace
+	Words    [5]uint64
 }
 
 type serverServerCounters struct {

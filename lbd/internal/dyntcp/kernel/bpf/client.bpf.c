@@ -106,6 +106,7 @@ volatile __u64 ways_at;
 
 struct handshake {
 	__u64 socket;
+	__u64 service;
 	__u64 cookie;
 	__u64 tag;
 	__u64 syns; /* that had the option */
@@ -283,20 +284,37 @@ static __always_inline struct handshake *place_of(__u64 socket)
 	return bpf_map_lookup_elem(&handshakes, &place);
 }
 
+/* is_others says so of connections of IPv4 to what is no VIP, as most are. */
+static __always_inline bool is_others(struct bpf_sock_ops *ctx)
+{
+	struct place to = { { 0, MAPPED(ctx->remote_ip4) }, remote_port(ctx) };
+
+	return ctx->family == FAMILY_IPV4 && !is_known(KNOWN_VIP, &to);
+}
+
 /* begins draws tag and cookie: of the socket and the moment, which do not come again. A control group's client goes before one of those above it:
  * the kernel runs their programs in this order, on one context. */
 static __noinline int begins(struct bpf_sock_ops *ctx)
 {
-	__u64 socket = bpf_get_socket_cookie(ctx), now = bpf_ktime_get_boot_ns();
-	struct handshake *h = place_of(socket);
+	__u64 socket, now, *service;
+	struct handshake *h;
 	struct flow flow;
 
-	if (!h || ctx->reply == TAKEN || !flow_of(ctx, &flow) || !service_of(&flow))
+	if (is_others(ctx) || ctx->reply == TAKEN || !flow_of(ctx, &flow))
+		return 1;
+	service = service_of(&flow);
+	if (!service || !is_ours(ctx))
+		return 1;
+	socket = bpf_get_socket_cookie(ctx);
+	h = place_of(socket);
+	if (!h)
 		return 1;
 	ctx->reply = TAKEN;
+	now = bpf_ktime_get_boot_ns();
 	forget(&flow, 0);
 	tidy(now);
 	h->socket = socket;
+	h->service = *service;
 	h->cookie = siphash(secret[0], secret[1], socket, now);
 	h->tag = siphash(secret[0], secret[1], ~socket, now) & 0xffff;
 	h->syns = 0;
@@ -364,16 +382,13 @@ static __always_inline bool is_published(__u64 service, const struct place *plac
 }
 
 /* whereabouts is where the server says that it is; the VIP where it does not, or may not. */
-static __always_inline void whereabouts(const struct flow *flow, const struct option *o, struct place *place)
+static __always_inline void whereabouts(__u64 service, const struct flow *flow, const struct option *o, struct place *place)
 {
-	__u64 *service;
-
 	if (o->length == DYNTCP_OPTION_DESTINATION_SIZE && IS_MAPPED(flow->vip)) {
 		place->address[0] = 0;
 		place->address[1] = MAPPED(option_address(o));
 		place->port = option_port(o);
-		service = service_of(flow);
-		if (service && is_published(*service, place))
+		if (is_published(service, place))
 			return;
 		COUNT(not_published);
 	}
@@ -415,11 +430,11 @@ static __always_inline bool keep_origin(const struct flow *flow, const struct pl
 	return !bpf_map_update_elem(&origins, &origin, &vip, BPF_ANY);
 }
 
-static __noinline bool keep(const struct flow *flow, const struct option *o)
+static __noinline bool keep(__u64 service, const struct flow *flow, const struct option *o)
 {
 	struct connection c = { .opened = bpf_ktime_get_boot_ns(), .tag = option_tag(o), .cookie = option_cookie(o) };
 
-	whereabouts(flow, o, &c.first);
+	whereabouts(service, flow, o, &c.first);
 	c.has_origins = !begin_at(&c, flow);
 	if (c.has_origins && !keep_origin(flow, &c.first))
 		return false;
@@ -431,12 +446,12 @@ static __noinline bool keep(const struct flow *flow, const struct option *o)
 }
 
 /* agree keeps the connection; false: there is no room for it. Those that are over make room. */
-static __always_inline bool agree(const struct flow *flow, const struct option *o)
+static __always_inline bool agree(__u64 service, const struct flow *flow, const struct option *o)
 {
-	if (keep(flow, o))
+	if (keep(service, flow, o))
 		return true;
 	tidy(~0ULL);
-	return keep(flow, o);
+	return keep(service, flow, o);
 }
 
 /* established: the server's SYN-ACK is here, the acknowledgement of it is not yet sent. */
@@ -452,7 +467,7 @@ static __noinline int established(struct bpf_sock_ops *ctx)
 		COUNT(plain);
 	else if (option_tag(&o) != h->tag || option_cookie(&o) != h->cookie)
 		COUNT(mismatched);
-	else if (!agree(&flow, &o))
+	else if (!agree(h->service, &flow, &o))
 		COUNT(table_full);
 	else {
 		/* The option goes with all that is sent until the server is heard: a server that keeps no state before the handshake's end
@@ -507,7 +522,7 @@ int client_connections(struct bpf_sock_ops *ctx)
 {
 	switch (ctx->op) {
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
-		return is_ours(ctx) ? begins(ctx) : 1;
+		return begins(ctx);
 	case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
 		return reserve(ctx);
 	case BPF_SOCK_OPS_WRITE_HDR_OPT_CB:
@@ -583,7 +598,7 @@ static __noinline void stays(struct connection *c, const struct flow *flow, __u6
 		l->stays = stay;
 }
 
-static __noinline int later_leaves(struct __sk_buff *skb, const struct segment *s)
+static __noinline int later_leaves(struct __sk_buff *skb, struct segment *s)
 {
 	__u64 *address = bpf_map_lookup_elem(&fragments, s->fragment), to[2];
 
@@ -601,11 +616,11 @@ int client_egress(struct __sk_buff *skb)
 	struct segment *s;
 	const struct place *to;
 	struct place moved;
-	struct flow flow;
+	struct flow *flow;
 	__u64 stay, moves = 0;
 	int verdict;
 
-	if (is_udp(skb) || is_nobodys(skb, TARGET, KNOWN_VIP))
+	if (is_udp(skb) || is_nobodys(skb, TARGET, KNOWN_VIP, true))
 		return NEXT;
 	s = segment_of(EGRESS);
 	if (!s || !read(skb, s) || (s->what != TCP && s->what != LATER))
@@ -614,12 +629,9 @@ int client_egress(struct __sk_buff *skb)
 		return later_leaves(skb, s);
 	if (!is_end_known(s, TARGET, KNOWN_VIP))
 		return NEXT;
-	flow.user[0] = s->src[0];
-	flow.user[1] = s->src[1];
-	flow.vip[0] = s->dst[0];
-	flow.vip[1] = s->dst[1];
-	flow.ports = s->ports;
-	c = bpf_map_lookup_elem(&connections, &flow);
+	flow = &s->flow;
+	set_flow(flow, s->src, s->dst, s->ports);
+	c = bpf_map_lookup_elem(&connections, flow);
 	if (!c)
 		return NEXT;
 	to = &c->first;
@@ -630,7 +642,7 @@ int client_egress(struct __sk_buff *skb)
 		bpf_spin_unlock(&c->lock);
 		to = &moved;
 	}
-	if (is_same(to, &flow))
+	if (is_same(to, flow))
 		return NEXT;
 	COUNT(sent);
 	if (!set_target(skb, s, to))
@@ -638,9 +650,9 @@ int client_egress(struct __sk_buff *skb)
 	stay = stay_of(skb, moves);
 	if (c->stays == stay)
 		return NEXT;
-	verdict = leave(skb, flow.vip, to->address);
+	verdict = leave(skb, flow->vip, to->address);
 	if (verdict == NEXT)
-		stays(c, &flow, stay, moves);
+		stays(c, flow, stay, moves);
 	return verdict;
 }
 
@@ -655,48 +667,40 @@ static __always_inline bool is_at(struct connection *c, const struct flow *from)
 	return is_same(&now, from) || is_same(&before, from);
 }
 
-/* find_origin finds the VIP of what comes from a place; false: it is no connection's, or as it should be. */
-static __noinline bool find_origin(const struct flow *from, struct place *vip)
+/* find_origin finds the VIP of what comes from a place, s->wire: s->vip; false: it is no connection's, or as it should be. */
+static __noinline bool find_origin(struct segment *s)
 {
-	struct place place = { { from->vip[0], from->vip[1] }, SECOND_PORT(from->ports) }, *origin;
-	struct lead *l = bpf_map_lookup_elem(&leads, &place);
 	struct connection *c;
-	struct flow flow;
+	struct place *origin;
+	struct lead *l;
 
+	set_place(&s->place, s->wire.vip, SECOND_PORT(s->wire.ports));
+	l = bpf_map_lookup_elem(&leads, &s->place);
 	if (l) {
-		origin_of(&flow, from, &l->vip);
-		c = bpf_map_lookup_elem(&connections, &flow);
-		if (c && is_at(c, from)) {
-			*vip = l->vip;
+		origin_of(&s->flow, &s->wire, &l->vip);
+		c = bpf_map_lookup_elem(&connections, &s->flow);
+		if (c && is_at(c, &s->wire)) {
+			s->vip = l->vip;
 			return true;
 		}
 	}
-	if (!is_known(KNOWN_ORIGIN, &place))
+	if (!is_known(KNOWN_ORIGIN, &s->place))
 		return false;
-	origin = bpf_map_lookup_elem(&origins, from);
+	origin = bpf_map_lookup_elem(&origins, &s->wire);
 	if (!origin)
 		return false;
-	*vip = *origin;
-	return !is_same(vip, from);
+	s->vip = *origin;
+	return !is_same(&s->vip, &s->wire);
 }
 
-/* is_ahead says whether a number is beyond what has come on a flow. */
-static __always_inline bool is_ahead(struct __sk_buff *skb, const struct flow *flow, __u32 seq)
+/* is_ahead says whether a number is beyond what has come on the flow. */
+static __always_inline bool is_ahead(struct __sk_buff *skb, struct segment *s, __u32 seq)
 {
-	bool v4 = IS_MAPPED(flow->user), ahead;
-	__u64 ports = HALF(SECOND_PORT(flow->ports), FIRST_PORT(flow->ports));
-	__u64 tuple[] = { /* struct bpf_sock_tuple */
-		v4 ? WORD(ADDRESS4(flow->vip), ADDRESS4(flow->user)) : flow->vip[0],
-		v4 ? ports : flow->vip[1],
-		flow->user[0],
-		flow->user[1],
-		ports,
-	};
 	struct bpf_tcp_sock *tcp;
 	struct bpf_sock *sk;
+	bool ahead;
 
-	sk = bpf_skc_lookup_tcp(skb, (void *)tuple, v4 ? sizeof(((struct bpf_sock_tuple *)0)->ipv4) : sizeof(((struct bpf_sock_tuple *)0)->ipv6),
-				BPF_F_CURRENT_NETNS, 0);
+	sk = socket_of(skb, s->flow.vip, s->flow.user, HALF(SECOND_PORT(s->flow.ports), FIRST_PORT(s->flow.ports)), s->words);
 	if (!sk)
 		return false;
 	tcp = bpf_tcp_sock(sk);
@@ -708,44 +712,43 @@ static __always_inline bool is_ahead(struct __sk_buff *skb, const struct flow *f
 /* resets_ahead finds resets that no server sends. One without an acknowledgement answers a segment, and has the number that this one acknowledges (RFC 9293
  * section 3.10.7.1): of what has come. No TCP ends by another (RFC 5961 section 3.2), but connection tracking comes first: Linux's takes one beyond the window
  * for how far the server has sent, and finds invalid what is sent from then on. An acknowledgement of 0 is none to it. */
-static __noinline bool resets_ahead(struct __sk_buff *skb, const struct segment *s, const struct place *vip)
+static __noinline bool resets_ahead(struct __sk_buff *skb, struct segment *s)
 {
-	struct flow flow = { { s->dst[0], s->dst[1] }, { vip->address[0], vip->address[1] }, HALF(SECOND_PORT(s->ports), vip->port) };
 	__u64 words[2]; /* of struct tcphdr, from the sequence on */
 
 	if (bpf_skb_load_bytes(skb, s->l4 + offsetof(struct tcphdr, seq), words, sizeof(words)))
 		return false;
 	if (!(words[1] >> 8 & RST) || (words[1] >> 8 & ACK && words[0] >> 32))
 		return false;
-	return bpf_map_lookup_elem(&connections, &flow) && is_ahead(skb, &flow, bpf_ntohl(words[0]));
+	set_flow(&s->flow, s->dst, s->vip.address, HALF(SECOND_PORT(s->ports), s->vip.port));
+	return bpf_map_lookup_elem(&connections, &s->flow) && is_ahead(skb, s, bpf_ntohl(words[0]));
 }
 
 /* from_server gives a segment the VIP instead of the place that it comes from. */
-static __noinline int from_server(struct __sk_buff *skb, const struct segment *s)
+static __noinline int from_server(struct __sk_buff *skb, struct segment *s)
 {
-	struct flow origin = { { s->dst[0], s->dst[1] }, { s->src[0], s->src[1] }, HALF(SECOND_PORT(s->ports), FIRST_PORT(s->ports)) };
-	struct place vip = { { s->src[0], s->src[1] }, FIRST_PORT(s->ports) };
-	bool moved = find_origin(&origin, &vip);
+	bool moved;
 
+	set_flow(&s->wire, s->dst, s->src, HALF(SECOND_PORT(s->ports), FIRST_PORT(s->ports)));
+	set_place(&s->vip, s->src, FIRST_PORT(s->ports));
+	moved = find_origin(s);
 	if (moved)
 		COUNT(received);
-	if (resets_ahead(skb, s, &vip)) {
+	if (has_flag(skb, s, RST) && resets_ahead(skb, s)) {
 		COUNT(resets_ahead);
 		return DROP;
 	}
-	return moved ? done(set_source(skb, s, &vip)) : NEXT;
+	return moved ? done(set_source(skb, s, &s->vip)) : NEXT;
 }
 
 /* about_segment does so with what an error quotes: TCP knows it by the VIP alone. */
-static __noinline int about_segment(struct __sk_buff *skb, const struct segment *s)
+static __noinline int about_segment(struct __sk_buff *skb, struct segment *s)
 {
-	struct flow origin = { { s->src[0], s->src[1] }, { s->dst[0], s->dst[1] }, s->ports };
-	struct place vip = {};
-
-	if (!find_origin(&origin, &vip))
+	set_flow(&s->wire, s->src, s->dst, s->ports);
+	if (!find_origin(s))
 		return NEXT;
 	COUNT(errors);
-	return done(set_target(skb, s, &vip));
+	return done(set_target(skb, s, &s->vip));
 }
 
 /* affords lets so many through at once, and then one each while, which are ns. at is when the next one may be. */
@@ -864,7 +867,7 @@ int client_ingress(struct __sk_buff *skb)
 {
 	struct segment *s;
 
-	if (is_nobodys(skb, SOURCE, KNOWN_PLACE))
+	if (is_nobodys(skb, SOURCE, KNOWN_PLACE, false))
 		return NEXT;
 	s = segment_of(INGRESS);
 	if (!s || !read(skb, s))

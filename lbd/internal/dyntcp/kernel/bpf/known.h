@@ -44,8 +44,9 @@ static __always_inline bool is_known(enum known_as as, const struct place *place
 	return is && *is;
 }
 
-/* is_nobodys says so of TCP of IPv4, as most of it is, one end of which is not known. */
-static __always_inline bool is_nobodys(struct __sk_buff *skb, enum end at, enum known_as as)
+/* is_nobodys says so of TCP of IPv4, as most of it is, one end of which is not known. What opens a connection, and is sent here, is nobody's, too: it goes to the VIP, or
+ * comes from there, as it is. */
+static __always_inline bool is_nobodys(struct __sk_buff *skb, enum end at, enum known_as as, bool opening)
 {
 	struct iphdr *ip = plain4(skb);
 	struct ports *ports;
@@ -53,6 +54,8 @@ static __always_inline bool is_nobodys(struct __sk_buff *skb, enum end at, enum 
 
 	if (!ip)
 		return false;
+	if (opening && (flags4(ip) & (SYN | RST)) == SYN)
+		return true;
 	ports = (void *)(ip + 1);
 	end.address[0] = 0;
 	end.address[1] = MAPPED(at == SOURCE ? ip->saddr : ip->daddr);

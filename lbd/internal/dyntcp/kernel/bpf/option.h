@@ -9,9 +9,6 @@
 #define FAMILY_IPV4 2
 #define FAMILY_IPV6 10
 
-#define SYN 0x02
-#define RST 0x04
-#define ACK 0x10
 #define STATE_CLOSE 7 /* include/net/tcp_states.h */
 
 /* Whose sockets are meant: the cookie of the network namespace. Sockets of all namespaces come by a cgroup. */

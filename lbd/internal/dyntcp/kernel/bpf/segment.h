@@ -32,6 +32,11 @@ struct place {
 #define ICMPV6_ERRORS 128 /* below (RFC 4443 section 2.1) */
 #define EXTENSIONS 6	  /* of IPv6 that are followed */
 
+#define SYN 0x02
+#define RST 0x04
+#define ACK 0x10
+#define FLAGS_UNREAD 0x100
+
 enum what { OTHER, TCP, UDP, TCP_ERROR, LATER, HIDDEN };
 
 /* A packet. Each CPU has one of each hook, in a map: what is read from there the verifier knows nothing of, and so need not follow each value on
@@ -46,6 +51,11 @@ struct segment {
 	__u64 sum;   /* offset of the sum that covers the ports */
 	__u64 check; /* of the IPv4 header */
 	__u64 fragment[2]; /* key of fragments; 0: the packet is none */
+	__u64 flags; /* of TCP; FLAGS_UNREAD */
+	/* Room for what is looked up or written: on the stack the first store to each word is a barrier against speculation, for who has no CAP_PERFMON. */
+	struct flow flow, wire; /* as TCP knows it, and as it is on the wire */
+	struct place place, vip;
+	__u64 words[5];
 };
 
 struct {
@@ -83,6 +93,32 @@ static __always_inline void set_ends4(struct segment *s, __be32 src, __be32 dst)
 	s->src[0] = s->dst[0] = 0;
 	s->src[1] = MAPPED(src);
 	s->dst[1] = MAPPED(dst);
+}
+
+static __always_inline void set_flow(struct flow *flow, const __u64 *user, const __u64 *other, __u64 ports)
+{
+	flow->user[0] = user[0];
+	flow->user[1] = user[1];
+	flow->vip[0] = other[0];
+	flow->vip[1] = other[1];
+	flow->ports = ports;
+}
+
+static __always_inline void set_place(struct place *place, const __u64 *address, __be16 port)
+{
+	place->address[0] = address[0];
+	place->address[1] = address[1];
+	place->port = port;
+}
+
+/* has_flag is true where they cannot be read. */
+static __always_inline bool has_flag(struct __sk_buff *skb, const struct segment *s, __u8 flag)
+{
+	ALONE __u8 flags;
+
+	if (s->flags != FLAGS_UNREAD)
+		return s->flags & flag;
+	return bpf_skb_load_bytes(skb, s->l4 + 13, &flags, sizeof(flags)) || flags & flag;
 }
 
 static __always_inline bool read_ports(struct __sk_buff *skb, struct segment *s)
@@ -124,6 +160,7 @@ static __noinline bool read4(struct __sk_buff *skb, struct segment *s)
 	s->sum = s->l4 + offsetof(struct tcphdr, check);
 	s->check = ip.check;
 	s->fragment[0] = s->fragment[1] = 0;
+	s->flags = FLAGS_UNREAD;
 	set_ends4(s, ip.saddr, ip.daddr);
 	if (ip.protocol == IPPROTO_ICMP)
 		return !is_later_fragment(&ip) && read_quoted4(skb, s);
@@ -145,16 +182,21 @@ static __noinline bool read4(struct __sk_buff *skb, struct segment *s)
 
 #define PLAIN4 0x45 /* version, length: no options */
 
-/* plain4 is the header of what most packets are, where it lies, and the ports behind it; NULL: read4 is to look. */
+/* plain4 is the header of what most packets are, where it lies, with TCP's behind it; NULL: read4 is to look. */
 static __always_inline struct iphdr *plain4(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct iphdr *ip = data + ETH_HLEN;
 
-	if ((void *)(ip + 1) + sizeof(struct ports) > end || skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present ||
+	if ((void *)(ip + 1) + sizeof(struct tcphdr) > end || skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present ||
 	    skb->pkt_type == PACKET_OTHERHOST || *(__u8 *)ip != PLAIN4 || ip->protocol != IPPROTO_TCP || is_fragment(ip))
 		return NULL;
 	return ip;
+}
+
+static __always_inline __u8 flags4(const struct iphdr *ip)
+{
+	return ((const __u8 *)(ip + 1))[13];
 }
 
 static __always_inline bool read_plain4(struct __sk_buff *skb, struct segment *s)
@@ -171,6 +213,7 @@ static __always_inline bool read_plain4(struct __sk_buff *skb, struct segment *s
 	s->sum = s->l4 + offsetof(struct tcphdr, check);
 	s->check = ip->check;
 	s->fragment[0] = s->fragment[1] = 0;
+	s->flags = flags4(ip);
 	s->ports = HALF(ports->src, ports->dst);
 	set_ends4(s, ip->saddr, ip->daddr);
 	return true;
@@ -228,6 +271,7 @@ static __noinline bool read6(struct __sk_buff *skb, struct segment *s)
 	if (skb->vlan_present || !read_header6(skb, s, ETH_HLEN, &proto))
 		return false;
 	s->fragment[0] = s->fragment[1] = 0;
+	s->flags = FLAGS_UNREAD;
 	if (proto == IPPROTO_TCP) {
 		s->what = TCP;
 		return skb->pkt_type != PACKET_OTHERHOST && read_ports(skb, s);
@@ -271,10 +315,24 @@ static __always_inline __u16 replaced(__u16 check, __be32 was, __be32 is)
 	return ~(sum + (sum >> 16));
 }
 
+/* socket_of finds whose a segment is. tuple is room. */
+static __always_inline struct bpf_sock *socket_of(struct __sk_buff *skb, const __u64 *src, const __u64 *dst, __u64 ports, __u64 *tuple)
+{
+	bool v4 = IS_MAPPED(src);
+
+	tuple[0] = v4 ? WORD(ADDRESS4(src), ADDRESS4(dst)) : src[0]; /* struct bpf_sock_tuple */
+	tuple[1] = v4 ? ports : src[1];
+	tuple[2] = dst[0];
+	tuple[3] = dst[1];
+	tuple[4] = ports;
+	return bpf_skc_lookup_tcp(skb, (void *)tuple, v4 ? sizeof(((struct bpf_sock_tuple *)0)->ipv4) : sizeof(((struct bpf_sock_tuple *)0)->ipv6),
+				  BPF_F_CURRENT_NETNS, 0);
+}
+
 enum end { SOURCE, TARGET };
 
 /* set_address4: the sum of TCP covers the address, that of ICMP the quoted header, with that header's own sum, which the addresses follow. */
-static __noinline bool set_address4(struct __sk_buff *skb, const struct segment *s, enum end end, __be32 address)
+static __noinline bool set_address4(struct __sk_buff *skb, struct segment *s, enum end end, __be32 address)
 {
 	__be32 src = ADDRESS4(s->src), dst = ADDRESS4(s->dst), was = end == SOURCE ? src : dst;
 	__u64 check = replaced(s->check, was, address);
@@ -283,11 +341,11 @@ static __noinline bool set_address4(struct __sk_buff *skb, const struct segment 
 		src = address;
 	else
 		dst = address;
-	__u64 words[] = { check | (__u64)src << 16 | (__u64)dst << 48, dst >> 16 };
-
+	s->words[0] = check | (__u64)src << 16 | (__u64)dst << 48;
+	s->words[1] = dst >> 16;
 	if (s->what == TCP && bpf_l4_csum_replace(skb, s->sum, was, address, BPF_F_PSEUDO_HDR | 4))
 		return false;
-	return !bpf_skb_store_bytes(skb, s->ip + offsetof(struct iphdr, check), words, 2 + 4 + 4, 0);
+	return !bpf_skb_store_bytes(skb, s->ip + offsetof(struct iphdr, check), s->words, 2 + 4 + 4, 0);
 }
 
 /* set_address6: there is no sum of the header which would make up for the address in that of the whole packet, so BPF_F_RECOMPUTE_CSUM does;
@@ -307,22 +365,23 @@ static __noinline bool set_address6(struct __sk_buff *skb, const struct segment 
 /* set_port: at is its offset. */
 static __always_inline bool set_port(struct __sk_buff *skb, const struct segment *s, __u32 at, __be16 was, __be16 port)
 {
-	ALONE __be16 to = port;
+	ALONE __be16 to;
 
-	return was == to || (!bpf_l4_csum_replace(skb, s->sum, was, to, 2) && !bpf_skb_store_bytes(skb, at, &to, sizeof(to), 0));
+	if (was == port)
+		return true;
+	to = port;
+	return !bpf_l4_csum_replace(skb, s->sum, was, to, 2) && !bpf_skb_store_bytes(skb, at, &to, sizeof(to), 0);
 }
 
 /* remember keeps the address that a first fragment gets. */
 static __always_inline void remember(const struct segment *s, const struct place *to)
 {
-	__u64 address = to->address[1];
-
 	if (s->fragment[0])
-		bpf_map_update_elem(&fragments, s->fragment, &address, BPF_ANY);
+		bpf_map_update_elem(&fragments, s->fragment, &to->address[1], BPF_ANY);
 }
 
 /* set_source and set_destination put a place where another was. */
-static __noinline bool set_source(struct __sk_buff *skb, const struct segment *s, const struct place *to)
+static __noinline bool set_source(struct __sk_buff *skb, struct segment *s, const struct place *to)
 {
 	bool ok;
 
@@ -334,7 +393,7 @@ static __noinline bool set_source(struct __sk_buff *skb, const struct segment *s
 	return ok && set_port(skb, s, s->l4, FIRST_PORT(s->ports), to->port);
 }
 
-static __noinline bool set_target(struct __sk_buff *skb, const struct segment *s, const struct place *to)
+static __noinline bool set_target(struct __sk_buff *skb, struct segment *s, const struct place *to)
 {
 	bool ok;
 
@@ -347,14 +406,14 @@ static __noinline bool set_target(struct __sk_buff *skb, const struct segment *s
 }
 
 /* follow_source and follow_destination give a later fragment the address that its first got. */
-static __always_inline bool follow_source(struct __sk_buff *skb, const struct segment *s)
+static __always_inline bool follow_source(struct __sk_buff *skb, struct segment *s)
 {
 	__u64 *address = bpf_map_lookup_elem(&fragments, s->fragment);
 
 	return !address || set_address4(skb, s, SOURCE, *address >> 32);
 }
 
-static __always_inline bool follow_destination(struct __sk_buff *skb, const struct segment *s)
+static __always_inline bool follow_destination(struct __sk_buff *skb, struct segment *s)
 {
 	__u64 *address = bpf_map_lookup_elem(&fragments, s->fragment);
 

@@ -269,7 +269,7 @@ static __always_inline bool keep(struct bpf_sock_ops *ctx, const struct flow *fl
 	return sk && bpf_sk_storage_get(&connections, sk, c, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
-/* established: a server that answered with a SYN cookie knows nothing of the SYN, but the option comes again with what ends the handshake. */
+/* established: the listener's flag is the child's. A server that answered with a SYN cookie knows nothing of the SYN, but the option comes again with what ends the handshake. */
 static __noinline int established(struct bpf_sock_ops *ctx)
 {
 	struct connection c = {};
@@ -277,7 +277,7 @@ static __noinline int established(struct bpf_sock_ops *ctx)
 	struct option o;
 	struct flow flow;
 
-	if (!is_service_port(local_port(ctx)))
+	if (!(ctx->bpf_sock_ops_cb_flags & BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG) || !is_ours(ctx) || !is_service_port(local_port(ctx)))
 		return 1;
 	if (!(ctx->skb_tcp_flags & SYN)) /* with fast open the SYN-ACK is yet to come, from the child */
 		no_more(ctx);
@@ -318,7 +318,7 @@ int server_connections(struct bpf_sock_ops *ctx)
 	case BPF_SOCK_OPS_WRITE_HDR_OPT_CB:
 		return is_ours(ctx) ? write(ctx) : 1;
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
-		return is_ours(ctx) ? established(ctx) : 1;
+		return established(ctx);
 	case BPF_SOCK_OPS_STATE_CB:
 		return is_ours(ctx) ? ends(ctx) : 1;
 	}
@@ -336,20 +336,9 @@ static __always_inline int done(bool ok)
 }
 
 /* connection_at is the socket of exactly this flow, or a listener of its VIP. */
-static __always_inline struct bpf_sock *connection_at(struct __sk_buff *skb, const struct flow *flow)
+static __always_inline struct bpf_sock *connection_at(struct __sk_buff *skb, const struct flow *flow, __u64 *room)
 {
-	bool v4 = IS_MAPPED(flow->user);
-	__u64 ports = (__u32)flow->ports;
-	__u64 tuple[] = { /* struct bpf_sock_tuple */
-		v4 ? WORD(ADDRESS4(flow->user), ADDRESS4(flow->vip)) : flow->user[0],
-		v4 ? ports : flow->user[1],
-		flow->vip[0],
-		flow->vip[1],
-		ports,
-	};
-
-	return bpf_skc_lookup_tcp(skb, (void *)tuple, v4 ? sizeof(((struct bpf_sock_tuple *)0)->ipv4) : sizeof(((struct bpf_sock_tuple *)0)->ipv6),
-				  BPF_F_CURRENT_NETNS, 0);
+	return socket_of(skb, flow->user, flow->vip, flow->ports, room);
 }
 
 /* connection_of is what is known of the connection of a flow, which is a socket's. */
@@ -361,9 +350,9 @@ static __always_inline struct connection *connection_of(const struct flow *flow,
 }
 
 /* is_here says whether there is a connection of a flow, not only a listener. */
-static __noinline bool is_here(struct __sk_buff *skb, const struct flow *flow)
+static __noinline bool is_here(struct __sk_buff *skb, struct segment *s, const struct flow *flow)
 {
-	struct bpf_sock *sk = connection_at(skb, flow);
+	struct bpf_sock *sk = connection_at(skb, flow, s->words);
 	bool here;
 
 	if (!sk)
@@ -470,13 +459,13 @@ static __always_inline void listen_for(struct __sk_buff *skb, const struct segme
 }
 
 /* made_here: where the user is heard, the socket need not be looked for. */
-static __noinline enum whose made_here(struct __sk_buff *skb, const struct segment *s, const struct flow *flow, struct connection *c)
+static __noinline enum whose made_here(struct __sk_buff *skb, struct segment *s, const struct flow *flow, struct connection *c)
 {
 	struct bpf_sock *sk;
 
 	if (c->heard)
 		return OURS;
-	sk = connection_at(skb, flow);
+	sk = connection_at(skb, flow, s->words);
 	if (!sk)
 		return NOBODYS;
 	listen_for(skb, s, flow, c, sk);
@@ -486,7 +475,7 @@ static __noinline enum whose made_here(struct __sk_buff *skb, const struct segme
 
 /* whose says whether a socket of the VIP has the flow and can be moved. Of a request, and in TIME-WAIT, it is not known: it can.
  * Here and below what may be NULL is not asked about twice: Linux 6.1 follows also what a CPU could guess there, for who has no CAP_PERFMON. */
-static __noinline enum whose whose(struct __sk_buff *skb, const struct segment *s, const struct flow *flow)
+static __noinline enum whose whose(struct __sk_buff *skb, struct segment *s, const struct flow *flow)
 {
 	struct connection *c = bpf_map_lookup_elem(&made, flow);
 	struct bpf_sock *sk;
@@ -494,7 +483,7 @@ static __noinline enum whose whose(struct __sk_buff *skb, const struct segment *
 
 	if (c)
 		return made_here(skb, s, flow, c);
-	sk = connection_at(skb, flow);
+	sk = connection_at(skb, flow, s->words);
 	if (!sk)
 		return NOBODYS;
 	c = bpf_sk_storage_get(&connections, sk, 0, 0);
@@ -537,25 +526,18 @@ static __noinline bool has_option(struct __sk_buff *skb, const struct segment *s
 	return false;
 }
 
-static __always_inline bool opens(struct __sk_buff *skb, const struct segment *s)
-{
-	ALONE __u8 flags;
-
-	return bpf_skb_load_bytes(skb, s->l4 + 13, &flags, sizeof(flags)) || flags & SYN;
-}
-
 /* is_for_vip says whether a segment for this server's own address is for the VIP's socket. Who connects to that address itself is left alone. */
-static __always_inline bool is_for_vip(struct __sk_buff *skb, const struct segment *s, const struct flow *flow)
+static __always_inline bool is_for_vip(struct __sk_buff *skb, struct segment *s, const struct flow *flow)
 {
-	struct flow own = { { s->src[0], s->src[1] }, { s->dst[0], s->dst[1] }, s->ports };
 	enum whose it;
 
-	if (opens(skb, s))
+	if (has_flag(skb, s, SYN))
 		return false;
 	it = whose(skb, s, flow);
 	if (it == OURS || (it == REQUESTED && has_option(skb, s)))
 		return true;
-	if (is_here(skb, &own) || it == OTHERS)
+	set_flow(&s->wire, s->src, s->dst, s->ports);
+	if (is_here(skb, s, &s->wire) || it == OTHERS)
 		return false;
 	if (it != NOBODYS)
 		return true;
@@ -569,56 +551,49 @@ static __always_inline bool is_for_vip(struct __sk_buff *skb, const struct segme
 	return true;
 }
 
-static __noinline int to_destination(struct __sk_buff *skb, const struct segment *s)
+static __noinline int to_destination(struct __sk_buff *skb, struct segment *s)
 {
-	struct place own = { { s->dst[0], s->dst[1] }, SECOND_PORT(s->ports) };
-	struct place *vip = bpf_map_lookup_elem(&destinations, &own);
-	struct flow flow;
+	struct place *vip;
 
+	set_place(&s->place, s->dst, SECOND_PORT(s->ports));
+	vip = bpf_map_lookup_elem(&destinations, &s->place);
 	if (!vip)
 		return NEXT;
-	flow.user[0] = s->src[0];
-	flow.user[1] = s->src[1];
-	flow.vip[0] = vip->address[0];
-	flow.vip[1] = vip->address[1];
-	flow.ports = HALF(FIRST_PORT(s->ports), vip->port);
-	if (!is_for_vip(skb, s, &flow))
+	set_flow(&s->flow, s->src, vip->address, HALF(FIRST_PORT(s->ports), vip->port));
+	if (!is_for_vip(skb, s, &s->flow))
 		return NEXT;
 	COUNT(received);
 	return done(set_target(skb, s, vip));
 }
 
 /* sent_on: what another server sends on here shows that the user has not followed the connection's last move, or was led back. */
-static __noinline int sent_on(struct __sk_buff *skb, const struct segment *s)
+static __noinline int sent_on(struct __sk_buff *skb, struct segment *s)
 {
-	struct flow flow = { { s->src[0], s->src[1] }, { s->dst[0], s->dst[1] }, s->ports };
-	struct bpf_sock *sk = connection_at(skb, &flow);
 	struct connection *c;
+	struct bpf_sock *sk;
 
+	set_flow(&s->flow, s->src, s->dst, s->ports);
+	sk = connection_at(skb, &s->flow, s->words);
 	if (!sk)
 		return NEXT;
-	c = connection_of(&flow, sk);
+	c = connection_of(&s->flow, sk);
 	if (c && c->sequence && is_next(skb, s, sk))
-		miss(&flow, c);
+		miss(&s->flow, c);
 	bpf_sk_release(sk);
 	return NEXT;
 }
 
 /* about_answer gives what an error quotes the VIP: TCP knows it by that alone. */
-static __noinline int about_answer(struct __sk_buff *skb, const struct segment *s)
+static __noinline int about_answer(struct __sk_buff *skb, struct segment *s)
 {
-	struct place own = { { s->src[0], s->src[1] }, FIRST_PORT(s->ports) };
-	struct place *vip = bpf_map_lookup_elem(&destinations, &own);
-	struct flow flow;
+	struct place *vip;
 
+	set_place(&s->place, s->src, FIRST_PORT(s->ports));
+	vip = bpf_map_lookup_elem(&destinations, &s->place);
 	if (!vip)
 		return NEXT;
-	flow.user[0] = s->dst[0];
-	flow.user[1] = s->dst[1];
-	flow.vip[0] = vip->address[0];
-	flow.vip[1] = vip->address[1];
-	flow.ports = HALF(SECOND_PORT(s->ports), vip->port);
-	if (!is_here(skb, &flow))
+	set_flow(&s->flow, s->dst, vip->address, HALF(SECOND_PORT(s->ports), vip->port));
+	if (!is_here(skb, s, &s->flow))
 		return NEXT;
 	COUNT(errors);
 	return done(set_source(skb, s, vip));
@@ -629,7 +604,7 @@ int server_ingress(struct __sk_buff *skb)
 {
 	struct segment *s;
 
-	if (is_nobodys(skb, TARGET, KNOWN_PLACE) && MARK_OF(skb->mark) != FORWARDED)
+	if (is_nobodys(skb, TARGET, KNOWN_PLACE, false) && MARK_OF(skb->mark) != FORWARDED)
 		return NEXT;
 	s = segment_of(INGRESS);
 	if (!s || !read(skb, s))
@@ -641,7 +616,7 @@ int server_ingress(struct __sk_buff *skb)
 	return s->what == LATER ? done(follow_destination(skb, s)) : NEXT;
 }
 
-static __noinline int answer(struct __sk_buff *skb, const struct segment *s, const struct connection *c)
+static __noinline int answer(struct __sk_buff *skb, struct segment *s, const struct connection *c)
 {
 	if (!c->heard)
 		return NEXT;
@@ -650,14 +625,16 @@ static __noinline int answer(struct __sk_buff *skb, const struct segment *s, con
 }
 
 /* from_vip: of a connection that came here only its socket can tell. */
-static __noinline int from_vip(struct __sk_buff *skb, const struct segment *s)
+static __noinline int from_vip(struct __sk_buff *skb, struct segment *s)
 {
-	struct flow flow = { { s->dst[0], s->dst[1] }, { s->src[0], s->src[1] }, HALF(SECOND_PORT(s->ports), FIRST_PORT(s->ports)) };
-	struct connection *c = bpf_map_lookup_elem(&made, &flow);
-	struct bpf_sock *sk = skb->sk;
+	struct connection *c;
+	struct bpf_sock *sk;
 
+	set_flow(&s->flow, s->dst, s->src, HALF(SECOND_PORT(s->ports), FIRST_PORT(s->ports)));
+	c = bpf_map_lookup_elem(&made, &s->flow);
 	if (c)
 		return answer(skb, s, c);
+	sk = skb->sk;
 	if (!sk)
 		return NEXT;
 	sk = bpf_sk_fullsock(sk);
@@ -672,7 +649,7 @@ int server_egress(struct __sk_buff *skb)
 {
 	struct segment *s;
 
-	if (is_udp(skb) || is_nobodys(skb, SOURCE, KNOWN_VIP))
+	if (is_udp(skb) || is_nobodys(skb, SOURCE, KNOWN_VIP, true))
 		return NEXT;
 	s = segment_of(EGRESS);
 	if (!s || !read(skb, s))
@@ -685,7 +662,9 @@ int server_egress(struct __sk_buff *skb)
 /* named is the socket of a flow that is in a packet's place: user space runs these programs, which are at no hook. */
 static __always_inline struct bpf_sock *named(struct __sk_buff *skb, struct flow *flow)
 {
-	return bpf_skb_load_bytes(skb, 0, flow, sizeof(*flow)) ? NULL : connection_at(skb, flow);
+	__u64 room[5];
+
+	return bpf_skb_load_bytes(skb, 0, flow, sizeof(*flow)) ? NULL : connection_at(skb, flow, room);
 }
 
 /* server_find writes what is known of the connection behind its flow. */

@@ -103,27 +103,105 @@ func TestNetQueueTooLong(t *testing.T) {
 	receive(t, u, 0, 32<<20)
 }
 
-// What is on its way is lost, and its retransmission waits: both go along.
+// What is on its way is lost, and its retransmission waits: both go along, and the loss is found without a timer.
 func TestNetInFlight(t *testing.T) {
-	both(t, func(t *testing.T, w *network) {
-		u, s := w.connect()
-		shutConn(t, u)
-		send(t, s, 0, 5000)
-		fd := descriptor(t, s)
-		defer unix.Close(fd)
-		testnet.Eventually(t, 5*time.Second, func() bool { return (&fault{fd: fd}).info().retransmits > 0 }, "a retransmission is pending")
-		z := freeze(t, s)
-		if len(z.State.Sent) != 5000 || len(z.State.Unsent) != 0 {
-			t.Errorf("sent %d, unsent %d", len(z.State.Sent), len(z.State.Unsent))
+	both(t, func(t *testing.T, w *network) { w.losesWhatIsOnItsWay(t, false) })
+}
+
+// So does an end that is lost with the last bytes.
+func TestNetEndInFlight(t *testing.T) {
+	both(t, func(t *testing.T, w *network) { w.losesWhatIsOnItsWay(t, true) })
+}
+
+func (w *network) losesWhatIsOnItsWay(t *testing.T, end bool) {
+	u, s := w.connect()
+	shutConn(t, u)
+	send(t, s, 0, 5000)
+	if end {
+		s.CloseWrite()
+	}
+	fd := descriptor(t, s)
+	defer unix.Close(fd)
+	testnet.Eventually(t, 5*time.Second, func() bool { return (&fault{fd: fd}).info().retransmits > 0 }, "a retransmission is pending")
+	z := freeze(t, s)
+	if len(z.State.Sent) != 5000 || len(z.State.Unsent) != 0 || z.State.SendClosed != end {
+		t.Errorf("sent %d, unsent %d, closed: %t", len(z.State.Sent), len(z.State.Unsent), z.State.SendClosed)
+	}
+	openConn(t, u)
+	r := w.restore(z.State.Append(nil), 1)
+	w.lead(1)
+	open(t, r.FD()) // a gate keeps the answer, a filter would lose it
+	if err := errors.Join(r.Thaw(), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, u, 0, 5000)
+	if end {
+		receiveEnd(t, u)
+	}
+	is := descriptor(t, connection(t, r.FD()))
+	defer unix.Close(is)
+	i, err := unix.GetsockoptTCPInfo(is, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil || i.Total_retrans == 0 || i.Total_rto != 0 { // Linux 6.7 counts those
+		t.Errorf("%d segments again, timer %d times, %v", i.Total_retrans, i.Total_rto, err)
+	}
+}
+
+// What is on its way has come, and only its acknowledgement is lost: the socket takes that when it comes again, for it has sent all of it before.
+func TestNetAcknowledgedInFlight(t *testing.T) {
+	for name, hinder := range map[string][2][]string{
+		"at once":                             {},
+		"a window of congestion without room": {{"ip", "route", "change", "default", "via", "10.3.0.1", "initcwnd", "1"}},
+		"an interface that takes nothing": {
+			{"nft", "add table ip f; add chain ip f o { type filter hook output priority 0; policy drop; }"}, {"nft", "delete table ip f"},
+		},
+	} {
+		for what, end := range map[string]bool{"bytes": false, "an end": true} {
+			t.Run(name+", "+what, func(t *testing.T) {
+				t.Parallel()
+				w := newNetwork(t, vip4, vip4)
+				u, s := w.connect()
+				shutConn(t, s)
+				send(t, s, 0, 5000)
+				if end {
+					s.CloseWrite()
+				}
+				receive(t, u, 0, 5000)
+				z := freeze(t, s)
+				if len(z.State.Sent) != 5000 {
+					t.Errorf("%d bytes are on their way", len(z.State.Sent))
+				}
+				w.at(1, hinder[0])
+				r := w.restore(z.State.Append(nil), 1)
+				w.lead(1)
+				if err := errors.Join(r.Thaw(), z.Close()); err != nil {
+					t.Fatal(err)
+				}
+				if n := (&fault{fd: r.FD()}).unsent(); n != 0 {
+					t.Errorf("%d bytes count as never sent", n)
+				}
+				w.at(1, hinder[1])
+				open(t, r.FD())
+				s = connection(t, r.FD())
+				send(t, u, 0, 1000)
+				receive(t, s, 0, 1000)
+				if !end {
+					send(t, s, 5000, 1000)
+					receive(t, u, 5000, 1000)
+				}
+			})
 		}
-		z.Thaw()
-		z.Close()
-		w.moveOne(s, 1)
-		openConn(t, u)
-		start := time.Now()
-		receive(t, u, 0, 5000)
-		t.Logf("arrived after %v", time.Since(start))
-	})
+	}
+}
+
+// at runs a command, if it is one, at a server.
+func (w *network) at(server int, command []string) {
+	w.t.Helper()
+	if len(command) == 0 {
+		return
+	}
+	if out, err := w.servers[server].Run(command...); err != nil {
+		w.t.Fatalf("%v: %v: %s", command, err, out)
+	}
 }
 
 // Bytes that have come out of order are no part of the state: the user, who was told that they have, sends them again.

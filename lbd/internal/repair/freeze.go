@@ -127,7 +127,7 @@ func (f *fault) features(s *State, i info) {
 
 // toSend reads the bytes that are not acknowledged. The send queue is chosen.
 func (f *fault) toSend(s *State, state uint8) {
-	unsent := f.ioctl(unix.SIOCOUTQNSD, "SIOCOUTQNSD")
+	unsent := f.unsent()
 	next := f.sequence()
 	queued := f.ioctl(unix.SIOCOUTQ, "SIOCOUTQ")
 	s.SendClosed = state == finWait1 || state == finWait2

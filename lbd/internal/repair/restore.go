@@ -16,6 +16,7 @@ const piece = 64 << 10
 type Restored struct {
 	socket
 	state State
+	again bool // the last of what was sent is yet to be: again
 	force bool // buffers hold more than they are to
 }
 
@@ -48,14 +49,15 @@ func restore(s State) (*Restored, error) {
 	f.setOptions(&s)
 	f.connect(&s)
 	f.negotiated(&s)
-	f.push(s.Sent)
+	r.again = again(&s)
+	f.push(s.Sent[:len(s.Sent)-r.lastByte()])
 	if len(s.Received) > 0 {
 		f.queue(receiveQueue)
 		f.push(s.Received)
 		f.queue(sendQueue)
 	}
 	f.set(unix.IPPROTO_TCP, unix.TCP_REPAIR_WINDOW, unsafe.Pointer(&s.Window), unsafe.Sizeof(s.Window), "TCP_REPAIR_WINDOW")
-	f.shutdown(&s)
+	f.shutdown(&s, r.again)
 	if f.err != nil {
 		return nil, errors.Join(f.err, r.Close())
 	}
@@ -160,46 +162,19 @@ func (f *fault) push(b []byte) {
 }
 
 // shutdown closes directions that were. The socket of a connection whose peer has sent its FIN never gets another one: when the application closes,
-// too, it does not wait for it longer than TCP_LINGER2 says. Our own FIN follows what was never sent; one that was sent is in flight again.
-func (f *fault) shutdown(s *State) {
+// too, it does not wait for it longer than TCP_LINGER2 says. Our own FIN follows what was never sent; one that was sent is in flight again, or sent again.
+func (f *fault) shutdown(s *State, again bool) {
 	if s.ReceiveClosed && f.err == nil {
 		f.setTCP(unix.TCP_LINGER2, 1, "TCP_LINGER2")
 		f.fail("shutdown", unix.Shutdown(f.fd, unix.SHUT_RD))
 	}
-	if s.SendClosed && len(s.Unsent) == 0 && f.err == nil {
-		f.fail("shutdown", unix.Shutdown(f.fd, unix.SHUT_WR))
+	if s.SendClosed && len(s.Unsent) == 0 && !again {
+		f.closeWrite()
 	}
 }
 
-// Thaw lets the connection live: the peer hears of it, and what was never sent is. After an error only Close is of use.
-func (r *Restored) Thaw() error {
-	if err := r.thaw(); err != nil {
-		return fmt.Errorf("thaw the connection of %v to %v: %w", r.state.Remote, r.state.Local, err)
-	}
-	return nil
-}
-
-func (r *Restored) thaw() error {
-	if err := r.revive(); err != nil {
-		return err
-	}
-	s := &r.state
-	f := &fault{fd: r.fd}
-	f.push(s.Unsent)
-	if s.SendClosed && len(s.Unsent) > 0 && f.err == nil {
+func (f *fault) closeWrite() {
+	if f.err == nil {
 		f.fail("shutdown", unix.Shutdown(f.fd, unix.SHUT_WR))
 	}
-	if r.force {
-		f.setInt(unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, s.SendBuffer/2, "SO_SNDBUFFORCE")
-		f.setInt(unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, s.ReceiveBuffer/2, "SO_RCVBUFFORCE")
-	}
-	lock := 0
-	if s.SendBufferSet {
-		lock |= sendLock
-	}
-	if s.ReceiveBufferSet {
-		lock |= recvLock
-	}
-	f.setInt(unix.SOL_SOCKET, unix.SO_BUF_LOCK, lock, "SO_BUF_LOCK") // the system tunes them again
-	return f.err
 }

@@ -106,6 +106,9 @@ func (f *fault) ioctl(request int, what string) int {
 	return int(v)
 }
 
+// unsent is how many bytes wait in the send queue, a FIN counted.
+func (f *fault) unsent() int { return f.ioctl(unix.SIOCOUTQNSD, "SIOCOUTQNSD") }
+
 func (f *fault) queue(q int) { f.setTCP(unix.TCP_REPAIR_QUEUE, q, "TCP_REPAIR_QUEUE") }
 
 // sequence is the number after the last byte of the queue that was chosen.

@@ -94,6 +94,11 @@ func (n *linuxNetwork) watch() error {
 
 // coalesce makes one Changed of the changes of a short time.
 func (n *linuxNetwork) coalesce(links <-chan netlink.LinkUpdate, addrs <-chan netlink.AddrUpdate, routes <-chan netlink.RouteUpdate) {
+	defer func() { // who fills them waits for room, not for done
+		drain(links)
+		drain(addrs)
+		drain(routes)
+	}()
 	var settle <-chan time.Time
 	for {
 		var open bool
@@ -116,6 +121,11 @@ func (n *linuxNetwork) coalesce(links <-chan netlink.LinkUpdate, addrs <-chan ne
 		if settle == nil {
 			settle = time.After(settleTime)
 		}
+	}
+}
+
+func drain[T any](updates <-chan T) {
+	for range updates {
 	}
 }
 

@@ -269,7 +269,7 @@ static __always_inline bool keep(struct bpf_sock_ops *ctx, const struct flow *fl
 	return sk && bpf_sk_storage_get(&connections, sk, c, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
-/* established: the listener's flag is the child's. A server that answered with a SYN cookie knows nothing of the SYN, but the option comes again with what ends the handshake. */
+/* established: a server that answered with a SYN cookie knows nothing of the SYN, but the option comes again with what ends the handshake. */
 static __noinline int established(struct bpf_sock_ops *ctx)
 {
 	struct connection c = {};
@@ -277,7 +277,7 @@ static __noinline int established(struct bpf_sock_ops *ctx)
 	struct option o;
 	struct flow flow;
 
-	if (!(ctx->bpf_sock_ops_cb_flags & BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG) || !is_ours(ctx) || !is_service_port(local_port(ctx)))
+	if (!is_service_port(local_port(ctx)) || !is_ours(ctx))
 		return 1;
 	if (!(ctx->skb_tcp_flags & SYN)) /* with fast open the SYN-ACK is yet to come, from the child */
 		no_more(ctx);

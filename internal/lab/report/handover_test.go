@@ -56,6 +56,33 @@ func TestMovesOfConnections(t *testing.T) {
 	}
 }
 
+// A connection that says nothing after its user has gone to another server dies with that; one that was answered by its old server since did not go along.
+func TestConnectionsThatSayNothing(t *testing.T) {
+	for heard, want := range map[float64]Handover{
+		9:    {Connections: 1, Moves: 3, LostWithServer: 1},
+		10.3: {Connections: 1, Moves: 3, LostWithServer: 1}, // of an answer on its way
+		20.2: {Connections: 1, Moves: 3, LostWithServer: 1},
+		22.3: {Connections: 1, Moves: 3, LostWithServer: 1}, // while it was handed over
+		23:   {Connections: 1, Moves: 3, Broken: 1},
+		0:    {Connections: 1, Moves: 3, Broken: 1}, // nobody knows
+	} {
+		for _, end := range []float64{26, 29} { // while the server is away, and when it is back
+			tally := under("transfer")
+			tally.Timeline = append(tally.Timeline, Era{At: at(22), Epoch: "1.4", Owner: tally.Timeline[1].Owner})
+			tally.Deaths = []Death{{Server: "s2", At: at(25), Gone: at(25.1), Found: at(25.5), Back: at(28)}}
+			e := closed(alice, "s1", traffic.Reset, 2, end)
+			if heard > 0 {
+				e.Heard = at(heard)
+			}
+			tally.Add(e)
+			got, _ := tally.Handovers()
+			if diff := cmp.Diff(want, got["transfer"]); diff != "" {
+				t.Errorf("heard at %v, reset at %v: %s", heard, end, diff)
+			}
+		}
+	}
+}
+
 func TestBytesOfStreamsAddUp(t *testing.T) {
 	tally := under("transfer")
 	e := closed(alice, "s1", traffic.Own, 2, 5)

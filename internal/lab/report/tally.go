@@ -162,16 +162,17 @@ func (t *Tally) standsIn(server string, user netip.Addr, d Death) bool {
 // waits is how long a user waits for an answer until it gives a connection up.
 const waits = 2 * time.Second
 
-// lost: the connection was there when its server died, and its end was seen, or its user began to wait, before all was as before. One that outlives moves may just
-// have been handed over, to the dead server or by it.
+// lost: the connection was there when its server died, and its end was seen, or its user began to wait, before all was as before, or with what the user asked next.
+// One that outlives moves may just have been handed over, to the dead server or by it.
 func (t *Tally) lost(server string, e traffic.Event) bool {
 	for _, d := range t.Deaths {
 		back := d.Back
 		if !back.IsZero() && e.How == traffic.Timeout {
 			back = back.Add(waits)
 		}
-		had := d.Server == server || t.keeps(e.Start) && t.handedOver(e.User, d)
-		if had && !e.Start.After(d.Gone) && e.End.After(d.At) && (back.IsZero() || !e.End.After(back)) {
+		had := d.Server == server || t.keeps(e.Start) && (t.handedOver(e.User, d) || t.wentAlong(e, d))
+		inTime := back.IsZero() || !e.End.After(back) || !e.Heard.IsZero() && !e.Heard.After(d.Gone)
+		if had && !e.Start.After(d.Gone) && e.End.After(d.At) && inTime {
 			return true
 		}
 	}
@@ -184,6 +185,23 @@ func (t *Tally) handedOver(user netip.Addr, d Death) bool {
 	for _, era := range t.Timeline[t.Timeline.At(d.At.Add(-Settle))+1 : t.Timeline.At(d.Gone)+1] {
 		owner := era.Owner(user)
 		if owner != before && (owner == d.Server || before == d.Server) {
+			return true
+		}
+		before = owner
+	}
+	return false
+}
+
+// wentAlong: the user has become the server's since the connection was last heard, and so has that, as far as anybody can tell.
+func (t *Tally) wentAlong(e traffic.Event, d Death) bool {
+	if e.Heard.IsZero() || t.Timeline.Owner(e.User, d.At) != d.Server {
+		return false
+	}
+	heard := e.Heard.Add(-Settle)
+	before := t.Timeline.Owner(e.User, heard)
+	for _, era := range t.Timeline[t.Timeline.At(heard)+1 : t.Timeline.At(d.At)+1] {
+		owner := era.Owner(e.User)
+		if owner == d.Server && before != d.Server {
 			return true
 		}
 		before = owner

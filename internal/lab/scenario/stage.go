@@ -288,8 +288,12 @@ func (s *stage) examples(events []traffic.Event, eras report.Timeline) string {
 			fmt.Fprintf(&b, "; and %d more", len(events)-i)
 			break
 		}
-		fmt.Fprintf(&b, "; %v of %s at %.3f s (%s) to %.3f s %s %s; %s", e.User, e.Server, e.Start.Sub(s.began).Seconds(), e.Start.UTC().Format("15:04:05.000"),
-			e.End.Sub(s.began).Seconds(), e.How, e.Err, eras.Tell(e.User, e.Start, e.End))
+		fmt.Fprintf(&b, "; %v of %s at %.3f s (%s) to %.3f s %s %s %s", e.User, e.Server, e.Start.Sub(s.began).Seconds(), e.Start.UTC().Format("15:04:05.000"),
+			e.End.Sub(s.began).Seconds(), e.Stream, e.How, e.Err)
+		if !e.Heard.IsZero() {
+			fmt.Fprintf(&b, ", last heard at %.3f s", e.Heard.Sub(s.began).Seconds())
+		}
+		fmt.Fprintf(&b, "; %s", eras.Tell(e.User, e.Start, e.End))
 	}
 	return b.String()
 }

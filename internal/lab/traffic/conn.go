@@ -26,8 +26,9 @@ type conn struct {
 	failed bool // the last request on it failed
 	kept   bool // it may serve more than one request
 	server string
-	heard  int    // answers
-	end    *Event // how it ended, once it has
+	last   time.Time // when that answered
+	heard  int       // answers
+	end    *Event    // how it ended, once it has
 	sent   bool
 }
 
@@ -108,7 +109,7 @@ func (c *conn) release(server string, ok bool) {
 	defer c.mu.Unlock()
 	c.busy, c.failed = false, !ok
 	if ok {
-		c.server = server
+		c.server, c.last = server, time.Now()
 	}
 	c.report()
 }
@@ -134,6 +135,6 @@ func (c *conn) report() {
 	case e.How == EOF && !c.kept && !c.failed:
 		e.How = Own // the server closes first what is not kept alive
 	}
-	e.Server = c.server
+	e.Server, e.Heard = c.server, c.last
 	c.emit(e)
 }

@@ -47,6 +47,7 @@ type Event struct {
 	Server string     `json:"server,omitempty"` // who answered; of a connection: who answered last; of a flow: first
 	OK     bool       `json:"ok,omitempty"`     // request: it was answered, at the second attempt at the latest; switch: on the same connection
 	Conn   int64      `json:"conn,omitempty"`   // connection's number
+	Heard  time.Time  `json:"heard,omitzero"`   // of a connection: when it was last answered
 	Opened time.Time  `json:"opened,omitzero"`  // of a request: when the connection was that it had in common with others
 	How    How        `json:"how,omitempty"`
 	Err    string     `json:"err,omitempty"`

@@ -171,7 +171,7 @@ func (t *Tally) lost(server string, e traffic.Event) bool {
 			back = back.Add(waits)
 		}
 		had := d.Server == server || t.keeps(e.Start) && (t.handedOver(e.User, d) || t.wentAlong(e, d))
-		inTime := back.IsZero() || !e.End.After(back) || !e.Heard.IsZero() && !e.Heard.After(d.Gone)
+		inTime := back.IsZero() || !e.End.After(back) || t.unheard(e, d)
 		if had && !e.Start.After(d.Gone) && e.End.After(d.At) && inTime {
 			return true
 		}
@@ -192,9 +192,15 @@ func (t *Tally) handedOver(user netip.Addr, d Death) bool {
 	return false
 }
 
-// wentAlong: the user has become the server's since the connection was last heard, and so has that, as far as anybody can tell.
+// unheard: of a user that was the server's when it died, and that has had no answer on the connection since.
+func (t *Tally) unheard(e traffic.Event, d Death) bool {
+	return !e.Heard.IsZero() && !e.Heard.After(d.Gone) && t.Timeline.Owner(e.User, d.At) == d.Server
+}
+
+// wentAlong: the user has become the server's since the connection was last heard, and so has that, as far as anybody can tell. What was heard after the death
+// was alive.
 func (t *Tally) wentAlong(e traffic.Event, d Death) bool {
-	if e.Heard.IsZero() || t.Timeline.Owner(e.User, d.At) != d.Server {
+	if !t.unheard(e, d) {
 		return false
 	}
 	heard := e.Heard.Add(-Settle)

@@ -219,11 +219,7 @@ static __always_inline __u64 *service_of(const struct flow *flow)
 /* origin_of is the flow as it comes from a place. */
 static __always_inline void origin_of(struct flow *origin, const struct flow *flow, const struct place *place)
 {
-	origin->user[0] = flow->user[0];
-	origin->user[1] = flow->user[1];
-	origin->vip[0] = place->address[0];
-	origin->vip[1] = place->address[1];
-	origin->ports = HALF(FIRST_PORT(flow->ports), place->port);
+	set_flow(origin, flow->user, place->address, HALF(FIRST_PORT(flow->ports), place->port));
 }
 
 /* places_of reads where a connection is and was, both at one moment. */
@@ -709,7 +705,7 @@ static __always_inline bool is_ahead(struct __sk_buff *skb, struct segment *s, _
 	return ahead;
 }
 
-/* resets_ahead finds resets that no server sends. One without an acknowledgement answers a segment, and has the number that this one acknowledges (RFC 9293
+/* resets_ahead finds, of resets, those that no server sends. One without an acknowledgement answers a segment, and has the number that this one acknowledges (RFC 9293
  * section 3.10.7.1): of what has come. No TCP ends by another (RFC 5961 section 3.2), but connection tracking comes first: Linux's takes one beyond the window
  * for how far the server has sent, and finds invalid what is sent from then on. An acknowledgement of 0 is none to it. */
 static __noinline bool resets_ahead(struct __sk_buff *skb, struct segment *s)
@@ -718,7 +714,7 @@ static __noinline bool resets_ahead(struct __sk_buff *skb, struct segment *s)
 
 	if (bpf_skb_load_bytes(skb, s->l4 + offsetof(struct tcphdr, seq), words, sizeof(words)))
 		return false;
-	if (!(words[1] >> 8 & RST) || (words[1] >> 8 & ACK && words[0] >> 32))
+	if (words[1] >> 8 & ACK && words[0] >> 32)
 		return false;
 	set_flow(&s->flow, s->dst, s->vip.address, HALF(SECOND_PORT(s->ports), s->vip.port));
 	return bpf_map_lookup_elem(&connections, &s->flow) && is_ahead(skb, s, bpf_ntohl(words[0]));

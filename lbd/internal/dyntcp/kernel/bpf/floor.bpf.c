@@ -83,10 +83,9 @@ int floor_server(struct bpf_sock_ops *ctx)
 static __always_inline int rewrite(struct __sk_buff *skb, enum hook hook, enum end end, __be32 from, __be32 to)
 {
 	struct segment *s = segment_of(hook);
-	__u8 *data = (void *)(long)skb->data, *flags = data + ETH_HLEN + sizeof(struct iphdr) + 13;
 
 	if (!s || !read_plain4(skb, s) || ADDRESS4(end == SOURCE ? s->src : s->dst) != from ||
-	    (FIRST_PORT(s->ports) != port && SECOND_PORT(s->ports) != port) || (void *)(flags + 1) > (void *)(long)skb->data_end || *flags & SYN)
+	    (FIRST_PORT(s->ports) != port && SECOND_PORT(s->ports) != port) || s->flags & SYN)
 		return NEXT;
 	rewritten++;
 	return set_address4(skb, s, end, to) ? NEXT : DROP;
